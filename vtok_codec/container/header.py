@@ -1,0 +1,259 @@
+"""The header of a `.vtk` file: what the video is, which model made it, how its records are laid out."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from vtok_codec.errors import FormatError
+
+MAX_SIDE = 1 << 15
+"""Largest width and height, pixels."""
+MAX_PIXELS = 1 << 26
+"""Most pixels a frame."""
+MAX_LATENTS_A_CHUNK = 64
+MAX_TOKENS = 16
+MAX_CODES = 1 << 16
+MAX_TRACKS = 32
+_MAX_INTEGER = 1 << 62
+
+
+@dataclass(frozen=True)
+class ModelId:
+    """The model that made the tokens, and what a reader must know of it to unpack them."""
+
+    name: str
+    weights_sha256: str
+    """Of the weights file, in hexadecimal: other weights decode to other pictures."""
+    stride: tuple[int, int, int]
+    """Frames, rows and columns that a latent position stands for."""
+    levels: tuple[int, ...]
+    """FSQ levels of each digit of a token."""
+
+
+@dataclass(frozen=True)
+class AudioHeader:
+    """One audio track, whose packets are carried as they are."""
+
+    codec: str
+    time_base: Fraction
+    sample_rate: int
+    layout: str
+    parameters: bytes
+    """The head of a NUT file of this track alone, with one packet of zeros: the codec's parameters for FFmpeg."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """Everything that stands before the records. Times are in ticks of `time_base`."""
+
+    width: int
+    height: int
+    rate: Fraction | None
+    time_base: Fraction
+    frame_ticks: int
+    """Ticks from a frame to the next where a chunk says nothing else; 0 for a still image."""
+    sar: Fraction
+    color: tuple[int, int, int, int]
+    """Range (FFmpeg), primaries, transfer, matrix (ISO/IEC 23091-2)."""
+    rotation: int
+    model: ModelId
+    tokens: int
+    """Tokens a latent position."""
+    gop_latents: int
+    """Most latent frames a GOP."""
+    chunk_latents: int
+    """Latent frames a chunk; only the last one of a GOP may be shorter."""
+    audio: tuple[AudioHeader, ...] = ()
+    writer: str = ""
+
+    @property
+    def coded_size(self) -> tuple[int, int]:
+        """Height and width after padding to the stride."""
+        _, sh, sw = self.model.stride
+        return -(-self.height // sh) * sh, -(-self.width // sw) * sw
+
+    @property
+    def planes(self) -> int:
+        """Digit planes of a chunk."""
+        return self.tokens * len(self.model.levels)
+
+    def chunk_latent_shape(self, frames: int, first: bool) -> tuple[int, int, int]:
+        """Latent frames, rows and columns of a chunk of `frames` frames, the first of its GOP or a later one."""
+        st, sh, sw = self.model.stride
+        height, width = self.coded_size
+        return -(-(frames + (st - 1 if first else 0)) // st), height // sh, width // sw
+
+    def max_chunk_frames(self, first: bool) -> int:
+        """Frames of a whole chunk. The first frame of a GOP stands for a whole latent frame."""
+        st = self.model.stride[0]
+        return self.chunk_latents * st - (st - 1 if first else 0)
+
+
+def header_to_json(header: Header) -> bytes:
+    """The header as compact JSON in UTF-8, keys in a fixed order."""
+    fields: dict[str, Any] = {
+        "width": header.width,
+        "height": header.height,
+        "coded_width": header.coded_size[1],
+        "coded_height": header.coded_size[0],
+        "rate": None if header.rate is None else _pair(header.rate),
+        "time_base": _pair(header.time_base),
+        "frame_ticks": header.frame_ticks,
+        "sar": _pair(header.sar),
+        "color": dict(zip(("range", "primaries", "transfer", "matrix"), header.color, strict=True)),
+        "rotation": header.rotation,
+        "model": {
+            "name": header.model.name,
+            "weights_sha256": header.model.weights_sha256,
+            "stride": list(header.model.stride),
+            "levels": list(header.model.levels),
+        },
+        "tokens": header.tokens,
+        "gop_latents": header.gop_latents,
+        "chunk_latents": header.chunk_latents,
+        "audio": [_audio_fields(track) for track in header.audio],
+        "writer": header.writer,
+    }
+    return json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def header_from_json(data: bytes) -> Header:
+    """Parse and check a header.
+
+    Raises:
+        FormatError: it is no JSON object, a key is missing or stands twice, or a value is out of its range.
+    """
+    try:
+        fields = json.loads(data.decode(), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        return _Fields(fields, "header").header()
+    except FormatError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"the header is not valid: {error}") from error
+
+
+class _Fields:
+    """Checked access to the members of a JSON object. Unknown members are ignored, for later minor versions."""
+
+    def __init__(self, fields: Any, where: str) -> None:
+        if not isinstance(fields, dict):
+            raise FormatError(f"{where} is not a JSON object")
+        self._fields: Mapping[str, Any] = fields
+        self._where = where
+
+    def header(self) -> Header:
+        model = self.object("model")
+        color = self.object("color")
+        tracks = self._get("audio", list)
+        if len(tracks) > MAX_TRACKS:
+            raise FormatError(f"the header has {len(tracks)} audio tracks; at most {MAX_TRACKS} are allowed")
+        header = Header(
+            width=self.integer("width", 1, MAX_SIDE),
+            height=self.integer("height", 1, MAX_SIDE),
+            rate=None if self._fields.get("rate") is None else self.ratio("rate"),
+            time_base=self.ratio("time_base"),
+            frame_ticks=self.integer("frame_ticks", 0, _MAX_INTEGER),
+            sar=self.ratio("sar"),
+            color=(
+                color.integer("range", 0, 255),
+                color.integer("primaries", 0, 255),
+                color.integer("transfer", 0, 255),
+                color.integer("matrix", 0, 255),
+            ),
+            rotation=self.integer("rotation", -360, 360),
+            model=model.model(),
+            tokens=self.integer("tokens", 1, MAX_TOKENS),
+            gop_latents=self.integer("gop_latents", 1, 1 << 20),
+            chunk_latents=self.integer("chunk_latents", 1, MAX_LATENTS_A_CHUNK),
+            audio=tuple(_Fields(track, "an audio track").audio() for track in tracks),
+            writer=self._get("writer", str),
+        )
+        coded = (self.integer("coded_height", 1, 1 << 16), self.integer("coded_width", 1, 1 << 16))
+        if coded != header.coded_size:
+            raise FormatError(f"coded size {coded} does not follow from the size and the stride")
+        if header.width * header.height > MAX_PIXELS:
+            raise FormatError(f"{header.width}x{header.height} is more than {MAX_PIXELS} pixels")
+        return header
+
+    def model(self) -> ModelId:
+        stride = self.integers("stride", 3, 3, 1, 64)
+        levels = self.integers("levels", 1, 16, 2, 256)
+        if math.prod(levels) > MAX_CODES:
+            raise FormatError(f"levels {levels} make more than {MAX_CODES} codes")
+        digest = self._get("weights_sha256", str)
+        if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+            raise FormatError("weights_sha256 is not 64 hexadecimal digits")
+        return ModelId(self._get("name", str), digest, (stride[0], stride[1], stride[2]), levels)
+
+    def audio(self) -> AudioHeader:
+        try:
+            parameters = base64.b64decode(self._get("parameters", str), validate=True)
+        except binascii.Error as error:
+            raise FormatError(f"an audio track's parameters are not base64: {error}") from error
+        return AudioHeader(
+            codec=self._get("codec", str),
+            time_base=self.ratio("time_base"),
+            sample_rate=self.integer("sample_rate", 0, 1 << 31),
+            layout=self._get("layout", str),
+            parameters=parameters,
+        )
+
+    def object(self, key: str) -> _Fields:
+        return _Fields(self._get(key, dict), f"{self._where}: {key}")
+
+    def integer(self, key: str, low: int, high: int) -> int:
+        value = self._get(key, int)
+        if not low <= value <= high:
+            raise FormatError(f"{self._where}: {key} is {value}, outside {low} to {high}")
+        return int(value)
+
+    def integers(self, key: str, least: int, most: int, low: int, high: int) -> tuple[int, ...]:
+        values = self._get(key, list)
+        whole = all(type(value) is int and low <= value <= high for value in values)
+        if not least <= len(values) <= most or not whole:
+            raise FormatError(f"{self._where}: {key} is not {least} to {most} integers from {low} to {high}")
+        return tuple(values)
+
+    def ratio(self, key: str) -> Fraction:
+        values = self._get(key, list)
+        if len(values) != 2 or not all(type(value) is int and 0 < value <= _MAX_INTEGER for value in values):
+            raise FormatError(f"{self._where}: {key} is not two positive integers")
+        return Fraction(values[0], values[1])
+
+    def _get(self, key: str, kind: type) -> Any:
+        value = self._fields.get(key)
+        if type(value) is not kind:
+            raise FormatError(f"{self._where}: {key} is missing or of the wrong type")
+        return value
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise FormatError("the header has a key twice")
+    return fields
+
+
+def _refuse_constant(name: str) -> Any:
+    raise FormatError(f"the header holds {name}, which is not JSON")
+
+
+def _pair(value: Fraction) -> list[int]:
+    return [value.numerator, value.denominator]
+
+
+def _audio_fields(track: AudioHeader) -> dict[str, Any]:
+    return {
+        "codec": track.codec,
+        "time_base": _pair(track.time_base),
+        "sample_rate": track.sample_rate,
+        "layout": track.layout,
+        "parameters": base64.b64encode(track.parameters).decode(),
+    }
