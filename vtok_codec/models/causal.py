@@ -1,0 +1,186 @@
+"""Causal layers with explicit state.
+
+Features are `B C T H W`, kept channels-last in memory, so that folding time into the batch for 2D convolutions is
+free. A causal layer maps `(x, state)` to `(y, state)`: `state` holds what it needs of the frames before `x`, and
+`None` stands for the start of a GOP. A state is a pytree of tensors (nested tuples): it can be kept, copied, or
+moved to another device by whoever holds it. No layer here looks at a later frame, and none pools over time or over
+the frame, so a clip read chunk by chunk gives what the whole clip gives.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+State: TypeAlias = "Tensor | tuple[State, ...] | None"
+"""What a causal layer remembers: a tensor, a tuple of the states of its parts, or None at the start of a GOP."""
+
+Factor: TypeAlias = tuple[int, int, int]
+"""A resampling factor over time, height and width."""
+
+
+def fold_time(x: Tensor) -> Tensor:
+    """`B C T H W` → `(B·T) C H W`, without a copy where `x` is channels-last."""
+    return x.transpose(1, 2).flatten(0, 1)
+
+
+def unfold_time(x: Tensor, batch: int) -> Tensor:
+    """`(B·T) C H W` → `B C T H W`: the inverse of `fold_time`."""
+    return x.unflatten(0, (batch, -1)).transpose(1, 2)
+
+
+def unshuffle(x: Tensor, factor: Factor) -> Tensor:
+    """Space-time to channels: `B C T H W` → `B (C·ft·fh·fw) T/ft H/fh W/fw`, channels-last.
+
+    The time, height and width of `x` must be multiples of `factor`.
+    """
+    ft, fh, fw = factor
+    b, c, t, h, w = x.shape
+    x = x.reshape(b, c, t // ft, ft, h // fh, fh, w // fw, fw)
+    x = x.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(b, t // ft, h // fh, w // fw, c * ft * fh * fw)
+    return x.permute(0, 4, 1, 2, 3)
+
+
+def shuffle(x: Tensor, factor: Factor) -> Tensor:
+    """Channels to space-time: `B (C·ft·fh·fw) T H W` → `B C T·ft H·fh W·fw`, the inverse of `unshuffle`."""
+    ft, fh, fw = factor
+    b, c, t, h, w = x.shape
+    channels = c // math.prod(factor)
+    x = x.permute(0, 2, 3, 4, 1).reshape(b, t, h, w, channels, ft, fh, fw)
+    x = x.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(b, t * ft, h * fh, w * fw, channels)
+    return x.permute(0, 4, 1, 2, 3)
+
+
+class PositionNorm(nn.Module):
+    """Layer norm over the channels of each position: it sees neither other positions nor other frames."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = x.permute(0, 2, 3, 4, 1)
+        normed = F.layer_norm(last, (x.shape[1],), eps=1e-6)
+        # Scaled outside the kernel, which on the CPU sums the gradients of its parameters in bf16 (torch 2.13): over
+        # 20,000 positions they come out 65 % wrong. A sum of its own accumulates in fp32.
+        scaled = torch.addcmul(self.bias.to(normed.dtype), normed, self.weight.to(normed.dtype))
+        return scaled.permute(0, 4, 1, 2, 3)
+
+
+class FrameConv(nn.Conv2d):
+    """A `1×k×k` convolution, zero-padded to the same size, over every frame of `B C T H W`."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3) -> None:
+        super().__init__(in_channels, out_channels, kernel, padding=kernel // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return unfold_time(super().forward(fold_time(x)), x.shape[0])
+
+
+class CausalLayer(nn.Module):
+    """A layer with memory. `forward(x, state)` gives `(y, state after x)`."""
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        raise TypeError(f"{type(self).__name__} defines no forward")
+
+
+class TemporalConv(CausalLayer):
+    """A causal `3×1×1` convolution: a frame sees itself and the two before it; before a GOP stand zeros.
+
+    It is written as one `1×1` convolution over the three time slots stacked on the channels, since `conv3d` with a
+    `(3, 1, 1)` kernel gives NaN gradients in bf16 on the CPU (torch 2.13, contiguous input of two frames).
+    """
+
+    MEMORY = 2
+    """Frames of input kept as state."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mix = FrameConv((self.MEMORY + 1) * channels, channels, kernel=1)
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        b, c, t, h, w = x.shape
+        if state is None:
+            state = x.new_zeros(b, self.MEMORY, h, w, c).permute(0, 4, 1, 2, 3)
+        assert isinstance(state, Tensor)
+        slots = torch.cat([state, x], dim=2)
+        stacked = torch.cat([slots[:, :, i : i + t] for i in range(self.MEMORY + 1)], dim=1)
+        # A copy, since a view would keep the whole chunk alive.
+        return self.mix(stacked), slots[:, :, -self.MEMORY :].clone()
+
+
+class ResidualBlock(CausalLayer):
+    """VidTok's 2D + 1D block: norm → 1×3×3 → SiLU → + causal 3×1×1 → SiLU → 1×3×3 → + input.
+
+    Its last convolution starts at zero, so that a fresh block is the identity.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = PositionNorm(channels)
+        self.spatial = FrameConv(channels, channels)
+        self.temporal = TemporalConv(channels)
+        self.out = FrameConv(channels, channels)
+        zero_init(self.out)
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        h = F.silu(self.spatial(self.norm(x)))
+        mixed, state = self.temporal(h, state)
+        return x + self.out(F.silu(h + mixed)), state
+
+
+class Unshuffle(nn.Module):
+    """Downsampling without loss: space-time to channels, then a `1×1` convolution to the new width."""
+
+    def __init__(self, in_channels: int, out_channels: int, factor: Factor) -> None:
+        super().__init__()
+        self.factor = factor
+        self.project = FrameConv(in_channels * math.prod(factor), out_channels, kernel=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(unshuffle(x, self.factor))
+
+
+class Shuffle(nn.Module):
+    """Upsampling: a `1×1` convolution, then channels to space-time. Causal, unlike trilinear interpolation."""
+
+    def __init__(self, in_channels: int, out_channels: int, factor: Factor) -> None:
+        super().__init__()
+        self.factor = factor
+        self.project = FrameConv(in_channels, out_channels * math.prod(factor), kernel=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return shuffle(self.project(x), self.factor)
+
+
+class CausalChain(CausalLayer):
+    """Layers one after another; those with memory each have their place in the chain's state tuple."""
+
+    def __init__(self, layers: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        causal = sum(isinstance(layer, CausalLayer) for layer in self.layers)
+        before: tuple[State, ...] = (None,) * causal if state is None else tuple(state)
+        after: list[State] = []
+        for layer in self.layers:
+            if isinstance(layer, CausalLayer):
+                x, kept = layer(x, before[len(after)])
+                after.append(kept)
+            else:
+                x = layer(x)
+        return x, tuple(after)
+
+
+def zero_init(conv: nn.Conv2d) -> None:
+    """Set weight and bias to zero, so that what the layer adds starts as nothing."""
+    nn.init.zeros_(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)

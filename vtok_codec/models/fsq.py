@@ -1,0 +1,55 @@
+"""Finite scalar quantization (FSQ, arXiv:2309.15505; OneVAE eq. 4), with several tokens a position.
+
+A latent of `N·d` channels holds N tokens of d digits each. The d levels, such as [8, 8, 8, 5, 5, 5], are the same for
+every token: one implicit codebook (OneVAE, multi-token quantization). *Digits* are integers 0…L−1, *codes* the values
+in [−1, 1] that the decoder reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+_MARGIN = 1e-3
+"""Widens the bound so that the outermost digits are reached before tanh is flat (FSQ, appendix A.1)."""
+
+
+class FSQ(nn.Module):
+    """Rounds each channel of `B (N·d) T H W` to one of its L levels. It computes in fp32, whatever the input."""
+
+    def __init__(self, levels: Sequence[int], tokens: int) -> None:
+        super().__init__()
+        # Integers, which a change of the module's floating-point type leaves alone; never saved with the weights.
+        self.levels: Tensor
+        self.register_buffer("levels", torch.tensor(list(levels) * tokens).view(-1, 1, 1, 1), persistent=False)
+
+    @property
+    def zero_digit(self) -> Tensor:
+        """The digit of each channel that stands for the code 0."""
+        return self.levels // 2
+
+    def bound(self, latents: Tensor) -> Tensor:
+        """The unrounded, bounded latents, in units of digits around zero (fp32)."""
+        half = (self.levels - 1).float() * ((1 + _MARGIN) / 2)
+        offset = 0.5 - 0.5 * (self.levels % 2)
+        shift = torch.atanh(offset / half)
+        return torch.tanh(latents.float() + shift) * half - offset
+
+    def continuous(self, latents: Tensor) -> Tensor:
+        """Codes in [−1, 1] without rounding: the continuous path (OneVAE eq. 5)."""
+        return self.bound(latents) / self.zero_digit
+
+    def straight_through(self, latents: Tensor) -> Tensor:
+        """Rounded codes in [−1, 1] whose gradient is that of the unrounded ones."""
+        bounded = self.bound(latents)
+        return (bounded + (bounded.round() - bounded).detach()) / self.zero_digit
+
+    def digits(self, latents: Tensor) -> Tensor:
+        """The digits 0…L−1 of each channel, uint8."""
+        return (self.bound(latents).round() + self.zero_digit).to(torch.uint8)
+
+    def codes(self, digits: Tensor) -> Tensor:
+        """What the decoder reads: digits 0…L−1 → codes in [−1, 1] (fp32)."""
+        return (digits.float() - self.zero_digit) / self.zero_digit

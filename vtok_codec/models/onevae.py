@@ -1,0 +1,164 @@
+"""OneVAE: causal encoder, multi-token FSQ, causal decoder (OneVAE, section 3; VidTok's 2D + 1D blocks).
+
+The networks never convolve at full resolution: a first unshuffle takes the video to a quarter of its size, and most
+blocks work on the latent grid. Beside each network runs a linear path, from a whole block of pixels to its latents
+and back, which training starts from the KLT (`vtok_codec.training.klt`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vtok_codec.models.causal import (
+    CausalChain,
+    CausalLayer,
+    Factor,
+    FrameConv,
+    PositionNorm,
+    ResidualBlock,
+    Shuffle,
+    State,
+    Unshuffle,
+    shuffle,
+    unshuffle,
+    zero_init,
+)
+from vtok_codec.models.fsq import FSQ
+
+RGB = 3
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution of the networks: how it is reached from the finer one, its width, its blocks."""
+
+    factor: Factor
+    channels: int
+    encoder_blocks: int
+    decoder_blocks: int
+
+
+@dataclass(frozen=True)
+class OneVAEConfig:
+    """The shape of a model: data, not code."""
+
+    levels: tuple[Level, ...]
+    """From the finest to the latent grid."""
+    fsq_levels: tuple[int, ...]
+    """Levels of each digit of a token."""
+    max_tokens: int
+    """Tokens a latent position, N: nested, the first k of them always decodable."""
+
+    @property
+    def stride(self) -> Factor:
+        """Pixels a latent position stands for, over time, height and width."""
+        t, h, w = (math.prod(level.factor[axis] for level in self.levels) for axis in range(3))
+        return t, h, w
+
+    @property
+    def latent_channels(self) -> int:
+        return len(self.fsq_levels) * self.max_tokens
+
+
+class Encoder(CausalLayer):
+    """Video `B 3 T H W` in [−1, 1] → latents `B (N·d) T/st H/sh W/sw`. T, H, W must be multiples of the stride."""
+
+    def __init__(self, config: OneVAEConfig) -> None:
+        super().__init__()
+        self.stride = config.stride
+        self.chain = CausalChain(self._layers(config))
+        channels = config.levels[-1].channels
+        self.norm = PositionNorm(channels)
+        self.out = FrameConv(channels, config.latent_channels, kernel=1)
+        zero_init(self.out)
+        self.linear = FrameConv(RGB * math.prod(self.stride), config.latent_channels, kernel=1)
+
+    @staticmethod
+    def _layers(config: OneVAEConfig) -> Iterator[nn.Module]:
+        channels = RGB
+        for level in config.levels:
+            yield Unshuffle(channels, level.channels, level.factor)
+            yield from (ResidualBlock(level.channels) for _ in range(level.encoder_blocks))
+            channels = level.channels
+
+    def forward(self, video: Tensor, state: State) -> tuple[Tensor, State]:
+        features, state = self.chain(video, state)
+        return self.linear(unshuffle(video, self.stride)) + self.out(F.silu(self.norm(features))), state
+
+
+class Decoder(CausalLayer):
+    """Codes `B (N·d) t h w` in [−1, 1] → video `B 3 t·st h·sh w·sw` in [−1, 1] (not clamped)."""
+
+    def __init__(self, config: OneVAEConfig) -> None:
+        super().__init__()
+        self.stride = config.stride
+        self.digits = len(config.fsq_levels)
+        self.max_tokens = config.max_tokens
+        finest, coarsest = config.levels[0], config.levels[-1]
+        self.enter = FrameConv(config.latent_channels, coarsest.channels, kernel=1)
+        # Tells the network how many tokens it reads: a dropped token and one of zeros look alike.
+        self.count_bias = nn.Parameter(torch.zeros(config.max_tokens, coarsest.channels))
+        self.chain = CausalChain(self._layers(config))
+        self.norm = PositionNorm(finest.channels)
+        self.out = FrameConv(finest.channels, RGB * math.prod(finest.factor))
+        zero_init(self.out)
+        self.out_factor = finest.factor
+        self.linear = FrameConv(config.latent_channels, RGB * math.prod(self.stride), kernel=1)
+
+    @staticmethod
+    def _layers(config: OneVAEConfig) -> Iterator[nn.Module]:
+        for index in range(len(config.levels) - 1, -1, -1):
+            level = config.levels[index]
+            yield from (ResidualBlock(level.channels) for _ in range(level.decoder_blocks))
+            if index > 0:
+                yield Shuffle(level.channels, config.levels[index - 1].channels, level.factor)
+
+    def forward(self, codes: Tensor, state: State, counts: Tensor | None = None) -> tuple[Tensor, State]:
+        """`counts`, int64 `B`: the tokens to read of each sample, 1…N; the rest are set to zero. None reads all."""
+        if counts is None:
+            counts = torch.full((codes.shape[0],), self.max_tokens, device=codes.device)
+        codes = codes * self._kept_channels(counts).to(codes.dtype)
+        codes = codes.to(memory_format=torch.channels_last_3d)
+        features = self.enter(codes)
+        bias = self.count_bias[counts - 1].to(features.dtype)
+        features, state = self.chain(features + bias[:, :, None, None, None], state)
+        detail = shuffle(self.out(F.silu(self.norm(features))), self.out_factor)
+        return shuffle(self.linear(codes), self.stride) + detail, state
+
+    def _kept_channels(self, counts: Tensor) -> Tensor:
+        token = torch.arange(self.max_tokens * self.digits, device=counts.device) // self.digits
+        return (token[None] < counts[:, None])[:, :, None, None, None]
+
+
+class OneVAE(nn.Module):
+    """The encoder, the quantizer and the decoder of one configuration."""
+
+    def __init__(self, config: OneVAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.fsq = FSQ(config.fsq_levels, config.max_tokens)
+        self.decoder = Decoder(config)
+
+    def encode_digits(self, video: Tensor, state: State) -> tuple[Tensor, State]:
+        """Video `B 3 T H W` in [−1, 1] → digits uint8 `B (N·d) T/st H/sh W/sw`, and the encoder's state after it."""
+        latents, state = self.encoder(video, state)
+        return self.fsq.digits(latents), state
+
+    def decode_digits(self, digits: Tensor, state: State) -> tuple[Tensor, State]:
+        """Digits uint8 `B (k·d) t h w` of the first k ≤ N tokens → video in [−1, 1], and the decoder's state."""
+        b, c = digits.shape[:2]
+        per_token = len(self.config.fsq_levels)
+        codes = self.fsq.codes(F.pad(digits, (0,) * 7 + (self.config.latent_channels - c,)))
+        counts = torch.full((b,), c // per_token, device=digits.device)
+        return self.decoder(codes.to(self.dtype), state, counts)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.decoder.count_bias.dtype

@@ -1,0 +1,79 @@
+"""Where model weights lie: shipped ones by name, others by path. Nothing here needs torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from vtok_codec.errors import ModelError
+
+DEFAULT_MODEL = "onevae-nano-4x8x8"
+SUFFIX = ".safetensors"
+_PACKAGE = Path(__file__).resolve().parent
+_FOLDERS = (_PACKAGE / "weights", _PACKAGE.parent / "weights")
+"""In a wheel, and in a checkout."""
+_MAX_METADATA_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A weights file, its bytes read once."""
+
+    name: str
+    path: Path
+
+    @cached_property
+    def data(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise ModelError(f"cannot read the weights {self.path}: {error.strerror}") from error
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    @cached_property
+    def metadata(self) -> dict[str, str]:
+        """The strings that the file says of itself.
+
+        Raises:
+            ModelError: it is no safetensors file.
+        """
+        try:
+            (size,) = struct.unpack_from("<Q", self.data)
+            if size > _MAX_METADATA_BYTES:
+                raise ValueError(f"it declares a header of {size} bytes")
+            header = json.loads(self.data[8 : 8 + size])
+            return dict(header.get("__metadata__", {}))
+        except (ValueError, struct.error, AttributeError, RecursionError) as error:
+            raise ModelError(f"{self.path} is not a readable safetensors file: {error}") from error
+
+
+def shipped_weights() -> list[WeightsFile]:
+    """All weights that came with the package, by name."""
+    for folder in _FOLDERS:
+        if folder.is_dir():
+            return [WeightsFile(path.stem, path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
+    return []
+
+
+def find_weights(name: str | Path) -> WeightsFile:
+    """Weights by shipped name, or by the path of a file.
+
+    Raises:
+        ModelError: there are none.
+    """
+    path = Path(name)
+    if path.suffix == SUFFIX:
+        if not path.is_file():
+            raise ModelError(f"no weights file at {path}")
+        return WeightsFile(path.stem, path)
+    shipped = {weights.name: weights for weights in shipped_weights()}
+    if str(name) not in shipped:
+        raise ModelError(f"no model {str(name)!r}; 'vtok models' lists those that are here")
+    return shipped[str(name)]
