@@ -1,0 +1,173 @@
+"""Reads videos and images, from files and pipes: frames in RGB with their times, and audio packets as they are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import av
+import numpy as np
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from vtok_codec.errors import InputError
+from vtok_codec.media.audio import describe_track
+from vtok_codec.media.color import RGBConverter
+from vtok_codec.media.types import AudioPacket, Color, Frame, VideoInfo
+
+_STILL_FORMATS = ("image2", "_pipe")
+"""Endings of FFmpeg's names of the formats that hold pictures without a rate."""
+
+
+class VideoReader:
+    """The first video stream of a file, with its audio. Memory does not grow with the length.
+
+    Raises:
+        InputError: it cannot be opened, or has no video frame.
+    """
+
+    def __init__(self, source: str | Path | BinaryIO, audio: bool = True) -> None:
+        self.name = str(source) if isinstance(source, str | Path) else "standard input"
+        self._container = self._open(source)
+        try:
+            self._stream = self._video_stream()
+            tracks = [(s, describe_track(s)) for s in self._container.streams.audio] if audio else []
+            self._tracks = {stream.index: track for stream, track in tracks if track}
+            self.dropped = [f"audio track {s.index} ({s.codec_context.name})" for s, track in tracks if not track]
+            self._convert = RGBConverter()
+            self._previous_pts: int | None = None
+            self._decoded = self._decode()
+            self._pending_audio, first = self._until_first_frame()
+            self.info = self._describe(first)
+            self._first = first
+        except BaseException:
+            self._container.close()
+            raise
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._container.close()
+
+    @property
+    def frame_count(self) -> int | None:
+        """How many frames the file says it has; None where it does not say."""
+        return self._stream.frames or None
+
+    def events(self) -> Iterator[Frame | AudioPacket]:
+        """Frames and audio packets in the order of the file. It can be read once.
+
+        Raises:
+            InputError: the data cannot be decoded further, or the picture changes its size.
+        """
+        for item in chain(self._pending_audio, [self._first], self._decoded):
+            yield self._frame(item) if isinstance(item, av.VideoFrame) else item
+
+    def _open(self, source: str | Path | BinaryIO) -> InputContainer:
+        if isinstance(source, str | Path) and not Path(source).exists():
+            raise InputError(f"{source}: no such file")
+        try:
+            return av.open(source if not isinstance(source, Path) else str(source), "r")
+        except (av.FFmpegError, OSError) as error:
+            raise InputError(f"cannot read {self.name} as a video: {_reason(error)}") from error
+
+    def _video_stream(self) -> VideoStream:
+        if not self._container.streams.video:
+            raise InputError(f"{self.name} has no video stream")
+        stream = self._container.streams.video[0]
+        stream.thread_type = "AUTO"
+        return stream
+
+    def _decode(self) -> Iterator[av.VideoFrame | AudioPacket]:
+        wanted = [self._stream, *(self._container.streams[index] for index in self._tracks)]
+        numbers = {index: number for number, index in enumerate(self._tracks)}
+        try:
+            for packet in self._container.demux(*wanted):
+                if isinstance(packet.stream, AudioStream):
+                    if packet.size:
+                        number = numbers[packet.stream.index]
+                        yield AudioPacket(number, packet.pts, packet.dts, packet.duration or 0, bytes(packet))
+                else:
+                    yield from (frame for frame in packet.decode() if isinstance(frame, av.VideoFrame))
+        except av.FFmpegError as error:
+            raise InputError(f"{self.name} is damaged: {_reason(error)}") from error
+
+    def _until_first_frame(self) -> tuple[list[AudioPacket], av.VideoFrame]:
+        audio: list[AudioPacket] = []
+        for item in self._decoded:
+            if isinstance(item, av.VideoFrame):
+                return audio, item
+            audio.append(item)
+        raise InputError(f"{self.name} has no video frame that can be decoded")
+
+    def _describe(self, first: av.VideoFrame) -> VideoInfo:
+        stream = self._stream
+        still = self._container.format.name.endswith(_STILL_FORMATS)
+        rate = stream.guessed_rate or stream.average_rate
+        sar = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+        return VideoInfo(
+            width=first.width,
+            height=first.height,
+            rate=None if still or not rate else Fraction(rate),
+            time_base=Fraction(first.time_base or stream.time_base or Fraction(1, 1000)),
+            sar=Fraction(sar) if sar and sar > 0 else Fraction(1),
+            color=Color(first.color_range, first.color_primaries, first.color_trc, first.colorspace),
+            rotation=int(first.rotation),
+            bit_depth=max(component.bits for component in first.format.components),
+            audio=tuple(self._tracks.values()),
+        )
+
+    def _frame(self, frame: av.VideoFrame) -> Frame:
+        info = self.info
+        if (frame.width, frame.height) != (info.width, info.height):
+            raise InputError(
+                f"{self.name} changes its size from {info.width}x{info.height} to {frame.width}x{frame.height}; "
+                "scale it to one size first"
+            )
+        pts = frame.pts if frame.pts is not None else self._next_pts()
+        if self._previous_pts is not None and pts <= self._previous_pts:
+            # Two frames cannot be shown at once; what follows keeps its own times.
+            pts = self._previous_pts + 1
+        self._previous_pts = pts
+        return Frame(self._convert(frame, info.color), pts, frame.duration or 0)
+
+    def _next_pts(self) -> int:
+        if self._previous_pts is None:
+            return 0
+        rate = self.info.rate or Fraction(25)
+        return self._previous_pts + max(1, round(1 / (rate * self.info.time_base)))
+
+
+def read_pixels(path: Path, max_frames: int) -> NDArray[np.uint8]:
+    """The first frames of a file as RGB `T H W 3`.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    frames = []
+    with VideoReader(path, audio=False) as reader:
+        for event in reader.events():
+            if isinstance(event, Frame):
+                frames.append(event.pixels)
+                if len(frames) == max_frames:
+                    break
+    return np.stack(frames)
+
+
+def standard_input() -> BinaryIO | str:
+    """Standard input as a source: seekable where it is a file, FFmpeg's own pipe reader where it is a pipe."""
+    return sys.stdin.buffer if sys.stdin.buffer.seekable() else "pipe:0"
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

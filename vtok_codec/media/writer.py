@@ -1,0 +1,238 @@
+"""Writes frames and audio packets to a file or pipe in any of FFmpeg's containers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import av
+from av.container import OutputContainer
+from av.stream import Stream
+from av.video.stream import VideoStream
+
+from vtok_codec.errors import OutputError
+from vtok_codec.media.audio import open_template
+from vtok_codec.media.color import YUVConverter, is_rgb_format
+from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
+
+_FORMATS = {
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".webm": "webm",
+    ".avi": "avi",
+    ".gif": "gif",
+    ".y4m": "yuv4mpegpipe",
+    ".nut": "nut",
+    ".png": "image2",
+    ".jpg": "image2",
+    ".jpeg": "image2",
+}
+PIPE_FORMATS = {"nut": "nut", "y4m": "yuv4mpegpipe", "matroska": "matroska", "mp4": "mp4"}
+"""What `--format` offers for standard output."""
+
+_DEFAULT_CODECS = {
+    "webm": "libvpx-vp9",
+    "gif": "gif",
+    "yuv4mpegpipe": "wrapped_avframe",
+    "nut": "rawvideo",
+}
+_STILL_CODECS = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg"}
+_LOSSLESS = {"ffv1": "bgr0", "rawvideo": "rgb24", "png": "rgb24"}
+"""Codecs that keep the decoder's RGB exactly, and the pixel format that they keep it in."""
+_FIXED_PIXEL_FORMATS = {"gif": "rgb8", "mjpeg": "yuvj444p"}
+_DEFAULT_CRF = {"libx264": 14, "libx265": 14, "libvpx-vp9": 20, "libsvtav1": 20}
+_SPEED = {
+    "libx264": {"preset": "veryfast"},
+    "libx265": {"preset": "veryfast", "x265-params": "log-level=error"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "6", "row-mt": "1", "b:v": "0"},
+    "libsvtav1": {"preset": "10"},
+}
+_STREAMED_MP4 = {"movflags": "frag_keyframe+empty_moov"}
+_RATE_OF_STILLS = Fraction(25)
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """How the decoded frames are coded again."""
+
+    format: str
+    """FFmpeg's name of the container."""
+    codec: str
+    crf: int | None = None
+    """Quality of `codec`, as its own scale has it; None for a visually lossless default."""
+
+
+def output_settings(suffix: str, codec: str | None, crf: int | None) -> OutputSettings:
+    """Settings for a file with this suffix.
+
+    Raises:
+        OutputError: no container has this suffix, or the codec is unknown.
+    """
+    suffix = suffix.lower()
+    if suffix not in _FORMATS:
+        raise OutputError(f"no video format has the suffix {suffix!r}; use one of {' '.join(sorted(_FORMATS))}")
+    return _settings(_FORMATS[suffix], codec or _STILL_CODECS.get(suffix), crf)
+
+
+def pipe_settings(name: str, codec: str | None, crf: int | None) -> OutputSettings:
+    """Settings for standard output; `name` is one of `PIPE_FORMATS`.
+
+    Raises:
+        OutputError: the format or the codec is unknown.
+    """
+    if name not in PIPE_FORMATS:
+        raise OutputError(f"--format {name!r} is unknown; use one of {', '.join(PIPE_FORMATS)}")
+    return _settings(PIPE_FORMATS[name], codec, crf)
+
+
+def _settings(format_: str, codec: str | None, crf: int | None) -> OutputSettings:
+    codec = codec or _DEFAULT_CODECS.get(format_, "libx264")
+    try:
+        av.Codec(codec, "w")
+    except av.FFmpegError:
+        raise OutputError(f"--codec {codec!r} is not a video encoder of this build") from None
+    if crf is not None and codec not in _DEFAULT_CRF:
+        raise OutputError(f"--crf does not apply to {codec}")
+    return OutputSettings(format_, codec, crf)
+
+
+class VideoWriter:
+    """Codes frames and muxes packets. Use it as a context: leaving it after an error writes no end to the file.
+
+    Raises:
+        OutputError: the container does not take this codec, or the target cannot be written.
+    """
+
+    def __init__(self, target: Path | BinaryIO | str, info: VideoInfo, settings: OutputSettings) -> None:
+        self._info = info
+        self._settings = settings
+        self.dropped: list[str] = []
+        piped = not isinstance(target, Path)
+        options = _STREAMED_MP4 if piped and settings.format == "mp4" else {}
+        if settings.format == "image2":
+            options = {"update": "1"}
+        try:
+            self._container: OutputContainer = av.open(
+                str(target) if isinstance(target, Path) else target, "w", format=settings.format, options=options
+            )
+        except (av.FFmpegError, OSError) as error:
+            raise OutputError(f"cannot write {target}: {_reason(error)}") from error
+        try:
+            self._stream = self._add_video()
+            self._audio = [self._add_audio(track) for track in range(len(info.audio))]
+            assert self._stream.pix_fmt is not None
+            self._convert = YUVConverter(self._stream.pix_fmt, info.color)
+        except (av.FFmpegError, ValueError) as error:
+            self._container.close()
+            raise OutputError(
+                f"{settings.format} cannot hold {info.width}x{info.height} video as {settings.codec}: {_reason(error)}"
+            ) from error
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            with _as_output_error():
+                self._container.mux(self._stream.encode(None))
+                self._container.close()
+        else:
+            self._abandon()
+
+    def write(self, item: Frame | AudioPacket) -> None:
+        """Write the next frame or packet.
+
+        Raises:
+            OutputError: the encoder or the target refuses it.
+            BrokenPipeError: whoever read the pipe is gone.
+        """
+        with _as_output_error():
+            if isinstance(item, Frame):
+                frame = self._convert(item.pixels)
+                frame.pts, frame.time_base = item.pts, self._info.time_base
+                frame.duration = item.duration
+                self._container.mux(self._stream.encode(frame))
+            else:
+                self._write_audio(item)
+
+    def _write_audio(self, item: AudioPacket) -> None:
+        stream = self._audio[item.track]
+        if stream is None:
+            return
+        packet = av.Packet(item.data)
+        packet.pts, packet.dts, packet.duration = item.pts, item.dts, item.duration
+        packet.time_base, packet.stream = self._info.audio[item.track].time_base, stream
+        self._container.mux(packet)
+
+    def _add_video(self) -> VideoStream:
+        info, settings = self._info, self._settings
+        stream = self._container.add_stream(settings.codec, rate=info.rate or _RATE_OF_STILLS)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height = info.width, info.height
+        stream.pix_fmt = _pixel_format(settings.codec, info)
+        stream.time_base = stream.codec_context.time_base = info.time_base
+        stream.sample_aspect_ratio = info.sar
+        context = stream.codec_context
+        if is_rgb_format(stream.pix_fmt):
+            context.color_range, context.colorspace = 2, 0
+        else:
+            context.color_range = info.color.range or 1
+            context.colorspace = info.color.matrix
+        context.color_primaries, context.color_trc = info.color.primaries, info.color.transfer
+        if info.rotation:
+            stream.set_display_rotation(info.rotation)
+        stream.options = dict(_SPEED.get(settings.codec, {}))
+        if settings.codec in _DEFAULT_CRF:
+            stream.options["crf"] = str(_DEFAULT_CRF[settings.codec] if settings.crf is None else settings.crf)
+        return stream
+
+    def _add_audio(self, number: int) -> Stream | None:
+        track = self._info.audio[number]
+        with open_template(track) as template:
+            try:
+                stream = self._container.add_stream_from_template(template.streams.audio[0])
+            except (av.FFmpegError, ValueError):
+                self.dropped.append(f"audio track {number} ({track.codec}): {self._settings.format} does not take it")
+                return None
+            stream.time_base = track.time_base
+            return stream
+
+    def _abandon(self) -> None:
+        try:
+            self._container.close()
+        except (av.FFmpegError, OSError):
+            # The first error is the one to tell; the target is thrown away.
+            return
+
+
+def _pixel_format(codec: str, info: VideoInfo) -> str:
+    if codec in _LOSSLESS:
+        return _LOSSLESS[codec]
+    if codec in _FIXED_PIXEL_FORMATS:
+        return _FIXED_PIXEL_FORMATS[codec]
+    # Halved chroma needs even sides.
+    return "yuv444p" if info.width % 2 or info.height % 2 else "yuv420p"
+
+
+@contextmanager
+def _as_output_error() -> Iterator[None]:
+    """Turns FFmpeg's errors into OutputError, all but a broken pipe."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (av.FFmpegError, OSError) as error:
+        raise OutputError(f"cannot write the output: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
