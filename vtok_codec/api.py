@@ -1,0 +1,139 @@
+"""The Python API: what a notebook or another program calls. `vtok_codec` re-exports it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtok_codec.codec.decoder import decode_events
+from vtok_codec.codec.tokenfile import FileSummary, read_tokens, verify
+from vtok_codec.codec.tokenizer import Tokenizer, check_same_model, load_tokenizer
+from vtok_codec.container.reader import VtkReader
+from vtok_codec.errors import InputError
+from vtok_codec.media.types import Frame
+from vtok_codec.registry import DEFAULT_MODEL, find_weights
+from vtok_codec.tokens.radix import Tokens, digits_to_tokens, tokens_to_digits
+
+_CHUNK_LATENTS = 4
+"""Latent frames that pass through the model at once, so that memory does not grow with a clip."""
+
+
+class Codec:
+    """A model that turns frames into tokens and back."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+
+    @property
+    def name(self) -> str:
+        return self.tokenizer.id.name
+
+    def tokenize(self, frames: NDArray[np.uint8], tokens: int = 2) -> Tokens:
+        """uint8 RGB `T H W 3` → uint16 `t h w n`, as one GOP: t = ⌈(T + 3) / 4⌉ with a stride of 4 in time.
+
+        Raises:
+            InputError: the frames are of another shape or type, or there are none.
+        """
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
+            raise InputError(f"frames must be uint8 T H W 3, not {frames.dtype} {frames.shape}")
+        if not 1 <= tokens <= self.tokenizer.max_tokens:
+            raise InputError(f"{self.name} has 1 to {self.tokenizer.max_tokens} tokens a position, not {tokens}")
+        stride = self.tokenizer.id.stride[0]
+        parts, state, begin = [], None, 0
+        while begin < len(frames):
+            end = begin + _CHUNK_LATENTS * stride - (stride - 1 if begin == 0 else 0)
+            digits, state = self.tokenizer.encode(frames[begin:end], tokens, state)
+            parts.append(digits_to_tokens(digits, self.tokenizer.id.levels))
+            begin = end
+        return np.concatenate(parts)
+
+    def detokenize(
+        self, tokens: Tokens, size: tuple[int, int] | None = None, frames: int | None = None
+    ) -> NDArray[np.uint8]:
+        """uint16 `t h w n` of one GOP → uint8 RGB `T H W 3`.
+
+        `size` (height, width) and `frames` crop what padding added; by default nothing is cropped.
+
+        Raises:
+            InputError: the tokens are of another shape, or above the codebook.
+        """
+        st, sh, sw = self.tokenizer.id.stride
+        if tokens.ndim != 4 or not 1 <= tokens.shape[3] <= self.tokenizer.max_tokens or not tokens.size:
+            raise InputError(f"tokens must be t h w n with n from 1 to {self.tokenizer.max_tokens}, not {tokens.shape}")
+        try:
+            digits = tokens_to_digits(tokens, self.tokenizer.id.levels)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        size = size or (tokens.shape[1] * sh, tokens.shape[2] * sw)
+        left = tokens.shape[0] * st - (st - 1)
+        left = left if frames is None else min(frames, left)
+        parts, state = [], None
+        for begin in range(0, tokens.shape[0], _CHUNK_LATENTS):
+            chunk = digits[:, begin : begin + _CHUNK_LATENTS]
+            shown = min(left, chunk.shape[1] * st - (st - 1 if begin == 0 else 0))
+            pixels, state = self.tokenizer.decode(chunk, size, shown, state)
+            parts.append(pixels)
+            left -= shown
+        return np.concatenate(parts)
+
+
+def load(model: str | Path = DEFAULT_MODEL, device: str = "auto") -> Codec:
+    """A codec by the name of shipped weights, or by the path of a weights file.
+
+    Raises:
+        ModelError: there are no such weights, or they or the device cannot be used.
+    """
+    return Codec(load_tokenizer(find_weights(model), device))
+
+
+class Clip:
+    """An open `.vtk` file. Close it, or use it as a context."""
+
+    def __init__(self, path: str | Path, model: str | Path | None = None, device: str = "auto") -> None:
+        try:
+            self._stream: BinaryIO = Path(path).open("rb")  # noqa: SIM115 - closed by `close`
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}") from error
+        self._model = model
+        self._device = device
+        self._tokenizer: Tokenizer | None = None
+
+    def __enter__(self) -> Clip:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+    @property
+    def info(self) -> FileSummary:
+        """What the file holds; reading it checks the whole file."""
+        self._stream.seek(0)
+        return verify(self._stream)
+
+    def tokens(self, gop: int | None = None) -> Tokens:
+        """The tokens `t h w n` of one GOP, or of the whole file."""
+        self._stream.seek(0)
+        return read_tokens(self._stream, gop)
+
+    def frames(self, start: float = 0.0, duration: float | None = None, tokens: int | None = None) -> Iterator[Frame]:
+        """The decoded frames from `start` seconds on; see `decode_events`."""
+        self._stream.seek(0)
+        reader = VtkReader(self._stream)
+        if self._tokenizer is None:
+            weights = find_weights(self._model or reader.header.model.name)
+            check_same_model(weights, reader.header.model)
+            self._tokenizer = load_tokenizer(weights, self._device)
+        for event in decode_events(reader, self._tokenizer, tokens, start, duration):
+            if isinstance(event, Frame):
+                yield event

@@ -1,0 +1,200 @@
+"""Video → `.vtk`: frames are gathered into chunks and GOPs, coded, packed, and written as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from typing import BinaryIO
+
+import numpy as np
+
+from vtok_codec import __version__
+from vtok_codec.codec.pipeline import prefetch
+from vtok_codec.codec.tokenfile import token_bytes
+from vtok_codec.codec.tokenizer import Tokenizer
+from vtok_codec.container.header import AudioHeader, Header
+from vtok_codec.container.records import CODER_ZSTD_PLANES, StoredPacket, TokenPayload
+from vtok_codec.container.writer import VtkWriter
+from vtok_codec.errors import InputError, ModelError
+from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
+from vtok_codec.models.causal import State
+from vtok_codec.tokens.packing import pack
+from vtok_codec.tokens.radix import Digits, digits_to_tokens
+
+_MAX_PENDING_AUDIO_BYTES = 1 << 20
+_FRAMES_AHEAD = 16
+_CHUNKS_AHEAD = 2
+_DEFAULT_RATE = Fraction(25)
+
+
+@dataclass(frozen=True)
+class EncodeSettings:
+    """What a user may choose of the stream's layout."""
+
+    tokens: int = 2
+    """Tokens written a latent position."""
+    gop_seconds: float = 4.0
+    """About how long a GOP is: what can be decoded alone, and where seeking starts."""
+    chunk_latents: int = 4
+    """Latent frames coded and flushed at once."""
+
+
+@dataclass(frozen=True)
+class CodedChunk:
+    """A chunk of frames as digits."""
+
+    gop: int
+    pts: tuple[int, ...]
+    last_duration: int
+    digits: Digits
+
+
+@dataclass(frozen=True)
+class EncodeSummary:
+    """What `encode_video` wrote."""
+
+    frames: int
+    bytes_written: int
+
+
+def make_header(info: VideoInfo, tokenizer: Tokenizer, settings: EncodeSettings) -> Header:
+    """The header of a file with these settings.
+
+    Raises:
+        ModelError: the model has fewer tokens than are asked for.
+    """
+    if not 1 <= settings.tokens <= tokenizer.max_tokens:
+        raise ModelError(f"--tokens {settings.tokens}: {tokenizer.id.name} has 1 to {tokenizer.max_tokens} tokens")
+    stride = tokenizer.id.stride[0]
+    latents = round(settings.gop_seconds * float(info.rate or _DEFAULT_RATE) / stride)
+    return Header(
+        width=info.width,
+        height=info.height,
+        rate=info.rate,
+        time_base=info.time_base,
+        frame_ticks=round(1 / (info.rate * info.time_base)) if info.rate else 0,
+        sar=info.sar,
+        color=(info.color.range, info.color.primaries, info.color.transfer, info.color.matrix),
+        rotation=info.rotation,
+        model=tokenizer.id,
+        tokens=settings.tokens,
+        gop_latents=max(1, latents),
+        chunk_latents=settings.chunk_latents,
+        audio=tuple(AudioHeader(t.codec, t.time_base, t.sample_rate, t.layout, t.parameters) for t in info.audio),
+        writer=f"vtok {__version__}",
+    )
+
+
+class StreamEncoder:
+    """Takes frames one by one and gives a chunk whenever one is full. It holds the state of the open GOP."""
+
+    def __init__(self, tokenizer: Tokenizer, header: Header) -> None:
+        self._tokenizer = tokenizer
+        self._header = header
+        self._frames: list[Frame] = []
+        self._state: State = None
+        self._gop = 0
+        self._latents_in_gop = 0
+
+    def push(self, frame: Frame) -> CodedChunk | None:
+        """Add a frame; the chunk that it completes, if it does."""
+        self._frames.append(frame)
+        return self._code() if len(self._frames) == self._chunk_frames() else None
+
+    def flush(self) -> CodedChunk | None:
+        """The frames that make no whole chunk, as the last one."""
+        return self._code() if self._frames else None
+
+    def _chunk_frames(self) -> int:
+        """Frames of the chunk that is being gathered: the last one of a GOP may be shorter."""
+        header, stride = self._header, self._header.model.stride[0]
+        first = self._latents_in_gop == 0
+        latents = min(header.chunk_latents, header.gop_latents - self._latents_in_gop)
+        return latents * stride - (stride - 1 if first else 0)
+
+    def _code(self) -> CodedChunk:
+        frames, self._frames = self._frames, []
+        pixels = np.stack([frame.pixels for frame in frames])
+        digits, self._state = self._tokenizer.encode(pixels, self._header.tokens, self._state)
+        chunk = CodedChunk(self._gop, tuple(frame.pts for frame in frames), frames[-1].duration, digits)
+        self._latents_in_gop += digits.shape[1]
+        if self._latents_in_gop >= self._header.gop_latents:
+            self._state, self._latents_in_gop = None, 0
+            self._gop += 1
+        return chunk
+
+
+def encode_video(
+    info: VideoInfo,
+    events: Iterable[Frame | AudioPacket],
+    tokenizer: Tokenizer,
+    settings: EncodeSettings,
+    stream: BinaryIO,
+    on_frames: Callable[[int], None] = lambda count: None,
+) -> EncodeSummary:
+    """Code a whole video into `stream`; reading, the model, and packing overlap.
+
+    `on_frames` is told how many frames each written chunk had. If the input fails midway, what came before it is
+    written and the file closed properly, and then the error goes on.
+
+    Raises:
+        InputError: the input ends in an error.
+        ModelError: see `make_header`.
+    """
+    header = make_header(info, tokenizer, settings)
+    writer = VtkWriter(stream, header)
+    encoder = StreamEncoder(tokenizer, header)
+    frames = 0
+    failure: list[InputError] = []
+    with closing(prefetch(events, _FRAMES_AHEAD)) as ready:
+        coded = _coded(encoder, ready, failure)
+        with closing(prefetch(coded, _CHUNKS_AHEAD)) as chunks:
+            for item in chunks:
+                if isinstance(item, CodedChunk):
+                    _write_chunk(writer, header, item)
+                    frames += len(item.pts)
+                    on_frames(len(item.pts))
+                else:
+                    writer.write_audio(item)
+    writer.finish()
+    if failure:
+        raise failure[0]
+    return EncodeSummary(frames, writer.bytes_written)
+
+
+def _coded(
+    encoder: StreamEncoder, events: Iterator[Frame | AudioPacket], failure: list[InputError]
+) -> Iterator[CodedChunk | list[StoredPacket]]:
+    """Chunks, each after the audio that came before its end. An error of the input is kept for later."""
+    audio: list[StoredPacket] = []
+    try:
+        for event in events:
+            if isinstance(event, AudioPacket):
+                audio.append(StoredPacket(event.track, event.pts, event.dts, event.duration, event.data))
+                if sum(len(packet.data) for packet in audio) > _MAX_PENDING_AUDIO_BYTES:
+                    yield audio
+                    audio = []
+            elif (chunk := encoder.push(event)) is not None:
+                if audio:
+                    yield audio
+                    audio = []
+                yield chunk
+    except InputError as error:
+        failure.append(error)
+    if audio:
+        yield audio
+    last = encoder.flush()
+    if last is not None:
+        yield last
+
+
+def _write_chunk(writer: VtkWriter, header: Header, chunk: CodedChunk) -> None:
+    ticks = [after - before for before, after in pairwise(chunk.pts)]
+    ticks.append(chunk.last_duration)
+    usual = all(tick == header.frame_ticks for tick in ticks)
+    payload = TokenPayload(() if usual else tuple(ticks), *CODER_ZSTD_PLANES, pack(chunk.digits, header.model.levels))
+    tokens = token_bytes(digits_to_tokens(chunk.digits, header.model.levels))
+    writer.write_tokens(chunk.gop, chunk.pts[0], len(chunk.pts), payload, chunk.digits.size, tokens)

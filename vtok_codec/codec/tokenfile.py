@@ -1,0 +1,137 @@
+"""A `.vtk` file as tokens: container and unpacking together. Nothing here needs torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, TypeAlias
+
+import numpy as np
+
+from vtok_codec.container.header import Header
+from vtok_codec.container.reader import TokenChunk, VtkReader
+from vtok_codec.container.records import CODER_ZSTD_PLANES, GopEntry, StoredPacket, Totals
+from vtok_codec.errors import DamageError, FormatError, InputError
+from vtok_codec.tokens.packing import unpack
+from vtok_codec.tokens.radix import Digits, Tokens, digits_to_tokens
+
+
+@dataclass(frozen=True)
+class FileSummary:
+    """What a whole file holds."""
+
+    header: Header
+    totals: Totals
+    file_bytes: int
+    token_bytes: int
+    """Bytes of the token records."""
+    audio_bytes: int
+    duration_s: float
+    """From the first frame's start to the last one's end, as far as its duration is known."""
+
+    @property
+    def bits_per_pixel(self) -> float:
+        """Of the whole file, over the pixels shown."""
+        return 8 * self.file_bytes / (self.totals.frames * self.header.width * self.header.height)
+
+
+@dataclass(frozen=True)
+class UnpackedChunk:
+    """A chunk of a file with its digits `P t h w`."""
+
+    chunk: TokenChunk
+    digits: Digits
+
+
+UnpackedEvent: TypeAlias = "UnpackedChunk | list[StoredPacket] | Totals"
+"""What a file holds, in order: chunks, audio packets, at last the totals."""
+
+
+def unpacked_events(reader: VtkReader) -> Iterator[UnpackedEvent]:
+    """The reader's events, chunks unpacked.
+
+    Raises:
+        DamageError: see `VtkReader.events`; also where the packed digits are not those that belong there.
+        FormatError: see there; also for a coder that is unknown.
+    """
+    for event in reader.events():
+        if isinstance(event, TokenChunk):
+            try:
+                yield UnpackedChunk(event, _chunk_digits(reader.header, event))
+            except FormatError as error:
+                raise type(error)(f"{error} ({reader.progress})") from None
+        else:
+            yield event
+
+
+def _chunk_digits(header: Header, chunk: TokenChunk) -> Digits:
+    if chunk.coder != CODER_ZSTD_PLANES:
+        raise FormatError(f"coder {chunk.coder[0]} version {chunk.coder[1]} is not known; a newer vtok may read it")
+    try:
+        return unpack(chunk.packed, (header.planes, *chunk.latent_shape), header.model.levels)
+    except ValueError as error:
+        raise DamageError(f"a chunk cannot be unpacked: {error}") from None
+
+
+def token_bytes(tokens: Tokens) -> bytes:
+    """What the digest of a file is taken over: uint16 little-endian, `t h w n`."""
+    return tokens.astype("<u2", copy=False).tobytes()
+
+
+def verify(stream: BinaryIO) -> FileSummary:
+    """Read a whole file, check every record, and compare its tokens with the digest at its end.
+
+    Raises:
+        FormatError, DamageError: the first thing that is wrong, and where.
+    """
+    reader = VtkReader(stream)
+    header = reader.header
+    digest = hashlib.sha256()
+    token_size = audio_size = 0
+    first_pts: int | None = None
+    end_pts = 0
+    totals: Totals | None = None
+    for event in unpacked_events(reader):
+        if isinstance(event, UnpackedChunk):
+            chunk = event.chunk
+            digest.update(token_bytes(digits_to_tokens(event.digits, header.model.levels)))
+            token_size += chunk.record_bytes
+            first_pts = chunk.pts[0] if first_pts is None else first_pts
+            end_pts = chunk.pts[-1] + chunk.last_duration
+        elif isinstance(event, Totals):
+            totals = event
+        else:
+            audio_size += sum(len(packet.data) for packet in event)
+    assert totals is not None
+    if digest.digest() != totals.token_digest:
+        raise DamageError("the tokens do not match the digest at the end of the file")
+    duration = float((end_pts - (first_pts or 0)) * header.time_base)
+    return FileSummary(header, totals, reader.bytes_read, token_size, audio_size, duration)
+
+
+def read_tokens(stream: BinaryIO, gop: int | None = None) -> Tokens:
+    """The tokens `t h w n` of one GOP, or of the whole file.
+
+    Raises:
+        InputError: there is no such GOP.
+        FormatError, DamageError: the file cannot be read that far.
+    """
+    reader = VtkReader(stream)
+    if gop is not None:
+        entries = reader.index()
+        if not 0 <= gop < len(entries):
+            raise InputError(f"there is no GOP {gop}; the file has {len(entries)}")
+        reader.seek(gop, entries[gop])
+    parts = []
+    for event in unpacked_events(reader):
+        if isinstance(event, UnpackedChunk):
+            if gop is not None and event.chunk.gop != gop:
+                break
+            parts.append(digits_to_tokens(event.digits, reader.header.model.levels))
+    return np.concatenate(parts)
+
+
+def gop_at(entries: list[GopEntry], pts: int) -> int:
+    """The last GOP that starts at or before `pts`, or the first."""
+    return max((number for number, entry in enumerate(entries) if entry.pts <= pts), default=0)

@@ -1,0 +1,110 @@
+"""Frames ↔ digits with a model on a device: padding, ranges and dtypes. State goes in and out with every call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vtok_codec.container.header import ModelId
+from vtok_codec.errors import ModelError
+from vtok_codec.media.types import Pixels
+from vtok_codec.models.causal import State
+from vtok_codec.models.weights import build_model
+from vtok_codec.registry import WeightsFile
+from vtok_codec.tokens.radix import Digits
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a model runs, and in which floating-point type."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+
+def choose_placement(device: str) -> Placement:
+    """`auto` takes CUDA where there is one; bf16 where the machine computes in it, else fp32.
+
+    Raises:
+        ModelError: the device is unknown or absent.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ModelError(f"--device {device!r} is unknown; use auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ModelError("there is no CUDA device here; use --device cpu")
+    if device != "cpu" and torch.cuda.is_available():
+        return Placement(torch.device("cuda"), torch.bfloat16)
+    fast_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return Placement(torch.device("cpu"), torch.bfloat16 if fast_bf16 else torch.float32)
+
+
+class Tokenizer:
+    """A model ready to code: uint8 RGB frames `T H W 3` to digits `P t h w`, and back.
+
+    Raises:
+        ModelError: the weights cannot be used.
+    """
+
+    def __init__(self, weights: WeightsFile, placement: Placement) -> None:
+        preset = weights.metadata.get("preset", "")
+        model = build_model(preset, weights.data, str(weights.path))
+        self.placement = placement
+        self.model = model.to(placement.device, placement.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        config = model.config
+        self.max_tokens = config.max_tokens
+        self.id = ModelId(weights.name, weights.sha256, config.stride, config.fsq_levels)
+
+    @torch.inference_mode()
+    def encode(self, frames: Pixels, tokens: int, state: State) -> tuple[Digits, State]:
+        """The digits of a chunk, and the state after it. `state` None starts a GOP.
+
+        The first frame of a GOP is repeated to fill a latent frame, so that a picture and a video are coded alike;
+        the last one of a chunk likewise. Rows and columns are filled by the nearest pixels.
+        """
+        st, sh, sw = self.id.stride
+        before = st - 1 if state is None else 0
+        after, below, right = -(len(frames) + before) % st, -frames.shape[1] % sh, -frames.shape[2] % sw
+        padded = np.pad(frames, ((before, after), (0, below), (0, right), (0, 0)), mode="edge")
+        digits, state = self.model.encode_digits(self._to_video(padded), state)
+        planes = tokens * len(self.id.levels)
+        return digits[0, :planes].cpu().numpy(), state
+
+    @torch.inference_mode()
+    def decode(self, digits: Digits, size: tuple[int, int], frames: int, state: State) -> tuple[Pixels, State]:
+        """The `frames` frames of height and width `size` that a chunk stands for, and the state after it."""
+        before = self.id.stride[0] - 1 if state is None else 0
+        video, state = self.model.decode_digits(torch.from_numpy(digits)[None].to(self.placement.device), state)
+        height, width = size
+        shown = video[0, :, before : before + frames, :height, :width]
+        levels = shown.float().add_(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+        return levels.permute(1, 2, 3, 0).contiguous().cpu().numpy(), state
+
+    def _to_video(self, frames: Pixels) -> Tensor:
+        """uint8 `T H W 3` → `1 3 T H W` in [−1, 1], channels-last."""
+        pixels = torch.from_numpy(frames).to(self.placement.device)
+        return pixels.float().div_(127.5).sub_(1).to(self.placement.dtype).permute(3, 0, 1, 2)[None]
+
+
+def load_tokenizer(weights: WeightsFile, device: str = "auto") -> Tokenizer:
+    """A tokenizer on the chosen device.
+
+    Raises:
+        ModelError: the weights or the device cannot be used.
+    """
+    return Tokenizer(weights, choose_placement(device))
+
+
+def check_same_model(weights: WeightsFile, wanted: ModelId) -> None:
+    """Refuse weights other than those a file was made with: they would decode to noise.
+
+    Raises:
+        ModelError: they differ.
+    """
+    if weights.sha256 != wanted.weights_sha256:
+        raise ModelError(
+            f"the file was made with weights {wanted.weights_sha256[:12]} of {wanted.name}, {weights.path} holds "
+            f"{weights.sha256[:12]}; name the right ones with --weights"
+        )
