@@ -1,0 +1,61 @@
+"""The training data: any folders of videos and images, decoded once where memory allows."""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtok_codec.errors import TrainingError, VtokError
+from vtok_codec.media.reader import read_pixels
+
+VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".gif", ".y4m", ".nut"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
+MAX_FRAMES = 300
+"""Frames kept of one file: what follows them is not trained on."""
+
+
+class ClipLibrary:
+    """RGB clips `T H W 3` by number, in a fixed order, kept decoded up to a budget of bytes.
+
+    What a clip holds never depends on the cache, so a run repeats whatever the budget. A file that cannot be read is
+    told once on stderr, counted in `unreadable`, and stands for nothing from then on.
+    """
+
+    def __init__(self, folders: Iterable[Path], budget_bytes: int) -> None:
+        files = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
+        self.videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
+        self.images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+        if not self.videos and not self.images:
+            raise TrainingError(f"no video or image in {', '.join(map(str, folders))}; name a folder with --data")
+        self.unreadable: set[Path] = set()
+        self._budget_bytes = budget_bytes
+        self._held_bytes = 0
+        self._cache: OrderedDict[Path, NDArray[np.uint8]] = OrderedDict()
+        self._lock = Lock()
+
+    def read(self, path: Path) -> NDArray[np.uint8] | None:
+        """The clip `T H W 3`, or None where it cannot be read."""
+        with self._lock:
+            if path in self._cache:
+                self._cache.move_to_end(path)
+                return self._cache[path]
+            if path in self.unreadable:
+                return None
+        try:
+            clip = read_pixels(path, MAX_FRAMES)
+        except VtokError as error:
+            print(f"vtok: {error}; skipped", file=sys.stderr)
+            self.unreadable.add(path)
+            return None
+        with self._lock:
+            self._cache[path] = clip
+            self._held_bytes += clip.nbytes
+            while self._held_bytes > self._budget_bytes and len(self._cache) > 1:
+                self._held_bytes -= self._cache.popitem(last=False)[1].nbytes
+        return clip

@@ -1,0 +1,152 @@
+"""Sets up a training run from its settings, fresh or resumed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vtok_codec.errors import ModelError, TrainingError
+from vtok_codec.evaluation.lpips import LPIPS
+from vtok_codec.models.onevae import OneVAE
+from vtok_codec.models.presets import PRESETS
+from vtok_codec.models.weights import build_model, parse_tensors
+from vtok_codec.registry import find_weights
+from vtok_codec.training.crops import CropSampler
+from vtok_codec.training.klt import warm_start
+from vtok_codec.training.library import ClipLibrary
+from vtok_codec.training.objective import Objective
+from vtok_codec.training.stages import STAGES, Stage
+from vtok_codec.training.trainer import CHECKPOINT, WEIGHTS, Budget, Cadence, Trainer
+from vtok_codec.training.validation import validation_clips
+
+_SETTINGS = "run.json"
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """All that makes a run what it is, apart from its budget. It is kept in the run's folder."""
+
+    stage: str
+    preset: str
+    start: str | None
+    """Weights to start from: a shipped name, a file, or the folder of a run; None for the KLT."""
+    data: tuple[str, ...]
+    validation: str | None
+    validation_clips: int
+    seed: int
+    device: str
+    cache_gib: float
+    compiled: bool
+    overrides: tuple[tuple[str, str], ...]
+    """Fields of the stage that are set otherwise than it has them."""
+
+
+def run_training(settings: RunSettings, folder: Path, budget: Budget, quiet: bool) -> None:
+    """Start a run in a new folder, and train until the budget is spent.
+
+    Raises:
+        TrainingError, ModelError, InputError: the settings do not make a run.
+    """
+    if (folder / CHECKPOINT).exists():
+        raise TrainingError(f"{folder} holds a run already; use --resume {folder}, or another --run")
+    trainer = _trainer(settings, folder, resumed=False, quiet=quiet)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _SETTINGS).write_text(json.dumps(dataclasses.asdict(settings), indent=1) + "\n", encoding="utf-8")
+    trainer.train(budget, quiet)
+
+
+def resume_training(folder: Path, budget: Budget, quiet: bool) -> None:
+    """Go on with the run in `folder`; the budget counts from its very start.
+
+    Raises:
+        TrainingError: there is no run, or it cannot be read.
+    """
+    try:
+        fields = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+        state = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise TrainingError(f"{folder} holds no run that can be resumed: {error}") from error
+    fields["data"] = tuple(fields["data"])
+    fields["overrides"] = tuple((key, value) for key, value in fields["overrides"])
+    trainer = _trainer(RunSettings(**fields), folder, resumed=True, quiet=quiet)
+    trainer.restore(state)
+    trainer.train(budget, quiet)
+
+
+def _trainer(settings: RunSettings, folder: Path, resumed: bool, quiet: bool) -> Trainer:
+    if settings.stage not in STAGES:
+        raise TrainingError(f"no stage {settings.stage!r}; use one of {', '.join(STAGES)}")
+    stage = override(STAGES[settings.stage], settings.overrides)
+    device = torch.device(_device_name(settings.device))
+    library = ClipLibrary(map(Path, settings.data), int(settings.cache_gib * 2**30))
+    sampler = CropSampler(library, stage.augmentation, settings.seed)
+    torch.manual_seed(settings.seed)
+    model = _initial_model(settings, stage, sampler, resumed, quiet)
+    lpips = None
+    if stage.lpips_weight:
+        weights = find_weights("lpips-alex")
+        lpips = LPIPS(parse_tensors(weights.data, str(weights.path)))
+    clips = validation_clips(Path(settings.validation), settings.validation_clips) if settings.validation else []
+    objective = Objective(stage, model.config.latent_channels, lpips)
+    return Trainer(
+        model,
+        settings.preset,
+        stage,
+        objective,
+        sampler,
+        clips,
+        folder,
+        settings.seed,
+        device,
+        Cadence(),
+        settings.compiled,
+    )
+
+
+def _initial_model(settings: RunSettings, stage: Stage, sampler: CropSampler, resumed: bool, quiet: bool) -> OneVAE:
+    if settings.preset not in PRESETS:
+        raise ModelError(f"no preset {settings.preset!r}; use one of {', '.join(PRESETS)}")
+    if settings.start:
+        path = Path(settings.start)
+        weights = find_weights(path / WEIGHTS if path.is_dir() else settings.start)
+        return build_model(settings.preset, weights.data, str(weights.path))
+    if stage.starts_from != "klt":
+        raise TrainingError(f"stage {stage.name} goes on from stage {stage.starts_from}: name its run with --from")
+    model = OneVAE(PRESETS[settings.preset])
+    # A resumed run overwrites every weight; only the sizes of the linear paths, which scale their steps, matter.
+    start = warm_start(model, sampler)
+    if not quiet and not resumed:
+        print(f"warm start from the KLT: {start.psnr_db:.2f} dB on training blocks, gain {start.gain}")
+    return model
+
+
+def _device_name(device: str) -> str:
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def override(stage: Stage, overrides: tuple[tuple[str, str], ...]) -> Stage:
+    """The stage with some of its numbers set otherwise.
+
+    Raises:
+        TrainingError: a field does not exist, is no number, or the value is none.
+    """
+    for key, text in overrides:
+        current: Any = getattr(stage, key, None)
+        if type(current) not in (int, float):
+            raise TrainingError(f"--set {key}: stage {stage.name} has no number of that name")
+        try:
+            stage = dataclasses.replace(stage, **{key: type(current)(text)})
+        except ValueError:
+            raise TrainingError(f"--set {key}={text}: not a number") from None
+    return stage
+
+
+def default_cache_gib() -> float:
+    """Half of the machine's memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**31

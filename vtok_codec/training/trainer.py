@@ -1,0 +1,257 @@
+"""The training loop: one stage of one model, resumable, logged, with pictures to look at."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from vtok_codec.errors import TrainingError
+from vtok_codec.models.onevae import OneVAE
+from vtok_codec.models.weights import dump_weights
+from vtok_codec.training.crops import CropSampler, Prefetcher
+from vtok_codec.training.objective import Loss, Objective
+from vtok_codec.training.stages import Stage
+from vtok_codec.training.strips import reconstruction_strip, write_png
+from vtok_codec.training.validation import validate
+
+CHECKPOINT = "checkpoint.pt"
+WEIGHTS = "ema.safetensors"
+LOG = "log.jsonl"
+_MAX_BAD_STEPS = 5
+"""Steps in a row with a loss that is not finite, after which a run stops."""
+_FINAL_RATE = 0.02
+"""Learning rate at the end of the cosine, as a part of its peak."""
+_LINEAR_STEP = 2.0
+"""Step of a linear path's weights over their root mean square, at a learning rate of 1: a tenth of a network's. With
+more, the decoder's pixel offsets jitter, and every picture shows the grid of latents."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a stage ends: after so many steps, or minutes of training, whichever is set."""
+
+    steps: int | None = None
+    minutes: float | None = None
+
+    def progress(self, step: int, seconds: float) -> float:
+        """Part of the stage that is done, 0…1."""
+        by_steps = step / self.steps if self.steps else 0.0
+        by_time = seconds / 60 / self.minutes if self.minutes else 0.0
+        return min(1.0, max(by_steps, by_time))
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """How often a run speaks and saves."""
+
+    log_steps: int = 50
+    validate_steps: int = 1000
+    checkpoint_minutes: float = 5.0
+
+
+class Trainer:
+    """Trains `model` through one stage into a run folder: checkpoint, EMA weights, log, strips."""
+
+    def __init__(
+        self,
+        model: OneVAE,
+        preset: str,
+        stage: Stage,
+        objective: Objective,
+        sampler: CropSampler,
+        validation: list[Tensor],
+        run: Path,
+        seed: int,
+        device: torch.device,
+        cadence: Cadence | None = None,
+        compiled: bool = False,
+    ) -> None:
+        # Channels-last weights keep every convolution on its fast path.
+        self.model: OneVAE = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
+        if compiled:
+            # Fixed shapes: a stage has a handful of them, and dynamic ones fail on channels-last views.
+            self.model.encoder.compile(dynamic=False)
+            self.model.decoder.compile(dynamic=False)
+        self.objective = objective.to(device)
+        self.preset, self.stage, self.run_folder, self.seed = preset, stage, run, seed
+        self.validation, self.device = validation, device
+        self.cadence = cadence or Cadence()
+        self.optimizer = _optimizer(self.model, self.objective, stage)
+        self.step = 0
+        self.seconds = 0.0
+        self.skipped_steps = 0
+        self._bad_in_a_row = 0
+        self._batches = Prefetcher(sampler)
+
+    def train(self, budget: Budget, quiet: bool = False) -> None:
+        """Train until the budget is spent, then save. What was trained before counts towards it."""
+        self.run_folder.mkdir(parents=True, exist_ok=True)
+        bar = tqdm(total=1.0, bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}", disable=quiet or None)
+        started, saved = time.monotonic() - self.seconds, time.monotonic()
+        window: list[dict[str, float]] = []
+        window_start, pixels = time.monotonic(), 0
+        try:
+            while (progress := budget.progress(self.step, self.seconds)) < 1:
+                shape = self.stage.shape_at(progress)
+                window.append(self._train_step(self._batches.batch(self.step, shape), progress))
+                self.seconds = time.monotonic() - started
+                pixels += shape.batch * shape.frames * shape.size**2
+                if self.step % self.cadence.log_steps == 0:
+                    rate = pixels / 1e6 / (time.monotonic() - window_start)
+                    entry = _mean(window) | {"mpixel_s": rate, "size": float(shape.size)}
+                    self._log(entry)
+                    bar.set_postfix({key: f"{entry[key]:.4g}" for key in ("loss", "mpixel_s")}, refresh=False)
+                    window, window_start, pixels = [], time.monotonic(), 0
+                if self.step % self.cadence.validate_steps == 0:
+                    self._validate()
+                if time.monotonic() - saved > self.cadence.checkpoint_minutes * 60:
+                    self.save()
+                    saved = time.monotonic()
+                bar.update(progress - bar.n)
+        finally:
+            self._batches.close()
+            bar.close()
+        self._validate()
+        self.save()
+
+    def _train_step(self, video: Tensor, progress: float) -> dict[str, float]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
+        factor = _rate_factor(self.step, progress, self.stage.warmup_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.stage.learning_rate * group["rate_scale"] * factor
+        with torch.autocast(self.device.type, torch.bfloat16):
+            loss: Loss = self.objective(self.model, video.to(self.device), generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.stage.clip_norm)
+        self.step += 1
+        if not math.isfinite(float(loss.total.detach())) or not math.isfinite(float(norm)):
+            self._skip_step()
+        else:
+            self._bad_in_a_row = 0
+            self.optimizer.step()
+            self._update_ema()
+        return loss.parts | {"loss": float(loss.total.detach()), "grad_norm": float(norm)}
+
+    def _skip_step(self) -> None:
+        self.skipped_steps += 1
+        self._bad_in_a_row += 1
+        if self._bad_in_a_row >= _MAX_BAD_STEPS:
+            raise TrainingError(
+                f"the loss was not finite {_MAX_BAD_STEPS} steps in a row (step {self.step}); "
+                "resume from the last checkpoint with a lower learning rate"
+            )
+
+    @torch.no_grad()
+    def _update_ema(self) -> None:
+        decay = min(self.stage.ema_decay, (1 + self.step) / (10 + self.step))
+        pairs = zip(self.ema.parameters(), self.model.parameters(), strict=True)
+        averages, values = (list(side) for side in zip(*pairs, strict=True))
+        torch._foreach_lerp_(averages, values, 1 - decay)
+
+    def _validate(self) -> None:
+        if not self.validation:
+            return
+        counts = sorted({1, min(2, self.model.config.max_tokens), self.model.config.max_tokens})
+        with torch.autocast(self.device.type, torch.bfloat16):
+            self._log({"validation": 1.0} | validate(self.ema, self.validation, counts))
+            strip = reconstruction_strip(self.ema, self.validation[:4], counts)
+        write_png(self.run_folder / f"strip-{self.step:07d}.png", strip)
+
+    def _log(self, entry: dict[str, float]) -> None:
+        line = {
+            "stage": self.stage.name,
+            "step": self.step,
+            "minutes": round(self.seconds / 60, 3),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "skipped": self.skipped_steps,
+        } | {key: round(value, 6) for key, value in entry.items()}
+        with open(self.run_folder / LOG, "a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+
+    def save(self) -> None:
+        """Write checkpoint and EMA weights, each in one move."""
+        state = {
+            "preset": self.preset,
+            "stage": self.stage.name,
+            "seed": self.seed,
+            "step": self.step,
+            "seconds": self.seconds,
+            "skipped_steps": self.skipped_steps,
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict(),
+            "objective": self.objective.log_std.detach(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        checkpoint = self.run_folder / CHECKPOINT
+        partial = checkpoint.with_suffix(".partial")
+        torch.save(state, partial)
+        os.replace(partial, checkpoint)
+        metadata = {"stage": self.stage.name, "steps": str(self.step), "minutes": f"{self.seconds / 60:.1f}"}
+        weights = self.run_folder / WEIGHTS
+        partial = weights.with_suffix(".partial")
+        partial.write_bytes(dump_weights(self.ema, self.preset, metadata))
+        os.replace(partial, weights)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint that `save` wrote.
+
+        Raises:
+            TrainingError: it belongs to another preset or stage.
+        """
+        for key, mine in (("preset", self.preset), ("stage", self.stage.name)):
+            if state.get(key) != mine:
+                raise TrainingError(f"the checkpoint is of {key} {state.get(key)!r}, this run of {mine!r}")
+        self.model.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        with torch.no_grad():
+            self.objective.log_std.copy_(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.skipped_steps = state["skipped_steps"]
+
+
+def _optimizer(model: OneVAE, objective: Objective, stage: Stage) -> torch.optim.AdamW:
+    """AdamW in which each linear path steps in proportion to its weights: the KLT's are tiny next to a network's."""
+    linear = [model.encoder.linear, model.decoder.linear]
+    special = {id(p) for layer in linear for p in layer.parameters()}
+    rest = [p for p in model.parameters() if id(p) not in special]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in rest if p.ndim > 1], "rate_scale": 1.0},
+        {"params": [p for p in rest if p.ndim <= 1], "rate_scale": 1.0, "weight_decay": 0.0},
+        {"params": [objective.log_std], "rate_scale": 1.0, "weight_decay": 0.0},
+    ]
+    for layer in linear:
+        scale = float(layer.weight.detach().square().mean().sqrt()) * _LINEAR_STEP
+        groups.append({"params": list(layer.parameters()), "rate_scale": scale, "weight_decay": 0.0})
+    return torch.optim.AdamW(
+        groups, lr=stage.learning_rate, betas=stage.betas, weight_decay=stage.weight_decay, fused=True
+    )
+
+
+def _rate_factor(step: int, progress: float, warmup_steps: int) -> float:
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return min(1.0, (step + 1) / warmup_steps) * (_FINAL_RATE + (1 - _FINAL_RATE) * cosine)
+
+
+def _mean(entries: list[dict[str, float]]) -> dict[str, float]:
+    return {key: sum(entry[key] for entry in entries) / len(entries) for key in entries[0]}
+
+
+def read_log(run: Path) -> Iterator[dict[str, Any]]:
+    """The entries of a run's log, oldest first."""
+    with open(run / LOG, encoding="utf-8") as log:
+        yield from map(json.loads, log)

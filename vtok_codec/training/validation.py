@@ -1,0 +1,62 @@
+"""How a model does on held-out clips while it trains: quick figures, not those of `vtok eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vtok_codec.media.reader import read_pixels
+from vtok_codec.models.onevae import OneVAE
+
+_FRAMES = 17
+_SIDE = 256
+
+
+def validation_clips(folder: Path, limit: int) -> list[Tensor]:
+    """The first 17 frames of every so many clips of a folder, centre-cropped to 256, `3 T H W` in [−1, 1]."""
+    paths = sorted(path for path in folder.iterdir() if path.is_file())
+    chosen = paths[:: max(1, len(paths) // limit)][:limit]
+    return [_load(path) for path in chosen]
+
+
+def _load(path: Path) -> Tensor:
+    frames = torch.from_numpy(read_pixels(path, _FRAMES)).permute(3, 0, 1, 2).float() / 127.5 - 1
+    height, width = (min(_SIDE, size // 8 * 8) for size in frames.shape[2:])
+    top, left = (frames.shape[2] - height) // 2, (frames.shape[3] - width) // 2
+    return frames[:, :, top : top + height, left : left + width]
+
+
+@torch.inference_mode()
+def validate(model: OneVAE, clips: Sequence[Tensor], counts: Sequence[int]) -> dict[str, float]:
+    """Mean PSNR (dB) and order-0 entropy of the digits (bits a pixel) for each number of tokens."""
+    psnr: dict[int, list[float]] = {count: [] for count in counts}
+    bits: dict[int, list[float]] = {count: [] for count in counts}
+    digits_a_token = len(model.config.fsq_levels)
+    for clip in clips:
+        video = clip[None]
+        stride = model.config.stride[0]
+        padded = torch.cat([video[:, :, :1].expand(-1, -1, stride - 1, -1, -1), video], dim=2)
+        padded = padded[:, :, : padded.shape[2] // stride * stride]
+        digits, _ = model.encode_digits(padded, None)
+        entropies = [_entropy_bits(plane) for plane in digits[0].numpy()]
+        for count in counts:
+            output, _ = model.decode_digits(digits[:, : count * digits_a_token], None)
+            shown = ((output.float().clamp(-1, 1) + 1) * 127.5).round()
+            source = ((padded + 1) * 127.5).round()
+            error = (shown - source)[:, :, stride - 1 :].square().mean()
+            psnr[count].append(float(10 * torch.log10(255**2 / error)))
+            positions = digits[0, 0].numel()
+            pixels = padded[0, 0].numel()
+            bits[count].append(sum(entropies[: count * digits_a_token]) * positions / pixels)
+    figures = {f"psnr_{count}": float(np.mean(psnr[count])) for count in counts}
+    return figures | {f"order0_bpp_{count}": float(np.mean(bits[count])) for count in counts}
+
+
+def _entropy_bits(plane: np.ndarray) -> float:
+    share = np.bincount(plane.ravel()) / plane.size
+    share = share[share > 0]
+    return float(-(share * np.log2(share)).sum())
