@@ -1,0 +1,45 @@
+"""The command line: one file a command, gathered here. Commands import torch only once they need it."""
+
+from __future__ import annotations
+
+import typer
+
+from vtok_codec import __version__
+from vtok_codec.cli.decode import decode
+from vtok_codec.cli.encode import encode
+from vtok_codec.cli.info import info
+from vtok_codec.cli.models import models
+from vtok_codec.cli.tokens import tokens
+from vtok_codec.cli.train import train
+from vtok_codec.cli.verify import verify
+
+app = typer.Typer(
+    name="vtok",
+    help="A video codec whose bitstream is made of tokens.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for command in (encode, decode, info, verify, tokens, models, train):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"vtok {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None:
+    """A video codec whose bitstream is made of tokens."""
+
+
+def main() -> None:
+    """Entry point of `vtok`."""
+    app()

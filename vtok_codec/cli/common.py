@@ -1,0 +1,189 @@
+"""What the commands share: error reports and exit codes, outputs that appear only when whole, progress."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, BinaryIO, NoReturn, ParamSpec
+
+import typer
+from tqdm import tqdm
+
+from vtok_codec.errors import InputError, OutputError, VtokError
+
+Parameters = ParamSpec("Parameters")
+
+STANDARD_STREAM = "-"
+EXIT_INTERNAL = 1
+EXIT_USAGE = 2
+EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_TERMINATED = 128 + signal.SIGTERM
+
+Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite an output that exists.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more: settings, timings.")]
+Device = Annotated[str, typer.Option(help="Where the model runs: auto, cpu or cuda.")]
+OutputFolder = Annotated[Path | None, typer.Option("-o", "--output-dir", help="Write every input's output here.")]
+
+
+class Terminated(BaseException):
+    """SIGTERM, as an exception, so that cleaning up happens on the way out."""
+
+
+def reports_errors(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
+    """Turn every error of a command into one line on stderr and the documented exit code."""
+
+    @functools.wraps(command)
+    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        signal.signal(signal.SIGTERM, _raise_terminated)
+        try:
+            command(*args, **kwargs)
+        except VtokError as error:
+            fail(str(error), error.exit_code)
+        except BrokenPipeError:
+            # Nobody reads any more, as with `| head`. Python must not flush into the pipe at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(EXIT_BROKEN_PIPE) from None
+        except KeyboardInterrupt:
+            fail("interrupted", EXIT_INTERRUPTED)
+        except Terminated:
+            fail("terminated", EXIT_TERMINATED)
+        except MemoryError:
+            fail("out of memory; try a smaller picture", EXIT_INTERNAL)
+        except (typer.Exit, typer.BadParameter):
+            raise
+        except Exception as error:
+            if os.environ.get("VTOK_DEBUG"):
+                raise
+            fail(f"internal error: {one_line(error)} (VTOK_DEBUG=1 shows where)", EXIT_INTERNAL)
+
+    return run
+
+
+def _raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """End with one line on stderr."""
+    notice(message)
+    raise typer.Exit(code)
+
+
+def notice(message: str) -> None:
+    """One line on stderr, whatever bar stands there."""
+    tqdm.write(f"vtok: {' '.join(message.split())}", file=sys.stderr)
+
+
+def one_line(error: Exception) -> str:
+    """An error's type and the first line of its text."""
+    return " ".join([type(error).__name__ + ":", *str(error).splitlines()[:1]])
+
+
+def job_pairs(paths: Sequence[str], folder: Path | None, suffix: str) -> list[tuple[str, str]]:
+    """Input and output of each job: `IN OUT`, or `IN…` with a folder, where outputs take the inputs' names."""
+    if folder is None:
+        if len(paths) != 2:
+            raise typer.BadParameter("give one input and one output, or several inputs and -o DIR")
+        return [(paths[0], paths[1])]
+    if STANDARD_STREAM in paths:
+        raise typer.BadParameter("'-' and -o DIR do not go together")
+    if not folder.is_dir():
+        raise OutputError(f"{folder} is not a folder; make it first")
+    outputs = [str(folder / (Path(path).stem + suffix)) for path in paths]
+    doubled = {output for output in outputs if outputs.count(output) > 1}
+    if doubled:
+        raise OutputError(f"two inputs would both become {min(doubled)}")
+    return list(zip(paths, outputs, strict=True))
+
+
+def run_jobs(jobs: Sequence[tuple[str, str]], work: Callable[[str, str], None]) -> None:
+    """Do every job; with several, one that fails does not keep the others from running."""
+    if len(jobs) == 1:
+        work(*jobs[0])
+        return
+    first_code = 0
+    for source, target in jobs:
+        try:
+            work(source, target)
+        except VtokError as error:
+            notice(str(error))
+            first_code = first_code or error.exit_code
+    if first_code:
+        raise typer.Exit(first_code)
+
+
+@contextmanager
+def open_input(source: str) -> Iterator[BinaryIO]:
+    """A binary input: a file, or standard input for `-`.
+
+    Raises:
+        InputError: the file cannot be opened.
+    """
+    if source == STANDARD_STREAM:
+        yield sys.stdin.buffer
+        return
+    try:
+        stream = open(source, "rb")  # noqa: SIM115 - its errors are told apart from the block's
+    except OSError as error:
+        raise InputError(f"cannot read {source}: {error.strerror}") from error
+    with stream:
+        yield stream
+
+
+def standard_output() -> BinaryIO:
+    """Standard output for binary data.
+
+    Raises:
+        OutputError: it is a terminal.
+    """
+    if sys.stdout.isatty():
+        raise OutputError("will not write binary data to a terminal; redirect it, or name a file")
+    return sys.stdout.buffer
+
+
+@contextmanager
+def whole_output(target: str, source: str, force: bool) -> Iterator[Path]:
+    """A path to write to, which becomes `target` when the block ends without an error, and is removed otherwise.
+
+    Raises:
+        OutputError: `target` exists and may not be overwritten, is `source`, or its folder cannot be written.
+    """
+    path = Path(target)
+    if source != STANDARD_STREAM and path.exists() and Path(source).exists() and path.samefile(source):
+        raise OutputError(f"{target} is the input; name another output")
+    if path.is_dir():
+        raise OutputError(f"{target} is a folder; name a file in it, or use -o {target}")
+    _refuse_existing(path, force)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial{path.suffix}")
+    try:
+        partial.touch(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror}") from error
+    try:
+        yield partial
+        _refuse_existing(path, force)
+        os.replace(partial, path)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise OutputError(f"cannot write {target}: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _refuse_existing(path: Path, force: bool) -> None:
+    if path.exists() and not force:
+        raise OutputError(f"{path} exists; use -f to overwrite it")
+
+
+def frame_bar(total: int | None, quiet: bool, what: str) -> tqdm[Any]:
+    """A bar that counts frames, on stderr, only where that is a terminal."""
+    return tqdm(total=total, unit=" frames", desc=what, leave=False, disable=True if quiet else None, file=sys.stderr)

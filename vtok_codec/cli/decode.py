@@ -1,0 +1,153 @@
+"""`vtok decode`: `.vtk` → video."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+
+from vtok_codec.cli.common import (
+    STANDARD_STREAM,
+    Device,
+    Force,
+    OutputFolder,
+    Quiet,
+    Verbose,
+    frame_bar,
+    job_pairs,
+    notice,
+    open_input,
+    reports_errors,
+    run_jobs,
+    standard_output,
+    whole_output,
+)
+from vtok_codec.errors import DamageError
+
+if TYPE_CHECKING:
+    from vtok_codec.codec.tokenizer import Tokenizer
+    from vtok_codec.container.header import Header
+    from vtok_codec.media.writer import OutputSettings
+
+
+@reports_errors
+def decode(
+    paths: Annotated[list[str], typer.Argument(help="IN OUT, or IN… with -o DIR; '-' is standard input or output.")],
+    output_dir: OutputFolder = None,
+    suffix: Annotated[str, typer.Option(help="Container of the outputs in -o DIR.")] = ".mp4",
+    tokens: Annotated[int | None, typer.Option("--tokens", "-t", help="Read only the first tokens a position.")] = None,
+    start: Annotated[float, typer.Option(help="Seconds to skip.", min=0)] = 0.0,
+    duration: Annotated[float | None, typer.Option(help="Seconds to decode.")] = None,
+    codec: Annotated[str | None, typer.Option(help="FFmpeg encoder of the output; ffv1 is lossless.")] = None,
+    crf: Annotated[int | None, typer.Option(help="Quality of that encoder.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="On standard output: nut, y4m, matroska or mp4.")] = "nut",
+    weights: Annotated[str | None, typer.Option(help="The model's weights file, if not a shipped one.")] = None,
+    no_audio: Annotated[bool, typer.Option("--no-audio", help="Leave the audio out.")] = False,
+    device: Device = "auto",
+    force: Force = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Decode .vtk files into videos or images."""
+    jobs = job_pairs(paths, output_dir, suffix)
+    from vtok_codec.media.writer import output_settings, pipe_settings
+
+    loaded = _Tokenizers(weights, device, verbose)
+
+    def work(source: str, target: str) -> None:
+        piped = target == STANDARD_STREAM
+        settings = pipe_settings(format_, codec, crf) if piped else output_settings(Path(target).suffix, codec, crf)
+        job = _Job(source, settings, loaded, tokens, start, duration, not no_audio, quiet)
+        if piped:
+            standard_output()
+            job.run("pipe:1", target)
+        else:
+            with whole_output(target, source, force) as partial:
+                job.run(partial, target)
+
+    run_jobs(jobs, work)
+
+
+class _Tokenizers:
+    """The model of each file, loaded once."""
+
+    def __init__(self, weights: str | None, device: str, verbose: bool) -> None:
+        self._weights, self._device, self._verbose = weights, device, verbose
+        self._loaded: dict[str, Tokenizer] = {}
+
+    def of(self, header: Header) -> Tokenizer:
+        from vtok_codec.codec.tokenizer import check_same_model, load_tokenizer
+        from vtok_codec.registry import find_weights
+
+        file = find_weights(self._weights or header.model.name)
+        check_same_model(file, header.model)
+        if file.sha256 not in self._loaded:
+            tokenizer = self._loaded[file.sha256] = load_tokenizer(file, self._device)
+            if self._verbose:
+                notice(f"model {file.name}, {tokenizer.placement.device} {tokenizer.placement.dtype}")
+        return self._loaded[file.sha256]
+
+
+class _Job:
+    """One file to decode."""
+
+    def __init__(
+        self,
+        source: str,
+        settings: OutputSettings,
+        tokenizers: _Tokenizers,
+        tokens: int | None,
+        start: float,
+        duration: float | None,
+        audio: bool,
+        quiet: bool,
+    ) -> None:
+        self._source, self._settings, self._tokenizers = source, settings, tokenizers
+        self._tokens, self._start, self._duration = tokens, start, duration
+        self._audio, self._quiet = audio, quiet
+
+    def run(self, target: Path | str, shown_target: str) -> None:
+        """Decode to a path, or to FFmpeg's `pipe:1`."""
+        with open_input(self._source) as stream:
+            frames, seconds, damage = self._decode(stream, target)
+        if not self._quiet and frames:
+            notice(f"{self._source} -> {shown_target}: {frames} frames, {frames / seconds:.1f} frames/s")
+        if damage:
+            raise damage
+
+    def _decode(self, stream: BinaryIO, target: Path | str) -> tuple[int, float, DamageError | None]:
+        from vtok_codec.codec.decoder import decode_events, video_info
+        from vtok_codec.container.reader import VtkReader
+        from vtok_codec.media.types import Frame
+        from vtok_codec.media.writer import VideoWriter
+
+        reader = VtkReader(stream)
+        info = video_info(reader.header, self._audio)
+        tokenizer = self._tokenizers.of(reader.header)
+        events = decode_events(reader, tokenizer, self._tokens, self._start, self._duration)
+        frames, damage = 0, None
+        started = time.perf_counter()
+        with (
+            closing(events),
+            VideoWriter(target, info, self._settings) as writer,
+            frame_bar(None, self._quiet, self._source) as bar,
+        ):
+            for lost in writer.dropped if not self._quiet else ():
+                notice(f"{lost}; left out")
+            try:
+                for event in events:
+                    if isinstance(event, Frame):
+                        writer.write(event)
+                        frames += 1
+                        bar.update(1)
+                    elif self._audio:
+                        writer.write(event)
+            except DamageError as error:
+                # What came before the damage is whole, and worth keeping.
+                damage = DamageError(f"{self._source}: {error}; {frames} frames were decoded")
+                if not frames:
+                    raise damage from None
+        return frames, time.perf_counter() - started, damage

@@ -1,0 +1,109 @@
+"""`vtok encode`: video → `.vtk`."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+
+from vtok_codec.cli.common import (
+    STANDARD_STREAM,
+    Device,
+    Force,
+    OutputFolder,
+    Quiet,
+    Verbose,
+    frame_bar,
+    job_pairs,
+    notice,
+    reports_errors,
+    run_jobs,
+    standard_output,
+    whole_output,
+)
+from vtok_codec.registry import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from vtok_codec.codec.encoder import EncodeSettings
+    from vtok_codec.codec.tokenizer import Tokenizer
+    from vtok_codec.media.reader import VideoReader
+
+
+@reports_errors
+def encode(
+    paths: Annotated[list[str], typer.Argument(help="IN OUT, or IN… with -o DIR; '-' is standard input or output.")],
+    output_dir: OutputFolder = None,
+    tokens: Annotated[int, typer.Option("--tokens", "-t", help="Tokens written a position: more, better, larger.")] = 2,
+    gop: Annotated[float, typer.Option(help="Seconds that can be decoded alone.", min=0.01)] = 4.0,
+    model: Annotated[str, typer.Option("--model", "-m", help="A shipped model, or a weights file.")] = DEFAULT_MODEL,
+    no_audio: Annotated[bool, typer.Option("--no-audio", help="Leave the audio out.")] = False,
+    device: Device = "auto",
+    force: Force = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Encode videos or images into .vtk files of tokens."""
+    jobs = job_pairs(paths, output_dir, ".vtk")
+    from vtok_codec.codec.encoder import EncodeSettings
+    from vtok_codec.codec.tokenizer import load_tokenizer
+    from vtok_codec.registry import find_weights
+
+    tokenizer = load_tokenizer(find_weights(model), device)
+    if verbose:
+        notice(f"model {tokenizer.id.name}, {tokenizer.placement.device} {tokenizer.placement.dtype}")
+    settings = EncodeSettings(tokens=tokens, gop_seconds=gop)
+    run_jobs(jobs, lambda source, target: _encode_one(source, target, tokenizer, settings, not no_audio, force, quiet))
+
+
+def _encode_one(
+    source: str,
+    target: str,
+    tokenizer: Tokenizer,
+    settings: EncodeSettings,
+    audio: bool,
+    force: bool,
+    quiet: bool,
+) -> None:
+    from vtok_codec.media.reader import VideoReader, standard_input
+
+    piped = target == STANDARD_STREAM
+    with nullcontext(None) if piped else whole_output(target, source, force) as partial:
+        stdout = standard_output() if piped else None
+        with VideoReader(standard_input() if source == STANDARD_STREAM else source, audio) as reader:
+            if not quiet:
+                _tell_losses(reader)
+            with nullcontext(stdout) if partial is None else open(partial, "wb") as stream:
+                assert stream is not None
+                _encode_stream(reader, stream, target, tokenizer, settings, quiet)
+
+
+def _encode_stream(
+    reader: VideoReader,
+    stream: BinaryIO,
+    target: str,
+    tokenizer: Tokenizer,
+    settings: EncodeSettings,
+    quiet: bool,
+) -> None:
+    from vtok_codec.codec.encoder import encode_video
+
+    started = time.perf_counter()
+    with frame_bar(reader.frame_count, quiet, Path(reader.name).name) as bar:
+        summary = encode_video(reader.info, reader.events(), tokenizer, settings, stream, bar.update)
+    if not quiet:
+        seconds = time.perf_counter() - started
+        bits = 8 * summary.bytes_written / (summary.frames * reader.info.width * reader.info.height)
+        notice(
+            f"{reader.name} -> {target}: {summary.frames} frames, {summary.bytes_written} bytes, "
+            f"{bits:.4f} bits/pixel, {summary.frames / seconds:.1f} frames/s"
+        )
+
+
+def _tell_losses(reader: VideoReader) -> None:
+    if reader.info.bit_depth > 8:
+        notice(f"{reader.name} has {reader.info.bit_depth} bits a sample; it is coded with 8")
+    for dropped in reader.dropped:
+        notice(f"{reader.name}: {dropped} cannot be carried and is left out")

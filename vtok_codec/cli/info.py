@@ -1,0 +1,84 @@
+"""`vtok info`: what a `.vtk` file holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from fractions import Fraction
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vtok_codec.cli.common import open_input, reports_errors
+
+if TYPE_CHECKING:
+    from vtok_codec.codec.tokenfile import FileSummary
+
+
+@reports_errors
+def info(
+    paths: Annotated[list[str], typer.Argument(help="Files; '-' is standard input.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file.")] = False,
+) -> None:
+    """Show what .vtk files hold. It reads them whole, and so checks them."""
+    from vtok_codec.codec.tokenfile import verify
+
+    for path in paths:
+        with open_input(path) as stream:
+            summary = verify(stream)
+        if as_json:
+            print(json.dumps({"file": path, **_fields(summary)}))
+        else:
+            print("\n".join([f"{path}:", *_lines(summary)]))
+
+
+def _fields(summary: FileSummary) -> dict[str, Any]:
+    header = asdict(summary.header)
+    for track in header["audio"]:
+        del track["parameters"]
+    totals = asdict(summary.totals)
+    return _plain(
+        {
+            **header,
+            "frames": totals["frames"],
+            "chunks": totals["chunks"],
+            "gops": totals["gops"],
+            "audio_packets": totals["audio_packets"],
+            "token_sha256": summary.totals.token_digest.hex(),
+            "duration_s": round(summary.duration_s, 6),
+            "file_bytes": summary.file_bytes,
+            "token_bytes": summary.token_bytes,
+            "audio_bytes": summary.audio_bytes,
+            "bits_per_pixel": round(summary.bits_per_pixel, 6),
+        }
+    )
+
+
+def _plain(value: Any) -> Any:
+    """JSON's own types; a fraction becomes `n/d`."""
+    if isinstance(value, Fraction):
+        return f"{value.numerator}/{value.denominator}"
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value
+
+
+def _lines(summary: FileSummary) -> list[str]:
+    header, totals = summary.header, summary.totals
+    rate = "still image" if header.rate is None else f"{float(header.rate):.6g} frames/s"
+    kbit_s = 8 * summary.file_bytes / summary.duration_s / 1000 if summary.duration_s else 0.0
+    color = "/".join(map(str, header.color))
+    rows = [
+        ("video", f"{header.width}x{header.height}, {totals.frames} frames, {rate}, {summary.duration_s:.3f} s"),
+        ("shape", f"SAR {header.sar}, rotation {header.rotation}, color {color} (range/primaries/transfer/matrix)"),
+        ("model", f"{header.model.name} (weights {header.model.weights_sha256[:12]})"),
+        ("tokens", f"{header.tokens} a position of {'x'.join(map(str, header.model.stride))}"),
+        ("layout", f"{totals.gops} GOPs, {totals.chunks} chunks"),
+        ("size", f"{summary.file_bytes} bytes, {summary.bits_per_pixel:.4f} bits/pixel, {kbit_s:.1f} kbit/s"),
+    ]
+    rows += [("audio", f"{t.codec}, {t.sample_rate} Hz, {t.layout}") for t in header.audio]
+    if header.audio:
+        rows.append(("", f"{totals.audio_packets} packets, {summary.audio_bytes} bytes"))
+    return [f"  {name:7}{text}" for name, text in rows]

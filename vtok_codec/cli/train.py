@@ -1,0 +1,68 @@
+"""`vtok train`: trains a model through one stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vtok_codec.cli.common import Device, Quiet, reports_errors
+from vtok_codec.errors import TrainingError
+from vtok_codec.registry import DEFAULT_MODEL
+
+
+@reports_errors
+def train(
+    stage: Annotated[str, typer.Option(help="Stage of the training tree: continuous, discrete.")] = "continuous",
+    preset: Annotated[str, typer.Option(help="Shape of the model.")] = DEFAULT_MODEL,
+    start: Annotated[
+        str | None, typer.Option("--from", help="Weights to start from: a run's folder, a file, or a shipped model.")
+    ] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="Folder of videos and images; may be repeated.")] = None,
+    val: Annotated[Path | None, typer.Option(help="Folder of held-out clips to watch.")] = None,
+    val_clips: Annotated[int, typer.Option(help="How many of them.", min=1)] = 12,
+    steps: Annotated[int | None, typer.Option(help="Steps of the whole stage.", min=1)] = None,
+    minutes: Annotated[float | None, typer.Option(help="Minutes of the whole stage.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/STAGE.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A number of the stage: key=value.")] = None,
+    seed: Annotated[int, typer.Option(help="Of all random choices.")] = 1,
+    compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the networks: about 12 % faster.")] = False,
+    cache_gib: Annotated[float | None, typer.Option(help="Memory for decoded clips; by default half of it.")] = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Train a model through one stage; log, pictures, checkpoint and EMA weights go to the run's folder."""
+    if not steps and not minutes:
+        raise typer.BadParameter("give --steps or --minutes")
+    if not resume and not data:
+        raise typer.BadParameter("give --data DIR")
+    from vtok_codec.training.run import RunSettings, default_cache_gib, resume_training, run_training
+    from vtok_codec.training.trainer import Budget
+
+    budget = Budget(steps, minutes)
+    if resume:
+        resume_training(resume, budget, quiet)
+        return
+    chosen = RunSettings(
+        stage=stage,
+        preset=preset,
+        start=start,
+        data=tuple(map(str, data or ())),
+        validation=str(val) if val else None,
+        validation_clips=val_clips,
+        seed=seed,
+        device=device,
+        cache_gib=cache_gib or default_cache_gib(),
+        compiled=compiled,
+        overrides=tuple(map(_key_value, settings or ())),
+    )
+    run_training(chosen, run or Path("runs") / stage, budget, quiet)
+
+
+def _key_value(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise TrainingError(f"--set {text}: write key=value")
+    return key, value
