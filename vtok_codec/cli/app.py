@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import typer
 
 from vtok_codec import __version__
@@ -42,4 +45,13 @@ def root(
 
 def main() -> None:
     """Entry point of `vtok`."""
-    app()
+    code = 0
+    try:
+        app()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # All is closed by now, but a thread may still wait for a pipe or be inside the model, and torch aborts when it is
+    # taken down under one.
+    os._exit(code)

@@ -63,10 +63,12 @@ def decode(
         job = _Job(source, settings, loaded, tokens, start, duration, not no_audio, quiet)
         if piped:
             standard_output()
-            job.run("pipe:1", target)
+            damage = job.run("pipe:1", target)
         else:
             with whole_output(target, source, force) as partial:
-                job.run(partial, target)
+                damage = job.run(partial, target)
+        if damage:
+            raise damage
 
     run_jobs(jobs, work)
 
@@ -109,14 +111,13 @@ class _Job:
         self._tokens, self._start, self._duration = tokens, start, duration
         self._audio, self._quiet = audio, quiet
 
-    def run(self, target: Path | str, shown_target: str) -> None:
-        """Decode to a path, or to FFmpeg's `pipe:1`."""
+    def run(self, target: Path | str, shown_target: str) -> DamageError | None:
+        """Decode to a path, or to FFmpeg's `pipe:1`; the damage that ended it, if frames came before that."""
         with open_input(self._source) as stream:
             frames, seconds, damage = self._decode(stream, target)
         if not self._quiet and frames:
             notice(f"{self._source} -> {shown_target}: {frames} frames, {frames / seconds:.1f} frames/s")
-        if damage:
-            raise damage
+        return damage
 
     def _decode(self, stream: BinaryIO, target: Path | str) -> tuple[int, float, DamageError | None]:
         from vtok_codec.codec.decoder import decode_events, video_info

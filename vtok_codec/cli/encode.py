@@ -29,6 +29,7 @@ from vtok_codec.registry import DEFAULT_MODEL
 if TYPE_CHECKING:
     from vtok_codec.codec.encoder import EncodeSettings
     from vtok_codec.codec.tokenizer import Tokenizer
+    from vtok_codec.errors import InputError
     from vtok_codec.media.reader import VideoReader
 
 
@@ -77,7 +78,9 @@ def _encode_one(
                 _tell_losses(reader)
             with nullcontext(stdout) if partial is None else open(partial, "wb") as stream:
                 assert stream is not None
-                _encode_stream(reader, stream, target, tokenizer, settings, quiet)
+                failure = _encode_stream(reader, stream, target, tokenizer, settings, quiet)
+    if failure:
+        raise failure
 
 
 def _encode_stream(
@@ -87,7 +90,8 @@ def _encode_stream(
     tokenizer: Tokenizer,
     settings: EncodeSettings,
     quiet: bool,
-) -> None:
+) -> InputError | None:
+    """Encode all that can be read; the error that ended it, if there was one."""
     from vtok_codec.codec.encoder import encode_video
 
     started = time.perf_counter()
@@ -100,6 +104,7 @@ def _encode_stream(
             f"{reader.name} -> {target}: {summary.frames} frames, {summary.bytes_written} bytes, "
             f"{bits:.4f} bits/pixel, {summary.frames / seconds:.1f} frames/s"
         )
+    return summary.failure
 
 
 def _tell_losses(reader: VideoReader) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Generator, Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterable, Iterator
 from fractions import Fraction
 
-from vtok_codec.codec.pipeline import prefetch
+from vtok_codec.codec.pipeline import Prefetch
 from vtok_codec.codec.tokenfile import UnpackedChunk, gop_at, unpacked_events
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.header import Header
@@ -19,6 +17,8 @@ from vtok_codec.models.causal import State
 
 _CHUNKS_AHEAD = 2
 _FRAMES_AHEAD = 16
+_AUDIO_DELAY_S = 1.0
+"""How far behind the pictures of its time audio may stand in a file."""
 
 
 def video_info(header: Header, audio: bool = True) -> VideoInfo:
@@ -78,8 +78,11 @@ def decode_events(
         raise InputError(f"--tokens {tokens}: the file carries {reader.header.tokens}")
     window = _Window(reader, start_s, duration_s)
     decoder = StreamDecoder(tokenizer, reader.header, tokens)
-    with closing(prefetch(window.events(), _CHUNKS_AHEAD)) as unpacked:
-        yield from prefetch(_decoded(decoder, unpacked, window), _FRAMES_AHEAD)
+    with (
+        Prefetch(window.events(), _CHUNKS_AHEAD) as unpacked,
+        Prefetch(_decoded(decoder, unpacked, window), _FRAMES_AHEAD) as ready,
+    ):
+        yield from ready
 
 
 class _Window:
@@ -91,32 +94,40 @@ class _Window:
         self._reader = reader
         self._base = reader.header.time_base
         self._audio_bases = [track.time_base for track in reader.header.audio]
-        self._length = None if duration_s is None else Fraction(duration_s) / self._base
         self._cut = bool(start_s) or duration_s is not None
-        self._start = Fraction(0)
-        """Of a cut only; a file that is shown whole keeps all its times."""
+        self._first_gop = 0
+        # Of a cut only; a file that is shown whole keeps all its times.
+        self._start, self._end = 0, None if duration_s is None else 0
         if self._cut:
             entries = _index(reader)
-            self._start = entries[0].pts + Fraction(start_s) / self._base
-            gop = gop_at(entries, int(self._start))
+            self._start = entries[0].pts + self._ticks(start_s)
+            if duration_s is not None:
+                self._end = entries[0].pts + self._ticks(start_s + duration_s)
+            self._first_gop = gop_at(entries, self._start)
+            # Audio may stand up to a GOP before the pictures of its time.
+            gop = max(0, self._first_gop - 1) if self._audio_bases else self._first_gop
             reader.seek(gop, entries[gop])
 
     def events(self) -> Iterator[UnpackedChunk | list[StoredPacket]]:
         """Unpacked chunks and audio, until the window's end."""
+        late = self._ticks(_AUDIO_DELAY_S) if self._audio_bases else 0
         for event in unpacked_events(self._reader):
             if isinstance(event, Totals):
                 return
-            if isinstance(event, UnpackedChunk) and self._is_past(Fraction(event.chunk.pts[0])):
-                return
+            if isinstance(event, UnpackedChunk):
+                if self._is_past(event.chunk.pts[0] - late):
+                    return
+                if event.chunk.gop < self._first_gop or self._is_past(event.chunk.pts[0]):
+                    continue
             yield event
 
     def show(self, frame: Frame) -> Frame | None:
         """The frame with its time in the output, or None outside the window."""
         if not self._cut:
             return frame
-        if frame.pts < self._start or self._is_past(Fraction(frame.pts)):
+        if frame.pts < self._start or self._is_past(frame.pts):
             return None
-        return Frame(frame.pixels, frame.pts - math.floor(self._start), frame.duration)
+        return Frame(frame.pixels, frame.pts - self._start, frame.duration)
 
     def play(self, packet: StoredPacket) -> AudioPacket | None:
         """The packet with its times in the output, or None outside the window."""
@@ -130,8 +141,11 @@ class _Window:
         dts = None if packet.dts is None else packet.dts - shift
         return AudioPacket(packet.track, pts, dts, packet.duration, packet.data)
 
-    def _is_past(self, pts: Fraction) -> bool:
-        return self._length is not None and pts >= self._start + self._length
+    def _is_past(self, pts: int | Fraction) -> bool:
+        return self._end is not None and pts >= self._end
+
+    def _ticks(self, seconds: float) -> int:
+        return round(seconds / self._base)
 
 
 def _index(reader: VtkReader) -> list[GopEntry]:
@@ -144,7 +158,7 @@ def _index(reader: VtkReader) -> list[GopEntry]:
 
 
 def _decoded(
-    decoder: StreamDecoder, unpacked: Iterator[UnpackedChunk | list[StoredPacket]], window: _Window
+    decoder: StreamDecoder, unpacked: Iterable[UnpackedChunk | list[StoredPacket]], window: _Window
 ) -> Iterator[Frame | AudioPacket]:
     for item in unpacked:
         if isinstance(item, UnpackedChunk):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -12,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from vtok_codec import __version__
-from vtok_codec.codec.pipeline import prefetch
+from vtok_codec.codec.pipeline import Prefetch
 from vtok_codec.codec.tokenfile import token_bytes
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.header import AudioHeader, Header
@@ -58,6 +57,8 @@ class EncodeSummary:
 
     frames: int
     bytes_written: int
+    failure: InputError | None
+    """What ended the input early, if anything did. The file is whole all the same, with the frames before it."""
 
 
 def make_header(info: VideoInfo, tokenizer: Tokenizer, settings: EncodeSettings) -> Header:
@@ -137,11 +138,9 @@ def encode_video(
 ) -> EncodeSummary:
     """Code a whole video into `stream`; reading, the model, and packing overlap.
 
-    `on_frames` is told how many frames each written chunk had. If the input fails midway, what came before it is
-    written and the file closed properly, and then the error goes on.
+    `on_frames` is told how many frames each written chunk had.
 
     Raises:
-        InputError: the input ends in an error.
         ModelError: see `make_header`.
     """
     header = make_header(info, tokenizer, settings)
@@ -149,24 +148,23 @@ def encode_video(
     encoder = StreamEncoder(tokenizer, header)
     frames = 0
     failure: list[InputError] = []
-    with closing(prefetch(events, _FRAMES_AHEAD)) as ready:
-        coded = _coded(encoder, ready, failure)
-        with closing(prefetch(coded, _CHUNKS_AHEAD)) as chunks:
-            for item in chunks:
-                if isinstance(item, CodedChunk):
-                    _write_chunk(writer, header, item)
-                    frames += len(item.pts)
-                    on_frames(len(item.pts))
-                else:
-                    writer.write_audio(item)
+    with (
+        Prefetch(events, _FRAMES_AHEAD) as ready,
+        Prefetch(_coded(encoder, ready, failure), _CHUNKS_AHEAD) as chunks,
+    ):
+        for item in chunks:
+            if isinstance(item, CodedChunk):
+                _write_chunk(writer, header, item)
+                frames += len(item.pts)
+                on_frames(len(item.pts))
+            else:
+                writer.write_audio(item)
     writer.finish()
-    if failure:
-        raise failure[0]
-    return EncodeSummary(frames, writer.bytes_written)
+    return EncodeSummary(frames, writer.bytes_written, failure[0] if failure else None)
 
 
 def _coded(
-    encoder: StreamEncoder, events: Iterator[Frame | AudioPacket], failure: list[InputError]
+    encoder: StreamEncoder, events: Iterable[Frame | AudioPacket], failure: list[InputError]
 ) -> Iterator[CodedChunk | list[StoredPacket]]:
     """Chunks, each after the audio that came before its end. An error of the input is kept for later."""
     audio: list[StoredPacket] = []

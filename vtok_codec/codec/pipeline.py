@@ -4,49 +4,75 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterable
-from typing import TypeVar
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
 _POLL_S = 0.1
+"""How often a thread that waits looks whether it still should."""
 
 
-def prefetch(items: Iterable[Item], depth: int) -> Generator[Item]:
-    """The items, in order, made up to `depth` ahead in a thread. An error of theirs is raised here.
+class Prefetch(Generic[Item]):
+    """An iterator over items that a thread makes up to `depth` ahead. An error of theirs is raised by `next`.
 
-    Closing the iterator ends the thread at its next item. A thread that waits for a pipe dies with the process.
+    Use it as a context: leaving it ends the thread at its next item, and whoever waits for one. A thread that waits
+    for a pipe dies with the process.
     """
-    ready: queue.Queue[tuple[bool, Item | BaseException | None]] = queue.Queue(depth)
-    stopped = threading.Event()
 
-    def put(entry: tuple[bool, Item | BaseException | None]) -> bool:
-        while not stopped.is_set():
+    def __init__(self, items: Iterable[Item], depth: int) -> None:
+        self._items = items
+        self._ready: queue.Queue[Item | _End] = queue.Queue(depth)
+        self._stopped = threading.Event()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def __enter__(self) -> Prefetch[Item]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped.set()
+
+    def __iter__(self) -> Prefetch[Item]:
+        return self
+
+    def __next__(self) -> Item:
+        while not self._stopped.is_set():
             try:
-                ready.put(entry, timeout=_POLL_S)
+                item = self._ready.get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
+            if not isinstance(item, _End):
+                return item
+            self._stopped.set()
+            if item.error is not None:
+                raise item.error
+        raise StopIteration
+
+    def _work(self) -> None:
+        try:
+            for item in self._items:
+                if not self._put(item):
+                    return
+            self._put(_End(None))
+        except BaseException as error:
+            self._put(_End(error))
+
+    def _put(self, item: Item | _End) -> bool:
+        """Whether anyone still wants items."""
+        while not self._stopped.is_set():
+            try:
+                self._ready.put(item, timeout=_POLL_S)
                 return True
             except queue.Full:
                 continue
         return False
 
-    def work() -> None:
-        try:
-            for item in items:
-                if not put((True, item)):
-                    return
-            put((False, None))
-        except BaseException as error:  # handed over, and raised where the items are used
-            put((False, error))
 
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        while True:
-            more, value = ready.get()
-            if more:
-                yield value  # type: ignore[misc]
-            elif isinstance(value, BaseException):
-                raise value
-            else:
-                return
-    finally:
-        stopped.set()
+class _End:
+    """Stands after the last item; with the error that ended them, if one did."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error

@@ -22,6 +22,8 @@ from vtok_codec.media.audio import describe_track
 from vtok_codec.media.color import RGBConverter
 from vtok_codec.media.types import AudioPacket, Color, Frame, VideoInfo
 
+_STDIN = "pipe:0"
+"""FFmpeg's own reader of standard input."""
 _STILL_FORMATS = ("image2", "_pipe")
 """Endings of FFmpeg's names of the formats that hold pictures without a rate."""
 
@@ -34,7 +36,8 @@ class VideoReader:
     """
 
     def __init__(self, source: str | Path | BinaryIO, audio: bool = True) -> None:
-        self.name = str(source) if isinstance(source, str | Path) else "standard input"
+        named = isinstance(source, str | Path) and source != _STDIN
+        self.name = str(source) if named else "standard input"
         self._container = self._open(source)
         try:
             self._stream = self._video_stream()
@@ -74,7 +77,7 @@ class VideoReader:
             yield self._frame(item) if isinstance(item, av.VideoFrame) else item
 
     def _open(self, source: str | Path | BinaryIO) -> InputContainer:
-        if isinstance(source, str | Path) and not Path(source).exists():
+        if isinstance(source, str | Path) and source != _STDIN and not Path(source).exists():
             raise InputError(f"{source}: no such file")
         try:
             return av.open(source if not isinstance(source, Path) else str(source), "r")
@@ -166,7 +169,7 @@ def read_pixels(path: Path, max_frames: int) -> NDArray[np.uint8]:
 
 def standard_input() -> BinaryIO | str:
     """Standard input as a source: seekable where it is a file, FFmpeg's own pipe reader where it is a pipe."""
-    return sys.stdin.buffer if sys.stdin.buffer.seekable() else "pipe:0"
+    return sys.stdin.buffer if sys.stdin.buffer.seekable() else _STDIN
 
 
 def _reason(error: Exception) -> str:

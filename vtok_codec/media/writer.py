@@ -40,6 +40,8 @@ PIPE_FORMATS = {"nut": "nut", "y4m": "yuv4mpegpipe", "matroska": "matroska", "mp
 _DEFAULT_CODECS = {
     "webm": "libvpx-vp9",
     "gif": "gif",
+    # AVI has no place for the decoding times that H.264 needs.
+    "avi": "mpeg4",
     "yuv4mpegpipe": "wrapped_avframe",
     "nut": "rawvideo",
 }
@@ -47,6 +49,8 @@ _STILL_CODECS = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg"}
 _LOSSLESS = {"ffv1": "bgr0", "rawvideo": "rgb24", "png": "rgb24"}
 """Codecs that keep the decoder's RGB exactly, and the pixel format that they keep it in."""
 _FIXED_PIXEL_FORMATS = {"gif": "rgb8", "mjpeg": "yuvj444p"}
+_FINEST_QUANTIZERS = {"mjpeg": (1, 2), "mpeg4": (1, 2)}
+"""Codecs without a CRF: the finest and the coarsest quantizer, of FFmpeg's 1 to 31."""
 _DEFAULT_CRF = {"libx264": 14, "libx265": 14, "libvpx-vp9": 20, "libsvtav1": 20}
 _SPEED = {
     "libx264": {"preset": "veryfast"},
@@ -54,6 +58,8 @@ _SPEED = {
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "6", "row-mt": "1", "b:v": "0"},
     "libsvtav1": {"preset": "10"},
 }
+_CONSTANT_RATE = ("avi", "yuv4mpegpipe")
+"""Containers without timestamps: frames are counted, at the nominal rate."""
 _STREAMED_MP4 = {"movflags": "frag_keyframe+empty_moov"}
 _RATE_OF_STILLS = Fraction(25)
 
@@ -96,7 +102,7 @@ def _settings(format_: str, codec: str | None, crf: int | None) -> OutputSetting
     codec = codec or _DEFAULT_CODECS.get(format_, "libx264")
     try:
         av.Codec(codec, "w")
-    except av.FFmpegError:
+    except (av.FFmpegError, ValueError):
         raise OutputError(f"--codec {codec!r} is not a video encoder of this build") from None
     if crf is not None and codec not in _DEFAULT_CRF:
         raise OutputError(f"--crf does not apply to {codec}")
@@ -113,6 +119,8 @@ class VideoWriter:
     def __init__(self, target: Path | BinaryIO | str, info: VideoInfo, settings: OutputSettings) -> None:
         self._info = info
         self._settings = settings
+        self._time_base = 1 / (info.rate or _RATE_OF_STILLS) if settings.format in _CONSTANT_RATE else info.time_base
+        self._frames = 0
         self.dropped: list[str] = []
         piped = not isinstance(target, Path)
         options = _STREAMED_MP4 if piped and settings.format == "mp4" else {}
@@ -158,8 +166,12 @@ class VideoWriter:
         with _as_output_error():
             if isinstance(item, Frame):
                 frame = self._convert(item.pixels)
-                frame.pts, frame.time_base = item.pts, self._info.time_base
-                frame.duration = item.duration
+                frame.time_base = self._time_base
+                if self._settings.format in _CONSTANT_RATE:
+                    frame.pts, frame.duration = self._frames, 1
+                else:
+                    frame.pts, frame.duration = item.pts, item.duration
+                self._frames += 1
                 self._container.mux(self._stream.encode(frame))
             else:
                 self._write_audio(item)
@@ -179,7 +191,7 @@ class VideoWriter:
         assert isinstance(stream, VideoStream)
         stream.width, stream.height = info.width, info.height
         stream.pix_fmt = _pixel_format(settings.codec, info)
-        stream.time_base = stream.codec_context.time_base = info.time_base
+        stream.time_base = stream.codec_context.time_base = self._time_base
         stream.sample_aspect_ratio = info.sar
         context = stream.codec_context
         if is_rgb_format(stream.pix_fmt):
@@ -191,6 +203,8 @@ class VideoWriter:
         if info.rotation:
             stream.set_display_rotation(info.rotation)
         stream.options = dict(_SPEED.get(settings.codec, {}))
+        if settings.codec in _FINEST_QUANTIZERS:
+            context.qmin, context.qmax = _FINEST_QUANTIZERS[settings.codec]
         if settings.codec in _DEFAULT_CRF:
             stream.options["crf"] = str(_DEFAULT_CRF[settings.codec] if settings.crf is None else settings.crf)
         return stream

@@ -28,6 +28,7 @@ class ClipLibrary:
     """
 
     def __init__(self, folders: Iterable[Path], budget_bytes: int) -> None:
+        folders = list(folders)
         files = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
         self.videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
         self.images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]

@@ -1,0 +1,269 @@
+"""The command line as a shell sees it: exact output, exit codes, nothing half-written, real pipes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import DATA, LANES, ClipMaker, pixels_of, times_of
+from safetensors.numpy import load_file
+
+GOLDEN = DATA / "golden-1.0.vtk"
+VTOK = [sys.executable, "-m", "vtok_codec"]
+
+
+def vtok(*args: object, cwd: Path | None = None, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([*VTOK, *map(str, args)], cwd=cwd, input=stdin, capture_output=True, timeout=300, check=False)
+
+
+def text(result: subprocess.CompletedProcess[bytes]) -> tuple[int, str, str]:
+    return result.returncode, result.stdout.decode(), result.stderr.decode()
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository's clip, encoded by the command."""
+    path = tmp_path_factory.mktemp("clip") / "lanes.vtk"
+    assert text(vtok("encode", LANES, path, "-q", "--gop", "0.8")) == (0, "", "")
+    return path
+
+
+def test_help_names_every_command() -> None:
+    code, out, err = text(vtok("--help"))
+    assert code == 0 and err == ""
+    for command in ("encode", "decode", "info", "verify", "tokens", "models", "train"):
+        assert f"  {command} " in out
+
+
+def test_starting_needs_no_torch() -> None:
+    script = (
+        "import sys; from vtok_codec.cli.app import app; import vtok_codec.codec.tokenfile; "
+        f"sys.argv = ['vtok', 'verify', {str(GOLDEN)!r}]\n"
+        "try: app()\nexcept SystemExit as end: print(end.code, 'torch' in sys.modules, 'av' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout.decode()
+    assert out.splitlines()[-1] == "0 False False"
+
+
+def test_verify_and_info_of_a_whole_file() -> None:
+    assert text(vtok("verify", GOLDEN)) == (0, f"{GOLDEN}: whole, 12 frames in 2 GOPs\n", "")
+    code, out, err = text(vtok("info", GOLDEN))
+    assert (code, err) == (0, "")
+    assert out.splitlines()[:3] == [
+        f"{GOLDEN}:",
+        "  video  21x13, 12 frames, 29.97 frames/s, 0.417 s",
+        "  shape  SAR 4/3, rotation -90, color 1/9/18/9 (range/primaries/transfer/matrix)",
+    ]
+    fields = json.loads(text(vtok("info", "--json", GOLDEN))[1])
+    assert (fields["frames"], fields["rate"], fields["model"]["stride"]) == (12, "30000/1001", [4, 8, 8])
+
+
+def test_verify_reads_standard_input() -> None:
+    assert text(vtok("verify", "-", stdin=GOLDEN.read_bytes())) == (0, "-: whole, 12 frames in 2 GOPs\n", "")
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        (lambda data: data[:-1], 5, "the footer is cut short (after chunk 3 (GOP 1, 0.35 s))"),
+        (lambda data: data[:700], 5, "the file is cut short (before the first chunk)"),
+        (lambda data: b"", 4, "the input is empty"),
+        (lambda data: b"hello" * 20, 4, "not a .vtk file"),
+        (lambda data: data[:9] + b"\7" + data[10:], 4, "format version 1793 is not known; this is vtok for version 1"),
+    ],
+)
+def test_damage_has_its_own_exit_code(tmp_path: Path, change: object, code: int, message: str) -> None:
+    path = tmp_path / "bad.vtk"
+    path.write_bytes(change(GOLDEN.read_bytes()))  # type: ignore[operator]
+    assert text(vtok("verify", path)) == (code, "", f"vtok: {path}: {message}\n")
+
+
+def test_tokens_are_exported(tmp_path: Path) -> None:
+    wanted = np.load(DATA / "golden-1.0.npy")
+    assert text(vtok("tokens", GOLDEN, tmp_path / "t.npy")) == (0, "", "")
+    assert text(vtok("tokens", GOLDEN, tmp_path / "t.safetensors", "--gop", "1")) == (0, "", "")
+    assert np.array_equal(np.load(tmp_path / "t.npy"), wanted)
+    assert np.array_equal(load_file(tmp_path / "t.safetensors")["tokens"], wanted[3:])
+    code, _, err = text(vtok("tokens", GOLDEN, tmp_path / "u.npy", "--gop", "2"))
+    assert (code, err) == (3, "vtok: there is no GOP 2; the file has 2\n")
+    assert not (tmp_path / "u.npy").exists()
+
+
+def test_models_lists_the_default() -> None:
+    code, out, err = text(vtok("models"))
+    assert (code, err) == (0, "") and out.startswith("onevae-nano-4x8x8 (default): ")
+
+
+def test_encode_then_decode_as_typed(clip: Path, tmp_path: Path) -> None:
+    assert text(vtok("verify", clip)) == (0, f"{clip}: whole, 61 frames in 4 GOPs\n", "")
+    code, out, err = text(vtok("decode", clip, tmp_path / "rec.mp4"))
+    assert (code, out) == (0, "") and err.startswith(f"vtok: {clip} -> {tmp_path / 'rec.mp4'}: 61 frames, ")
+    assert times_of(tmp_path / "rec.mp4") == times_of(LANES)
+    assert [path.name for path in tmp_path.iterdir()] == ["rec.mp4"]
+
+
+def test_pipes_give_the_same_tokens_and_frames(clip: Path, tmp_path: Path, ffmpeg: str) -> None:
+    """ffmpeg … -f nut - | vtok encode - - | vtok decode - - | ffmpeg, all at once."""
+    shell = (
+        f"{ffmpeg} -v error -i {LANES} -c copy -f nut - | {' '.join(VTOK)} encode - - -q --gop 0.8 "
+        f"| tee {tmp_path}/piped.vtk | {' '.join(VTOK)} decode - - -q "
+        f"| {ffmpeg} -v error -i - -c:v ffv1 {tmp_path}/rec.mkv"
+    )
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", shell], capture_output=True, timeout=300, check=False)
+    assert text(done) == (0, "", "")
+    for name, path in (("file", clip), ("pipe", tmp_path / "piped.vtk")):
+        assert text(vtok("tokens", path, tmp_path / f"{name}.npy"))[0] == 0
+    assert np.array_equal(np.load(tmp_path / "file.npy"), np.load(tmp_path / "pipe.npy"))
+    assert vtok("decode", clip, tmp_path / "direct.mkv", "--codec", "ffv1").returncode == 0
+    direct, piped = pixels_of(tmp_path / "direct.mkv"), pixels_of(tmp_path / "rec.mkv")
+    assert len(direct) == 61 and all(np.array_equal(a, b) for a, b in zip(direct, piped, strict=True))
+
+
+def test_decode_writes_every_pipe_format(clip: Path, tmp_path: Path) -> None:
+    for name in ("y4m", "matroska", "mp4"):
+        result = vtok("decode", clip, "-", "--format", name, "--duration", "0.2", "-q")
+        assert result.returncode == 0, result.stderr
+        (tmp_path / name).write_bytes(result.stdout)
+        assert len(pixels_of(tmp_path / name)) == 5
+
+
+def test_several_inputs_go_to_a_folder(make_clip: ClipMaker, tmp_path: Path) -> None:
+    make_clip("a.mp4"), make_clip("b.mkv")
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    (tmp_path / "out").mkdir()
+    code, out, err = text(vtok("encode", "a.mp4", "broken.mp4", "b.mkv", "-o", "out", "-q", cwd=tmp_path))
+    assert (code, out) == (3, "") and err.count("\n") == 1 and "broken.mp4" in err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.vtk", "b.vtk"]
+
+
+def test_existing_outputs_are_safe(tmp_path: Path) -> None:
+    target = tmp_path / "t.npy"
+    target.write_bytes(b"precious")
+    code, _, err = text(vtok("tokens", GOLDEN, target))
+    assert (code, err) == (7, f"vtok: {target} exists; use -f to overwrite it\n")
+    assert target.read_bytes() == b"precious"
+    assert text(vtok("tokens", GOLDEN, target, "-f")) == (0, "", "")
+    assert np.load(target).shape == (5, 2, 3, 2)
+
+
+NO_MODEL = "vtok: no model '{}'; 'vtok models' lists those that are here\n"
+NO_DEVICE = "vtok: --device 'tpu' is unknown; use auto, cpu or cuda\n"
+NO_DATA = "vtok: no video or image in empty; name a folder with --data\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["encode", "none.mp4", "o.vtk"], 3, "vtok: none.mp4: no such file\n"),
+        (["encode", "in.mp4", "in.mp4", "-f"], 7, "vtok: in.mp4 is the input; name another output\n"),
+        (["encode", "in.mp4", "no/o.vtk"], 7, "vtok: cannot write no/o.vtk: No such file or directory\n"),
+        (["encode", "in.mp4", "o.vtk", "-m", "none"], 6, NO_MODEL.format("none")),
+        (["encode", "in.mp4", "o.vtk", "-t", "5"], 6, "vtok: --tokens 5: onevae-nano-4x8x8 has 1 to 4 tokens\n"),
+        (["encode", "in.mp4", "o.vtk", "--device", "tpu"], 6, NO_DEVICE),
+        (["encode", "in.mp4", "-o", "none"], 7, "vtok: none is not a folder; make it first\n"),
+        (["decode", "none.vtk", "o.mp4"], 3, "vtok: cannot read none.vtk: No such file or directory\n"),
+        (["decode", "in.mp4", "o.mp4"], 4, "vtok: not a .vtk file\n"),
+        (["decode", "golden.vtk", "o.mp4"], 6, NO_MODEL.format("a model")),
+        (["decode", "golden.vtk", "o.txt"], 7, None),
+        (["tokens", "golden.vtk", "o.csv"], 7, "vtok: o.csv: use a .npy or .safetensors file\n"),
+        (["info", "none.vtk"], 3, "vtok: cannot read none.vtk: No such file or directory\n"),
+        (["train", "--minutes", "1", "--data", "empty"], 8, NO_DATA),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)  # fmt: skip
+def test_errors_are_one_line_and_leave_nothing(
+    make_clip: ClipMaker, tmp_path: Path, args: list[str], code: int, message: str | None
+) -> None:
+    make_clip("in.mp4", frames=3)
+    shutil.copy(GOLDEN, tmp_path / "golden.vtk")
+    (tmp_path / "empty").mkdir()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    result = text(vtok(*args, cwd=tmp_path))
+    assert result[:2] == (code, "") and result[2].count("\n") == 1
+    assert message is None or result[2] == message
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("args", [["encode"], ["encode", "a", "b", "c"], ["decode", "x"], ["train"], ["no-such"]])
+def test_wrong_usage_is_exit_code_2(args: list[str]) -> None:
+    code, _, err = text(vtok(*args))
+    assert code == 2 and "Traceback" not in err
+
+
+def test_other_weights_are_refused(clip: Path, tmp_path: Path) -> None:
+    """Decoding with weights that differ in one bit would give plausible nonsense."""
+    from vtok_codec.registry import DEFAULT_MODEL, find_weights
+
+    data = bytearray(find_weights(DEFAULT_MODEL).data)
+    data[-1] ^= 1
+    (tmp_path / "other.safetensors").write_bytes(data)
+    code, _, err = text(vtok("decode", clip, tmp_path / "o.mp4", "--weights", tmp_path / "other.safetensors"))
+    assert code == 6 and "name the right ones with --weights" in err
+
+
+def test_a_cut_file_decodes_up_to_the_cut(clip: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.vtk"
+    cut.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    code, out, err = text(vtok("decode", cut, tmp_path / "o.mp4", "-q"))
+    frames = pixels_of(tmp_path / "o.mp4")
+    assert (code, out) == (5, "") and len(frames) >= 13
+    assert err.startswith(f"vtok: {cut}: the file is cut short (after chunk ")
+    assert err.endswith(f"); {len(frames)} frames were decoded\n")
+
+
+def test_binary_is_not_written_to_a_terminal(clip: Path) -> None:
+    leader, follower = pty.openpty()
+    for command in (["encode", str(LANES), "-"], ["decode", str(clip), "-"]):
+        result = subprocess.run([*VTOK, *command], stdout=follower, stderr=subprocess.PIPE, timeout=300, check=False)
+        assert result.returncode == 7
+        assert result.stderr == b"vtok: will not write binary data to a terminal; redirect it, or name a file\n"
+    os.close(follower)
+    os.close(leader)
+
+
+def test_a_reader_that_leaves_is_no_crash(clip: Path) -> None:
+    shell = f"{' '.join(VTOK)} decode {clip} - -q | head -c 1000 | wc -c; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, timeout=300, check=False)
+    assert text(done) == (0, "1000\n141\n", "")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_command_leaves_nothing(tmp_path: Path, number: int, code: int, ffmpeg: str) -> None:
+    """A source without end, stopped once its output has begun to grow."""
+    source = [
+        ffmpeg,
+        "-v",
+        "error",
+        "-re",
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc2=size=64x48",
+        "-f",
+        "nut",
+        "-c:v",
+        "ffv1",
+        "-",
+    ]
+    with subprocess.Popen(source, stdout=subprocess.PIPE) as endless:
+        command = [*VTOK, "encode", "-", str(tmp_path / "o.vtk"), "-q"]
+        with subprocess.Popen(command, stdin=endless.stdout, stderr=subprocess.PIPE) as process:
+            deadline = time.monotonic() + 120
+            while not any(path.stat().st_size > 2000 for path in tmp_path.iterdir()):
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.1)
+            process.send_signal(number)
+            _, err = process.communicate(timeout=60)
+        endless.kill()
+    assert process.returncode == code
+    assert err.decode() == f"vtok: {'interrupted' if number == signal.SIGINT else 'terminated'}\n"
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,254 @@
+"""Video → `.vtk` → video with the shipped model: nothing lost, whatever the length, the size and the place to start."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import LANES, ClipMaker, psnr_db
+
+import vtok_codec
+from vtok_codec.api import Clip, Codec
+from vtok_codec.codec.decoder import decode_events
+from vtok_codec.codec.encoder import EncodeSettings, encode_video
+from vtok_codec.codec.pipeline import Prefetch
+from vtok_codec.codec.tokenfile import read_tokens, verify
+from vtok_codec.codec.tokenizer import Tokenizer
+from vtok_codec.container.reader import VtkReader
+from vtok_codec.errors import DamageError, InputError
+from vtok_codec.media.reader import VideoReader, read_pixels
+from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
+
+
+def encoded(source: Path, tokenizer: Tokenizer, settings: EncodeSettings | None = None) -> bytes:
+    out = io.BytesIO()
+    with VideoReader(source) as reader:
+        encode_video(reader.info, reader.events(), tokenizer, settings or EncodeSettings(), out)
+    return out.getvalue()
+
+
+def decoded(data: bytes, tokenizer: Tokenizer, **window: float) -> list[Frame | AudioPacket]:
+    return list(decode_events(VtkReader(io.BytesIO(data)), tokenizer, **window))  # type: ignore[arg-type]
+
+
+def frames_of(events: list[Frame | AudioPacket]) -> list[Frame]:
+    return [event for event in events if isinstance(event, Frame)]
+
+
+@pytest.fixture(scope="module")
+def lanes(tokenizer: Tokenizer) -> bytes:
+    """The clip of the repository, in GOPs of about 0.8 s."""
+    return encoded(LANES, tokenizer, EncodeSettings(gop_seconds=0.8))
+
+
+def test_a_real_clip_looks_like_itself(lanes: bytes, tokenizer: Tokenizer) -> None:
+    source = read_pixels(LANES, 100)
+    frames = frames_of(decoded(lanes, tokenizer))
+    assert psnr_db(np.stack([frame.pixels for frame in frames]), source) > 24
+    assert verify(io.BytesIO(lanes)).bits_per_pixel < 0.12
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 4, 5, 13, 14, 17])
+def test_every_length_comes_back(make_clip: ClipMaker, tokenizer: Tokenizer, frames: int) -> None:
+    source = make_clip("in.mkv", size="40x36", frames=frames)
+    back = frames_of(decoded(encoded(source, tokenizer, EncodeSettings(gop_seconds=0.4)), tokenizer))
+    with VideoReader(source) as reader:
+        wanted = [event for event in reader.events() if isinstance(event, Frame)]
+    assert [(f.pts, f.duration, f.pixels.shape) for f in back] == [(f.pts, f.duration, (36, 40, 3)) for f in wanted]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (9, 7), (8, 8), (17, 33), (8, 64)])
+def test_every_size_comes_back(tokenizer: Tokenizer, size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, *size, 3), np.uint8)
+    frames = [Frame(image, number, 1) for number, image in enumerate(pixels)]
+    out = io.BytesIO()
+    encode_video(VideoInfo(size[1], size[0], Fraction(25), Fraction(1, 25)), frames, tokenizer, EncodeSettings(), out)
+    back = frames_of(decoded(out.getvalue(), tokenizer))
+    assert [frame.pixels.shape for frame in back] == [(*size, 3)] * 3
+
+
+def test_a_still_picture_is_a_video_of_one_frame(make_clip: ClipMaker, tokenizer: Tokenizer) -> None:
+    source = make_clip("in.png", frames=1, options=["-update", "1"])
+    data = encoded(source, tokenizer)
+    assert VtkReader(io.BytesIO(data)).header.rate is None
+    assert len(frames_of(decoded(data, tokenizer))) == 1
+
+
+def test_variable_times_and_audio_come_back_exactly(make_clip: ClipMaker, tokenizer: Tokenizer) -> None:
+    drop = ["-vf", "select='not(eq(mod(n,5),2))*not(eq(n,7))'", "-fps_mode", "vfr"]
+    source = make_clip("in.mp4", frames=40, audio=True, options=drop)
+    with VideoReader(source) as reader:
+        wanted = list(reader.events())
+    back = decoded(encoded(source, tokenizer, EncodeSettings(gop_seconds=0.5)), tokenizer)
+    assert [frame.pts for frame in frames_of(back)] == [frame.pts for frame in frames_of(wanted)]
+    assert frames_of(back)[-1].duration == frames_of(wanted)[-1].duration
+    assert [e for e in back if isinstance(e, AudioPacket)] == [e for e in wanted if isinstance(e, AudioPacket)]
+
+
+def test_starting_anywhere_gives_the_frames_of_a_full_decode(lanes: bytes, tokenizer: Tokenizer) -> None:
+    whole = frames_of(decoded(lanes, tokenizer))
+    rate = 25
+    for first, count in ((1, 3), (19, 5), (30, 31), (60, 1)):
+        part = frames_of(decoded(lanes, tokenizer, start_s=first / rate, duration_s=count / rate))
+        assert len(part) == count
+        assert [frame.pts for frame in part] == [512 * number for number in range(count)]
+        for ours, theirs in zip(part, whole[first:], strict=False):
+            assert np.array_equal(ours.pixels, theirs.pixels)
+
+
+def test_audio_starts_with_the_video(make_clip: ClipMaker, tokenizer: Tokenizer) -> None:
+    data = encoded(make_clip("in.mp4", frames=50, audio=True), tokenizer, EncodeSettings(gop_seconds=0.4))
+    events = decoded(data, tokenizer, start_s=1.0, duration_s=0.5)
+    times = [event.pts / 44100 for event in events if isinstance(event, AudioPacket) and event.pts is not None]
+    assert 0 <= min(times) < 0.05 and 0.42 < max(times) < 0.5
+
+
+def test_a_start_past_the_end_gives_nothing(lanes: bytes, tokenizer: Tokenizer) -> None:
+    assert frames_of(decoded(lanes, tokenizer, start_s=100)) == []
+
+
+def test_seeking_in_a_pipe_is_refused(lanes: bytes, tokenizer: Tokenizer) -> None:
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+    with pytest.raises(InputError, match="pipe"):
+        list(decode_events(VtkReader(Pipe(lanes)), tokenizer, start_s=1))
+
+
+def test_fewer_tokens_are_worse_but_whole(lanes: bytes, tokenizer: Tokenizer) -> None:
+    source = read_pixels(LANES, 100)
+    quality = [
+        psnr_db(np.stack([frame.pixels for frame in frames_of(decoded(lanes, tokenizer, tokens=k))]), source)
+        for k in (1, 2)
+    ]
+    assert quality[0] + 0.3 < quality[1]
+
+
+def test_reading_one_of_two_tokens_equals_writing_one(lanes: bytes, tokenizer: Tokenizer) -> None:
+    single = encoded(LANES, tokenizer, EncodeSettings(tokens=1, gop_seconds=0.8))
+    assert np.array_equal(read_tokens(io.BytesIO(single)), read_tokens(io.BytesIO(lanes))[..., :1])
+    with pytest.raises(InputError, match="carries 1"):
+        decoded(single, tokenizer, tokens=2)
+
+
+def test_a_cut_file_gives_its_whole_chunks(lanes: bytes, tokenizer: Tokenizer) -> None:
+    whole = frames_of(decoded(lanes, tokenizer))
+    got = []
+    with pytest.raises(DamageError, match="after chunk"):
+        for event in decode_events(VtkReader(io.BytesIO(lanes[: len(lanes) // 2])), tokenizer):
+            got.append(event)
+    assert 13 <= len(got) < len(whole)
+    for ours, theirs in zip(frames_of(got), whole, strict=False):
+        assert np.array_equal(ours.pixels, theirs.pixels)
+
+
+def test_an_input_that_breaks_off_leaves_a_whole_file(make_clip: ClipMaker, tokenizer: Tokenizer) -> None:
+    source = make_clip("in.mkv", frames=9)
+
+    def broken() -> Iterator[Frame | AudioPacket]:
+        with VideoReader(source) as reader:
+            for number, event in enumerate(reader.events()):
+                if number == 6:
+                    raise InputError("the cable was pulled")
+                yield event
+
+    out = io.BytesIO()
+    info = VideoInfo(64, 48, Fraction(25), Fraction(1, 1000))
+    summary = encode_video(info, broken(), tokenizer, EncodeSettings(), out)
+    assert "cable" in str(summary.failure)
+    assert verify(io.BytesIO(out.getvalue())).totals.frames == 6
+
+
+def test_chunks_are_written_as_soon_as_they_are_whole(make_clip: ClipMaker, tokenizer: Tokenizer) -> None:
+    """A live source: after the 13 frames of the first chunk, its record must be out before the 30th frame comes."""
+    source = make_clip("in.mkv", frames=40)
+    out = io.BytesIO()
+    written_at = {}
+
+    def live() -> Iterator[Frame | AudioPacket]:
+        with VideoReader(source) as reader:
+            for number, event in enumerate(reader.events()):
+                if number == 30:
+                    deadline = time.monotonic() + 20
+                    while len(out.getvalue()) < 1000 and time.monotonic() < deadline:
+                        time.sleep(0.01)
+                    written_at[number] = len(out.getvalue())
+                yield event
+
+    encode_video(VideoInfo(64, 48, Fraction(25), Fraction(1, 1000)), live(), tokenizer, EncodeSettings(), out)
+    assert written_at[30] > 700 and verify(io.BytesIO(out.getvalue())).totals.frames == 40
+
+
+def test_the_api_codes_arrays(tokenizer: Tokenizer) -> None:
+    codec = Codec(tokenizer)
+    frames = read_pixels(LANES, 18)[:, :50, :70]
+    tokens = codec.tokenize(frames, tokens=3)
+    assert tokens.dtype == np.uint16 and tokens.shape == (6, 7, 9, 3)
+    back = codec.detokenize(tokens, size=(50, 70), frames=18)
+    assert back.shape == frames.shape and psnr_db(back, frames) > 20
+    assert codec.detokenize(tokens[..., :1]).shape == (21, 56, 72, 3)
+
+
+@pytest.mark.parametrize(
+    "frames", [np.zeros((4, 8, 8, 3)), np.zeros((4, 8, 8), np.uint8), np.zeros((0, 8, 8, 3), np.uint8)]
+)
+def test_the_api_refuses_other_arrays(tokenizer: Tokenizer, frames: np.ndarray) -> None:
+    with pytest.raises(InputError):
+        Codec(tokenizer).tokenize(frames)
+
+
+def test_the_api_equals_the_file(lanes: bytes, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    path = tmp_path / "lanes.vtk"
+    path.write_bytes(lanes)
+    with vtok_codec.open(path, device="cpu") as clip:
+        assert isinstance(clip, Clip)
+        assert clip.info.totals.frames == 61
+        gop = clip.tokens(gop=0)
+        assert np.array_equal(clip.tokens()[: len(gop)], gop)
+        frames = [frame.pixels for frame in clip.frames(duration=0.2)]
+    whole = frames_of(decoded(lanes, tokenizer))
+    assert len(frames) == 5 and all(np.array_equal(a, b.pixels) for a, b in zip(frames, whole, strict=False))
+    first_gop = read_pixels(LANES, 4 * len(gop) - 3)
+    assert np.array_equal(Codec(tokenizer).tokenize(first_gop), gop)
+
+
+def test_prefetch_hands_errors_over_and_stops_when_left() -> None:
+    made = []
+
+    def source() -> Iterator[int]:
+        for number in range(1000):
+            made.append(number)
+            yield number
+
+    with Prefetch(source(), 2) as items:
+        assert [next(items), next(items)] == [0, 1]
+    assert len(made) < 10 and list(items) == []
+
+    def failing() -> Iterator[int]:
+        yield 1
+        raise InputError("no more")
+
+    with Prefetch(failing(), 2) as items:
+        assert next(items) == 1
+        with pytest.raises(InputError, match="no more"):
+            next(items)
+
+
+def test_leaving_one_stage_frees_another_that_waits_for_it() -> None:
+    never = threading.Event()
+
+    def waits() -> Iterator[int]:
+        never.wait()
+        yield 1
+
+    with Prefetch(waits(), 1) as first, Prefetch(first, 1) as second:
+        pass
+    assert list(second) == []
+    never.set()

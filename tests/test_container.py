@@ -1,0 +1,323 @@
+"""The `.vtk` file: exact both ways, and every cut, flip and lie is noticed before it costs anything."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zlib
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import DATA
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vtok_codec.codec.tokenfile import read_tokens, token_bytes, verify
+from vtok_codec.container.header import AudioHeader, Header, ModelId, header_from_json, header_to_json
+from vtok_codec.container.reader import TokenChunk, VtkReader
+from vtok_codec.container.records import (
+    CODER_ZSTD_PLANES,
+    CRC,
+    FIELDS,
+    FOOTER_SIZE,
+    Record,
+    StoredPacket,
+    TokenPayload,
+    packets_from_bytes,
+    packets_to_bytes,
+)
+from vtok_codec.container.varint import read_varint, write_varint
+from vtok_codec.container.writer import MAGIC, PREFIX, VtkWriter
+from vtok_codec.errors import DamageError, FormatError
+from vtok_codec.tokens.packing import pack
+from vtok_codec.tokens.radix import digits_to_tokens
+
+LEVELS = (8, 8, 8, 5, 5, 5)
+HEADER = Header(
+    width=21,
+    height=13,
+    rate=Fraction(30000, 1001),
+    time_base=Fraction(1, 30000),
+    frame_ticks=1001,
+    sar=Fraction(4, 3),
+    color=(1, 9, 18, 9),
+    rotation=-90,
+    model=ModelId("a model", "0123456789abcdef" * 4, (4, 8, 8), LEVELS),
+    tokens=2,
+    gop_latents=3,
+    chunk_latents=2,
+    audio=(AudioHeader("aac", Fraction(1, 44100), 44100, "stereo", b"\x12\x10"),),
+    writer="vtok test",
+)
+PACKETS = [StoredPacket(0, -1024, -1024, 1024, b"abc"), StoredPacket(0, None, None, 0, b"")]
+
+
+def write_file(header: Header = HEADER) -> bytes:
+    """Two GOPs, five and three frames, the second with times of its own; audio between."""
+    rng = np.random.default_rng(7)
+    out = io.BytesIO()
+    writer = VtkWriter(out, header)
+    for gop, pts, frames, first in ((0, 100, 5, True), (0, 5105, 4, False), (1, 9109, 3, True)):
+        shape = (header.planes, *header.chunk_latent_shape(frames, first))
+        digits = rng.integers(0, 5, shape).astype(np.uint8)
+        ticks = (1001, 500, 2000) if gop == 1 else ()
+        payload = TokenPayload(ticks, *CODER_ZSTD_PLANES, pack(digits, LEVELS))
+        writer.write_tokens(gop, pts, frames, payload, digits.size, token_bytes(digits_to_tokens(digits, LEVELS)))
+        if gop == 0:
+            writer.write_audio(PACKETS)
+    writer.finish()
+    return out.getvalue()
+
+
+WHOLE = write_file()
+
+
+def chunks_before_error(data: bytes) -> tuple[int, Exception | None]:
+    """How many chunks the reader delivers, and what stops it."""
+    count = 0
+    try:
+        for event in VtkReader(io.BytesIO(data)).events():
+            count += isinstance(event, TokenChunk)
+    except (DamageError, FormatError) as error:
+        return count, error
+    return count, None
+
+
+def reseal(data: bytearray, offset: int) -> None:
+    """Make the CRC of the record at `offset` right again: a crafted file, not a damaged one."""
+    size = FIELDS.unpack_from(data, offset)[1]
+    end = offset + FIELDS.size + size
+    CRC.pack_into(data, end, zlib.crc32(data[offset:end]))
+
+
+def first_record() -> int:
+    return PREFIX.size + PREFIX.unpack_from(WHOLE)[3] + CRC.size
+
+
+def test_everything_comes_back() -> None:
+    reader = VtkReader(io.BytesIO(WHOLE))
+    assert reader.header == HEADER
+    events = list(reader.events())
+    chunks = [event for event in events if isinstance(event, TokenChunk)]
+    assert [(c.gop, c.first, c.latent_shape) for c in chunks] == [
+        (0, True, (2, 2, 3)),
+        (0, False, (1, 2, 3)),
+        (1, True, (2, 2, 3)),
+    ]
+    assert chunks[0].pts == (100, 1101, 2102, 3103, 4104) and chunks[0].last_duration == 1001
+    assert chunks[2].pts == (9109, 10110, 10610) and chunks[2].last_duration == 2000
+    assert events[1] == PACKETS
+
+
+def test_summary_counts_what_is_there() -> None:
+    summary = verify(io.BytesIO(WHOLE))
+    assert (summary.totals.frames, summary.totals.chunks, summary.totals.gops) == (12, 3, 2)
+    assert summary.totals.audio_packets == 4
+    assert summary.file_bytes == len(WHOLE)
+    assert summary.duration_s == pytest.approx((10610 + 2000 - 100) / 30000)
+
+
+def test_a_pipe_that_gives_single_bytes_reads_the_same() -> None:
+    class Trickle(io.RawIOBase):
+        def __init__(self) -> None:
+            self.inner = io.BytesIO(WHOLE)
+
+        def read(self, size: int = -1) -> bytes:
+            return self.inner.read(min(size, 1))
+
+    assert verify(Trickle()).totals == verify(io.BytesIO(WHOLE)).totals  # type: ignore[arg-type]
+
+
+def test_gops_are_found_by_the_index() -> None:
+    whole = read_tokens(io.BytesIO(WHOLE))
+    assert whole.shape == (5, 2, 3, 2)
+    assert np.array_equal(read_tokens(io.BytesIO(WHOLE), 0), whole[:3])
+    assert np.array_equal(read_tokens(io.BytesIO(WHOLE), 1), whole[3:])
+
+
+@pytest.mark.parametrize("cut", range(0, len(WHOLE), 1))
+def test_every_cut_is_noticed_and_whole_chunks_come_before_it(cut: int) -> None:
+    try:
+        delivered, error = chunks_before_error(WHOLE[:cut])
+    except (DamageError, FormatError) as early:
+        delivered, error = 0, early
+    assert error is not None
+    offset, whole_chunks = first_record(), 0
+    while offset + FIELDS.size <= cut:
+        type_, size = FIELDS.unpack_from(WHOLE, offset)[:2]
+        offset += FIELDS.size + size + CRC.size
+        whole_chunks += type_ == b"TOKN" and offset <= cut
+    assert delivered == whole_chunks
+
+
+@pytest.mark.parametrize("place", range(len(WHOLE)))
+def test_every_flipped_byte_is_noticed(place: int) -> None:
+    damaged = bytearray(WHOLE)
+    damaged[place] ^= 0x41
+    with pytest.raises(FormatError):
+        verify(io.BytesIO(bytes(damaged)))
+
+
+def test_a_record_left_out_is_noticed() -> None:
+    start = first_record()
+    size = FIELDS.unpack_from(WHOLE, start)[1] + FIELDS.size + CRC.size
+    without = WHOLE[:start] + WHOLE[start + size :]
+    assert isinstance(chunks_before_error(without)[1], DamageError)
+    twice = WHOLE[: start + size] + WHOLE[start : start + size] + WHOLE[start + size :]
+    assert isinstance(chunks_before_error(twice)[1], DamageError)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(1, 0xFFFFFFFF), (5, 0), (5, 6), (5, 0xFFFFFFFF), (6, 0), (6, 0xFFFFFFFF), (3, 5), (2, 9)]
+)
+def test_a_crafted_record_is_refused(field: int, value: int) -> None:
+    """Sizes and counts that lie, with a right CRC where that can be had."""
+    data = bytearray(WHOLE)
+    start = first_record()
+    fields = list(FIELDS.unpack_from(data, start))
+    fields[field] = value
+    FIELDS.pack_into(data, start, *fields)
+    if field != 1:
+        reseal(data, start)
+    delivered, error = chunks_before_error(bytes(data))
+    assert delivered == 0 and isinstance(error, DamageError)
+
+
+def test_a_lying_size_makes_the_reader_ask_for_little() -> None:
+    class Counting(io.BytesIO):
+        largest = 0
+
+        def read(self, size: int | None = -1) -> bytes:
+            Counting.largest = max(Counting.largest, size or 0)
+            return super().read(size)
+
+    record = bytearray(Record(b"zzzz", 0, 0, 0, 0, 0, b"").to_bytes())
+    FIELDS.pack_into(record, 0, b"zzzz", 0xFFFFFFFF, 0, 0, 0, 0, 0)
+    reader = VtkReader(Counting(WHOLE[: first_record()] + bytes(record)))
+    with pytest.raises(DamageError):
+        list(reader.events())
+    assert Counting.largest <= 1 << 20
+
+
+def insert_record(type_: bytes) -> bytes:
+    start = first_record()
+    extra = Record(type_, 0, 0, 0, 0, 0, b"from the future").to_bytes()
+    out = bytearray(WHOLE[:start] + extra)
+    offset = start
+    while offset < len(WHOLE) - FOOTER_SIZE:
+        fields = list(FIELDS.unpack_from(WHOLE, offset))
+        size = FIELDS.size + fields[1] + CRC.size
+        record = bytearray(WHOLE[offset : offset + size])
+        fields[2] += 1
+        FIELDS.pack_into(record, 0, *fields)
+        reseal(record, 0)
+        out += record
+        offset += size
+    return bytes(out + WHOLE[-FOOTER_SIZE:])
+
+
+def test_unknown_ancillary_records_are_passed_over() -> None:
+    assert chunks_before_error(insert_record(b"zzzz")) == (3, None)
+
+
+def test_unknown_critical_records_are_refused() -> None:
+    delivered, error = chunks_before_error(insert_record(b"ZZZZ"))
+    assert delivered == 0 and type(error) is FormatError and "newer vtok" in str(error)
+
+
+def test_another_major_version_is_refused() -> None:
+    data = bytearray(WHOLE)
+    struct.pack_into("<H", data, len(MAGIC), 2)
+    with pytest.raises(FormatError, match="version 2"):
+        VtkReader(io.BytesIO(bytes(data)))
+
+
+def header_with(**changes: Any) -> bytes:
+    fields = json.loads(header_to_json(HEADER))
+    fields.update(changes)
+    return json.dumps(fields).encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b"\xff",
+        b"[" * 60000,
+        header_to_json(HEADER)[:-1] + b',"width":21}',
+        header_with(width=0),
+        header_with(width=1 << 40),
+        header_with(width=30000, coded_width=30000, height=30000, coded_height=30000),
+        header_with(width=21.0),
+        header_with(width=True),
+        header_with(coded_width=32),
+        header_with(rate=[0, 1]),
+        header_with(time_base=[1]),
+        header_with(time_base=None),
+        header_with(tokens=17),
+        header_with(chunk_latents=65),
+        header_with(audio=[{}]),
+        header_with(audio="none"),
+        header_with(model={"name": "m", "weights_sha256": "0" * 64, "stride": [4, 8, 8], "levels": [256] * 3}),
+        header_with(model={"name": "m", "weights_sha256": "g" * 64, "stride": [4, 8, 8], "levels": [8]}),
+        header_with(rotation=float("nan")),
+    ],
+    ids=lambda text: repr(text[:12]) + str(len(text)),
+)
+def test_headers_that_lie_are_refused(text: bytes) -> None:
+    with pytest.raises(FormatError):
+        header_from_json(text)
+
+
+def test_unknown_header_keys_are_for_later_versions() -> None:
+    assert header_from_json(header_with(colour_of_the_cover="blue")) == HEADER
+
+
+def test_a_still_image_has_no_rate() -> None:
+    still = replace(HEADER, rate=None, frame_ticks=0, audio=())
+    assert header_from_json(header_to_json(still)) == still
+
+
+@given(st.integers(-(1 << 63), (1 << 63) - 1), st.binary(max_size=3))
+def test_varints_come_back(value: int, after: bytes) -> None:
+    data = write_varint(value)
+    assert read_varint(data + after, 0) == (value, len(data))
+
+
+@given(st.binary(max_size=12))
+def test_varints_of_noise_stay_in_range(data: bytes) -> None:
+    try:
+        value, position = read_varint(data, 0)
+    except ValueError:
+        return
+    assert -(1 << 63) <= value < 1 << 63 and 0 < position <= len(data)
+
+
+@given(st.binary(max_size=64), st.integers(0, 4))
+def test_audio_records_of_noise_raise_value_error_only(data: bytes, count: int) -> None:
+    try:
+        packets = packets_from_bytes(data, count, tracks=2)
+    except ValueError:
+        return
+    assert packets_from_bytes(packets_to_bytes(packets), count, tracks=2) == packets
+
+
+def test_golden_file_still_reads() -> None:
+    """Written by version 1.0 of the format: bytes that every later reader must understand."""
+    golden = (DATA / "golden-1.0.vtk").read_bytes()
+    assert VtkReader(io.BytesIO(golden)).header == HEADER
+    tokens = np.load(DATA / "golden-1.0.npy")
+    assert np.array_equal(read_tokens(io.BytesIO(golden)), tokens)
+    assert verify(io.BytesIO(golden)).totals.token_digest.hex() == (
+        "72435808448a8f9958ea8545fc807c19fcb0960897f5568e2cc215d4cf4801ce"
+    )
+
+
+def test_writing_is_reproducible() -> None:
+    assert write_file() == WHOLE

@@ -1,0 +1,199 @@
+"""Files in, files out: what a video says of itself, and every frame's time, come through."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from conftest import ClipMaker, pixels_of, psnr_db, times_of
+
+from vtok_codec.errors import InputError, OutputError
+from vtok_codec.media.color import RGBConverter, YUVConverter
+from vtok_codec.media.reader import VideoReader, read_pixels
+from vtok_codec.media.types import AudioPacket, Color, Frame, VideoInfo
+from vtok_codec.media.writer import VideoWriter, output_settings, pipe_settings
+
+
+def copy(source: Path, target: Path, codec: str | None = None) -> tuple[VideoInfo, list[Frame | AudioPacket]]:
+    """Read a file and write all of it to another; what was read."""
+    with VideoReader(source) as reader:
+        info = reader.info
+        events = list(reader.events())
+    with VideoWriter(target, info, output_settings(target.suffix, codec, None)) as writer:
+        for event in events:
+            writer.write(event)
+    return info, events
+
+
+def frames_in(events: list[Frame | AudioPacket]) -> list[Frame]:
+    return [event for event in events if isinstance(event, Frame)]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".mov", ".avi", ".y4m", ".nut"])
+def test_frames_and_times_survive_every_container(make_clip: ClipMaker, tmp_path: Path, suffix: str) -> None:
+    source = make_clip("in.mp4", size="64x48", frames=11)
+    target = tmp_path / f"out{suffix}"
+    _, events = copy(source, target)
+    assert [round(time, 3) for time in times_of(target)] == [round(time, 3) for time in times_of(source)]
+    # Saturated stripes lose much of their chroma; a wrong frame, range or matrix would be below 20 dB.
+    assert psnr_db(np.stack([frame.pixels for frame in frames_in(events)]), read_pixels(target, 99)) > 25
+
+
+def test_lossless_output_is_exact(make_clip: ClipMaker, tmp_path: Path) -> None:
+    target = tmp_path / "out.mkv"
+    _, events = copy(make_clip("in.mp4", size="33x21", frames=5, options=["-pix_fmt", "yuv444p"]), target, "ffv1")
+    assert np.array_equal(np.stack(pixels_of(target)), np.stack([frame.pixels for frame in frames_in(events)]))
+
+
+def test_a_gif_shows_its_frames_at_its_times(make_clip: ClipMaker, tmp_path: Path) -> None:
+    source = make_clip("in.gif", frames=5, rate="10")
+    copy(source, tmp_path / "out.gif")
+    assert times_of(tmp_path / "out.gif") == times_of(source)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_picture_is_a_video_of_one_frame(make_clip: ClipMaker, tmp_path: Path, suffix: str) -> None:
+    source = make_clip(f"in{suffix}", size="41x31", frames=1, options=["-update", "1"])
+    info, events = copy(source, tmp_path / f"out{suffix}")
+    assert info.rate is None and len(events) == 1
+    assert psnr_db(read_pixels(source, 1), read_pixels(tmp_path / f"out{suffix}", 1)) > 30
+
+
+def test_what_a_video_says_of_itself_survives(make_clip: ClipMaker, tmp_path: Path) -> None:
+    tags = "setparams=color_primaries=bt2020:color_trc=arib-std-b67:colorspace=bt2020nc:range=pc"
+    filters = f"scale=out_color_matrix=bt2020:out_range=full,format=yuv420p,{tags},setsar=16/11"
+    source = make_clip("in.mp4", rate="30000/1001", options=["-vf", filters])
+    info, _ = copy(source, tmp_path / "out.mp4")
+    with VideoReader(tmp_path / "out.mp4") as reader:
+        again = reader.info
+    assert info.color == Color(range=2, primaries=9, transfer=18, matrix=9)
+    assert (again.color, again.sar, again.rate) == (info.color, Fraction(16, 11), Fraction(30000, 1001))
+
+
+@pytest.mark.parametrize("degrees", [90, 180, -90])
+def test_rotation_is_kept_and_never_applied(make_clip: ClipMaker, tmp_path: Path, ffmpeg: str, degrees: int) -> None:
+    plain = make_clip("plain.mp4")
+    source = tmp_path / "in.mp4"
+    rotated = ["-display_rotation", str(degrees), "-i", str(plain), "-c", "copy", str(source)]
+    subprocess.run([ffmpeg, "-v", "error", *rotated], check=True)
+    info, _ = copy(source, tmp_path / "out.mp4")
+    with VideoReader(tmp_path / "out.mp4") as reader:
+        assert abs(reader.info.rotation) == abs(info.rotation) == abs(degrees)
+        assert reader.info.rotation == info.rotation
+        assert (reader.info.width, reader.info.height) == (64, 48)
+
+
+@pytest.mark.parametrize(("matrix", "code"), [("bt709", 1), ("smpte170m", 6), ("bt2020nc", 9)])
+@pytest.mark.parametrize("full", [False, True])
+def test_rgb_obeys_matrix_and_range(matrix: str, code: int, full: bool) -> None:
+    """A known colour, by the textbook's formula, must come out of YUV within a rounding step."""
+    weights = {1: (0.2126, 0.0722), 6: (0.299, 0.114), 9: (0.2627, 0.0593)}[code]
+    red, green, blue = 200 / 255, 40 / 255, 120 / 255
+    kr, kb = weights
+    luma = kr * red + (1 - kr - kb) * green + kb * blue
+    cb, cr = (blue - luma) / (2 * (1 - kb)), (red - luma) / (2 * (1 - kr))
+    y, u, v = (
+        (255 * luma, 128 + 255 * cb, 128 + 255 * cr) if full else (16 + 219 * luma, 128 + 224 * cb, 128 + 224 * cr)
+    )
+    planes = np.stack([np.full((16, 16), round(value), np.uint8) for value in (y, u, v)])
+    frame = av.VideoFrame.from_ndarray(planes, format="yuv444p")
+    color = Color(range=2 if full else 1, matrix=code)
+    pixels = RGBConverter()(frame, color)
+    assert np.abs(pixels.reshape(-1, 3).astype(int) - (200, 40, 120)).max() <= 2
+    back = YUVConverter("yuv444p", color)(pixels).to_ndarray().reshape(3, -1)
+    assert np.abs(back.astype(int) - planes.reshape(3, -1)).max() <= 2
+
+
+def test_variable_frame_times_survive(make_clip: ClipMaker, tmp_path: Path) -> None:
+    drop = ["-vf", "select='not(eq(mod(n,5),2))*not(eq(n,7))'", "-fps_mode", "vfr"]
+    source = make_clip("in.mp4", frames=16, options=drop)
+    times = times_of(source)
+    assert len({after - before for before, after in pairwise(times)}) > 1
+    for suffix in (".mp4", ".nut", ".mkv"):
+        copy(source, tmp_path / f"out{suffix}")
+        assert times_of(tmp_path / f"out{suffix}") == times
+
+
+@pytest.mark.parametrize(("name", "codec"), [("in.mp4", "aac"), ("in.webm", "libvorbis"), ("in.mkv", "flac")])
+def test_audio_packets_pass_untouched(make_clip: ClipMaker, tmp_path: Path, name: str, codec: str) -> None:
+    source = make_clip(name, frames=30, audio=True, options=["-c:a", codec])
+    target = tmp_path / f"out{source.suffix}"
+    info, events = copy(source, target)
+    _, again = copy(target, tmp_path / f"again{source.suffix}")
+    assert [track.codec for track in info.audio] == [codec.removeprefix("lib")]
+    packets, repeated = ([event for event in side if isinstance(event, AudioPacket)] for side in (events, again))
+    assert len(packets) > 10
+    assert [packet.data for packet in repeated] == [packet.data for packet in packets]
+    # WebM may not start below zero: its muxer shifts all streams alike.
+    shift = repeated[0].pts - packets[0].pts
+    assert shift == frames_in(again)[0].pts - frames_in(events)[0].pts
+    assert [packet.pts - shift for packet in repeated] == [packet.pts for packet in packets]
+
+
+def test_audio_that_a_container_refuses_is_told(make_clip: ClipMaker, tmp_path: Path) -> None:
+    with VideoReader(make_clip("in.mp4", frames=9, audio=True)) as reader:
+        writer = VideoWriter(tmp_path / "out.y4m", reader.info, output_settings(".y4m", None, None))
+        with writer:
+            for event in reader.events():
+                writer.write(event)
+    assert writer.dropped == ["audio track 0 (aac): yuv4mpegpipe does not take it"]
+
+
+def test_ten_bits_become_eight(make_clip: ClipMaker) -> None:
+    source = make_clip("in.mkv", options=["-c:v", "ffv1", "-pix_fmt", "yuv422p10le"])
+    with VideoReader(source) as reader:
+        assert reader.info.bit_depth == 10
+    eight = make_clip("eight.mkv", options=["-c:v", "ffv1", "-pix_fmt", "yuv422p"])
+    assert psnr_db(read_pixels(source, 9), read_pixels(eight, 9)) > 45
+
+
+def test_reading_from_a_stream_equals_reading_from_a_file(make_clip: ClipMaker) -> None:
+    source = make_clip("in.mkv", frames=5)
+
+    class Pipe(io.RawIOBase):
+        def __init__(self) -> None:
+            self.inner = io.BytesIO(source.read_bytes())
+
+        def readable(self) -> bool:
+            return True
+
+        def read(self, size: int = -1) -> bytes:
+            return self.inner.read(size)
+
+    with VideoReader(Pipe()) as piped, VideoReader(source) as direct:  # type: ignore[arg-type]
+        for a, b in zip(piped.events(), direct.events(), strict=True):
+            assert isinstance(a, Frame) and isinstance(b, Frame)
+            assert a.pts == b.pts and np.array_equal(a.pixels, b.pixels)
+
+
+def test_inputs_without_video_are_refused(tmp_path: Path, make_clip: ClipMaker, ffmpeg: str) -> None:
+    sound = tmp_path / "sound.m4a"
+    subprocess.run([ffmpeg, "-v", "error", "-f", "lavfi", "-i", "sine", "-t", "1", str(sound)], check=True)
+    noise = tmp_path / "noise.mp4"
+    noise.write_bytes(bytes(range(256)) * 20)
+    with pytest.raises(InputError, match="no video stream"):
+        VideoReader(sound)
+    with pytest.raises(InputError, match="cannot read"):
+        VideoReader(noise)
+    with pytest.raises(InputError, match="no such file"):
+        VideoReader(tmp_path / "nothing.mp4")
+
+
+def test_outputs_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="suffix"):
+        output_settings(".txt", None, None)
+    with pytest.raises(OutputError, match="not a video encoder"):
+        output_settings(".mp4", "no-such-codec", None)
+    with pytest.raises(OutputError, match="does not apply"):
+        output_settings(".mkv", "ffv1", 20)
+    with pytest.raises(OutputError, match="unknown"):
+        pipe_settings("avi", None, None)
+    info = VideoInfo(64, 48, Fraction(25), Fraction(1, 25))
+    with pytest.raises(OutputError, match="cannot hold"):
+        VideoWriter(tmp_path / "out.webm", info, output_settings(".webm", "libx264", None))

@@ -1,0 +1,223 @@
+"""The networks: causal, chunk by chunk equal to the whole, sound gradients, nested tokens."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from conftest import TINY, randomized
+from torch import Tensor
+
+from vtok_codec.errors import ModelError
+from vtok_codec.models.causal import (
+    CausalChain,
+    FrameConv,
+    PositionNorm,
+    ResidualBlock,
+    State,
+    TemporalConv,
+    fold_time,
+    shuffle,
+    unfold_time,
+    unshuffle,
+)
+from vtok_codec.models.fsq import FSQ
+from vtok_codec.models.onevae import OneVAE
+from vtok_codec.models.presets import PRESETS
+from vtok_codec.models.weights import build_model, dump_weights
+
+
+def random_video(frames: int, height: int = 16, width: int = 24, batch: int = 1, seed: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(batch, 3, frames, height, width, generator=generator, dtype=torch.float64) * 2 - 1
+
+
+@pytest.fixture
+def model() -> OneVAE:
+    return randomized(OneVAE(TINY)).double().eval()
+
+
+def test_unshuffle_and_shuffle_are_inverse() -> None:
+    video = random_video(8)
+    assert torch.equal(shuffle(unshuffle(video, (2, 4, 4)), (2, 4, 4)), video)
+
+
+def test_unshuffled_blocks_hold_their_pixels_channel_by_channel() -> None:
+    video = random_video(4)
+    block = unshuffle(video, (4, 8, 8))[0, :, 0, 1, 2]
+    assert torch.equal(block, video[0, :, :4, 8:16, 16:24].reshape(-1))
+
+
+def test_folding_time_copies_nothing_when_channels_last() -> None:
+    x = torch.randn(2, 4, 3, 5, 5).to(memory_format=torch.channels_last_3d)
+    folded = fold_time(x)
+    assert folded.data_ptr() == x.data_ptr()
+    assert torch.equal(unfold_time(folded, 2), x)
+
+
+@pytest.mark.parametrize("sizes", [(4, 4, 4), (8, 4), (4, 8), (12,)])
+def test_digits_of_chunks_equal_those_of_the_whole(model: OneVAE, sizes: tuple[int, ...]) -> None:
+    video = random_video(12)
+    whole, _ = model.encode_digits(video, None)
+    state: State = None
+    parts = []
+    for chunk in video.split(sizes, dim=2):
+        digits, state = model.encode_digits(chunk, state)
+        parts.append(digits)
+    assert torch.equal(torch.cat(parts, dim=2), whole)
+
+
+def test_decoded_chunks_equal_the_whole(model: OneVAE) -> None:
+    digits, _ = model.encode_digits(random_video(16), None)
+    whole, _ = model.decode_digits(digits, None)
+    state: State = None
+    parts = []
+    for chunk in digits.split((1, 2, 1), dim=2):
+        pixels, state = model.decode_digits(chunk, state)
+        parts.append(pixels)
+    assert torch.allclose(torch.cat(parts, dim=2), whole, atol=1e-12)
+
+
+@pytest.mark.parametrize("changed", [4, 7, 11])
+def test_no_latent_sees_a_later_frame(model: OneVAE, changed: int) -> None:
+    video = random_video(12)
+    other = video.clone()
+    other[:, :, changed:] = random_video(12 - changed, seed=2)
+    before = changed // 4
+    latents, others = (model.encoder(x, None)[0] for x in (video, other))
+    assert torch.equal(latents[:, :, :before], others[:, :, :before])
+    assert not torch.equal(latents[:, :, before], others[:, :, before])
+
+
+def test_no_pixel_sees_a_later_latent(model: OneVAE) -> None:
+    digits, _ = model.encode_digits(random_video(12), None)
+    other = digits.clone()
+    other[:, :, 2] = 0
+    pixels, others = (model.decode_digits(x, None)[0] for x in (digits, other))
+    assert torch.equal(pixels[:, :, :8], others[:, :, :8])
+    assert not torch.equal(pixels[:, :, 8:], others[:, :, 8:])
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3, 4])
+def test_fewer_tokens_decode_as_if_the_others_were_dropped(model: OneVAE, tokens: int) -> None:
+    digits, _ = model.encode_digits(random_video(4), None)
+    few, _ = model.decode_digits(digits[:, : 6 * tokens], None)
+    masked, _ = model.decoder(model.fsq.codes(digits).double(), None, torch.tensor([tokens]))
+    assert torch.equal(few, masked)
+
+
+def test_every_token_changes_the_picture(model: OneVAE) -> None:
+    digits, _ = model.encode_digits(random_video(4), None)
+    outputs = [model.decode_digits(digits[:, : 6 * tokens], None)[0] for tokens in (1, 2, 3, 4)]
+    assert all(not torch.allclose(a, b) for a, b in pairwise(outputs))
+
+
+def test_norm_gradients_are_summed_in_fp32() -> None:
+    """The other trap: the CPU kernel's own parameters get gradients summed in bf16, 65 % wrong here."""
+    torch.manual_seed(0)
+    norm = PositionNorm(8)
+    x = torch.randn(1, 8, 8, 50, 50)
+    target = torch.randn(1, 8, 8, 50, 50) + 0.3
+    gradients = []
+    for dtype in (torch.float32, torch.bfloat16):
+        norm.zero_grad()
+        norm(x.to(dtype)).backward(target.to(dtype))
+        gradients.append(norm.bias.grad.clone())
+    assert (gradients[1] - gradients[0]).norm() <= 0.01 * gradients[0].norm()
+
+
+LAYERS = {
+    "temporal": lambda: TemporalConv(8),
+    "block": lambda: ResidualBlock(8),
+    "chain": lambda: CausalChain([FrameConv(8, 8), PositionNorm(8), ResidualBlock(8)]),
+}
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("frames", [1, 2, 4])
+@pytest.mark.parametrize("name", LAYERS)
+def test_bf16_gradients_are_close_to_fp32(name: str, frames: int, memory_format: torch.memory_format) -> None:
+    """The trap that `TemporalConv` avoids: conv3d (3, 1, 1) in bf16 gives NaN gradients for two contiguous frames."""
+    torch.manual_seed(0)
+    layer = LAYERS[name]()
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    x = torch.randn(2, 8, frames, 16, 16).contiguous(memory_format=memory_format)
+    gradients = []
+    for enabled in (False, True):
+        layer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            y, _ = layer(x, None)
+        y.float().square().mean().backward()
+        gradients.append([parameter.grad.clone() for parameter in layer.parameters()])
+    for exact, rounded in zip(*gradients, strict=True):
+        assert torch.isfinite(rounded).all()
+        assert (rounded - exact).norm() <= 0.03 * exact.norm() + 1e-6
+
+
+def test_fsq_digits_cover_every_level_and_no_more() -> None:
+    fsq = FSQ((8, 8, 8, 5, 5, 5), tokens=2)
+    latents = torch.linspace(-8, 8, 2001).expand(1, 12, 2001)[..., None, None]
+    digits = fsq.digits(latents)
+    for channel, levels in enumerate([8, 8, 8, 5, 5, 5] * 2):
+        assert digits[0, channel].unique().tolist() == list(range(levels))
+
+
+def test_fsq_codes_of_digits_are_those_the_decoder_trains_on() -> None:
+    fsq = FSQ((8, 5), tokens=1)
+    latents = torch.randn(2, 2, 3, 4, 5) * 2
+    assert torch.allclose(fsq.codes(fsq.digits(latents)), fsq.straight_through(latents), atol=1e-6)
+
+
+def test_fsq_stays_exact_in_a_bf16_module() -> None:
+    fsq = FSQ((8, 5), tokens=1)
+    latents = torch.randn(1, 2, 3, 4, 5)
+    assert torch.equal(fsq.digits(latents), FSQ((8, 5), tokens=1).bfloat16().digits(latents))
+
+
+def test_fsq_gradient_is_that_of_the_continuous_path() -> None:
+    fsq = FSQ((8, 5), tokens=1)
+    latents = torch.randn(1, 2, 3, 4, 5, requires_grad=True)
+    weight = torch.randn(1, 2, 3, 4, 5)
+    (rounded,) = torch.autograd.grad((fsq.straight_through(latents) * weight).sum(), latents)
+    (smooth,) = torch.autograd.grad((fsq.continuous(latents) * weight).sum(), latents)
+    assert torch.allclose(rounded, smooth)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_build_and_code(name: str) -> None:
+    config = PRESETS[name]
+    model = OneVAE(config).eval()
+    st, sh, sw = config.stride
+    with torch.inference_mode():
+        digits, _ = model.encode_digits(torch.zeros(1, 3, st, 2 * sh, 3 * sw), None)
+        assert digits.shape == (1, config.latent_channels, 1, 2, 3)
+        assert model.decode_digits(digits, None)[0].shape == (1, 3, st, 2 * sh, 3 * sw)
+    assert math.prod(config.fsq_levels) <= 1 << 16
+
+
+def test_weights_round_trip(tiny_preset: str) -> None:
+    model = randomized(OneVAE(TINY))
+    loaded = build_model(tiny_preset, dump_weights(model, tiny_preset, {}), "here")
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value.half().float())
+
+
+def test_weights_that_do_not_fit_are_refused(tiny_preset: str) -> None:
+    data = dump_weights(randomized(OneVAE(TINY)), tiny_preset, {})
+    with pytest.raises(ModelError, match="does not fit"):
+        build_model("onevae-nano-4x8x8", data, "here")
+    with pytest.raises(ModelError, match="does not know"):
+        build_model("no-such-preset", data, "here")
+    with pytest.raises(ModelError, match="not a readable"):
+        build_model(tiny_preset, data[: len(data) // 2], "here")
+
+
+def test_weights_with_a_nan_are_refused(tiny_preset: str) -> None:
+    model = randomized(OneVAE(TINY))
+    with torch.no_grad():
+        model.decoder.count_bias[0, 0] = math.nan
+    with pytest.raises(ModelError, match="not finite"):
+        build_model(tiny_preset, dump_weights(model, tiny_preset, {}), "here")
