@@ -112,6 +112,9 @@ def _trainer(settings: RunSettings, folder: Path, resumed: bool, quiet: bool) ->
 def _initial_model(settings: RunSettings, stage: Stage, sampler: CropSampler, resumed: bool, quiet: bool) -> OneVAE:
     if settings.preset not in PRESETS:
         raise ModelError(f"no preset {settings.preset!r}; use one of {', '.join(PRESETS)}")
+    if resumed:
+        # The checkpoint holds every weight, and the size of each group's steps.
+        return OneVAE(PRESETS[settings.preset])
     if settings.start:
         path = Path(settings.start)
         weights = find_weights(path / WEIGHTS if path.is_dir() else settings.start)
@@ -119,9 +122,8 @@ def _initial_model(settings: RunSettings, stage: Stage, sampler: CropSampler, re
     if stage.starts_from != "klt":
         raise TrainingError(f"stage {stage.name} goes on from stage {stage.starts_from}: name its run with --from")
     model = OneVAE(PRESETS[settings.preset])
-    # A resumed run overwrites every weight; only the sizes of the linear paths, which scale their steps, matter.
     start = warm_start(model, sampler)
-    if not quiet and not resumed:
+    if not quiet:
         print(f"warm start from the KLT: {start.psnr_db:.2f} dB on training blocks, gain {start.gain}")
     return model
 

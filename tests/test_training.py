@@ -1,0 +1,246 @@
+"""Training: it learns, repeats, resumes exactly, and survives what it is fed."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import LANES, TINY, ClipMaker, pixels_of, psnr_db, randomized
+from safetensors.torch import load_file
+
+from vtok_codec.errors import TrainingError
+from vtok_codec.evaluation.lpips import LPIPS
+from vtok_codec.models.onevae import OneVAE
+from vtok_codec.models.weights import parse_tensors
+from vtok_codec.registry import find_weights
+from vtok_codec.training.crops import Augmentation, CropSampler, CropShape, Prefetcher
+from vtok_codec.training.klt import _equalizing_rotation, warm_start
+from vtok_codec.training.library import ClipLibrary
+from vtok_codec.training.objective import Objective
+from vtok_codec.training.run import RunSettings, override, resume_training, run_training
+from vtok_codec.training.stages import STAGES, Phase, Stage
+from vtok_codec.training.strips import write_png
+from vtok_codec.training.trainer import CHECKPOINT, LOG, WEIGHTS, Budget, Trainer
+
+SHAPE = CropShape(batch=2, frames=8, size=32)
+
+
+@pytest.fixture
+def data(make_clip: ClipMaker, tmp_path: Path) -> Path:
+    """A folder with two videos, a photograph, and two files that are neither."""
+    for number, size in enumerate(("96x64", "48x80")):
+        make_clip(f"data{number}.mp4", size=size, frames=20)
+    make_clip("photo.png", size="80x56", frames=1, options=["-update", "1"])
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("data0.mp4", "data1.mp4", "photo.png"):
+        (tmp_path / name).rename(folder / name)
+    (folder / "broken.mp4").write_bytes(b"no video at all")
+    (folder / "notes.txt").write_text("nor this")
+    return folder
+
+
+def sampler_of(folder: Path, seed: int = 3) -> CropSampler:
+    return CropSampler(ClipLibrary([folder], 1 << 30), Augmentation(), seed)
+
+
+def settings_of(folder: Path, stage: str, start: str | None = None) -> RunSettings:
+    return RunSettings(
+        stage=stage,
+        preset="tiny",
+        start=start,
+        data=(str(folder),),
+        validation=None,
+        validation_clips=1,
+        seed=5,
+        device="cpu",
+        cache_gib=1.0,
+        compiled=False,
+        overrides=(("warmup_steps", "2"),),
+    )
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """A tiny model spends more time handing work to threads than working."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def small_stages(monkeypatch: pytest.MonkeyPatch, tiny_preset: str) -> None:
+    """The real stages on small crops, with a quick warm start."""
+    monkeypatch.setattr("vtok_codec.training.run.warm_start", functools.partial(warm_start, batches=2))
+    for name, stage in STAGES.items():
+        monkeypatch.setitem(STAGES, name, replace(stage, phases=(Phase(0.0, SHAPE),)))
+
+
+def test_batches_depend_on_their_number_only(data: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    one, other = sampler_of(data), CropSampler(ClipLibrary([data], 1), Augmentation(), 3)
+    other.batch(9, SHAPE)
+    prefetcher = Prefetcher(one)
+    for number in (0, 1, 2):
+        batch = prefetcher.batch(number, SHAPE)
+        assert batch.shape == (2, 3, 8, 32, 32) and batch.abs().max() <= 1
+        assert torch.equal(batch, other.batch(number, SHAPE))
+    prefetcher.close()
+    assert not torch.equal(one.batch(0, SHAPE), one.batch(1, SHAPE))
+    assert not torch.equal(one.batch(0, SHAPE), sampler_of(data, seed=4).batch(0, SHAPE))
+
+
+def test_unreadable_files_are_named_once_and_skipped(data: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    sampler = sampler_of(data)
+    for number in range(8):
+        sampler.batch(number, SHAPE)
+    errors = capfd.readouterr().err
+    assert errors.count("broken.mp4") == 1 and errors.count("\n") == 1
+
+
+def test_a_crop_shows_a_part_of_its_clip(data: Path) -> None:
+    """Without augmentation every crop must be found in the source, pixel by pixel."""
+    plain = Augmentation(photo=0, shrink=0, skip=0, color=0, flat=0, freeze=0)
+    library = ClipLibrary([data], 1 << 30)
+    crop = CropSampler(library, plain, 0).batch(0, CropShape(1, 2, 32))[0]
+    pixels = ((crop + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0).numpy()
+    mirrored = [pixels[::time, :, ::side] for time in (1, -1) for side in (1, -1)]
+    found = False
+    for path in library.videos:
+        clip = library.read(path)
+        if clip is None:
+            continue
+        windows = np.lib.stride_tricks.sliding_window_view(clip, (2, 32, 32, 3))[:, :, :, 0]
+        corners = windows[..., 0, 0, 0, :]
+        for candidate in mirrored:
+            for place in np.argwhere((corners == candidate[0, 0, 0]).all(-1)):
+                found = found or np.array_equal(windows[tuple(place)], candidate)
+    assert found
+
+
+def test_equalizing_rotation_shares_the_variance() -> None:
+    variances = torch.tensor([100.0, 20.0, 5.0, 2.0, 1.0, 0.1])
+    rotation = _equalizing_rotation(variances)
+    assert torch.allclose(rotation.T @ rotation, torch.eye(6), atol=1e-6)
+    shared = (rotation.T @ torch.diag(variances) @ rotation).diagonal()
+    assert torch.allclose(shared, variances.mean().expand(6), rtol=1e-4)
+
+
+def test_warm_start_codes_real_video_untrained(tmp_path: Path) -> None:
+    """A fresh model, no training: each further token must bring it nearer."""
+    (tmp_path / "lanes.mp4").symlink_to(LANES)
+    model = OneVAE(TINY).eval()
+    start = warm_start(model, sampler_of(tmp_path), batches=2)
+    assert start.psnr_db > 20
+    video = torch.from_numpy(np.stack(pixels_of(LANES)[:8])).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    with torch.inference_mode():
+        digits, _ = model.encode_digits(video, None)
+        quality = [
+            psnr_db(model.decode_digits(digits[:, : 6 * k], None)[0].numpy() * 127.5, video.numpy() * 127.5)
+            for k in (1, 2, 4)
+        ]
+    assert 19 < quality[0] < quality[1] < quality[2]
+
+
+def test_lpips_is_that_of_its_authors() -> None:
+    weights = find_weights("lpips-alex")
+    lpips = LPIPS(parse_tensors(weights.data, str(weights.path)))
+    source = torch.from_numpy(pixels_of(LANES)[0][:128, :128]).permute(2, 0, 1)[None].float() / 127.5 - 1
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(source.shape, generator=generator)
+    assert lpips(source, source).item() == 0
+    weak, strong = (lpips(source, (source + level * noise).clamp(-1, 1)).item() for level in (0.05, 0.3))
+    assert 0.01 < weak < strong < 1.5
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_parameter_of_a_stage_gets_a_gradient(name: str) -> None:
+    model = randomized(OneVAE(TINY))
+    lpips = LPIPS(parse_tensors(find_weights("lpips-alex").data, "lpips"))
+    stage = replace(STAGES[name], lpips_frames=2)
+    objective = Objective(stage, TINY.latent_channels, lpips)
+    video = torch.rand(8, 3, 8, 32, 32) * 2 - 1
+    loss = objective(model, video, torch.Generator().manual_seed(0))
+    loss.total.backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), parameter_name
+        assert parameter.grad.abs().sum() > 0, parameter_name
+
+
+def test_both_stages_learn(data: Path, tmp_path: Path, small_stages: None) -> None:
+    run_training(settings_of(data, "continuous"), tmp_path / "c", Budget(steps=20), quiet=True)
+    run_training(settings_of(data, "discrete", str(tmp_path / "c")), tmp_path / "d", Budget(steps=100), quiet=True)
+    losses = [json.loads(line)["rmse"] for line in (tmp_path / "d" / LOG).read_text().splitlines()]
+    assert len(losses) == 2 and losses[1] < losses[0]
+
+
+def test_a_resumed_run_ends_with_the_same_weights(data: Path, tmp_path: Path, small_stages: None) -> None:
+    settings = settings_of(data, "continuous")
+    run_training(settings, tmp_path / "whole", Budget(steps=6), quiet=True)
+
+    class StoppedError(Exception):
+        pass
+
+    def stop_at_three(self: Trainer, *args: object, **kwargs: object) -> dict[str, float]:
+        if self.step == 3:
+            self.save()
+            raise StoppedError
+        return train_step(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    train_step = Trainer._train_step
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StoppedError):
+        patch.setattr(Trainer, "_train_step", stop_at_three)
+        run_training(settings, tmp_path / "halves", Budget(steps=6), quiet=True)
+    resume_training(tmp_path / "halves", Budget(steps=6), quiet=True)
+    whole, halves = (torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in ("whole", "halves"))
+    for part in ("model", "ema"):
+        for name, value in whole[part].items():
+            assert torch.equal(value, halves[part][name]), name
+    assert load_file(tmp_path / "halves" / WEIGHTS).keys() == whole["ema"].keys()
+
+
+def test_losses_that_are_not_finite_stop_a_run(data: Path, tmp_path: Path, small_stages: None) -> None:
+    settings = replace(settings_of(data, "continuous"), overrides=(("learning_rate", "1e30"),))
+    with pytest.raises(TrainingError, match="not finite"):
+        run_training(settings, tmp_path / "run", Budget(steps=50), quiet=True)
+
+
+def test_runs_that_cannot_be_are_refused(data: Path, tmp_path: Path, small_stages: None) -> None:
+    with pytest.raises(TrainingError, match="--from"):
+        run_training(settings_of(data, "discrete"), tmp_path / "run", Budget(steps=1), quiet=True)
+    with pytest.raises(TrainingError, match="no stage"):
+        run_training(settings_of(data, "nonsense"), tmp_path / "run", Budget(steps=1), quiet=True)
+    with pytest.raises(TrainingError, match="no run"):
+        resume_training(tmp_path / "nothing", Budget(steps=1), quiet=True)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / CHECKPOINT).touch()
+    with pytest.raises(TrainingError, match="holds a run already"):
+        run_training(settings_of(data, "continuous"), tmp_path / "run", Budget(steps=1), quiet=True)
+
+
+def test_stage_numbers_can_be_set() -> None:
+    stage = override(STAGES["discrete"], (("learning_rate", "0.5"), ("warmup_steps", "7")))
+    assert isinstance(stage, Stage) and (stage.learning_rate, stage.warmup_steps) == (0.5, 7)
+    for key, value in (("learning_rat", "1"), ("learning_rate", "much"), ("name", "x")):
+        with pytest.raises(TrainingError, match="--set"):
+            override(STAGES["discrete"], ((key, value),))
+
+
+def test_budgets_end_by_whichever_comes_first() -> None:
+    assert Budget(steps=10).progress(5, 1e9) == 0.5
+    assert Budget(minutes=2).progress(5, 60) == 0.5
+    assert Budget(steps=10, minutes=2).progress(5, 120) == 1.0
+
+
+def test_strips_are_png(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (20, 31, 3), np.uint8)
+    write_png(tmp_path / "strip.png", picture)
+    assert np.array_equal(pixels_of(tmp_path / "strip.png")[0], picture)
+    assert math.isinf(psnr_db(picture, picture))
