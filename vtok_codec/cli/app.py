@@ -10,6 +10,7 @@ import typer
 from vtok_codec import __version__
 from vtok_codec.cli.decode import decode
 from vtok_codec.cli.encode import encode
+from vtok_codec.cli.eval import evaluate
 from vtok_codec.cli.info import info
 from vtok_codec.cli.models import models
 from vtok_codec.cli.tokens import tokens
@@ -28,6 +29,8 @@ app = typer.Typer(
 
 for command in (encode, decode, info, verify, tokens, models, train):
     app.command()(command)
+# Python has a function of this name.
+app.command("eval")(evaluate)
 
 
 def _print_version(wanted: bool) -> None:

@@ -49,6 +49,7 @@ def _fields(summary: FileSummary) -> dict[str, Any]:
             "file_bytes": summary.file_bytes,
             "token_bytes": summary.token_bytes,
             "audio_bytes": summary.audio_bytes,
+            "latent_positions": summary.latent_positions,
             "bits_per_pixel": round(summary.bits_per_pixel, 6),
         }
     )

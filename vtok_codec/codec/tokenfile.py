@@ -27,6 +27,8 @@ class FileSummary:
     token_bytes: int
     """Bytes of the token records."""
     audio_bytes: int
+    latent_positions: int
+    """Latent frames times rows times columns, over all chunks."""
     duration_s: float
     """From the first frame's start to the last one's end, as far as its duration is known."""
 
@@ -88,7 +90,7 @@ def verify(stream: BinaryIO) -> FileSummary:
     reader = VtkReader(stream)
     header = reader.header
     digest = hashlib.sha256()
-    token_size = audio_size = 0
+    token_size = audio_size = positions = 0
     first_pts: int | None = None
     end_pts = 0
     totals: Totals | None = None
@@ -97,6 +99,7 @@ def verify(stream: BinaryIO) -> FileSummary:
             chunk = event.chunk
             digest.update(token_bytes(digits_to_tokens(event.digits, header.model.levels)))
             token_size += chunk.record_bytes
+            positions += event.digits[0].size
             first_pts = chunk.pts[0] if first_pts is None else first_pts
             end_pts = chunk.pts[-1] + chunk.last_duration
         elif isinstance(event, Totals):
@@ -107,7 +110,7 @@ def verify(stream: BinaryIO) -> FileSummary:
     if digest.digest() != totals.token_digest:
         raise DamageError("the tokens do not match the digest at the end of the file")
     duration = float((end_pts - (first_pts or 0)) * header.time_base)
-    return FileSummary(header, totals, reader.bytes_read, token_size, audio_size, duration)
+    return FileSummary(header, totals, reader.bytes_read, token_size, audio_size, positions, duration)
 
 
 def read_tokens(stream: BinaryIO, gop: int | None = None) -> Tokens:
