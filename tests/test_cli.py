@@ -171,7 +171,7 @@ NO_DATA = "vtok: no video or image in empty; name a folder with --data\n"
         (["encode", "in.mp4", "o.vtk", "--device", "tpu"], 6, NO_DEVICE),
         (["encode", "in.mp4", "-o", "none"], 7, "vtok: none is not a folder; make it first\n"),
         (["decode", "none.vtk", "o.mp4"], 3, "vtok: cannot read none.vtk: No such file or directory\n"),
-        (["decode", "in.mp4", "o.mp4"], 4, "vtok: not a .vtk file\n"),
+        (["decode", "in.mp4", "o.mp4"], 4, "vtok: in.mp4: not a .vtk file\n"),
         (["decode", "golden.vtk", "o.mp4"], 6, NO_MODEL.format("a model")),
         (["decode", "golden.vtk", "o.txt"], 7, None),
         (["tokens", "golden.vtk", "o.csv"], 7, "vtok: o.csv: use a .npy or .safetensors file\n"),

@@ -15,7 +15,7 @@ from typing import Annotated, Any, BinaryIO, NoReturn, ParamSpec
 import typer
 from tqdm import tqdm
 
-from vtok_codec.errors import InputError, OutputError, VtokError
+from vtok_codec.errors import FormatError, InputError, OutputError, VtokError
 
 Parameters = ParamSpec("Parameters")
 
@@ -126,16 +126,27 @@ def open_input(source: str) -> Iterator[BinaryIO]:
 
     Raises:
         InputError: the file cannot be opened.
+        FormatError: the block's own, with the input's name in front.
     """
     if source == STANDARD_STREAM:
-        yield sys.stdin.buffer
+        with _names_source("standard input"):
+            yield sys.stdin.buffer
         return
     try:
         stream = open(source, "rb")  # noqa: SIM115 - its errors are told apart from the block's
     except OSError as error:
         raise InputError(f"cannot read {source}: {error.strerror}") from error
-    with stream:
+    with stream, _names_source(source):
         yield stream
+
+
+@contextmanager
+def _names_source(name: str) -> Iterator[None]:
+    """Put the input's name in front of what is wrong with it."""
+    try:
+        yield
+    except FormatError as error:
+        raise type(error)(f"{name}: {error}") from None
 
 
 def standard_output() -> BinaryIO:

@@ -148,7 +148,7 @@ class _Job:
                         writer.write(event)
             except DamageError as error:
                 # What came before the damage is whole, and worth keeping.
-                damage = DamageError(f"{self._source}: {error}; {frames} frames were decoded")
                 if not frames:
-                    raise damage from None
+                    raise
+                damage = DamageError(f"{self._source}: {error}; {frames} frames were decoded")
         return frames, time.perf_counter() - started, damage

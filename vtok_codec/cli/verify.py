@@ -24,7 +24,7 @@ def verify(
             with open_input(path) as stream:
                 summary = verify_stream(stream)
         except VtokError as error:
-            notice(f"{path}: {error}")
+            notice(str(error))
             worst = max(worst, error.exit_code)
         else:
             if not quiet:

@@ -20,6 +20,8 @@ MAX_PIXELS = 1 << 26
 MAX_LATENTS_A_CHUNK = 64
 MAX_TOKENS = 16
 MAX_CODES = 1 << 16
+MAX_CHUNK_DIGITS = 1 << 28
+"""Most digits a chunk, one byte each before packing: what a record may make a reader allocate."""
 MAX_TRACKS = 32
 _MAX_INTEGER = 1 << 62
 
@@ -180,6 +182,9 @@ class _Fields:
             raise FormatError(f"coded size {coded} does not follow from the size and the stride")
         if header.width * header.height > MAX_PIXELS:
             raise FormatError(f"{header.width}x{header.height} is more than {MAX_PIXELS} pixels")
+        digits = header.planes * math.prod(header.chunk_latent_shape(header.max_chunk_frames(False), False))
+        if digits > MAX_CHUNK_DIGITS:
+            raise FormatError(f"a chunk of {digits} digits is more than {MAX_CHUNK_DIGITS}")
         return header
 
     def model(self) -> ModelId:

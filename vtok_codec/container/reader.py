@@ -74,6 +74,7 @@ class VtkReader:
         self._number = 0
         self._gop = -1
         self._open_chunk = False
+        self._latents_in_gop = 0
         self._frames = self._chunks = self._packets = 0
         self._whole = True
         self._last_pts: int | None = None
@@ -242,6 +243,10 @@ class VtkReader:
         pts = [record.pts]
         for tick in ticks[:-1]:
             pts.append(pts[-1] + tick)
+        shape = self.header.chunk_latent_shape(record.frames, first)
+        self._latents_in_gop = shape[0] + (0 if first else self._latents_in_gop)
+        if self._latents_in_gop > self.header.gop_latents:
+            raise DamageError(f"GOP {record.gop} is longer than the {self.header.gop_latents} latent frames allowed")
         self._gop = record.gop
         self._open_chunk = record.frames < self.header.max_chunk_frames(first)
         self._frames += record.frames
@@ -252,7 +257,7 @@ class VtkReader:
             first=first,
             pts=tuple(pts),
             last_duration=ticks[-1],
-            latent_shape=self.header.chunk_latent_shape(record.frames, first),
+            latent_shape=shape,
             coder=(payload.coder, payload.coder_version),
             packed=payload.packed,
             record_bytes=FIELDS.size + len(record.payload) + CRC.size,

@@ -20,6 +20,7 @@ from vtok_codec.media.audio import open_template
 from vtok_codec.media.color import YUVConverter, is_rgb_format
 from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
 
+_STILL_FORMAT = "image2"
 _FORMATS = {
     ".mp4": "mp4",
     ".m4v": "mp4",
@@ -30,9 +31,9 @@ _FORMATS = {
     ".gif": "gif",
     ".y4m": "yuv4mpegpipe",
     ".nut": "nut",
-    ".png": "image2",
-    ".jpg": "image2",
-    ".jpeg": "image2",
+    ".png": _STILL_FORMAT,
+    ".jpg": _STILL_FORMAT,
+    ".jpeg": _STILL_FORMAT,
 }
 PIPE_FORMATS = {"nut": "nut", "y4m": "yuv4mpegpipe", "matroska": "matroska", "mp4": "mp4"}
 """What `--format` offers for standard output."""
@@ -124,7 +125,7 @@ class VideoWriter:
         self.dropped: list[str] = []
         piped = not isinstance(target, Path)
         options = _STREAMED_MP4 if piped and settings.format == "mp4" else {}
-        if settings.format == "image2":
+        if settings.format == _STILL_FORMAT:
             options = {"update": "1"}
         try:
             self._container: OutputContainer = av.open(
@@ -165,6 +166,8 @@ class VideoWriter:
         """
         with _as_output_error():
             if isinstance(item, Frame):
+                if self._settings.format == _STILL_FORMAT and self._frames:
+                    raise OutputError("a picture file holds one frame; name a video file, or use --duration")
                 frame = self._convert(item.pixels)
                 frame.time_base = self._time_base
                 if self._settings.format in _CONSTANT_RATE:

@@ -1,0 +1,100 @@
+"""Sends whole files through `vtok encode`, `verify`, `info` and `decode`, and compares what comes back with the source.
+
+    .venv/bin/python bench/roundtrip.py FILE…
+
+It prints one line a file, and ends with 1 if frame counts, timestamps, size, colour tags, rotation or audio packets
+differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+from vtok_codec.media.reader import VideoReader
+from vtok_codec.media.types import Frame, VideoInfo
+
+
+class Contents(NamedTuple):
+    """What must survive."""
+
+    info: VideoInfo
+    times_s: list[Fraction]
+    audio: list[bytes]
+    audio_times_s: list[Fraction | None]
+
+
+def contents(path: Path) -> Contents:
+    """Read a file to its end."""
+    times, audio, audio_times = [], [], []
+    with VideoReader(path) as reader:
+        for event in reader.events():
+            if isinstance(event, Frame):
+                times.append(event.pts * reader.info.time_base)
+            else:
+                audio.append(event.data)
+                base = reader.info.audio[event.track].time_base
+                audio_times.append(None if event.pts is None else event.pts * base)
+    return Contents(reader.info, times, audio, audio_times)
+
+
+def differences(source: Contents, back: Contents) -> list[str]:
+    """What did not survive, in words."""
+    a, b = source.info, back.info
+    tick = max(a.time_base, b.time_base)
+    found = []
+    if (a.width, a.height) != (b.width, b.height):
+        found.append("size")
+    if len(source.times_s) != len(back.times_s):
+        found.append(f"{len(back.times_s)} frames of {len(source.times_s)}")
+    elif any(abs(x - y) >= tick for x, y in zip(source.times_s, back.times_s, strict=True)):
+        found.append("timestamps")
+    if source.audio != back.audio:
+        found.append("audio packets")
+    elif source.audio_times_s != back.audio_times_s:
+        found.append("audio times")
+    if (a.rotation, a.sar) != (b.rotation, b.sar):
+        found.append("rotation or aspect ratio")
+    if (a.color.primaries, a.color.transfer, a.color.matrix) != (b.color.primaries, b.color.transfer, b.color.matrix):
+        found.append("colour tags")
+    return found
+
+
+def vtok(*args: object) -> str:
+    """Run a command; its standard output."""
+    command = [sys.executable, "-m", "vtok_codec", *map(str, args)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def main() -> None:
+    """Check every file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", nargs="+", type=Path)
+    failed = False
+    for path in parser.parse_args().files:
+        with tempfile.TemporaryDirectory() as folder:
+            # Matroska holds every audio codec; its clock of 1 ms is why MP4 is taken where it can be.
+            suffix = ".mkv" if path.suffix == ".webm" else ".mp4"
+            file, back = Path(folder, "file.vtk"), Path(folder, f"back{suffix}")
+            vtok("encode", path, file, "-q")
+            vtok("verify", file, "-q")
+            info = json.loads(vtok("info", "--json", file))
+            vtok("decode", file, back, "-q")
+            source = contents(path)
+            found = differences(source, contents(back))
+        failed = failed or bool(found)
+        counts = (
+            f"{info['frames']} frames, {info['audio_packets']} audio packets, {info['bits_per_pixel']:.4f} bits/pixel"
+        )
+        print(f"{path.name}: {counts}: {', '.join(found) or 'all agree'}", flush=True)
+    raise SystemExit(failed)
+
+
+if __name__ == "__main__":
+    main()
