@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vtok_codec.container.records import max_packed_bytes
-from vtok_codec.tokens.packing import pack, unpack
+from vtok_codec.tokens.packing import _ALPHABETS, pack, unpack
 from vtok_codec.tokens.radix import Digits, digits_to_tokens, tokens_to_digits
 
 LEVELS = (8, 8, 8, 5, 5, 5)
@@ -74,20 +75,50 @@ def test_still_digits_cost_almost_nothing() -> None:
     assert len(pack(still, LEVELS)) < 0.4 * len(pack(moving, LEVELS))
 
 
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("frames", [1, 2, 3, 4])
+def test_every_alphabet_is_reversible(number: int, frames: int) -> None:
+    digits = np.random.default_rng(number).integers(0, 5, (3, frames, 4, 6)).astype(np.uint8)
+    alphabet = _ALPHABETS[number]
+    symbols = alphabet.write(digits, 5)
+    assert symbols.shape == (4, 6, alphabet.steps(3, frames)) and symbols.max() < 256
+    assert np.array_equal(alphabet.read(symbols, 3, frames, 5), digits)
+
+
+def test_symbols_stand_as_the_specification_says() -> None:
+    """Two digits of five levels, three latent frames, one position."""
+    digits = np.array([[1, 2, 3], [4, 0, 1]], np.uint8).reshape(2, 3, 1, 1)
+    written = [alphabet.write(digits, 5).ravel().tolist() for alphabet in _ALPHABETS]
+    assert written == [[1, 4, 2, 0, 3, 1], [5 * 1 + 2, 5 * 4 + 0, 3, 1], [1 + 5 * 4, 2, 3 + 5 * 1]]
+
+
+def group_bytes(alphabet: int, symbols: bytes, frame: bytes | None = None) -> bytes:
+    frame = zstandard.ZstdCompressor().compress(symbols) if frame is None else frame
+    return struct.pack("<BI", alphabet, len(frame)) + frame
+
+
 def test_a_frame_that_declares_another_size_is_refused_before_it_is_read() -> None:
-    """A bomb: 20 bytes that would become 256 MiB. The declared size must be refused, whatever the limit is."""
+    """A bomb: some bytes that would become 256 MiB. The declared size must be refused, whatever the limit is."""
     bomb = zstandard.ZstdCompressor().compress(bytes(1 << 28))
     with pytest.raises(ValueError, match="declares"):
-        unpack(bytes(6) + bomb, (6, 2, 3, 3), LEVELS)
+        unpack(group_bytes(0, b"", bomb), (6, 2, 3, 3), (5,) * 6)
 
 
-def test_bytes_after_the_frame_are_refused() -> None:
+def test_bytes_after_the_last_group_are_refused() -> None:
     packed = pack(np.zeros((6, 2, 3, 3), np.uint8), LEVELS)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="1 bytes stand after"):
         unpack(packed + b"x", (6, 2, 3, 3), LEVELS)
 
 
-def test_digits_above_their_level_are_refused() -> None:
-    packed = pack(np.full((6, 2, 3, 3), 7, np.uint8), (8,) * 6)
+@pytest.mark.parametrize(("alphabet", "symbol"), [(0, 5), (1, 25), (2, 125), (2, 255)])
+def test_symbols_above_their_alphabet_are_refused(alphabet: int, symbol: int) -> None:
+    steps = {0: 6, 1: 3, 2: 2}[alphabet]
     with pytest.raises(ValueError, match="not below 5"):
-        unpack(packed, (6, 2, 3, 3), LEVELS)
+        unpack(group_bytes(alphabet, bytes([symbol] * steps)), (3, 2, 1, 1), (5, 5, 5))
+
+
+def test_alphabets_that_do_not_fit_their_levels_are_refused() -> None:
+    with pytest.raises(ValueError, match="too small"):
+        unpack(group_bytes(2, bytes(2)), (3, 2, 1, 1), (8, 8, 8))
+    with pytest.raises(ValueError, match="unknown"):
+        unpack(group_bytes(3, bytes(2)), (3, 2, 1, 1), (8, 8, 8))

@@ -162,3 +162,7 @@ class OneVAE(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return self.decoder.count_bias.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.decoder.count_bias.device

@@ -21,11 +21,11 @@ def reconstruction_strip(model: OneVAE, clips: Sequence[Tensor], counts: Sequenc
     rows = []
     for clip in clips:
         stride = model.config.stride[0]
-        video = clip[None, :, : clip.shape[1] // stride * stride]
+        video = clip[None, :, : clip.shape[1] // stride * stride].to(model.device)
         digits, _ = model.encode_digits(video, None)
         per_token = len(model.config.fsq_levels)
         outputs = [model.decode_digits(digits[:, : count * per_token], None)[0] for count in counts]
-        rows.append(torch.cat([x[0, :, -1].float() for x in (video, *outputs)], dim=2))
+        rows.append(torch.cat([x[0, :, -1].float().cpu() for x in (video, *outputs)], dim=2))
     height, width = (max(row.shape[axis] for row in rows) for axis in (1, 2))
     padded = [torch.nn.functional.pad(row, (0, width - row.shape[2], 0, height - row.shape[1])) for row in rows]
     picture = torch.cat(padded, dim=1).clamp(-1, 1).permute(1, 2, 0)

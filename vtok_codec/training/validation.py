@@ -37,12 +37,12 @@ def validate(model: OneVAE, clips: Sequence[Tensor], counts: Sequence[int]) -> d
     bits: dict[int, list[float]] = {count: [] for count in counts}
     digits_a_token = len(model.config.fsq_levels)
     for clip in clips:
-        video = clip[None]
+        video = clip[None].to(model.device)
         stride = model.config.stride[0]
         padded = torch.cat([video[:, :, :1].expand(-1, -1, stride - 1, -1, -1), video], dim=2)
         padded = padded[:, :, : padded.shape[2] // stride * stride]
         digits, _ = model.encode_digits(padded, None)
-        entropies = [_entropy_bits(plane) for plane in digits[0].numpy()]
+        entropies = [_entropy_bits(plane) for plane in digits[0].cpu().numpy()]
         for count in counts:
             output, _ = model.decode_digits(digits[:, : count * digits_a_token], None)
             shown = ((output.float().clamp(-1, 1) + 1) * 127.5).round()
