@@ -59,9 +59,11 @@ def differences(source: Contents, back: Contents) -> list[str]:
         found.append("audio packets")
     elif source.audio_times_s != back.audio_times_s:
         found.append("audio times")
+    if a.rate != b.rate:
+        found.append(f"rate {b.rate} of {a.rate}")
     if (a.rotation, a.sar) != (b.rotation, b.sar):
         found.append("rotation or aspect ratio")
-    if (a.color.primaries, a.color.transfer, a.color.matrix) != (b.color.primaries, b.color.transfer, b.color.matrix):
+    if a.color != b.color:
         found.append("colour tags")
     return found
 

@@ -155,7 +155,7 @@ def test_existing_outputs_are_safe(tmp_path: Path) -> None:
     assert np.load(target).shape == (5, 2, 3, 2)
 
 
-NO_MODEL = "vtok: no model '{}'; 'vtok models' lists those that are here\n"
+NO_MODEL = "vtok: no model '{}' is here; 'vtok models' lists those that are, --weights names others\n"
 NO_DEVICE = "vtok: --device 'tpu' is unknown; use auto, cpu or cuda\n"
 NO_DATA = "vtok: no video or image in empty; name a folder with --data\n"
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from vtok_codec.codec.pipeline import Prefetch
 from vtok_codec.codec.tokenfile import read_tokens, verify
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.reader import VtkReader
-from vtok_codec.errors import DamageError, InputError
+from vtok_codec.errors import DamageError, FormatError, InputError
 from vtok_codec.media.reader import VideoReader, read_pixels
 from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
 
@@ -109,17 +111,48 @@ def test_audio_starts_with_the_video(make_clip: ClipMaker, tokenizer: Tokenizer)
     assert 0 <= min(times) < 0.05 and 0.42 < max(times) < 0.5
 
 
-def test_a_start_past_the_end_gives_nothing(lanes: bytes, tokenizer: Tokenizer) -> None:
-    assert frames_of(decoded(lanes, tokenizer, start_s=100)) == []
+@pytest.mark.parametrize("window", [{"start_s": 100}, {"start_s": -1}, {"start_s": math.nan}, {"duration_s": 0}])
+def test_a_window_without_frames_is_refused(lanes: bytes, tokenizer: Tokenizer, window: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="--start"):
+        decoded(lanes, tokenizer, **window)
 
 
-def test_seeking_in_a_pipe_is_refused(lanes: bytes, tokenizer: Tokenizer) -> None:
+def test_a_start_needs_no_index(make_clip: ClipMaker, tokenizer: Tokenizer) -> None:
+    """A pipe cannot seek, and a cut file has no index: both are decoded from the front."""
+
     class Pipe(io.BytesIO):
         def seekable(self) -> bool:
             return False
 
-    with pytest.raises(InputError, match="pipe"):
-        list(decode_events(VtkReader(Pipe(lanes)), tokenizer, start_s=1))
+    data = encoded(make_clip("in.mp4", frames=50, audio=True), tokenizer, EncodeSettings(gop_seconds=0.4))
+    window = {"start_s": 0.7, "duration_s": 0.2}
+    wanted = decoded(data, tokenizer, **window)
+    assert len(frames_of(wanted)) == 5 and len(wanted) > 10
+    for stream in (Pipe(data), io.BytesIO(data[:-100])):
+        got = list(decode_events(VtkReader(stream), tokenizer, **window))  # type: ignore[arg-type]
+        assert [e for e in got if isinstance(e, AudioPacket)] == [e for e in wanted if isinstance(e, AudioPacket)]
+        for ours, theirs in zip(frames_of(got), frames_of(wanted), strict=True):
+            assert ours.pts == theirs.pts and np.array_equal(ours.pixels, theirs.pixels)
+
+
+def test_headers_that_do_not_fit_their_model_are_refused(lanes: bytes, tokenizer: Tokenizer) -> None:
+    """A crafted header with the right hash must not reach the network."""
+    reader = VtkReader(io.BytesIO(lanes))
+    for change in ({"tokens": 5}, {"model": replace(reader.header.model, stride=(1, 1, 1))}):
+        reader.header = replace(reader.header, **change)  # type: ignore[arg-type]
+        with pytest.raises(FormatError, match="does not fit its model"):
+            list(decode_events(reader, tokenizer))
+
+
+@pytest.mark.parametrize(
+    "info", [VideoInfo(40000, 8, None, Fraction(1, 25)), VideoInfo(9000, 9000, None, Fraction(1, 25))]
+)
+def test_what_no_reader_would_read_is_not_written(tokenizer: Tokenizer, info: VideoInfo) -> None:
+    with pytest.raises(InputError, match="cannot hold"):
+        encode_video(info, [], tokenizer, EncodeSettings(), io.BytesIO())
+    with pytest.raises(InputError, match="--gop"):
+        small = VideoInfo(8, 8, Fraction(25), Fraction(1, 25))
+        encode_video(small, [], tokenizer, EncodeSettings(gop_seconds=math.nan), io.BytesIO())
 
 
 def test_fewer_tokens_are_worse_but_whole(lanes: bytes, tokenizer: Tokenizer) -> None:

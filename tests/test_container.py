@@ -27,6 +27,7 @@ from vtok_codec.container.records import (
     Record,
     StoredPacket,
     TokenPayload,
+    footer_from_bytes,
     packets_from_bytes,
     packets_to_bytes,
 )
@@ -56,11 +57,13 @@ HEADER = Header(
 PACKETS = [StoredPacket(0, -1024, -1024, 1024, b"abc"), StoredPacket(0, None, None, 0, b"")]
 
 
-def write_file(header: Header = HEADER) -> bytes:
-    """Two GOPs, five and three frames, the second with times of its own; audio between."""
+def write_file(header: Header = HEADER, extra: bytes = b"") -> bytes:
+    """Two GOPs, nine and three frames, the second with times of its own; audio between; a record of type `extra`."""
     rng = np.random.default_rng(7)
     out = io.BytesIO()
     writer = VtkWriter(out, header)
+    if extra:
+        writer._record(extra, b"from the future")
     for gop, pts, frames, first in ((0, 100, 5, True), (0, 5105, 4, False), (1, 9109, 3, True)):
         shape = (header.planes, *header.chunk_latent_shape(frames, first))
         digits = rng.integers(0, 5, shape).astype(np.uint8)
@@ -203,29 +206,12 @@ def test_a_lying_size_makes_the_reader_ask_for_little() -> None:
     assert Counting.largest <= 1 << 20
 
 
-def insert_record(type_: bytes) -> bytes:
-    start = first_record()
-    extra = Record(type_, 0, 0, 0, 0, 0, b"from the future").to_bytes()
-    out = bytearray(WHOLE[:start] + extra)
-    offset = start
-    while offset < len(WHOLE) - FOOTER_SIZE:
-        fields = list(FIELDS.unpack_from(WHOLE, offset))
-        size = FIELDS.size + fields[1] + CRC.size
-        record = bytearray(WHOLE[offset : offset + size])
-        fields[2] += 1
-        FIELDS.pack_into(record, 0, *fields)
-        reseal(record, 0)
-        out += record
-        offset += size
-    return bytes(out + WHOLE[-FOOTER_SIZE:])
-
-
 def test_unknown_ancillary_records_are_passed_over() -> None:
-    assert chunks_before_error(insert_record(b"zzzz")) == (3, None)
+    assert chunks_before_error(write_file(extra=b"zzzz")) == (3, None)
 
 
 def test_unknown_critical_records_are_refused() -> None:
-    delivered, error = chunks_before_error(insert_record(b"ZZZZ"))
+    delivered, error = chunks_before_error(write_file(extra=b"ZZZZ"))
     assert delivered == 0 and type(error) is FormatError and "newer vtok" in str(error)
 
 
@@ -286,6 +272,40 @@ def test_headers_that_lie_are_refused(text: bytes) -> None:
 
 def test_unknown_header_keys_are_for_later_versions() -> None:
     assert header_from_json(header_with(colour_of_the_cover="blue")) == HEADER
+
+
+def test_bytes_after_the_end_are_noticed() -> None:
+    with pytest.raises(DamageError, match="after the end"):
+        verify(io.BytesIO(WHOLE + WHOLE))
+
+
+def test_a_file_without_frames_is_refused() -> None:
+    out = io.BytesIO()
+    VtkWriter(out, HEADER).finish()
+    with pytest.raises(DamageError, match="no frame"):
+        verify(io.BytesIO(out.getvalue()))
+
+
+def test_an_index_that_lies_is_noticed() -> None:
+    data = bytearray(WHOLE)
+    offset = footer_from_bytes(WHOLE[-FOOTER_SIZE:])[0]
+    data[offset + FIELDS.size] ^= 1
+    reseal(data, offset)
+    with pytest.raises(DamageError, match="index does not match"):
+        verify(io.BytesIO(bytes(data)))
+
+
+@pytest.mark.parametrize("ticks", [(1, 1), (0, 1, 1), (1, -5, 1), (1, 1, -1), (1 << 62, 1, 1)])
+def test_times_that_do_not_grow_are_refused(ticks: tuple[int, ...]) -> None:
+    payload = TokenPayload(ticks, *CODER_ZSTD_PLANES, b"")
+    with pytest.raises(ValueError):
+        TokenPayload.from_bytes(payload.to_bytes(), 3)
+
+
+def test_endless_times_are_refused_at_once() -> None:
+    payload = struct.pack("<BBI", *CODER_ZSTD_PLANES, 1 << 24) + bytes(1 << 24)
+    with pytest.raises(ValueError, match="more times"):
+        TokenPayload.from_bytes(payload, 3)
 
 
 def test_a_still_image_has_no_rate() -> None:

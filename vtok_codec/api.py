@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -12,11 +13,11 @@ from numpy.typing import NDArray
 
 from vtok_codec.codec.decoder import decode_events
 from vtok_codec.codec.tokenfile import FileSummary, read_tokens, verify
-from vtok_codec.codec.tokenizer import Tokenizer, check_same_model, load_tokenizer
+from vtok_codec.codec.tokenizer import Tokenizer, check_same_weights, load_tokenizer
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import InputError
 from vtok_codec.media.types import Frame
-from vtok_codec.registry import DEFAULT_MODEL, find_weights
+from vtok_codec.registry import DEFAULT_MODEL, find_shipped, find_weights
 from vtok_codec.tokens.radix import Tokens, digits_to_tokens, tokens_to_digits
 
 _CHUNK_LATENTS = 4
@@ -92,16 +93,15 @@ def load(model: str | Path = DEFAULT_MODEL, device: str = "auto") -> Codec:
 
 
 class Clip:
-    """An open `.vtk` file. Close it, or use it as a context."""
+    """A `.vtk` file. As a context it lets go of its model at the end."""
 
     def __init__(self, path: str | Path, model: str | Path | None = None, device: str = "auto") -> None:
-        try:
-            self._stream: BinaryIO = Path(path).open("rb")  # noqa: SIM115 - closed by `close`
-        except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror}") from error
+        self._path = Path(path)
         self._model = model
         self._device = device
         self._tokenizer: Tokenizer | None = None
+        with self._open() as stream:
+            self.header = VtkReader(stream).header
 
     def __enter__(self) -> Clip:
         return self
@@ -109,31 +109,36 @@ class Clip:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._stream.close()
+        self._tokenizer = None
 
     @property
     def info(self) -> FileSummary:
         """What the file holds; reading it checks the whole file."""
-        self._stream.seek(0)
-        return verify(self._stream)
+        with self._open() as stream:
+            return verify(stream)
 
     def tokens(self, gop: int | None = None) -> Tokens:
-        """The tokens `t h w n` of one GOP, or of the whole file."""
-        self._stream.seek(0)
-        return read_tokens(self._stream, gop)
+        """The tokens `t h w n` of one GOP, which `Codec.detokenize` takes, or of all GOPs, one after another."""
+        with self._open() as stream:
+            return read_tokens(stream, gop)
 
     def frames(self, start: float = 0.0, duration: float | None = None, tokens: int | None = None) -> Iterator[Frame]:
         """The decoded frames from `start` seconds on; see `decode_events`."""
-        self._stream.seek(0)
-        reader = VtkReader(self._stream)
         if self._tokenizer is None:
-            weights = find_weights(self._model or reader.header.model.name)
-            check_same_model(weights, reader.header.model)
+            weights = find_weights(self._model) if self._model else find_shipped(self.header.model.name)
+            check_same_weights(weights, self.header.model)
             self._tokenizer = load_tokenizer(weights, self._device)
-        for event in decode_events(reader, self._tokenizer, tokens, start, duration):
-            if isinstance(event, Frame):
-                yield event
+        with (
+            self._open() as stream,
+            closing(decode_events(VtkReader(stream), self._tokenizer, tokens, start, duration)) as events,
+        ):
+            for event in events:
+                if isinstance(event, Frame):
+                    yield event
+
+    def _open(self) -> BinaryIO:
+        """A stream of its own for each use, so that one does not move another's place."""
+        try:
+            return self._path.open("rb")
+        except OSError as error:
+            raise InputError(f"cannot read {self._path}: {error.strerror}") from error

@@ -73,7 +73,16 @@ def find_weights(name: str | Path) -> WeightsFile:
         if not path.is_file():
             raise ModelError(f"no weights file at {path}")
         return WeightsFile(path.stem, path)
+    return find_shipped(str(name))
+
+
+def find_shipped(name: str) -> WeightsFile:
+    """Weights by shipped name only: what a file names must never become a path.
+
+    Raises:
+        ModelError: there are none.
+    """
     shipped = {weights.name: weights for weights in shipped_weights()}
-    if str(name) not in shipped:
-        raise ModelError(f"no model {str(name)!r}; 'vtok models' lists those that are here")
-    return shipped[str(name)]
+    if name not in shipped:
+        raise ModelError(f"no model {name!r} is here; 'vtok models' lists those that are, --weights names others")
+    return shipped[name]

@@ -8,6 +8,7 @@ import sys
 import typer
 
 from vtok_codec import __version__
+from vtok_codec.cli.common import EXIT_BROKEN_PIPE
 from vtok_codec.cli.decode import decode
 from vtok_codec.cli.encode import encode
 from vtok_codec.cli.eval import evaluate
@@ -16,6 +17,7 @@ from vtok_codec.cli.models import models
 from vtok_codec.cli.tokens import tokens
 from vtok_codec.cli.train import train
 from vtok_codec.cli.verify import verify
+from vtok_codec.errors import OutputError
 
 app = typer.Typer(
     name="vtok",
@@ -53,8 +55,14 @@ def main() -> None:
         app()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
-    sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        code = code or EXIT_BROKEN_PIPE
+    except OSError as error:
+        code = code or OutputError.exit_code
+        os.write(2, f"vtok: cannot write standard output: {error.strerror}\n".encode())
     # All is closed by now, but a thread may still wait for a pipe or be inside the model, and torch aborts when it is
     # taken down under one.
     os._exit(code)

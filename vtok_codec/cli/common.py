@@ -21,7 +21,7 @@ Parameters = ParamSpec("Parameters")
 
 STANDARD_STREAM = "-"
 EXIT_INTERNAL = 1
-EXIT_USAGE = 2
+_NO_MEMORY = "out of memory; try a smaller picture"
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_TERMINATED = 128 + signal.SIGTERM
@@ -48,20 +48,22 @@ def reports_errors(command: Callable[Parameters, None]) -> Callable[Parameters, 
         except VtokError as error:
             fail(str(error), error.exit_code)
         except BrokenPipeError:
-            # Nobody reads any more, as with `| head`. Python must not flush into the pipe at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # Nobody reads any more, as with `| head`.
             raise typer.Exit(EXIT_BROKEN_PIPE) from None
         except KeyboardInterrupt:
             fail("interrupted", EXIT_INTERRUPTED)
         except Terminated:
             fail("terminated", EXIT_TERMINATED)
         except MemoryError:
-            fail("out of memory; try a smaller picture", EXIT_INTERNAL)
+            fail(_NO_MEMORY, EXIT_INTERNAL)
         except (typer.Exit, typer.BadParameter):
             raise
         except Exception as error:
             if os.environ.get("VTOK_DEBUG"):
                 raise
+            if "allocate memory" in str(error) or "out of memory" in str(error):
+                # torch has no error of its own for it on the CPU.
+                fail(_NO_MEMORY, EXIT_INTERNAL)
             fail(f"internal error: {one_line(error)} (VTOK_DEBUG=1 shows where)", EXIT_INTERNAL)
 
     return run
@@ -167,12 +169,17 @@ def whole_output(target: str, source: str, force: bool) -> Iterator[Path]:
     Raises:
         OutputError: `target` exists and may not be overwritten, is `source`, or its folder cannot be written.
     """
-    path = Path(target)
-    if source != STANDARD_STREAM and path.exists() and Path(source).exists() and path.samefile(source):
-        raise OutputError(f"{target} is the input; name another output")
-    if path.is_dir():
-        raise OutputError(f"{target} is a folder; name a file in it, or use -o {target}")
-    _refuse_existing(path, force)
+    path = Path(os.path.realpath(target))
+    try:
+        if source != STANDARD_STREAM and path.exists() and Path(source).exists() and path.samefile(source):
+            raise OutputError(f"{target} is the input; name another output")
+        if path.is_dir():
+            raise OutputError(f"{target} is a folder; name a file in it, or use -o {target}")
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{target} is no regular file; write to '-' and redirect")
+        _refuse_existing(path, target, force)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror}") from error
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial{path.suffix}")
     try:
         partial.touch(exist_ok=True)
@@ -180,7 +187,7 @@ def whole_output(target: str, source: str, force: bool) -> Iterator[Path]:
         raise OutputError(f"cannot write {target}: {error.strerror}") from error
     try:
         yield partial
-        _refuse_existing(path, force)
+        _refuse_existing(path, target, force)
         os.replace(partial, path)
     except OSError as error:
         if isinstance(error, BrokenPipeError):
@@ -190,9 +197,9 @@ def whole_output(target: str, source: str, force: bool) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def _refuse_existing(path: Path, force: bool) -> None:
+def _refuse_existing(path: Path, target: str, force: bool) -> None:
     if path.exists() and not force:
-        raise OutputError(f"{path} exists; use -f to overwrite it")
+        raise OutputError(f"{target} exists; use -f to overwrite it")
 
 
 def frame_bar(total: int | None, quiet: bool, what: str) -> tqdm[Any]:

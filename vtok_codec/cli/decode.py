@@ -81,11 +81,11 @@ class _Tokenizers:
         self._loaded: dict[str, Tokenizer] = {}
 
     def of(self, header: Header) -> Tokenizer:
-        from vtok_codec.codec.tokenizer import check_same_model, load_tokenizer
-        from vtok_codec.registry import find_weights
+        from vtok_codec.codec.tokenizer import check_same_weights, load_tokenizer
+        from vtok_codec.registry import find_shipped, find_weights
 
-        file = find_weights(self._weights or header.model.name)
-        check_same_model(file, header.model)
+        file = find_weights(self._weights) if self._weights else find_shipped(header.model.name)
+        check_same_weights(file, header.model)
         if file.sha256 not in self._loaded:
             tokenizer = self._loaded[file.sha256] = load_tokenizer(file, self._device)
             if self._verbose:

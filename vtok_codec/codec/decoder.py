@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterable, Iterator
 from fractions import Fraction
 
 from vtok_codec.codec.pipeline import Prefetch
 from vtok_codec.codec.tokenfile import UnpackedChunk, gop_at, unpacked_events
-from vtok_codec.codec.tokenizer import Tokenizer
+from vtok_codec.codec.tokenizer import Tokenizer, check_fits
 from vtok_codec.container.header import Header
 from vtok_codec.container.reader import VtkReader
-from vtok_codec.container.records import GopEntry, StoredPacket, Totals
-from vtok_codec.errors import InputError
+from vtok_codec.container.records import StoredPacket, Totals
+from vtok_codec.errors import DamageError, InputError
 from vtok_codec.media.types import AudioPacket, AudioTrack, Color, Frame, VideoInfo
 from vtok_codec.models.causal import State
 
+_SLICE_LATENTS = 4
+"""Latent frames that go through the model at once."""
 _CHUNKS_AHEAD = 2
 _FRAMES_AHEAD = 16
-_AUDIO_DELAY_S = 1.0
-"""How far behind the pictures of its time audio may stand in a file."""
+_AUDIO_OFFSET_S = 1.0
+"""How far from the pictures of its time audio may stand in a file."""
 
 
 def video_info(header: Header, audio: bool = True) -> VideoInfo:
@@ -44,18 +47,29 @@ class StreamDecoder:
         """`tokens`: how many of the file's tokens a position to use; None for all."""
         self._tokenizer = tokenizer
         self._header = header
+        self._stride = header.model.stride[0]
         self._planes = (tokens or header.tokens) * len(header.model.levels)
         self._state: State = None
 
-    def decode(self, unpacked: UnpackedChunk) -> list[Frame]:
-        """The frames of a chunk, which follows the one before or starts a GOP."""
-        chunk, digits = unpacked.chunk, unpacked.digits
+    def decode(self, unpacked: UnpackedChunk) -> Iterator[Frame]:
+        """The frames of a chunk, which follows the one before or starts a GOP.
+
+        A long chunk goes through the model in slices, so that memory follows the frame's size only.
+        """
+        chunk, digits = unpacked.chunk, unpacked.digits[: self._planes]
         if chunk.first:
             self._state = None
         size = (self._header.height, self._header.width)
-        pixels, self._state = self._tokenizer.decode(digits[: self._planes], size, len(chunk.pts), self._state)
         ends = (*chunk.pts[1:], chunk.pts[-1] + chunk.last_duration)
-        return [Frame(image, pts, end - pts) for image, pts, end in zip(pixels, chunk.pts, ends, strict=True)]
+        shown = 0
+        for begin in range(0, digits.shape[1], _SLICE_LATENTS):
+            part = digits[:, begin : begin + _SLICE_LATENTS]
+            fresh = self._state is None
+            count = min(part.shape[1] * self._stride - (self._stride - 1 if fresh else 0), len(chunk.pts) - shown)
+            pixels, self._state = self._tokenizer.decode(part, size, count, self._state)
+            for number, image in enumerate(pixels, shown):
+                yield Frame(image, chunk.pts[number], ends[number] - chunk.pts[number])
+            shown += count
 
 
 def decode_events(
@@ -67,13 +81,15 @@ def decode_events(
 ) -> Generator[Frame | AudioPacket]:
     """Frames and audio packets of a file, from `start_s` seconds after its first frame on.
 
-    With a start or a duration, times count from the first frame shown. Unpacking, the model, and whoever takes the
-    frames overlap.
+    With a start or a duration, times count from the start. A file is entered at the GOP of the start; one without a
+    usable index, or a pipe, is decoded from its front. Unpacking, the model, and whoever takes the frames overlap.
 
     Raises:
-        InputError: a start in an input that cannot seek, or after the end.
-        DamageError, FormatError: the file is damaged; all frames before the damage were given.
+        InputError: the start or the duration are out of range, or no frame lies between them.
+        DamageError, FormatError: the file is damaged, or does not fit the model; all frames before the damage were
+            given.
     """
+    check_fits(tokenizer, reader.header)
     if tokens is not None and not 1 <= tokens <= reader.header.tokens:
         raise InputError(f"--tokens {tokens}: the file carries {reader.header.tokens}")
     window = _Window(reader, start_s, duration_s)
@@ -82,44 +98,87 @@ def decode_events(
         Prefetch(window.events(), _CHUNKS_AHEAD) as unpacked,
         Prefetch(_decoded(decoder, unpacked, window), _FRAMES_AHEAD) as ready,
     ):
-        yield from ready
+        shown = False
+        for event in ready:
+            shown = shown or isinstance(event, Frame)
+            yield event
+    if not shown:
+        raise InputError("no frame lies between --start and the end of --duration")
 
 
 class _Window:
     """The part of a file that was asked for, in ticks of the header's time base."""
 
     def __init__(self, reader: VtkReader, start_s: float, duration_s: float | None) -> None:
-        if start_s < 0 or (duration_s is not None and duration_s <= 0):
+        if not 0 <= start_s < math.inf or (duration_s is not None and not 0 < duration_s < math.inf):
             raise InputError("--start must not be negative, and --duration must be above 0")
         self._reader = reader
         self._base = reader.header.time_base
         self._audio_bases = [track.time_base for track in reader.header.audio]
         self._cut = bool(start_s) or duration_s is not None
         self._first_gop = 0
-        # Of a cut only; a file that is shown whole keeps all its times.
-        self._start, self._end = 0, None if duration_s is None else 0
+        self._start_s, self._duration_s = start_s, duration_s
+        # Of a cut only, once the first frame is known; a file that is shown whole keeps all its times.
+        self._start = 0
+        self._end: int | None = None
+        self._placed = False
+        self._last_chunk_pts: int | None = None
+        if start_s:
+            self._enter()
+
+    def _enter(self) -> None:
+        """Go to the GOP of the start, if the file has an index."""
+        if not self._reader.seekable:
+            return
+        try:
+            entries = self._reader.index()
+        except DamageError:
+            return
+        self._place(entries[0].pts)
+        self._first_gop = gop_at(entries, self._start)
+        gop = self._first_gop
+        if self._audio_bases:
+            # Audio may stand a little before the pictures of its time.
+            gop = min(max(0, gop - 1), gop_at(entries, self._start - self._ticks(_AUDIO_OFFSET_S)))
+        self._reader.seek(gop, entries[gop])
+
+    def _place(self, first_pts: int) -> None:
+        self._placed = True
         if self._cut:
-            entries = _index(reader)
-            self._start = entries[0].pts + self._ticks(start_s)
-            if duration_s is not None:
-                self._end = entries[0].pts + self._ticks(start_s + duration_s)
-            self._first_gop = gop_at(entries, self._start)
-            # Audio may stand up to a GOP before the pictures of its time.
-            gop = max(0, self._first_gop - 1) if self._audio_bases else self._first_gop
-            reader.seek(gop, entries[gop])
+            self._start = first_pts + self._ticks(self._start_s)
+            if self._duration_s is not None:
+                self._end = first_pts + self._ticks(self._start_s + self._duration_s)
 
     def events(self) -> Iterator[UnpackedChunk | list[StoredPacket]]:
-        """Unpacked chunks and audio, until the window's end."""
-        late = self._ticks(_AUDIO_DELAY_S) if self._audio_bases else 0
+        """Unpacked chunks and audio, until the window's end. Damage after it is another's matter."""
+        try:
+            yield from self._events()
+        except DamageError:
+            if self._last_chunk_pts is None or not self._is_past(self._last_chunk_pts):
+                raise
+
+    def _events(self) -> Iterator[UnpackedChunk | list[StoredPacket]]:
+        late = self._ticks(_AUDIO_OFFSET_S) if self._audio_bases else 0
+        # Audio that comes before the first chunk has to wait until it is known where the file starts.
+        waiting: list[StoredPacket] = []
         for event in unpacked_events(self._reader):
             if isinstance(event, Totals):
                 return
             if isinstance(event, UnpackedChunk):
+                if not self._placed:
+                    self._place(event.chunk.pts[0])
+                self._last_chunk_pts = event.chunk.pts[-1]
+                if waiting:
+                    yield waiting
+                    waiting = []
                 if self._is_past(event.chunk.pts[0] - late):
                     return
-                if event.chunk.gop < self._first_gop or self._is_past(event.chunk.pts[0]):
-                    continue
-            yield event
+                if event.chunk.gop >= self._first_gop and not self._is_past(event.chunk.pts[0]):
+                    yield event
+            elif self._placed:
+                yield event
+            else:
+                waiting += event
 
     def show(self, frame: Frame) -> Frame | None:
         """The frame with its time in the output, or None outside the window."""
@@ -132,7 +191,9 @@ class _Window:
     def play(self, packet: StoredPacket) -> AudioPacket | None:
         """The packet with its times in the output, or None outside the window."""
         shift = 0
-        if self._cut and packet.pts is not None:
+        if self._cut:
+            if packet.pts is None:
+                return None
             ratio = self._audio_bases[packet.track] / self._base
             if packet.pts * ratio < self._start or self._is_past(packet.pts * ratio):
                 return None
@@ -146,15 +207,6 @@ class _Window:
 
     def _ticks(self, seconds: float) -> int:
         return round(seconds / self._base)
-
-
-def _index(reader: VtkReader) -> list[GopEntry]:
-    if not reader.seekable:
-        raise InputError("--start and --duration need a file: a pipe cannot seek")
-    entries = reader.index()
-    if not entries:
-        raise InputError("the file has no frame")
-    return entries
 
 
 def _decoded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,16 +15,23 @@ from vtok_codec import __version__
 from vtok_codec.codec.pipeline import Prefetch
 from vtok_codec.codec.tokenfile import token_bytes
 from vtok_codec.codec.tokenizer import Tokenizer
-from vtok_codec.container.header import AudioHeader, Header
+from vtok_codec.container.header import (
+    MAX_GOP_LATENTS,
+    AudioHeader,
+    Header,
+    header_from_json,
+    header_to_json,
+)
 from vtok_codec.container.records import CODER_ZSTD_PLANES, StoredPacket, TokenPayload
-from vtok_codec.container.writer import VtkWriter
-from vtok_codec.errors import InputError, ModelError
+from vtok_codec.container.writer import MAX_HEADER_BYTES, VtkWriter
+from vtok_codec.errors import FormatError, InputError, ModelError
 from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
 from vtok_codec.models.causal import State
 from vtok_codec.tokens.packing import pack
 from vtok_codec.tokens.radix import Digits, digits_to_tokens
 
 _MAX_PENDING_AUDIO_BYTES = 1 << 20
+_MAX_PENDING_PACKETS = 1 << 14
 _FRAMES_AHEAD = 16
 _CHUNKS_AHEAD = 2
 _DEFAULT_RATE = Fraction(25)
@@ -66,12 +74,15 @@ def make_header(info: VideoInfo, tokenizer: Tokenizer, settings: EncodeSettings)
 
     Raises:
         ModelError: the model has fewer tokens than are asked for.
+        InputError: the format cannot hold such a video.
     """
     if not 1 <= settings.tokens <= tokenizer.max_tokens:
         raise ModelError(f"--tokens {settings.tokens}: {tokenizer.id.name} has 1 to {tokenizer.max_tokens} tokens")
     stride = tokenizer.id.stride[0]
-    latents = round(settings.gop_seconds * float(info.rate or _DEFAULT_RATE) / stride)
-    return Header(
+    if not 0 < settings.gop_seconds < math.inf:
+        raise InputError(f"--gop {settings.gop_seconds}: give a number of seconds above 0")
+    latents = min(settings.gop_seconds * float(info.rate or _DEFAULT_RATE) / stride, MAX_GOP_LATENTS)
+    header = Header(
         width=info.width,
         height=info.height,
         rate=info.rate,
@@ -82,11 +93,24 @@ def make_header(info: VideoInfo, tokenizer: Tokenizer, settings: EncodeSettings)
         rotation=info.rotation,
         model=tokenizer.id,
         tokens=settings.tokens,
-        gop_latents=max(1, latents),
+        gop_latents=max(1, round(latents)),
         chunk_latents=settings.chunk_latents,
         audio=tuple(AudioHeader(t.codec, t.time_base, t.sample_rate, t.layout, t.parameters) for t in info.audio),
         writer=f"vtok {__version__}",
     )
+    _check_limits(header)
+    return header
+
+
+def _check_limits(header: Header) -> None:
+    """Refuse what no reader would read."""
+    text = header_to_json(header)
+    if len(text) > MAX_HEADER_BYTES:
+        raise InputError("the parameters of the audio tracks do not fit the header; leave audio out with --no-audio")
+    try:
+        header_from_json(text)
+    except FormatError as error:
+        raise InputError(f"the format cannot hold this video: {error}") from None
 
 
 class StreamEncoder:
@@ -141,7 +165,7 @@ def encode_video(
     `on_frames` is told how many frames each written chunk had.
 
     Raises:
-        ModelError: see `make_header`.
+        ModelError, InputError: see `make_header`.
     """
     header = make_header(info, tokenizer, settings)
     writer = VtkWriter(stream, header)
@@ -168,17 +192,19 @@ def _coded(
 ) -> Iterator[CodedChunk | list[StoredPacket]]:
     """Chunks, each after the audio that came before its end. An error of the input is kept for later."""
     audio: list[StoredPacket] = []
+    pending_bytes = 0
     try:
         for event in events:
             if isinstance(event, AudioPacket):
                 audio.append(StoredPacket(event.track, event.pts, event.dts, event.duration, event.data))
-                if sum(len(packet.data) for packet in audio) > _MAX_PENDING_AUDIO_BYTES:
+                pending_bytes += len(event.data)
+                if pending_bytes > _MAX_PENDING_AUDIO_BYTES or len(audio) >= _MAX_PENDING_PACKETS:
                     yield audio
-                    audio = []
+                    audio, pending_bytes = [], 0
             elif (chunk := encoder.push(event)) is not None:
                 if audio:
                     yield audio
-                    audio = []
+                    audio, pending_bytes = [], 0
                 yield chunk
     except InputError as error:
         failure.append(error)

@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
+_JOIN_S = 3.0
+"""How long to wait for a thread that is inside the model or a decoder. One that waits for a pipe is left."""
 _POLL_S = 0.1
 """How often a thread that waits looks whether it still should."""
 
@@ -25,7 +27,8 @@ class Prefetch(Generic[Item]):
         self._items = items
         self._ready: queue.Queue[Item | _End] = queue.Queue(depth)
         self._stopped = threading.Event()
-        threading.Thread(target=self._work, daemon=True).start()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
 
     def __enter__(self) -> Prefetch[Item]:
         return self
@@ -34,6 +37,7 @@ class Prefetch(Generic[Item]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopped.set()
+        self._thread.join(_JOIN_S)
 
     def __iter__(self) -> Prefetch[Item]:
         return self

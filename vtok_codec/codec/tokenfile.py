@@ -114,7 +114,7 @@ def verify(stream: BinaryIO) -> FileSummary:
 
 
 def read_tokens(stream: BinaryIO, gop: int | None = None) -> Tokens:
-    """The tokens `t h w n` of one GOP, or of the whole file.
+    """The tokens `t h w n` of one GOP, or of the whole file, GOP after GOP.
 
     Raises:
         InputError: there is no such GOP.
@@ -122,6 +122,8 @@ def read_tokens(stream: BinaryIO, gop: int | None = None) -> Tokens:
     """
     reader = VtkReader(stream)
     if gop is not None:
+        if not reader.seekable:
+            raise InputError("--gop needs a file: a pipe cannot seek")
         entries = reader.index()
         if not 0 <= gop < len(entries):
             raise InputError(f"there is no GOP {gop}; the file has {len(entries)}")

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vtok_codec.container.header import ModelId
-from vtok_codec.errors import ModelError
+from vtok_codec.container.header import Header, ModelId
+from vtok_codec.errors import FormatError, ModelError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
 from vtok_codec.models.weights import build_model
@@ -97,7 +97,19 @@ def load_tokenizer(weights: WeightsFile, device: str = "auto") -> Tokenizer:
     return Tokenizer(weights, choose_placement(device))
 
 
-def check_same_model(weights: WeightsFile, wanted: ModelId) -> None:
+def check_fits(tokenizer: Tokenizer, header: Header) -> None:
+    """Refuse a header that says other things of its model than the model itself.
+
+    Raises:
+        FormatError: it does.
+    """
+    model = header.model
+    same = (model.stride, model.levels) == (tokenizer.id.stride, tokenizer.id.levels)
+    if not same or header.tokens > tokenizer.max_tokens:
+        raise FormatError(f"the header does not fit its model, {tokenizer.id.name}")
+
+
+def check_same_weights(weights: WeightsFile, wanted: ModelId) -> None:
     """Refuse weights other than those a file was made with: they would decode to noise.
 
     Raises:

@@ -18,12 +18,14 @@ MAX_SIDE = 1 << 15
 MAX_PIXELS = 1 << 26
 """Most pixels a frame."""
 MAX_LATENTS_A_CHUNK = 64
+MAX_GOP_LATENTS = 1 << 20
 MAX_TOKENS = 16
 MAX_CODES = 1 << 16
 MAX_CHUNK_DIGITS = 1 << 28
 """Most digits a chunk, one byte each before packing: what a record may make a reader allocate."""
 MAX_TRACKS = 32
-_MAX_INTEGER = 1 << 62
+_MAX_TERM = (1 << 31) - 1
+"""Of a ratio: what FFmpeg's rationals hold."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class AudioHeader:
     sample_rate: int
     layout: str
     parameters: bytes
-    """The head of a NUT file of this track alone, with one packet of zeros: the codec's parameters for FFmpeg."""
+    """A NUT file of this track alone, with one packet of zeros: the codec's parameters for FFmpeg."""
 
 
 @dataclass(frozen=True)
@@ -159,12 +161,12 @@ class _Fields:
         header = Header(
             width=self.integer("width", 1, MAX_SIDE),
             height=self.integer("height", 1, MAX_SIDE),
-            rate=None if self._fields.get("rate") is None else self.ratio("rate"),
+            rate=None if self._fields.get("rate", 0) is None else self.ratio("rate"),
             time_base=self.ratio("time_base"),
-            frame_ticks=self.integer("frame_ticks", 0, _MAX_INTEGER),
+            frame_ticks=self.integer("frame_ticks", 0, _MAX_TERM),
             sar=self.ratio("sar"),
             color=(
-                color.integer("range", 0, 255),
+                color.integer("range", 0, 2),
                 color.integer("primaries", 0, 255),
                 color.integer("transfer", 0, 255),
                 color.integer("matrix", 0, 255),
@@ -172,7 +174,7 @@ class _Fields:
             rotation=self.integer("rotation", -360, 360),
             model=model.model(),
             tokens=self.integer("tokens", 1, MAX_TOKENS),
-            gop_latents=self.integer("gop_latents", 1, 1 << 20),
+            gop_latents=self.integer("gop_latents", 1, MAX_GOP_LATENTS),
             chunk_latents=self.integer("chunk_latents", 1, MAX_LATENTS_A_CHUNK),
             audio=tuple(_Fields(track, "an audio track").audio() for track in tracks),
             writer=self._get("writer", str),
@@ -228,7 +230,7 @@ class _Fields:
 
     def ratio(self, key: str) -> Fraction:
         values = self._get(key, list)
-        if len(values) != 2 or not all(type(value) is int and 0 < value <= _MAX_INTEGER for value in values):
+        if len(values) != 2 or not all(type(value) is int and 0 < value <= _MAX_TERM for value in values):
             raise FormatError(f"{self._where}: {key} is not two positive integers")
         return Fraction(values[0], values[1])
 

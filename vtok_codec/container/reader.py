@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from vtok_codec.container.header import Header, header_from_json
 from vtok_codec.container.records import (
@@ -14,7 +14,11 @@ from vtok_codec.container.records import (
     END,
     FIELDS,
     FOOTER_SIZE,
+    GOP_ENTRY_SIZE,
     INDEX,
+    MAX_AUDIO_BYTES,
+    MAX_INDEX_BYTES,
+    MAX_TICKS,
     TOKENS,
     GopEntry,
     Record,
@@ -30,8 +34,6 @@ from vtok_codec.container.records import (
 from vtok_codec.container.writer import MAGIC, MAX_HEADER_BYTES, PREFIX, VERSION
 from vtok_codec.errors import DamageError, FormatError
 
-MAX_AUDIO_BYTES = 1 << 24
-"""Largest payload of an audio record."""
 _PIECE = 1 << 20
 """Most bytes asked of a stream at once, so that a lying length allocates nothing."""
 
@@ -77,6 +79,9 @@ class VtkReader:
         self._latents_in_gop = 0
         self._frames = self._chunks = self._packets = 0
         self._whole = True
+        self._gops: list[GopEntry] = []
+        """Where those that were read started, to compare with the index."""
+        self._index_offset = 0
         self._last_pts: int | None = None
 
     @property
@@ -101,7 +106,10 @@ class VtkReader:
         """
         try:
             while True:
+                offset = self.bytes_read
                 record = self._read_record()
+                if record:
+                    self._note_place(record, offset)
                 event = self._event(record) if record else None
                 if event is not None:
                     yield event
@@ -127,10 +135,10 @@ class VtkReader:
             if footer_offset != end - FOOTER_SIZE or index_offset >= footer_offset:
                 raise ValueError("the footer does not fit the file's size")
             self._stream.seek(index_offset)
-            fields, payload = self._read_index_record(footer_offset - index_offset)
-            if fields[0] != INDEX:
-                raise ValueError("the footer does not point at an index")
-            return index_from_bytes(payload)
+            entries = index_from_bytes(self._read_index_record(footer_offset - index_offset))
+            if not entries or entries[-1].offset >= index_offset:
+                raise ValueError("an entry of the index points past the records")
+            return entries
         except ValueError as error:
             raise DamageError(f"no usable index: {error}") from None
         finally:
@@ -211,7 +219,7 @@ class VtkReader:
         if type_ == AUDIO:
             return MAX_AUDIO_BYTES
         if type_ == INDEX:
-            return _PIECE if not self._whole else (self._gop + 1) * 24
+            return GOP_ENTRY_SIZE * len(self._gops) if self._whole else MAX_INDEX_BYTES
         if type_ == END:
             return 256
         return None
@@ -224,13 +232,22 @@ class VtkReader:
             self._packets += len(packets)
             return packets
         if record.type == INDEX:
-            index_from_bytes(record.payload)
+            if index_from_bytes(record.payload) != self._gops and self._whole:
+                raise DamageError("the index does not match the records")
             return None
         totals = Totals.from_bytes(record.payload)
         counted = (self._frames, self._chunks, self._gop + 1, self._packets)
+        if not self._chunks and self._whole:
+            raise DamageError("the file holds no frame")
         if self._whole and counted != (totals.frames, totals.chunks, totals.gops, totals.audio_packets):
             raise DamageError("the totals do not match the records")
         return totals
+
+    def _note_place(self, record: Record, offset: int) -> None:
+        if record.type == TOKENS and record.gop != self._gop:
+            self._gops.append(GopEntry(offset, record.pts, self._frames))
+        elif record.type == INDEX:
+            self._index_offset = offset
 
     def _token_chunk(self, record: Record) -> TokenChunk:
         first = record.gop != self._gop
@@ -240,6 +257,8 @@ class VtkReader:
             raise DamageError("a chunk follows the last one of its GOP")
         payload = TokenPayload.from_bytes(record.payload, record.frames)
         ticks = payload.ticks or (self.header.frame_ticks,) * record.frames
+        if abs(record.pts) > MAX_TICKS:
+            raise DamageError(f"a chunk starts at {record.pts} ticks, outside the range")
         pts = [record.pts]
         for tick in ticks[:-1]:
             pts.append(pts[-1] + tick)
@@ -264,18 +283,23 @@ class VtkReader:
         )
 
     def _check_footer(self) -> None:
-        footer = self._read_some(FOOTER_SIZE)
-        footer_from_bytes(footer)
+        offset = self.bytes_read
+        places = footer_from_bytes(self._read_some(FOOTER_SIZE))
+        if self._whole and places != (self._index_offset, offset):
+            raise DamageError("the footer does not match the records")
+        if self._stream.read(1):
+            raise DamageError("something stands after the end of the file")
 
-    def _read_index_record(self, size: int) -> tuple[tuple[Any, ...], bytes]:
+    def _read_index_record(self, size: int) -> bytes:
+        """The payload of the index record where the stream stands, which is at most `size` bytes before the footer."""
         fields = FIELDS.unpack(self._exactly(FIELDS.size))
-        if fields[1] > size:
-            raise ValueError("the index does not fit the file's size")
+        if fields[0] != INDEX or fields[1] > min(size, MAX_INDEX_BYTES):
+            raise ValueError("the footer does not point at an index that fits")
         payload = self._exactly(fields[1])
         (crc,) = CRC.unpack(self._exactly(CRC.size))
         if crc != zlib.crc32(payload, zlib.crc32(FIELDS.pack(*fields))):
             raise ValueError("the index is damaged: its CRC does not match")
-        return fields, payload
+        return payload
 
     def _exactly(self, size: int) -> bytes:
         data = self._read_some(size)

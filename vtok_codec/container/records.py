@@ -11,12 +11,19 @@ import zlib
 from dataclasses import dataclass
 from itertools import pairwise
 
-from vtok_codec.container.varint import read_varint, write_varint
+from vtok_codec.container.varint import MAX_VARINT_BYTES, read_varint, write_varint
 
 TOKENS = b"TOKN"
 AUDIO = b"audi"
 INDEX = b"indx"
 END = b"TEND"
+
+MAX_TICKS = 1 << 61
+"""Bound of every time, in ticks, so that sums of them fit 64 bits."""
+MAX_AUDIO_BYTES = 1 << 24
+"""Largest payload of an audio record."""
+MAX_AUDIO_PACKETS = 1 << 16
+"""Most packets of an audio record."""
 
 FIELDS = struct.Struct("<4sIIIqII")
 """Type, payload bytes, number of the record, GOP, first pts, frames, raw bytes."""
@@ -38,10 +45,6 @@ class Record:
     raw_size: int
     """Bytes of digits after unpacking a token record, else 0."""
     payload: bytes
-
-    @property
-    def critical(self) -> bool:
-        return self.type[:1].isupper()
 
     def to_bytes(self) -> bytes:
         """The record as it stands in a file."""
@@ -73,18 +76,24 @@ class TokenPayload:
         if len(payload) < _TOKEN_FIELDS.size:
             raise ValueError("a token record is cut short")
         coder, version, timing_size = _TOKEN_FIELDS.unpack_from(payload)
-        position, end = _TOKEN_FIELDS.size, _TOKEN_FIELDS.size + timing_size
-        ticks = []
-        while position < end:
-            value, position = read_varint(payload[:end], position)
-            ticks.append(value)
-        if ticks and len(ticks) != frames:
-            raise ValueError(f"a token record has {len(ticks)} times for {frames} frames")
-        return cls(tuple(ticks), coder, version, payload[end:])
+        end = _TOKEN_FIELDS.size + timing_size
+        timing, packed = payload[_TOKEN_FIELDS.size : end], payload[end:]
+        return cls(_read_ticks(timing, frames) if timing else (), coder, version, packed)
 
 
 _TOKEN_FIELDS = struct.Struct("<BBI")
-_MAX_VARINT_BYTES = 10
+
+
+def _read_ticks(timing: bytes, frames: int) -> tuple[int, ...]:
+    ticks, position = [], 0
+    for _ in range(frames):
+        value, position = read_varint(timing, position)
+        ticks.append(value)
+    if position != len(timing):
+        raise ValueError(f"a token record has more times than its {frames} frames")
+    if min(ticks[:-1], default=1) < 1 or ticks[-1] < 0 or sum(ticks) > MAX_TICKS:
+        raise ValueError("the times of a token record do not grow, or leave their range")
+    return tuple(ticks)
 
 
 def max_packed_bytes(digits: int, planes: int) -> int:
@@ -94,7 +103,7 @@ def max_packed_bytes(digits: int, planes: int) -> int:
 
 def max_token_payload_bytes(frames: int, max_packed_bytes: int) -> int:
     """No token payload of `frames` frames is larger."""
-    return _TOKEN_FIELDS.size + frames * _MAX_VARINT_BYTES + max_packed_bytes
+    return _TOKEN_FIELDS.size + frames * MAX_VARINT_BYTES + max_packed_bytes
 
 
 CODER_ZSTD_PLANES = (1, 1)
@@ -132,9 +141,11 @@ def packets_from_bytes(payload: bytes, count: int, tracks: int) -> list[StoredPa
     Raises:
         ValueError: the payload does not hold exactly these, or names a track past the last.
     """
+    if count > MAX_AUDIO_PACKETS:
+        raise ValueError(f"an audio record declares {count} packets; at most {MAX_AUDIO_PACKETS} are allowed")
     packets: list[StoredPacket] = []
     position = 0
-    while position < len(payload):
+    while len(packets) < count:
         if position + 2 > len(payload):
             raise ValueError("an audio record is cut short")
         track, known = payload[position], payload[position + 1]
@@ -150,8 +161,8 @@ def packets_from_bytes(payload: bytes, count: int, tracks: int) -> list[StoredPa
             raise ValueError("an audio packet has a track or a size out of range")
         packets.append(StoredPacket(track, pts, dts, duration, payload[position : position + size]))
         position += size
-    if len(packets) != count:
-        raise ValueError(f"an audio record holds {len(packets)} packets where it declares {count}")
+    if position != len(payload):
+        raise ValueError(f"an audio record holds more than the {count} packets that it declares")
     return packets
 
 
@@ -167,6 +178,9 @@ class GopEntry:
 
 
 _GOP_ENTRY = struct.Struct("<QqQ")
+GOP_ENTRY_SIZE = _GOP_ENTRY.size
+MAX_INDEX_BYTES = GOP_ENTRY_SIZE << 22
+"""Of an index that is read by itself; four million GOPs."""
 
 
 def index_to_bytes(entries: list[GopEntry]) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_MAX_BYTES = 10
+MAX_VARINT_BYTES = 10
 _LIMIT = 1 << 63
 
 
@@ -26,7 +26,7 @@ def read_varint(data: bytes, position: int) -> tuple[int, int]:
         ValueError: the data end within it, or it does not fit 64 bits.
     """
     rest = shift = 0
-    for byte in data[position : position + _MAX_BYTES]:
+    for byte in data[position : position + MAX_VARINT_BYTES]:
         rest |= (byte & 0x7F) << shift
         position += 1
         shift += 7

@@ -37,6 +37,7 @@ class ClipResult:
     """Of the clip's mean squared error over all frames and channels; infinite for a lossless copy."""
     encode_s: float
     decode_s: float
+    """With the time to read the source again and compare."""
 
 
 class SquaredError:

@@ -16,7 +16,8 @@ _PROBE = bytes(8)
 
 def describe_track(stream: AudioStream) -> AudioTrack | None:
     """The track that `stream` becomes, or None where its codec cannot be carried."""
-    assert stream.time_base is not None
+    if stream.codec_context is None or stream.time_base is None:
+        return None
     head = io.BytesIO()
     try:
         with av.open(head, "w", format="nut") as container:

@@ -11,7 +11,6 @@ from vtok_codec.media.types import Color, Pixels
 # Full chroma interpolation and accurate rounding: swscale's fast paths shift colours by up to 3 of 255.
 _SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 
-_UNSPECIFIED_MATRIX = 2
 _BT601 = 5
 _BT470BG_ALIASES = (5, 6)
 """BT.470BG and SMPTE 170M: the same matrix, for which swscale has one number."""
@@ -57,7 +56,7 @@ class YUVConverter:
         """A frame of the output's format; its pts is for the caller to set."""
         rgb = av.VideoFrame.from_ndarray(pixels, format="rgb24")
         rgb.color_range = ColorRange.JPEG
-        if is_rgb_format(self._format) and self._format == "rgb24":
+        if self._format == "rgb24":
             return rgb
         matrix = swscale_matrix(self._color)
         full = is_rgb_format(self._format) or self._color.range == ColorRange.JPEG

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from fractions import Fraction
@@ -43,9 +44,10 @@ class VideoReader:
             self._stream = self._video_stream()
             tracks = [(s, describe_track(s)) for s in self._container.streams.audio] if audio else []
             self._tracks = {stream.index: track for stream, track in tracks if track}
-            self.dropped = [f"audio track {s.index} ({s.codec_context.name})" for s, track in tracks if not track]
+            self.dropped = [f"audio track {s.index}" for s, track in tracks if not track]
             self._convert = RGBConverter()
             self._previous_pts: int | None = None
+            self._inside = False
             self._decoded = self._decode()
             self._pending_audio, first = self._until_first_frame()
             self.info = self._describe(first)
@@ -60,7 +62,9 @@ class VideoReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._container.close()
+        # A thread that still waits for a pipe holds the container; it is left to the end of the process.
+        if not self._inside:
+            self._container.close()
 
     @property
     def frame_count(self) -> int | None:
@@ -77,33 +81,50 @@ class VideoReader:
             yield self._frame(item) if isinstance(item, av.VideoFrame) else item
 
     def _open(self, source: str | Path | BinaryIO) -> InputContainer:
-        if isinstance(source, str | Path) and source != _STDIN and not Path(source).exists():
-            raise InputError(f"{source}: no such file")
         try:
-            return av.open(source if not isinstance(source, Path) else str(source), "r")
+            if isinstance(source, str | Path) and source != _STDIN and not Path(source).exists():
+                raise InputError(f"{source}: no such file")
+            if isinstance(source, str | Path) and source != _STDIN:
+                # An absolute path, since FFmpeg takes what stands before a colon for a protocol.
+                return av.open(os.path.abspath(source), "r")
+            return av.open(source, "r")
         except (av.FFmpegError, OSError) as error:
             raise InputError(f"cannot read {self.name} as a video: {_reason(error)}") from error
 
     def _video_stream(self) -> VideoStream:
-        if not self._container.streams.video:
+        stream = self._container.streams.best("video")
+        if not isinstance(stream, VideoStream):
             raise InputError(f"{self.name} has no video stream")
-        stream = self._container.streams.video[0]
+        if stream.codec_context is None:
+            raise InputError(f"{self.name} has video of a codec that this FFmpeg cannot decode")
         stream.thread_type = "AUTO"
         return stream
 
     def _decode(self) -> Iterator[av.VideoFrame | AudioPacket]:
         wanted = [self._stream, *(self._container.streams[index] for index in self._tracks)]
         numbers = {index: number for number, index in enumerate(self._tracks)}
-        try:
-            for packet in self._container.demux(*wanted):
-                if isinstance(packet.stream, AudioStream):
-                    if packet.size:
-                        number = numbers[packet.stream.index]
-                        yield AudioPacket(number, packet.pts, packet.dts, packet.duration or 0, bytes(packet))
-                else:
-                    yield from (frame for frame in packet.decode() if isinstance(frame, av.VideoFrame))
-        except av.FFmpegError as error:
-            raise InputError(f"{self.name} is damaged: {_reason(error)}") from error
+        packets = iter(self._container.demux(*wanted))
+        damaged = 0
+        while True:
+            self._inside = True
+            try:
+                packet = next(packets, None)
+                frames = [] if packet is None or isinstance(packet.stream, AudioStream) else packet.decode()
+            except av.InvalidDataError:
+                damaged += 1
+                continue
+            except av.FFmpegError as error:
+                raise InputError(f"{self.name} is damaged: {_reason(error)}") from error
+            finally:
+                self._inside = False
+            if packet is None:
+                break
+            yield from (frame for frame in frames if isinstance(frame, av.VideoFrame))
+            if isinstance(packet.stream, AudioStream) and packet.size:
+                number = numbers[packet.stream.index]
+                yield AudioPacket(number, packet.pts, packet.dts, packet.duration or 0, bytes(packet))
+        if damaged:
+            raise InputError(f"{self.name} is damaged: {damaged} packets could not be decoded")
 
     def _until_first_frame(self) -> tuple[list[AudioPacket], av.VideoFrame]:
         audio: list[AudioPacket] = []

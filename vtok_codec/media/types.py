@@ -32,7 +32,7 @@ class AudioTrack:
     sample_rate: int
     layout: str
     parameters: bytes
-    """The head of a NUT file of this track alone: all that a decoder needs, in a form that any FFmpeg reads."""
+    """A NUT file of this track alone, with one packet of zeros: all that a decoder needs, as any FFmpeg reads it."""
 
 
 @dataclass(frozen=True)

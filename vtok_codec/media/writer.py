@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from av.video.stream import VideoStream
 
 from vtok_codec.errors import OutputError
 from vtok_codec.media.audio import open_template
-from vtok_codec.media.color import YUVConverter, is_rgb_format
+from vtok_codec.media.color import YUVConverter, is_rgb_format, swscale_matrix
 from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
 
 _STILL_FORMAT = "image2"
@@ -56,13 +57,17 @@ _DEFAULT_CRF = {"libx264": 14, "libx265": 14, "libvpx-vp9": 20, "libsvtav1": 20}
 _SPEED = {
     "libx264": {"preset": "veryfast"},
     "libx265": {"preset": "veryfast", "x265-params": "log-level=error"},
-    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "6", "row-mt": "1", "b:v": "0"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "6", "row-mt": "1"},
     "libsvtav1": {"preset": "10"},
 }
 _CONSTANT_RATE = ("avi", "yuv4mpegpipe")
 """Containers without timestamps: frames are counted, at the nominal rate."""
+_INTERLEAVING = {"max_interleave_delta": "1000000"}
+"""Microseconds that the muxer waits for a silent stream; in FFmpeg's 10 s it would hold gigabytes of raw video."""
 _STREAMED_MP4 = {"movflags": "frag_keyframe+empty_moov"}
 _RATE_OF_STILLS = Fraction(25)
+_MAX_RATE_TERM = 65535
+"""Of MPEG-4's time base."""
 
 
 @dataclass(frozen=True)
@@ -102,16 +107,18 @@ def pipe_settings(name: str, codec: str | None, crf: int | None) -> OutputSettin
 def _settings(format_: str, codec: str | None, crf: int | None) -> OutputSettings:
     codec = codec or _DEFAULT_CODECS.get(format_, "libx264")
     try:
-        av.Codec(codec, "w")
+        known = av.Codec(codec, "w").type == "video"
     except (av.FFmpegError, ValueError):
-        raise OutputError(f"--codec {codec!r} is not a video encoder of this build") from None
+        known = False
+    if not known:
+        raise OutputError(f"--codec {codec!r} is not a video encoder of this build")
     if crf is not None and codec not in _DEFAULT_CRF:
         raise OutputError(f"--crf does not apply to {codec}")
     return OutputSettings(format_, codec, crf)
 
 
 class VideoWriter:
-    """Codes frames and muxes packets. Use it as a context: leaving it after an error writes no end to the file.
+    """Codes frames and muxes packets. Use it as a context; what was written before an error is of no use.
 
     Raises:
         OutputError: the container does not take this codec, or the target cannot be written.
@@ -120,16 +127,22 @@ class VideoWriter:
     def __init__(self, target: Path | BinaryIO | str, info: VideoInfo, settings: OutputSettings) -> None:
         self._info = info
         self._settings = settings
-        self._time_base = 1 / (info.rate or _RATE_OF_STILLS) if settings.format in _CONSTANT_RATE else info.time_base
+        rate = (info.rate or _RATE_OF_STILLS).limit_denominator(_MAX_RATE_TERM)
+        self._time_base = 1 / rate if settings.format in _CONSTANT_RATE else info.time_base
         self._frames = 0
         self.dropped: list[str] = []
         piped = not isinstance(target, Path)
-        options = _STREAMED_MP4 if piped and settings.format == "mp4" else {}
+        options = dict(_INTERLEAVING)
+        if piped and settings.format == "mp4":
+            options |= _STREAMED_MP4
         if settings.format == _STILL_FORMAT:
-            options = {"update": "1"}
+            options["update"] = "1"
         try:
             self._container: OutputContainer = av.open(
-                str(target) if isinstance(target, Path) else target, "w", format=settings.format, options=options
+                os.path.abspath(target) if isinstance(target, Path) else target,
+                "w",
+                format=settings.format,
+                options=options,
             )
         except (av.FFmpegError, OSError) as error:
             raise OutputError(f"cannot write {target}: {_reason(error)}") from error
@@ -201,7 +214,8 @@ class VideoWriter:
             context.color_range, context.colorspace = 2, 0
         else:
             context.color_range = info.color.range or 1
-            context.colorspace = info.color.matrix
+            # An RGB source has no matrix; what is written has the one that the converter used.
+            context.colorspace = info.color.matrix or swscale_matrix(info.color)
         context.color_primaries, context.color_trc = info.color.primaries, info.color.transfer
         if info.rotation:
             stream.set_display_rotation(info.rotation)

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -249,9 +248,3 @@ def _rate_factor(step: int, progress: float, warmup_steps: int) -> float:
 
 def _mean(entries: list[dict[str, float]]) -> dict[str, float]:
     return {key: sum(entry[key] for entry in entries) / len(entries) for key in entries[0]}
-
-
-def read_log(run: Path) -> Iterator[dict[str, Any]]:
-    """The entries of a run's log, oldest first."""
-    with open(run / LOG, encoding="utf-8") as log:
-        yield from map(json.loads, log)
