@@ -230,6 +230,46 @@ def test_binary_is_not_written_to_a_terminal(clip: Path) -> None:
     os.close(leader)
 
 
+def test_waiting_for_a_pipe_can_be_interrupted(tmp_path: Path) -> None:
+    command = [*VTOK, "encode", "-", str(tmp_path / "o.vtk")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.iterdir()):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.1)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+        assert process.stderr is not None and process.stderr.read() == b"vtok: interrupted\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_a_full_disk_is_told(clip: Path) -> None:
+    for command in (["encode", str(LANES), "-", "-q"], ["info", str(GOLDEN)], ["decode", str(clip), "-", "-q"]):
+        with open("/dev/full", "wb") as full:
+            result = subprocess.run([*VTOK, *command], stdout=full, stderr=subprocess.PIPE, timeout=300, check=False)
+        assert result.returncode == 7, command
+        assert result.stderr.count(b"\n") == 1 and b"No space left" in result.stderr
+
+
+def test_nothing_replaces_a_special_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.npy")
+    code, _, err = text(vtok("tokens", GOLDEN, tmp_path / "pipe.npy", "-f"))
+    assert (code, err) == (7, f"vtok: {tmp_path}/pipe.npy is no regular file; write to '-' and redirect\n")
+    target = tmp_path / "target.npy"
+    target.write_bytes(b"")
+    (tmp_path / "link.npy").symlink_to(target)
+    assert vtok("tokens", GOLDEN, tmp_path / "link.npy", "-f").returncode == 0
+    assert (tmp_path / "link.npy").is_symlink() and target.stat().st_size > 0
+
+
+def test_an_empty_window_writes_nothing(clip: Path, tmp_path: Path) -> None:
+    code, _, err = text(vtok("decode", clip, tmp_path / "o.mp4", "--start", "100"))
+    assert (code, err) == (3, "vtok: no frame lies between --start and the end of --duration\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_reader_that_leaves_is_no_crash(clip: Path) -> None:
     shell = f"{' '.join(VTOK)} decode {clip} - -q | head -c 1000 | wc -c; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, timeout=300, check=False)

@@ -58,6 +58,8 @@ def reports_errors(command: Callable[Parameters, None]) -> Callable[Parameters, 
             fail(_NO_MEMORY, EXIT_INTERNAL)
         except (typer.Exit, typer.BadParameter):
             raise
+        except OSError as error:
+            fail(f"cannot read or write: {error.strerror or error}", OutputError.exit_code)
         except Exception as error:
             if os.environ.get("VTOK_DEBUG"):
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,12 +25,12 @@ from vtok_codec.cli.common import (
     standard_output,
     whole_output,
 )
+from vtok_codec.errors import InputError
 from vtok_codec.registry import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from vtok_codec.codec.encoder import EncodeSettings
     from vtok_codec.codec.tokenizer import Tokenizer
-    from vtok_codec.errors import InputError
     from vtok_codec.media.reader import VideoReader
 
 
@@ -68,12 +69,10 @@ def _encode_one(
     force: bool,
     quiet: bool,
 ) -> None:
-    from vtok_codec.media.reader import VideoReader, standard_input
-
     piped = target == STANDARD_STREAM
     with nullcontext(None) if piped else whole_output(target, source, force) as partial:
         stdout = standard_output() if piped else None
-        with VideoReader(standard_input() if source == STANDARD_STREAM else source, audio) as reader:
+        with _open_reader(source, audio) as reader:
             if not quiet:
                 _tell_losses(reader)
             with nullcontext(stdout) if partial is None else open(partial, "wb") as stream:
@@ -81,6 +80,18 @@ def _encode_one(
                 failure = _encode_stream(reader, stream, target, tokenizer, settings, quiet)
     if failure:
         raise failure
+
+
+def _open_reader(source: str, audio: bool) -> VideoReader:
+    """The reader of a source, opened in a thread: FFmpeg waits for a pipe without a look at signals."""
+    from vtok_codec.codec.pipeline import Prefetch
+    from vtok_codec.media.reader import VideoReader, standard_input
+
+    if source == STANDARD_STREAM and sys.stdin.isatty():
+        raise InputError("will not read a video from a terminal; name a file, or pipe one in")
+    place = standard_input() if source == STANDARD_STREAM else source
+    with Prefetch((VideoReader(one, audio) for one in [place]), 1) as opened:
+        return next(opened)
 
 
 def _encode_stream(

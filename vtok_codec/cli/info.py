@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtok_codec.cli.common import open_input, reports_errors
+from vtok_codec.cli.common import notice, open_input, reports_errors
+from vtok_codec.errors import VtokError
 
 if TYPE_CHECKING:
     from vtok_codec.codec.tokenfile import FileSummary
@@ -23,13 +24,21 @@ def info(
     """Show what .vtk files hold. It reads them whole, and so checks them."""
     from vtok_codec.codec.tokenfile import verify
 
+    worst = 0
     for path in paths:
-        with open_input(path) as stream:
-            summary = verify(stream)
+        try:
+            with open_input(path) as stream:
+                summary = verify(stream)
+        except VtokError as error:
+            notice(str(error))
+            worst = max(worst, error.exit_code)
+            continue
         if as_json:
             print(json.dumps({"file": path, **_fields(summary)}))
         else:
             print("\n".join([f"{path}:", *_lines(summary)]))
+    if worst:
+        raise typer.Exit(worst)
 
 
 def _fields(summary: FileSummary) -> dict[str, Any]:
