@@ -55,7 +55,7 @@ _FINEST_QUANTIZERS = {"mjpeg": (1, 2), "mpeg4": (1, 2)}
 """Codecs without a CRF: the finest and the coarsest quantizer, of FFmpeg's 1 to 31."""
 _DEFAULT_CRF = {"libx264": 14, "libx265": 14, "libvpx-vp9": 20, "libsvtav1": 20}
 _SPEED = {
-    "libx264": {"preset": "veryfast"},
+    "libx264": {"preset": "superfast"},
     "libx265": {"preset": "veryfast", "x265-params": "log-level=error"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "6", "row-mt": "1"},
     "libsvtav1": {"preset": "10"},

@@ -19,7 +19,10 @@ from numpy.typing import NDArray
 
 from vtok_codec.tokens.radix import Digits
 
-ZSTD_LEVEL = 19
+ZSTD_LEVEL = 17
+"""Level 19 takes a fifth longer for 0.1 % less."""
+_PROBE_LEVEL = 3
+"""Which alphabet is smallest shows at any level; at this one it costs almost nothing."""
 _SAMPLE_BYTES = 1 << 16
 """Of a large group only so many bytes are tried in each alphabet."""
 _GROUP_FIELDS = struct.Struct("<BI")
@@ -88,6 +91,7 @@ _ALPHABETS = (
 def pack(digits: Digits, levels: Sequence[int]) -> bytes:
     """Digits `P t h w` → for each group of each token: its alphabet, the size of its zstd frame, the frame."""
     compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True, write_content_size=True)
+    probe = zstandard.ZstdCompressor(level=_PROBE_LEVEL)
     parts = []
     for planes, group_levels in _groups(len(digits), levels):
         group = digits[planes]
@@ -96,7 +100,7 @@ def pack(digits: Digits, levels: Sequence[int]) -> bytes:
             for number, alphabet in enumerate(_ALPHABETS)
             if alphabet.applies(len(group), group_levels)
         ]
-        number, data = min(candidates, key=lambda candidate: _expected_size(compressor, candidate[1]))
+        number, data = min(candidates, key=lambda candidate: _expected_size(probe, candidate[1]))
         frame = compressor.compress(data)
         parts += [_GROUP_FIELDS.pack(number, len(frame)), frame]
     return b"".join(parts)
@@ -146,10 +150,10 @@ def _groups(planes: int, levels: Sequence[int]) -> list[tuple[slice, int]]:
     ]
 
 
-def _expected_size(compressor: zstandard.ZstdCompressor, data: bytes) -> float:
+def _expected_size(probe: zstandard.ZstdCompressor, data: bytes) -> float:
     """What the data will take, judged by their beginning."""
     sample = data[:_SAMPLE_BYTES]
-    return len(compressor.compress(sample)) * len(data) / max(1, len(sample))
+    return len(probe.compress(sample)) * len(data) / max(1, len(sample))
 
 
 def _decompress(frame: bytes, size: int) -> bytes:
