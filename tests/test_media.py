@@ -51,6 +51,29 @@ def test_lossless_output_is_exact(make_clip: ClipMaker, tmp_path: Path) -> None:
     assert np.array_equal(np.stack(pixels_of(target)), np.stack([frame.pixels for frame in frames_in(events)]))
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".webm", ".mkv"])
+@pytest.mark.parametrize("size", [(48, 64), (43, 57)])
+def test_rgb_sources_keep_their_colours_in_yuv(
+    make_clip: ClipMaker, tmp_path: Path, suffix: str, size: tuple[int, int]
+) -> None:
+    """RGB has no matrix; an output tagged so would be read as green, blue and red planes."""
+    crop = f"format=bgr0,crop={size[1]}:{size[0]}:0:0:exact=1"
+    source = make_clip("in.mkv", frames=3, options=["-vf", crop, "-c:v", "ffv1", "-pix_fmt", "bgr0"])
+    copy(source, tmp_path / f"out{suffix}")
+    before, after = (read_pixels(path, 9) for path in (source, tmp_path / f"out{suffix}"))
+    assert before.shape == after.shape == (3, *size, 3)
+    # Means of 8×8 blocks, since saturated stripes lose their fine chroma.
+    blocks = [x[:, :40, :56].reshape(3, 5, 8, 7, 8, 3).mean(axis=(2, 4)) for x in (before, after)]
+    assert psnr_db(*blocks) > 30
+
+
+def test_names_with_colons_are_files(make_clip: ClipMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_clip("in.mkv", frames=3).rename(tmp_path / "12:30.mkv")
+    monkeypatch.chdir(tmp_path)
+    copy(Path("12:30.mkv"), Path("12:31.mkv"))
+    assert len(pixels_of(tmp_path / "12:31.mkv")) == 3
+
+
 def test_a_gif_shows_its_frames_at_its_times(make_clip: ClipMaker, tmp_path: Path) -> None:
     source = make_clip("in.gif", frames=5, rate="10")
     copy(source, tmp_path / "out.gif")
