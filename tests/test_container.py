@@ -20,7 +20,7 @@ from vtok_codec.codec.tokenfile import read_tokens, token_bytes, verify
 from vtok_codec.container.header import AudioHeader, Header, ModelId, header_from_json, header_to_json
 from vtok_codec.container.reader import TokenChunk, VtkReader
 from vtok_codec.container.records import (
-    CODER_ZSTD_PLANES,
+    CODER_ZSTD_GROUPS,
     CRC,
     FIELDS,
     FOOTER_SIZE,
@@ -68,7 +68,7 @@ def write_file(header: Header = HEADER, extra: bytes = b"") -> bytes:
         shape = (header.planes, *header.chunk_latent_shape(frames, first))
         digits = rng.integers(0, 5, shape).astype(np.uint8)
         ticks = (1001, 500, 2000) if gop == 1 else ()
-        payload = TokenPayload(ticks, *CODER_ZSTD_PLANES, pack(digits, LEVELS))
+        payload = TokenPayload(ticks, *CODER_ZSTD_GROUPS, pack(digits, LEVELS))
         writer.write_tokens(gop, pts, frames, payload, digits.size, token_bytes(digits_to_tokens(digits, LEVELS)))
         if gop == 0:
             writer.write_audio(PACKETS)
@@ -297,13 +297,13 @@ def test_an_index_that_lies_is_noticed() -> None:
 
 @pytest.mark.parametrize("ticks", [(1, 1), (0, 1, 1), (1, -5, 1), (1, 1, -1), (1 << 62, 1, 1)])
 def test_times_that_do_not_grow_are_refused(ticks: tuple[int, ...]) -> None:
-    payload = TokenPayload(ticks, *CODER_ZSTD_PLANES, b"")
+    payload = TokenPayload(ticks, *CODER_ZSTD_GROUPS, b"")
     with pytest.raises(ValueError):
         TokenPayload.from_bytes(payload.to_bytes(), 3)
 
 
 def test_endless_times_are_refused_at_once() -> None:
-    payload = struct.pack("<BBI", *CODER_ZSTD_PLANES, 1 << 24) + bytes(1 << 24)
+    payload = struct.pack("<BBI", *CODER_ZSTD_GROUPS, 1 << 24) + bytes(1 << 24)
     with pytest.raises(ValueError, match="more times"):
         TokenPayload.from_bytes(payload, 3)
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtok_codec.codec.decoder import decode_events
+from vtok_codec.codec.encoder import EncodeSettings
 from vtok_codec.codec.tokenfile import FileSummary, read_tokens, verify
 from vtok_codec.codec.tokenizer import Tokenizer, check_same_weights, load_tokenizer
 from vtok_codec.container.reader import VtkReader
@@ -20,8 +21,8 @@ from vtok_codec.media.types import Frame
 from vtok_codec.registry import DEFAULT_MODEL, find_shipped, find_weights
 from vtok_codec.tokens.radix import Tokens, digits_to_tokens, tokens_to_digits
 
-_CHUNK_LATENTS = 4
-"""Latent frames that pass through the model at once, so that memory does not grow with a clip."""
+_CHUNK_LATENTS = EncodeSettings.chunk_latents
+"""Latent frames that pass through the model at once: as in a file, so that the tokens are the same."""
 
 
 class Codec:

@@ -26,6 +26,8 @@ EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
+Paths = Annotated[list[str], typer.Argument(help="IN OUT, or IN… with -o DIR; '-' is standard input or output.")]
+NoAudio = Annotated[bool, typer.Option("--no-audio", help="Leave the audio out.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite an output that exists.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more: settings, timings.")]

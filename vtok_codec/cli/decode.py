@@ -13,7 +13,9 @@ from vtok_codec.cli.common import (
     STANDARD_STREAM,
     Device,
     Force,
+    NoAudio,
     OutputFolder,
+    Paths,
     Quiet,
     Verbose,
     frame_bar,
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 @reports_errors
 def decode(
-    paths: Annotated[list[str], typer.Argument(help="IN OUT, or IN… with -o DIR; '-' is standard input or output.")],
+    paths: Paths,
     output_dir: OutputFolder = None,
     suffix: Annotated[str, typer.Option(help="Container of the outputs in -o DIR.")] = ".mp4",
     tokens: Annotated[int | None, typer.Option("--tokens", "-t", help="Read only the first tokens a position.")] = None,
@@ -45,7 +47,7 @@ def decode(
     crf: Annotated[int | None, typer.Option(help="Quality of that encoder.")] = None,
     format_: Annotated[str, typer.Option("--format", help="On standard output: nut, y4m, matroska or mp4.")] = "nut",
     weights: Annotated[str | None, typer.Option(help="The model's weights file, if not a shipped one.")] = None,
-    no_audio: Annotated[bool, typer.Option("--no-audio", help="Leave the audio out.")] = False,
+    no_audio: NoAudio = False,
     device: Device = "auto",
     force: Force = False,
     quiet: Quiet = False,

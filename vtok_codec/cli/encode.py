@@ -14,7 +14,9 @@ from vtok_codec.cli.common import (
     STANDARD_STREAM,
     Device,
     Force,
+    NoAudio,
     OutputFolder,
+    Paths,
     Quiet,
     Verbose,
     frame_bar,
@@ -36,12 +38,12 @@ if TYPE_CHECKING:
 
 @reports_errors
 def encode(
-    paths: Annotated[list[str], typer.Argument(help="IN OUT, or IN… with -o DIR; '-' is standard input or output.")],
+    paths: Paths,
     output_dir: OutputFolder = None,
     tokens: Annotated[int, typer.Option("--tokens", "-t", help="Tokens written a position: more, better, larger.")] = 2,
     gop: Annotated[float, typer.Option(help="Seconds that can be decoded alone.", min=0.01)] = 4.0,
     model: Annotated[str, typer.Option("--model", "-m", help="A shipped model, or a weights file.")] = DEFAULT_MODEL,
-    no_audio: Annotated[bool, typer.Option("--no-audio", help="Leave the audio out.")] = False,
+    no_audio: NoAudio = False,
     device: Device = "auto",
     force: Force = False,
     quiet: Quiet = False,

@@ -22,7 +22,7 @@ from vtok_codec.container.header import (
     header_from_json,
     header_to_json,
 )
-from vtok_codec.container.records import CODER_ZSTD_PLANES, StoredPacket, TokenPayload
+from vtok_codec.container.records import CODER_ZSTD_GROUPS, StoredPacket, TokenPayload
 from vtok_codec.container.writer import MAX_HEADER_BYTES, VtkWriter
 from vtok_codec.errors import FormatError, InputError, ModelError
 from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
@@ -219,6 +219,6 @@ def _write_chunk(writer: VtkWriter, header: Header, chunk: CodedChunk) -> None:
     ticks = [after - before for before, after in pairwise(chunk.pts)]
     ticks.append(chunk.last_duration)
     usual = all(tick == header.frame_ticks for tick in ticks)
-    payload = TokenPayload(() if usual else tuple(ticks), *CODER_ZSTD_PLANES, pack(chunk.digits, header.model.levels))
+    payload = TokenPayload(() if usual else tuple(ticks), *CODER_ZSTD_GROUPS, pack(chunk.digits, header.model.levels))
     tokens = token_bytes(digits_to_tokens(chunk.digits, header.model.levels))
     writer.write_tokens(chunk.gop, chunk.pts[0], len(chunk.pts), payload, chunk.digits.size, tokens)

@@ -11,7 +11,7 @@ import numpy as np
 
 from vtok_codec.container.header import Header
 from vtok_codec.container.reader import TokenChunk, VtkReader
-from vtok_codec.container.records import CODER_ZSTD_PLANES, GopEntry, StoredPacket, Totals
+from vtok_codec.container.records import CODER_ZSTD_GROUPS, GopEntry, StoredPacket, Totals
 from vtok_codec.errors import DamageError, FormatError, InputError
 from vtok_codec.tokens.packing import unpack
 from vtok_codec.tokens.radix import Digits, Tokens, digits_to_tokens
@@ -68,7 +68,7 @@ def unpacked_events(reader: VtkReader) -> Iterator[UnpackedEvent]:
 
 
 def _chunk_digits(header: Header, chunk: TokenChunk) -> Digits:
-    if chunk.coder != CODER_ZSTD_PLANES:
+    if chunk.coder != CODER_ZSTD_GROUPS:
         raise FormatError(f"coder {chunk.coder[0]} version {chunk.coder[1]} is not known; a newer vtok may read it")
     try:
         return unpack(chunk.packed, (header.planes, *chunk.latent_shape), header.model.levels)

@@ -106,7 +106,7 @@ def max_token_payload_bytes(frames: int, max_packed_bytes: int) -> int:
     return _TOKEN_FIELDS.size + frames * MAX_VARINT_BYTES + max_packed_bytes
 
 
-CODER_ZSTD_PLANES = (1, 1)
+CODER_ZSTD_GROUPS = (1, 1)
 """Coder and version of `vtok_codec.tokens.packing`."""
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from vtok_codec.errors import InputError
 from vtok_codec.media.audio import describe_track
 from vtok_codec.media.color import RGBConverter
+from vtok_codec.media.ffmpeg import reason
 from vtok_codec.media.types import AudioPacket, Color, Frame, VideoInfo
 
 _STDIN = "pipe:0"
@@ -89,7 +90,7 @@ class VideoReader:
                 return av.open(os.path.abspath(source), "r")
             return av.open(source, "r")
         except (av.FFmpegError, OSError) as error:
-            raise InputError(f"cannot read {self.name} as a video: {_reason(error)}") from error
+            raise InputError(f"cannot read {self.name} as a video: {reason(error)}") from error
 
     def _video_stream(self) -> VideoStream:
         stream = self._container.streams.best("video")
@@ -114,7 +115,7 @@ class VideoReader:
                 damaged += 1
                 continue
             except av.FFmpegError as error:
-                raise InputError(f"{self.name} is damaged: {_reason(error)}") from error
+                raise InputError(f"{self.name} is damaged: {reason(error)}") from error
             finally:
                 self._inside = False
             if packet is None:
@@ -191,7 +192,3 @@ def read_pixels(path: Path, max_frames: int) -> NDArray[np.uint8]:
 def standard_input() -> BinaryIO | str:
     """Standard input as a source: seekable where it is a file, FFmpeg's own pipe reader where it is a pipe."""
     return sys.stdin.buffer if sys.stdin.buffer.seekable() else _STDIN
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)

@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from vtok_codec.errors import OutputError
 from vtok_codec.media.audio import open_template
 from vtok_codec.media.color import YUVConverter, is_rgb_format, swscale_matrix
+from vtok_codec.media.ffmpeg import reason
 from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
 
 _STILL_FORMAT = "image2"
@@ -145,7 +146,7 @@ class VideoWriter:
                 options=options,
             )
         except (av.FFmpegError, OSError) as error:
-            raise OutputError(f"cannot write {target}: {_reason(error)}") from error
+            raise OutputError(f"cannot write {target}: {reason(error)}") from error
         try:
             self._stream = self._add_video()
             self._audio = [self._add_audio(track) for track in range(len(info.audio))]
@@ -154,7 +155,7 @@ class VideoWriter:
         except (av.FFmpegError, ValueError) as error:
             self._container.close()
             raise OutputError(
-                f"{settings.format} cannot hold {info.width}x{info.height} video as {settings.codec}: {_reason(error)}"
+                f"{settings.format} cannot hold {info.width}x{info.height} video as {settings.codec}: {reason(error)}"
             ) from error
 
     def __enter__(self) -> VideoWriter:
@@ -262,8 +263,4 @@ def _as_output_error() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except (av.FFmpegError, OSError) as error:
-        raise OutputError(f"cannot write the output: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
+        raise OutputError(f"cannot write the output: {reason(error)}") from error

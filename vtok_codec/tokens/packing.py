@@ -3,7 +3,8 @@
 Packed 16-bit tokens do not compress; their digits do, if zstd sees alphabets of one kind and finds what repeats. The
 digits of a token that have the same number of levels make a *group* (8, 8, 8, 5, 5, 5 makes two). A group is written
 position by position, with all its latent frames and digits together, in one of three alphabets, as a zstd frame of its
-own. Against a plane a digit with zstd behind it this saves 12 to 20 % (`docs/format.md` has the exact layout).
+own. Against a plane a digit with zstd behind it this saves 13 to 20 % (`docs/training.md` has the figures,
+`docs/format.md` the exact layout).
 """
 
 from __future__ import annotations

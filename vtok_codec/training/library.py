@@ -51,10 +51,16 @@ class ClipLibrary:
         try:
             clip = read_pixels(path, MAX_FRAMES)
         except VtokError as error:
-            print(f"vtok: {error}; skipped", file=sys.stderr)
-            self.unreadable.add(path)
+            with self._lock:
+                told = path in self.unreadable
+                self.unreadable.add(path)
+            if not told:
+                print(f"vtok: {error}; skipped", file=sys.stderr)
             return None
         with self._lock:
+            if path in self._cache:
+                # Another thread was faster.
+                return self._cache[path]
             self._cache[path] = clip
             self._held_bytes += clip.nbytes
             while self._held_bytes > self._budget_bytes and len(self._cache) > 1:
