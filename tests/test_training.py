@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from vtok_codec.errors import TrainingError
 from vtok_codec.evaluation.lpips import LPIPS
+from vtok_codec.media.picture import png_bytes
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import parse_tensors
 from vtok_codec.registry import find_weights
@@ -24,9 +25,9 @@ from vtok_codec.training.crops import Augmentation, CropSampler, CropShape, Pref
 from vtok_codec.training.klt import _equalizing_rotation, warm_start
 from vtok_codec.training.library import ClipLibrary
 from vtok_codec.training.objective import Objective
+from vtok_codec.training.optimizer import StageOptimizer
 from vtok_codec.training.run import RunSettings, override, resume_training, run_training
 from vtok_codec.training.stages import STAGES, Phase, Stage
-from vtok_codec.training.strips import write_png
 from vtok_codec.training.trainer import CHECKPOINT, LOG, WEIGHTS, Budget, Trainer
 
 SHAPE = CropShape(batch=2, frames=8, size=32)
@@ -181,8 +182,12 @@ def test_both_stages_learn(data: Path, tmp_path: Path, small_stages: None) -> No
     assert len(losses) == 2 and losses[1] < losses[0]
 
 
-def test_a_resumed_run_ends_with_the_same_weights(data: Path, tmp_path: Path, small_stages: None) -> None:
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_resumed_run_ends_with_the_same_weights(
+    data: Path, tmp_path: Path, small_stages: None, optimizer: str
+) -> None:
     settings = settings_of(data, "continuous")
+    settings = replace(settings, overrides=(*settings.overrides, ("optimizer", optimizer)))
     run_training(settings, tmp_path / "whole", Budget(steps=6), quiet=True)
 
     class StoppedError(Exception):
@@ -204,6 +209,40 @@ def test_a_resumed_run_ends_with_the_same_weights(data: Path, tmp_path: Path, sm
         for name, value in whole[part].items():
             assert torch.equal(value, halves[part][name]), name
     assert load_file(tmp_path / "halves" / WEIGHTS).keys() == whole["ema"].keys()
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_steps_have_the_size_of_their_kind(optimizer: str) -> None:
+    """Every weight moves; the hidden matrices by Muon's orthogonal steps, the linear paths by little."""
+    model = randomized(OneVAE(TINY)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    stage = replace(STAGES["discrete"], optimizer=optimizer, weight_decay=0.0)
+    steps = StageOptimizer(model, [], stage)
+    assert {id(p) for p in steps.parameters} == {id(p) for p in model.parameters()}
+    steps.set_rate(0.01)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        gradient = torch.randn(parameter.shape, generator=generator)
+        parameter.grad = gradient.contiguous(memory_format=torch.channels_last) if gradient.ndim == 4 else gradient
+    steps.step()
+    moved = {name: value.detach() - before[name].detach() for name, value in model.named_parameters()}
+    assert all(move.abs().max() > 0 for move in moved.values())
+    hidden = moved["decoder.chain.layers.0.spatial.weight"]
+    spectrum = torch.linalg.svdvals(hidden.permute(0, 2, 3, 1).flatten(1))
+    if optimizer == "muon":
+        # Newton–Schulz brings singular values near to one, and the root mean square to 0.2 of the rate.
+        assert spectrum.max() / spectrum.min() < 2
+        assert float(hidden.square().mean().sqrt()) == pytest.approx(0.002, rel=0.3)
+    else:
+        assert torch.allclose(hidden.abs(), torch.full_like(hidden, 0.01), rtol=1e-3)
+    linear = moved["encoder.linear.weight"].square().mean().sqrt()
+    size = before["encoder.linear.weight"].detach().square().mean().sqrt()
+    assert float(linear / size) == pytest.approx(0.02, rel=1e-3)
+
+
+def test_an_unknown_optimizer_is_refused() -> None:
+    with pytest.raises(TrainingError, match="use adamw or muon"):
+        StageOptimizer(OneVAE(TINY), [], replace(STAGES["discrete"], optimizer="sgd"))
 
 
 def test_losses_that_are_not_finite_stop_a_run(data: Path, tmp_path: Path, small_stages: None) -> None:
@@ -228,7 +267,8 @@ def test_runs_that_cannot_be_are_refused(data: Path, tmp_path: Path, small_stage
 def test_stage_numbers_can_be_set() -> None:
     stage = override(STAGES["discrete"], (("learning_rate", "0.5"), ("warmup_steps", "7")))
     assert isinstance(stage, Stage) and (stage.learning_rate, stage.warmup_steps) == (0.5, 7)
-    for key, value in (("learning_rat", "1"), ("learning_rate", "much"), ("name", "x")):
+    assert override(STAGES["discrete"], (("optimizer", "adamw"),)).optimizer == "adamw"
+    for key, value in (("learning_rat", "1"), ("learning_rate", "much"), ("name", "x"), ("phases", "x")):
         with pytest.raises(TrainingError, match="--set"):
             override(STAGES["discrete"], ((key, value),))
 
@@ -241,6 +281,6 @@ def test_budgets_end_by_whichever_comes_first() -> None:
 
 def test_strips_are_png(tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (20, 31, 3), np.uint8)
-    write_png(tmp_path / "strip.png", picture)
+    (tmp_path / "strip.png").write_bytes(png_bytes(picture))
     assert np.array_equal(pixels_of(tmp_path / "strip.png")[0], picture)
     assert math.isinf(psnr_db(picture, picture))

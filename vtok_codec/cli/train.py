@@ -26,7 +26,7 @@ def train(
     minutes: Annotated[float | None, typer.Option(help="Minutes of the whole stage.")] = None,
     run: Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/STAGE.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="A number of the stage: key=value.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of the stage: key=value.")] = None,
     seed: Annotated[int, typer.Option(help="Of all random choices.")] = 1,
     compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the networks: about 12 % faster.")] = False,
     cache_gib: Annotated[float | None, typer.Option(help="Memory for decoded clips; by default half of it.")] = None,

@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vtok_codec.models.weights import parse_tensors
+from vtok_codec.registry import find_weights
+
 # (channels in, channels out, kernel, stride, padding), and whether a max-pool stands before it.
 _CONVOLUTIONS = (
     (3, 64, 11, 4, 2, False),
@@ -49,6 +52,16 @@ class LPIPS(nn.Module):
             x = F.relu(conv(F.max_pool2d(x, 3, 2) if pooled else x))
             taps.append(x.float())
         return taps
+
+
+def load_lpips() -> LPIPS:
+    """LPIPS with the shipped weights.
+
+    Raises:
+        ModelError: they are missing or unreadable.
+    """
+    weights = find_weights("lpips-alex")
+    return LPIPS(parse_tensors(weights.data, str(weights.path)))
 
 
 def _normalize(features: Tensor) -> Tensor:

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from vtok_codec.errors import ModelError, TrainingError
-from vtok_codec.evaluation.lpips import LPIPS
+from vtok_codec.evaluation.lpips import load_lpips
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.presets import PRESETS
-from vtok_codec.models.weights import build_model, parse_tensors
+from vtok_codec.models.weights import build_model
 from vtok_codec.registry import find_weights
 from vtok_codec.training.crops import CropSampler
 from vtok_codec.training.klt import warm_start
@@ -88,10 +88,7 @@ def _trainer(settings: RunSettings, folder: Path, resumed: bool, quiet: bool) ->
     sampler = CropSampler(library, stage.augmentation, settings.seed)
     torch.manual_seed(settings.seed)
     model = _initial_model(settings, stage, sampler, resumed, quiet)
-    lpips = None
-    if stage.lpips_weight:
-        weights = find_weights("lpips-alex")
-        lpips = LPIPS(parse_tensors(weights.data, str(weights.path)))
+    lpips = load_lpips() if stage.lpips_weight else None
     clips = validation_clips(Path(settings.validation), settings.validation_clips) if settings.validation else []
     objective = Objective(stage, model.config.latent_channels, lpips)
     return Trainer(
@@ -133,15 +130,15 @@ def _device_name(device: str) -> str:
 
 
 def override(stage: Stage, overrides: tuple[tuple[str, str], ...]) -> Stage:
-    """The stage with some of its numbers set otherwise.
+    """The stage with some of its numbers and names set otherwise.
 
     Raises:
-        TrainingError: a field does not exist, is no number, or the value is none.
+        TrainingError: a field does not exist, is a structure, or the value is none of its kind.
     """
     for key, text in overrides:
         current: Any = getattr(stage, key, None)
-        if type(current) not in (int, float):
-            raise TrainingError(f"--set {key}: stage {stage.name} has no number of that name")
+        if type(current) not in (int, float, str) or key in ("name", "starts_from"):
+            raise TrainingError(f"--set {key}: stage {stage.name} has no setting of that name")
         try:
             stage = dataclasses.replace(stage, **{key: type(current)(text)})
         except ValueError:

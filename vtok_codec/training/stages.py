@@ -31,8 +31,10 @@ class Stage:
     """Frames of each sample that LPIPS looks at."""
     learning_rate: float
     phases: tuple[Phase, ...]
-    token_weights: tuple[float, ...] = (0.30, 0.35, 0.10, 0.25)
+    token_weights: tuple[float, ...] = (0.28, 0.32, 0.10, 0.30)
     """How often 1…N tokens are read in training. Most weight lies on what `vtok encode` writes by default."""
+    optimizer: str = "muon"
+    """`muon`: Muon on the matrices of the hidden layers, AdamW on the rest; or `adamw` for everything."""
     warmup_steps: int = 200
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
@@ -71,7 +73,7 @@ STAGES = {
             kl_weight=0.0,
             lpips_weight=0.02,
             lpips_frames=1,
-            learning_rate=7e-4,
+            learning_rate=8e-4,
             phases=(Phase(0.0, _SMALL), Phase(0.45, _MIDDLE), Phase(0.75, _LARGE)),
         ),
     )

@@ -1,12 +1,9 @@
-"""Pictures of how training goes: source and reconstructions side by side, as PNG."""
+"""Pictures of how training goes: source and reconstructions side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
-from pathlib import Path
 
-import av
 import numpy as np
 import torch
 from torch import Tensor
@@ -30,13 +27,3 @@ def reconstruction_strip(model: OneVAE, clips: Sequence[Tensor], counts: Sequenc
     padded = [torch.nn.functional.pad(row, (0, width - row.shape[2], 0, height - row.shape[1])) for row in rows]
     picture = torch.cat(padded, dim=1).clamp(-1, 1).permute(1, 2, 0)
     return np.ascontiguousarray(((picture + 1) * 127.5).round().to(torch.uint8).numpy())
-
-
-def write_png(path: Path, picture: Pixels) -> None:
-    """Write RGB `H W 3` as a PNG file."""
-    codec = av.CodecContext.create("png", "w")
-    assert isinstance(codec, av.VideoCodecContext)
-    codec.width, codec.height, codec.pix_fmt = picture.shape[1], picture.shape[0], "rgb24"
-    codec.framerate = Fraction(1)
-    packets = codec.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")) + codec.encode(None)
-    path.write_bytes(b"".join(bytes(packet) for packet in packets))

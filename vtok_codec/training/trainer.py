@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from vtok_codec.errors import TrainingError
+from vtok_codec.media.picture import png_bytes
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import dump_weights
 from vtok_codec.training.crops import CropSampler, Prefetcher
 from vtok_codec.training.objective import Loss, Objective
+from vtok_codec.training.optimizer import StageOptimizer
 from vtok_codec.training.stages import Stage
-from vtok_codec.training.strips import reconstruction_strip, write_png
+from vtok_codec.training.strips import reconstruction_strip
 from vtok_codec.training.validation import validate
 
 CHECKPOINT = "checkpoint.pt"
@@ -31,9 +33,6 @@ _MAX_BAD_STEPS = 5
 """Steps in a row with a loss that is not finite, after which a run stops."""
 _FINAL_RATE = 0.02
 """Learning rate at the end of the cosine, as a part of its peak."""
-_LINEAR_STEP = 2.0
-"""Step of a linear path's weights over their root mean square, at a learning rate of 1: a tenth of a network's. With
-more, the decoder's pixel offsets jitter, and every picture shows the grid of latents."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class Trainer:
         self.preset, self.stage, self.run_folder, self.seed = preset, stage, run, seed
         self.validation, self.device = validation, device
         self.cadence = cadence or Cadence()
-        self.optimizer = _optimizer(self.model, self.objective, stage)
+        self.optimizer = StageOptimizer(self.model, [self.objective.log_std], stage)
         self.step = 0
         self.seconds = 0.0
         self.skipped_steps = 0
@@ -128,14 +127,12 @@ class Trainer:
     def _train_step(self, video: Tensor, progress: float) -> dict[str, float]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
         factor = _rate_factor(self.step, progress, self.stage.warmup_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.stage.learning_rate * group["rate_scale"] * factor
+        self.optimizer.set_rate(self.stage.learning_rate * factor)
         with torch.autocast(self.device.type, torch.bfloat16):
             loss: Loss = self.objective(self.model, video.to(self.device), generator)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.total.backward()
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, self.stage.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.optimizer.parameters, self.stage.clip_norm)
         self.step += 1
         if not math.isfinite(float(loss.total.detach())) or not math.isfinite(float(norm)):
             self._skip_step()
@@ -168,14 +165,14 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16):
             self._log({"validation": 1.0} | validate(self.ema, self.validation, counts))
             strip = reconstruction_strip(self.ema, self.validation[:4], counts)
-        write_png(self.run_folder / f"strip-{self.step:07d}.png", strip)
+        (self.run_folder / f"strip-{self.step:07d}.png").write_bytes(png_bytes(strip))
 
     def _log(self, entry: dict[str, float]) -> None:
         line = {
             "stage": self.stage.name,
             "step": self.step,
             "minutes": round(self.seconds / 60, 3),
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self.optimizer.rate,
             "skipped": self.skipped_steps,
         } | {key: round(value, 6) for key, value in entry.items()}
         with open(self.run_folder / LOG, "a", encoding="utf-8") as log:
@@ -221,24 +218,6 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.skipped_steps = state["skipped_steps"]
-
-
-def _optimizer(model: OneVAE, objective: Objective, stage: Stage) -> torch.optim.AdamW:
-    """AdamW in which each linear path steps in proportion to its weights: the KLT's are tiny next to a network's."""
-    linear = [model.encoder.linear, model.decoder.linear]
-    special = {id(p) for layer in linear for p in layer.parameters()}
-    rest = [p for p in model.parameters() if id(p) not in special]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in rest if p.ndim > 1], "rate_scale": 1.0},
-        {"params": [p for p in rest if p.ndim <= 1], "rate_scale": 1.0, "weight_decay": 0.0},
-        {"params": [objective.log_std], "rate_scale": 1.0, "weight_decay": 0.0},
-    ]
-    for layer in linear:
-        scale = float(layer.weight.detach().square().mean().sqrt()) * _LINEAR_STEP
-        groups.append({"params": list(layer.parameters()), "rate_scale": scale, "weight_decay": 0.0})
-    return torch.optim.AdamW(
-        groups, lr=stage.learning_rate, betas=stage.betas, weight_decay=stage.weight_decay, fused=True
-    )
 
 
 def _rate_factor(step: int, progress: float, warmup_steps: int) -> float:
