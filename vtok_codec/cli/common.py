@@ -206,6 +206,15 @@ def _refuse_existing(path: Path, target: str, force: bool) -> None:
         raise OutputError(f"{target} exists; use -f to overwrite it")
 
 
+def require_absent(path: Path, force: bool) -> None:
+    """Refuse to overwrite before long work begins, not after.
+
+    Raises:
+        OutputError: `path` exists, and `force` is not given.
+    """
+    _refuse_existing(path, str(path), force)
+
+
 def frame_bar(total: int | None, quiet: bool, what: str) -> tqdm[Any]:
     """A bar that counts frames, on stderr, only where that is a terminal."""
     return tqdm(total=total, unit=" frames", desc=what, leave=False, disable=True if quiet else None, file=sys.stderr)

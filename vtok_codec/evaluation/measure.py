@@ -1,117 +1,215 @@
-"""What a model makes of a clip: encoded to a true file, decoded from it, compared frame by frame in 8-bit RGB."""
+"""What a codec makes of a clip: encoded to a true file, decoded from it, compared frame by frame in 8-bit RGB."""
 
 from __future__ import annotations
 
-import io
+import hashlib
 import math
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from vtok_codec.codec.decoder import decode_events
-from vtok_codec.codec.encoder import EncodeSettings, encode_video
-from vtok_codec.codec.tokenfile import verify
-from vtok_codec.codec.tokenizer import Tokenizer
-from vtok_codec.container.reader import VtkReader
+from vtok_codec.errors import InputError
+from vtok_codec.evaluation.cache import ResultCache
+from vtok_codec.evaluation.codecs import Codec
+from vtok_codec.evaluation.fvd import I3D, Features
+from vtok_codec.evaluation.lpips import LPIPS
+from vtok_codec.evaluation.metrics import Quality, QualityMeter
+from vtok_codec.evaluation.vmaf import VmafMeter
 from vtok_codec.media.reader import VideoReader
-from vtok_codec.media.types import Frame, Pixels
+from vtok_codec.media.types import Frame, Pixels, VideoInfo
+
+_MEASURE_VERSION = "1"
+"""Changes whenever a figure would come out otherwise."""
 
 
 @dataclass(frozen=True)
 class ClipResult:
-    """One clip at one operating point."""
+    """One clip through one codec at one operating point."""
 
     clip: str
-    model: str
-    tokens: int
+    codec: str
+    setting: str
     frames: int
     bits_per_pixel: float
-    """Of the whole file, audio left out."""
-    kbit_s: float
-    raw_ratio: float
-    """Bytes of the token records over those of bare 16-bit tokens."""
-    psnr_db: float
-    """Of the clip's mean squared error over all frames and channels; infinite for a lossless copy."""
+    """Of the whole file, without audio, over the pixels of the clip."""
+    kbit_s: float | None
+    quality: Quality
     encode_s: float
+    """To read the source, encode it, and write the file."""
     decode_s: float
-    """With the time to read the source again and compare."""
-
-
-class SquaredError:
-    """The mean squared error of frames, added up one by one."""
-
-    def __init__(self) -> None:
-        self._sum = 0.0
-        self._count = 0
-
-    def add(self, a: Pixels, b: Pixels) -> None:
-        """Compare two frames of one size."""
-        difference = a.astype(np.int32) - b
-        self._sum += float(np.einsum("hwc,hwc->", difference, difference, dtype=np.int64))
-        self._count += difference.size
+    """To read the file and decode it to RGB."""
+    encode_mib: float | None
+    """Peak resident memory while encoding: of the whole process for the models, of FFmpeg for the anchors."""
+    decode_mib: float | None
 
     @property
-    def psnr_db(self) -> float:
-        """Peak signal-to-noise ratio for a peak of 255."""
-        if not self._count:
-            raise ValueError("no frame was compared")
-        return 10 * math.log10(255**2 * self._count / self._sum) if self._sum else math.inf
+    def point(self) -> tuple[str, str]:
+        """Codec and operating point."""
+        return self.codec, self.setting
+
+    def flat(self) -> dict[str, Any]:
+        """One row: the figures of quality beside the others."""
+        row = asdict(self)
+        return row | row.pop("quality")
 
 
-def evaluate_clip(path: Path, tokenizer: Tokenizer, tokens: int) -> ClipResult:
-    """Encode a clip into memory as a `.vtk` file, decode that, and compare.
+@dataclass(frozen=True)
+class Clip:
+    """A clip to measure, and what stays the same for every codec."""
+
+    name: str
+    path: Path
+    info: VideoInfo
+    frames: int
+    seconds: float | None
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Which measures to take beside PSNR."""
+
+    structural: bool = True
+    """SSIM and MS-SSIM."""
+    lpips: LPIPS | None = None
+    vmaf: bool = True
+    i3d: I3D | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The fields of `Quality` that are taken."""
+        groups = {
+            "psnr_db": True,
+            "ssim": self.structural,
+            "ms_ssim": self.structural,
+            "lpips": self.lpips is not None,
+            "flicker": True,
+            "vmaf": self.vmaf,
+            "vmaf_neg": self.vmaf,
+        }
+        return [name for name, taken in groups.items() if taken]
+
+    @property
+    def identity(self) -> dict[str, str]:
+        return {"measures": " ".join([_MEASURE_VERSION, *self.names])}
+
+
+def open_clip(path: Path, name: str | None = None) -> Clip:
+    """Read a clip once, for its size, length and hash.
 
     Raises:
-        InputError, ModelError: the clip cannot be read, or the model has fewer tokens.
+        InputError: it cannot be read.
     """
-    file = io.BytesIO()
-    started = time.perf_counter()
     with VideoReader(path, audio=False) as reader:
-        encode_video(reader.info, reader.events(), tokenizer, EncodeSettings(tokens=tokens), file)
-    encoded = time.perf_counter()
-    error = SquaredError()
-    with VideoReader(path, audio=False) as reader:
-        decoded = decode_events(VtkReader(io.BytesIO(file.getvalue())), tokenizer)
-        for ours, theirs in zip(_pixels(decoded), _pixels(reader.events()), strict=True):
-            error.add(ours, theirs)
-    finished = time.perf_counter()
-    summary = verify(io.BytesIO(file.getvalue()))
-    return ClipResult(
-        clip=path.name,
-        model=tokenizer.id.name,
-        tokens=tokens,
-        frames=summary.totals.frames,
-        bits_per_pixel=summary.bits_per_pixel,
-        kbit_s=8e-3 * summary.file_bytes / summary.duration_s if summary.duration_s else math.nan,
-        raw_ratio=summary.token_bytes / (2 * tokens * summary.latent_positions),
-        psnr_db=error.psnr_db,
-        encode_s=encoded - started,
-        decode_s=finished - encoded,
+        times = [(event.pts, event.duration) for event in reader.events() if isinstance(event, Frame)]
+        info = reader.info
+    ticks = times[-1][0] - times[0][0] + (times[-1][1] or (round(1 / (info.rate * info.time_base)) if info.rate else 0))
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return Clip(name or path.name, path, info, len(times), float(ticks * info.time_base) or None, digest)
+
+
+def evaluate_clip(
+    clip: Clip, codec: Codec, measures: Measures, folder: Path, cache: ResultCache
+) -> tuple[ClipResult, Features | None]:
+    """Encode a clip into a file in `folder`, decode that, and compare; or take the result from the cache.
+
+    The second value is what I3D makes of the decoded clip, where it is given.
+
+    Raises:
+        InputError, ModelError, OutputError: the clip cannot be read, or a codec or a measure fails.
+    """
+    key = {"clip": clip.sha256, "name": clip.name, "codec": codec.name} | codec.identity | measures.identity
+    known = cache.get(key) if measures.i3d is None else None
+    if known is not None:
+        return _from_row(known), None
+    coded = folder / f"coded{codec.suffix}"
+    encoding = codec.encode(clip.path, clip.info, coded)
+    decoding = codec.decode(coded)
+    quality, features = _compare(clip, codec, coded, measures)
+    bits = 8 * coded.stat().st_size
+    coded.unlink()
+    result = ClipResult(
+        clip=clip.name,
+        codec=codec.name,
+        setting=codec.setting,
+        frames=clip.frames,
+        bits_per_pixel=bits / (clip.frames * clip.info.width * clip.info.height),
+        kbit_s=bits / clip.seconds / 1000 if clip.seconds else None,
+        quality=quality,
+        encode_s=encoding.seconds,
+        decode_s=decoding.seconds,
+        encode_mib=encoding.peak_mib,
+        decode_mib=decoding.peak_mib,
     )
+    cache.put(key, asdict(result))
+    return result, features
+
+
+def source_features(clip: Clip, i3d: I3D) -> Features:
+    """What I3D makes of a clip itself."""
+    return i3d.features(list(source_pixels(clip)))
+
+
+def source_pixels(clip: Clip) -> Iterator[Pixels]:
+    """The frames of a clip, `H W 3`."""
+    with VideoReader(clip.path, audio=False) as reader:
+        for event in reader.events():
+            if isinstance(event, Frame):
+                yield event.pixels
+
+
+def _compare(clip: Clip, codec: Codec, coded: Path, measures: Measures) -> tuple[Quality, Features | None]:
+    width, height = clip.info.width, clip.info.height
+    meter = QualityMeter(measures.structural, measures.lpips)
+    kept: list[Pixels] = []
+    with ExitStack() as stack:
+        vmaf = stack.enter_context(VmafMeter(width, height)) if measures.vmaf else None
+        sources = source_pixels(clip)
+        try:
+            for source, decoded in zip(sources, codec.frames(coded), strict=True):
+                output = decoded[:height, :width]
+                meter.add(source, output)
+                if vmaf:
+                    vmaf.add(source, output)
+                if measures.i3d:
+                    kept.append(output)
+        except ValueError as error:
+            raise InputError(f"{clip.name} came back from {codec.name} otherwise than it went: {error}") from error
+        quality = meter.quality(vmaf.scores() if vmaf else None)
+    return quality, measures.i3d.features(kept) if measures.i3d else None
 
 
 def mean_result(results: Sequence[ClipResult]) -> ClipResult:
-    """The mean over clips of each figure; frames and seconds are sums."""
+    """The mean over clips of each figure; frames and seconds are sums, memory the largest."""
+    first = results[0]
 
-    def mean(values: Iterator[float]) -> float:
-        return float(np.mean(list(values)))
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return float(np.mean(known)) if known else None
 
+    def largest(values: Sequence[float | None]) -> float | None:
+        return max((value for value in values if value is not None), default=None)
+
+    means = {f.name: mean([getattr(r.quality, f.name) for r in results]) for f in fields(Quality)}
     return ClipResult(
         clip=f"mean of {len(results)}",
-        model=results[0].model,
-        tokens=results[0].tokens,
+        codec=first.codec,
+        setting=first.setting,
         frames=sum(result.frames for result in results),
-        bits_per_pixel=mean(result.bits_per_pixel for result in results),
-        kbit_s=mean(result.kbit_s for result in results),
-        raw_ratio=mean(result.raw_ratio for result in results),
-        psnr_db=mean(result.psnr_db for result in results),
+        bits_per_pixel=math.fsum(result.bits_per_pixel for result in results) / len(results),
+        kbit_s=mean([result.kbit_s for result in results]),
+        quality=Quality(**means),  # type: ignore[arg-type]
         encode_s=sum(result.encode_s for result in results),
         decode_s=sum(result.decode_s for result in results),
+        encode_mib=largest([result.encode_mib for result in results]),
+        decode_mib=largest([result.decode_mib for result in results]),
     )
 
 
-def _pixels(events: Iterator[object]) -> Iterator[Pixels]:
-    return (event.pixels for event in events if isinstance(event, Frame))
+def _from_row(row: Mapping[str, Any]) -> ClipResult:
+    return ClipResult(**{**row, "quality": Quality(**row["quality"])})

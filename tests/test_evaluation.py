@@ -1,0 +1,434 @@
+"""Measures, anchors, rate differences, protocols, the cache, and `vtok eval` with its page."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from conftest import LANES, ClipMaker, pixels_of
+from torch import Tensor
+
+from vtok_codec.codec.tokenizer import Tokenizer
+from vtok_codec.errors import InputError, ModelError
+from vtok_codec.evaluation.bdrate import RatePoint, bd_rate
+from vtok_codec.evaluation.cache import ResultCache
+from vtok_codec.evaluation.campaign import Evaluation, evaluate_all
+from vtok_codec.evaluation.codecs import ANCHORS, AnchorCodec, VtokCodec, anchor_codecs
+from vtok_codec.evaluation.fvd import I3D, frechet_distance
+from vtok_codec.evaluation.lpips import load_lpips
+from vtok_codec.evaluation.measure import Measures, evaluate_clip, mean_result, open_clip
+from vtok_codec.evaluation.metrics import HIGHER_IS_BETTER, Flicker, Quality, QualityMeter
+from vtok_codec.evaluation.protocols import PROTOCOLS, prepare_clip
+from vtok_codec.evaluation.vmaf import VmafMeter
+from vtok_codec.media.reader import VideoReader, read_pixels
+
+NO_CACHE = ResultCache(None)
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def everything() -> Measures:
+    return Measures(lpips=load_lpips())
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory: pytest.TempPathFactory, ffmpeg: str) -> Path:
+    """A small excerpt of a real video, with motion, coded as lossless H.264."""
+    path = tmp_path_factory.mktemp("road") / "road.mp4"
+    cut = ["-i", str(LANES), "-frames:v", "6", "-vf", "crop=192:176:130:60", "-crf", "0", str(path)]
+    subprocess.run([ffmpeg, "-v", "error", "-y", *cut], check=True)
+    return path
+
+
+def quality_of(source: np.ndarray, output: np.ndarray, everything: Measures) -> Quality:
+    meter = QualityMeter(True, everything.lpips)
+    with VmafMeter(source.shape[2], source.shape[1]) as vmaf:
+        for a, b in zip(source, output, strict=True):
+            meter.add(a, b)
+            vmaf.add(a, b)
+        return meter.quality(vmaf.scores())
+
+
+def test_a_lossless_copy_is_perfect(road: Path, everything: Measures, tmp_path: Path) -> None:
+    result, _ = evaluate_clip(open_clip(road), AnchorCodec(ANCHORS["x264"], 0), everything, tmp_path, NO_CACHE)
+    quality = result.quality
+    assert math.isinf(quality.psnr_db)
+    assert (quality.ssim, quality.ms_ssim, quality.lpips, quality.flicker) == (1, 1, 0, 0)
+    assert quality.vmaf is not None and quality.vmaf >= 97
+    assert quality.vmaf_neg is not None and quality.vmaf_neg >= 97
+    assert result.frames == 6 and not list(tmp_path.iterdir())
+
+
+def test_every_measure_orders_distortions(road: Path, everything: Measures) -> None:
+    source = read_pixels(road, 6)
+    noise = np.random.default_rng(0).normal(size=source.shape)
+    blurred = source.astype(np.float32)
+    milder: dict[str, list[Quality]] = {"noise": [], "blur": []}
+    for strength in (4, 12, 36):
+        noisy = np.clip(source + strength * noise, 0, 255).round().astype(np.uint8)
+        milder["noise"].append(quality_of(source, noisy, everything))
+        for _ in range(strength // 4):
+            blurred = (blurred + np.roll(blurred, 1, 1) + np.roll(blurred, 1, 2) + np.roll(blurred, 2, 2)) / 4
+        milder["blur"].append(quality_of(source, blurred.round().astype(np.uint8), everything))
+    for name, qualities in milder.items():
+        for measure, higher in HIGHER_IS_BETTER.items():
+            values = [getattr(quality, measure) for quality in qualities]
+            assert values == sorted(values, reverse=higher) and len(set(values)) == 3, (name, measure, values)
+
+
+def test_psnr_is_that_of_the_whole_clip() -> None:
+    source = np.zeros((2, 40, 40, 3), np.uint8)
+    output = source.copy()
+    output[1] = 10
+    meter = QualityMeter(False, None)
+    for a, b in zip(source, output, strict=True):
+        meter.add(a, b)
+    # The mean of 0 and 100; the mean of two PSNRs would be infinite.
+    assert meter.quality(None).psnr_db == pytest.approx(10 * math.log10(255**2 / 50))
+
+
+def test_flicker_is_what_the_source_does_not_do() -> None:
+    moving = [np.full((8, 8, 3), value, np.uint8) for value in (10, 60, 20)]
+    brighter = [frame + 30 for frame in moving]
+    jumping = [frame + jump for frame, jump in zip(moving, (0, 6, 0), strict=True)]
+    for output, expected in ((moving, 0), (brighter, 0), (jumping, 6)):
+        flicker = Flicker()
+        for a, b in zip(moving, output, strict=True):
+            flicker.add(a, b)
+        assert flicker.mean == pytest.approx(expected, abs=1e-4)
+
+
+def test_measures_that_do_not_apply_are_left_out() -> None:
+    meter = QualityMeter(True, load_lpips())
+    picture = np.zeros((20, 200, 3), np.uint8)
+    meter.add(picture, picture)
+    quality = meter.quality(None)
+    assert quality.ssim == 1 and quality.ms_ssim is quality.lpips is quality.flicker is quality.vmaf is None
+
+
+@pytest.mark.parametrize("size", ["64x48", "65x49", "161x163"])
+def test_vmaf_takes_any_size(size: str, make_clip: ClipMaker) -> None:
+    frames = read_pixels(make_clip("a.mkv", size=size, frames=3, options=["-c:v", "ffv1"]), 3)
+    with VmafMeter(frames.shape[2], frames.shape[1]) as vmaf:
+        for frame in frames:
+            vmaf.add(frame, frame)
+        assert vmaf.scores().neg > 95
+
+
+def test_a_frame_too_few_is_no_result(road: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    class Forgetful(VtokCodec):
+        def frames(self, coded: Path) -> Iterator[np.ndarray]:
+            return iter(list(super().frames(coded))[:-1])
+
+    with pytest.raises(InputError, match="otherwise than it went"):
+        evaluate_clip(open_clip(road), Forgetful(tokenizer, 1), Measures(False, vmaf=False), tmp_path, NO_CACHE)
+
+
+@pytest.mark.parametrize("anchor", list(ANCHORS))
+def test_anchors_keep_frames_and_colours(anchor: str, tmp_path: Path, ffmpeg: str) -> None:
+    """Odd sizes, RGB sources, full range, other matrices: an anchor must not be blamed for a conversion of ours."""
+    sources = {
+        "odd.mp4": ["-vf", "scale=129:97", "-pix_fmt", "yuv444p"],
+        "bt709.mp4": ["-vf", "scale=128:96:out_color_matrix=bt709", "-colorspace", "bt709", "-pix_fmt", "yuv420p"],
+        "bt601.mp4": ["-vf", "scale=128:96:out_color_matrix=bt601", "-colorspace", "bt470bg", "-pix_fmt", "yuv420p"],
+        "full.mp4": ["-vf", "scale=128:96:out_range=pc", "-color_range", "pc", "-pix_fmt", "yuv420p"],
+        "rgb.mkv": ["-vf", "scale=128:96", "-c:v", "ffv1", "-pix_fmt", "bgr0"],
+    }
+    codec = anchor_codecs(anchor, (8,))[0]
+    for name, options in sources.items():
+        path = tmp_path / name
+        subprocess.run([ffmpeg, "-v", "error", "-i", LANES, "-frames:v", "5", *options, "-crf", "2", path], check=True)
+        result, _ = evaluate_clip(open_clip(path), codec, Measures(False, vmaf=False), tmp_path, NO_CACHE)
+        # A wrong matrix or range costs 10 dB and more.
+        assert result.quality.psnr_db > 37, (name, result.quality)
+        assert result.frames == 5 and result.encode_mib and 5 < result.encode_mib < 1000
+
+
+def test_rotated_and_uneven_video_is_compared_as_coded(make_clip: ClipMaker, tmp_path: Path, ffmpeg: str) -> None:
+    plain = make_clip("plain.mp4", size="96x64", frames=12)
+    turned = tmp_path / "turned.mp4"
+    subprocess.run([ffmpeg, "-v", "error", "-display_rotation", "90", "-i", plain, "-c", "copy", turned], check=True)
+    uneven = make_clip("uneven.mkv", size="96x64", frames=12, options=["-vf", "setpts=N*N/TB/50", "-fps_mode", "vfr"])
+    for path in (turned, uneven):
+        clip = open_clip(path)
+        result, _ = evaluate_clip(
+            clip, anchor_codecs("x264", (10,))[0], Measures(False, vmaf=False), tmp_path, NO_CACHE
+        )
+        assert result.quality.psnr_db > 30 and result.frames == clip.frames
+
+
+def test_sizes_are_those_of_the_whole_file(road: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    clip = open_clip(road)
+    codec = VtokCodec(tokenizer, 2)
+    codec.encode(clip.path, clip.info, tmp_path / "kept.vtk")
+    size = (tmp_path / "kept.vtk").stat().st_size
+    result, _ = evaluate_clip(clip, codec, Measures(False, vmaf=False), tmp_path, NO_CACHE)
+    assert result.bits_per_pixel == pytest.approx(8 * size / (6 * 192 * 176))
+    assert clip.seconds is not None and result.kbit_s == pytest.approx(8 * size / clip.seconds / 1000)
+    assert result.encode_mib is not None and result.encode_mib > 50
+
+
+CURVE = [RatePoint(rate, quality) for rate, quality in ((1, 30.0), (2, 33.0), (4, 35.5), (8, 37.0))]
+
+
+def test_bd_rate_of_a_codec_with_itself_and_with_twice_the_size() -> None:
+    assert bd_rate(CURVE, CURVE) == pytest.approx(0, abs=1e-12)
+    doubled = [RatePoint(2 * point.rate, point.quality) for point in CURVE]
+    assert bd_rate(CURVE, doubled) == pytest.approx(1)
+    assert bd_rate(doubled, CURVE) == pytest.approx(-0.5)
+    distances = [RatePoint(point.rate, -point.quality) for point in CURVE]
+    twice = [RatePoint(point.rate, -point.quality) for point in doubled]
+    assert bd_rate(distances, twice, higher_is_better=False) == pytest.approx(1)
+
+
+def test_bd_rate_says_when_there_is_no_common_range() -> None:
+    better = [RatePoint(point.rate, point.quality + 20) for point in CURVE]
+    assert bd_rate(CURVE, better) is None
+    assert bd_rate(CURVE, CURVE[:1]) is None
+    # A point that costs more and is worse is no part of a curve, nor is a lossless one.
+    odd = [*CURVE, RatePoint(16, 36.0), RatePoint(32, math.inf)]
+    assert bd_rate(CURVE, odd) == pytest.approx(0, abs=1e-12)
+
+
+def test_x264_against_itself_is_zero(road: Path, tmp_path: Path) -> None:
+    codecs = anchor_codecs("x264", (20, 30, 40))
+    evaluation = evaluate_all([open_clip(road)], codecs, Measures(False, vmaf=False), tmp_path, NO_CACHE)
+    assert evaluation.bd_rates()["x264"]["psnr_db"].mean == pytest.approx(0, abs=1e-12)
+    assert [mean.setting for mean in evaluation.means()] == ["crf 20", "crf 30", "crf 40"]
+    doubled = [replace(r, codec="twice", bits_per_pixel=2 * r.bits_per_pixel) for r in evaluation.results]
+    both = Evaluation(evaluation.clips, evaluation.results + doubled)
+    assert both.bd_rates()["twice"]["psnr_db"].mean == pytest.approx(1)
+
+
+def test_means_are_over_clips(road: Path, tmp_path: Path) -> None:
+    codec = anchor_codecs("x264", (30,))[0]
+    result, _ = evaluate_clip(open_clip(road), codec, Measures(False, vmaf=False), tmp_path, NO_CACHE)
+    worse = replace(result, bits_per_pixel=3 * result.bits_per_pixel, quality=replace(result.quality, psnr_db=10.0))
+    mean = mean_result([result, worse])
+    assert mean.bits_per_pixel == pytest.approx(2 * result.bits_per_pixel)
+    assert mean.quality.psnr_db == pytest.approx((result.quality.psnr_db + 10) / 2)
+    assert mean.quality.lpips is None and mean.frames == 12
+
+
+class Counting(AnchorCodec):
+    """An anchor that counts how often it encodes, and stops where it is told."""
+
+    encodes: list[str] = []  # noqa: RUF012 - shared on purpose
+    fails_at: int | None = None
+
+    def encode(self, clip: Path, info: object, target: Path) -> object:  # type: ignore[override]
+        if len(self.encodes) == self.fails_at:
+            raise KeyboardInterrupt
+        self.encodes.append(clip.name)
+        return super().encode(clip, info, target)  # type: ignore[arg-type]
+
+
+def test_an_interrupted_run_goes_on(road: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Counting, "encodes", [])
+    other = tmp_path / "other.mp4"
+    shutil.copy(road, other)
+    other.write_bytes(other.read_bytes() + b"\0")
+    clips = [open_clip(road), open_clip(other)]
+    cache, measures = ResultCache(tmp_path / "cache"), Measures(False, vmaf=False)
+    codecs = [Counting(ANCHORS["x264"], crf) for crf in (20, 30)]
+    monkeypatch.setattr(Counting, "fails_at", 3)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_all(clips, codecs, measures, tmp_path, cache)
+    monkeypatch.setattr(Counting, "fails_at", None)
+    evaluation = evaluate_all(clips, codecs, measures, tmp_path, cache)
+    assert Counting.encodes == ["road.mp4", "other.mp4"] * 2
+    again = evaluate_all(clips, codecs, measures, tmp_path, cache)
+    assert len(Counting.encodes) == 4 and again.results == evaluation.results
+    # Other measures, or other settings, are other results.
+    evaluate_all(clips[:1], codecs[:1], Measures(True, vmaf=False), tmp_path, cache)
+    evaluate_all(clips[:1], [Counting(ANCHORS["x264"], 31)], measures, tmp_path, cache)
+    assert len(Counting.encodes) == 6
+    for entry in (tmp_path / "cache").iterdir():
+        entry.write_text("{", encoding="utf-8")
+    evaluate_all(clips[:1], codecs[:1], measures, tmp_path, cache)
+    assert len(Counting.encodes) == 7
+
+
+@pytest.mark.parametrize(("name", "side", "frames"), [("vidtok", 256, 17), ("onevae", 512, 33), ("cdt", 720, 17)])
+def test_protocols_prepare_what_the_papers_measure(
+    name: str, side: int, frames: int, make_clip: ClipMaker, tmp_path: Path
+) -> None:
+    source = make_clip("wide.mp4", size="320x160", frames=40, rate="15")
+    protocol = PROTOCOLS[name]
+    prepared = prepare_clip(source, protocol, side, tmp_path)
+    with VideoReader(prepared) as reader:
+        assert (reader.info.width, reader.info.height) == (side, side)
+        assert reader.info.rate == (protocol.rate or Fraction(15))
+    shown = read_pixels(prepared, 100)
+    assert len(shown) == frames
+    if protocol.rate:
+        # At 30 frames a second a picture of a 15-frame clip is shown twice.
+        assert np.array_equal(shown[0], shown[1]) and not np.array_equal(shown[1], shown[2])
+    assert np.array_equal(shown, np.stack(pixels_of(prepared)))
+
+
+def test_the_protocol_takes_the_centre(make_clip: ClipMaker, tmp_path: Path) -> None:
+    source = make_clip("tall.mkv", size="256x400", frames=17, rate="30", options=["-c:v", "ffv1", "-pix_fmt", "bgr0"])
+    prepared = prepare_clip(source, PROTOCOLS["vidtok"], 256, tmp_path)
+    assert np.array_equal(read_pixels(prepared, 17), read_pixels(source, 17)[:, 72:328])
+
+
+def test_a_clip_too_short_for_a_protocol_is_told(make_clip: ClipMaker, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="9 frames of the 33"):
+        prepare_clip(make_clip("short.mp4", frames=9), PROTOCOLS["onevae"], 512, tmp_path)
+
+
+class MeanColor(torch.nn.Module):
+    """Stands in for I3D: it has the signature, and features that a test can compute."""
+
+    def forward(self, video: Tensor, rescale: bool, resize: bool, return_features: bool) -> Tensor:
+        return video.mean(dim=(2, 3, 4)) / 255
+
+
+@pytest.fixture(scope="module")
+def i3d_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("i3d") / "i3d.pt"
+    torch.jit.script(MeanColor()).save(str(path))
+    return path
+
+
+def test_frechet_distance_of_known_gaussians() -> None:
+    rng = np.random.default_rng(0)
+    source = rng.normal(size=(4000, 3))
+    assert frechet_distance(list(source), list(source)) == pytest.approx(0, abs=1e-9)
+    moved = frechet_distance(list(source), list(source + np.array([3.0, 0, 4.0])))
+    assert moved == pytest.approx(25)
+    # Of N(0, I) and N(0, 4 I): three times (2 − 1)².
+    assert frechet_distance(list(source), list(2 * source)) == pytest.approx(3, rel=0.05)
+    assert frechet_distance(list(source[:1]), list(source[:1])) is None
+
+
+def test_fvd_needs_the_network_that_the_user_gives(road: Path, i3d_file: Path, tmp_path: Path) -> None:
+    measures = Measures(False, vmaf=False, i3d=I3D(i3d_file, torch.device("cpu")))
+    other = tmp_path / "other.mp4"
+    shutil.copy(road, other)
+    clips = [open_clip(road), open_clip(other)]
+    evaluation = evaluate_all(clips, anchor_codecs("x264", (0, 51)), measures, tmp_path, NO_CACHE)
+    lossless, coarse = evaluation.fvd.values()
+    assert lossless == pytest.approx(0, abs=1e-9) and coarse is not None and coarse > 1e-6
+    with pytest.raises(ModelError, match="not a TorchScript file"):
+        I3D(road, torch.device("cpu"))
+
+
+def run_eval(*args: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vtok_codec", "eval", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def report(road: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """One evaluation through the command line, with its page and its cache."""
+    folder = tmp_path_factory.mktemp("report")
+    other = folder / "other clip.mp4"
+    shutil.copy(road, other)
+    result = run_eval(
+        road, other, "-t", "1,2", "--against", "x264", "--report", folder / "out", "--cache", folder / "cache"
+    )
+    return folder, result
+
+
+def test_eval_prints_a_table(report: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    _, result = report
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].split()[:4] == ["clip", "codec", "setting", "bits/px"]
+    assert len([line for line in lines if line.startswith("mean of 2")]) == 2 + len(ANCHORS["x264"].crfs)
+    x264 = next(line for line in lines if line.startswith("x264") and "%" in line)
+    assert x264.count("+0.0 % (2)") == 7
+    assert "FVD was left out" in result.stderr
+
+
+def test_eval_gives_json_and_csv_from_the_cache(
+    report: tuple[Path, subprocess.CompletedProcess[str]], road: Path
+) -> None:
+    folder, first = report
+    same = (road, "-t", "1,2", "--against", "x264", "--cache", folder / "cache", "-q")
+    document = json.loads(run_eval(*same, "--json").stdout)
+    assert len(document["results"]) == 2 + len(ANCHORS["x264"].crfs)
+    assert document["bd_rate"]["x264"]["psnr_db"] == {"mean": pytest.approx(0, abs=1e-12), "clips": 1}
+    rows = run_eval(*same, "--csv").stdout.splitlines()
+    assert rows[0].startswith("clip,codec,setting,frames,bits_per_pixel") and len(rows) == 1 + len(document["results"])
+    # The same measurement, not another one: even its seconds agree.
+    assert f"{document['results'][0]['encode_s']:7.2f}" in first.stdout
+
+
+def test_eval_refuses_before_it_measures(road: Path, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("mine", encoding="utf-8")
+    cases = {
+        ("--report", tmp_path): (7, "exists; use -f"),
+        ("--against", "x266"): (3, "choose from x264, x265, av1"),
+        ("--protocol", "mine"): (3, "choose from vidtok, onevae, cdt"),
+        ("-t", "5"): (6, "1 to 4 tokens"),
+        ("-m", "no-such"): (6, "no model"),
+        ("--i3d", road): (6, "not a TorchScript file"),
+        ("--json", "--csv"): (2, "do not go together"),
+        ("--measures", "beauty"): (2, "choose from"),
+    }
+    for options, (code, message) in cases.items():
+        result = run_eval(road, *options, "--no-cache", "--measures" if "--measures" not in options else "-q", "psnr")
+        assert result.returncode == code and message in result.stderr, (options, result)
+        assert result.returncode == 2 or len(result.stderr.splitlines()) == 1
+    assert (tmp_path / "index.html").read_text(encoding="utf-8") == "mine"
+
+
+_PROBE = """
+<script>
+addEventListener("load", () => {
+  const images = [...document.images];
+  const result = {
+    images: images.length,
+    broken: images.filter(image => !image.naturalWidth).length,
+    uneven: [...document.querySelectorAll(".strip")].filter(strip =>
+      new Set([...strip.querySelectorAll("img")].map(image => `${image.width}x${image.height}`)).size > 1).length,
+    plots: document.querySelectorAll(".plots svg").length,
+    overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    outside: performance.getEntriesByType("resource").length,
+  };
+  document.body.innerHTML = `<pre id=probe>${JSON.stringify(result)}</pre>`;
+});
+</script>
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to look at the page with")
+@pytest.mark.parametrize("width", [1280, 500])
+def test_the_page_reads_well_in_a_browser(
+    report: tuple[Path, subprocess.CompletedProcess[str]], width: int, tmp_path: Path
+) -> None:
+    folder, _ = report
+    page = (folder / "out" / "index.html").read_text(encoding="utf-8")
+    probed = tmp_path / "probed.html"
+    probed.write_text(page.replace("</body>", _PROBE + "</body>"), encoding="utf-8")
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    quiet += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"]
+    browser = [str(CHROMIUM), "--headless", *quiet, f"--window-size={width},2000"]
+    shown = subprocess.run(
+        [*browser, "--dump-dom", probed.as_uri()], capture_output=True, text=True, check=True, timeout=120
+    ).stdout
+    probe = json.loads(shown.split('<pre id="probe">')[1].split("</pre>")[0])
+    # Two clips: source, ours and x264's with the errors of the latter two.
+    assert probe == {"images": 10, "broken": 0, "uneven": 0, "plots": 7, "overflow": 0, "outside": 0}
+    shot = tmp_path / "shot.png"
+    page_uri = (folder / "out" / "index.html").as_uri()
+    subprocess.run([*browser, f"--screenshot={shot}", page_uri], capture_output=True, check=True, timeout=120)
+    with av.open(str(shot)) as container:
+        picture = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    # The curves of ours and of x264 are drawn, in their colours.
+    for color in ((0xC2, 0x41, 0x0C), (0x1D, 0x4E, 0xD8)):
+        assert (np.abs(picture.astype(int) - color).max(axis=2) < 8).sum() > 200

@@ -1,0 +1,71 @@
+"""Fréchet video distance, for whoever has the I3D network: its TorchScript file is not ours to ship."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import linalg
+
+from vtok_codec.errors import ModelError
+from vtok_codec.media.types import Pixels
+
+Features = NDArray[np.float64]
+"""A clip as I3D sees it: a vector."""
+
+
+class I3D:
+    """Features of clips by the `i3d_torchscript.pt` that FVD papers use (Unterthiner 2018; StyleGAN-V's file).
+
+    It is called as `network(video, rescale=True, resize=True, return_features=True)` with float `B 3 T H W` in
+    0…255.
+
+    Raises:
+        ModelError: the file is not such a network.
+    """
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        try:
+            self._network = torch.jit.load(str(path), map_location=device).eval()
+        except (RuntimeError, ValueError, OSError) as error:
+            reason = str(error).strip().splitlines()[:1] or ["unreadable"]
+            raise ModelError(f"--i3d {path} is not a TorchScript file: {reason[0]}") from error
+        self._path, self._device = path, device
+
+    @torch.inference_mode()
+    def features(self, frames: Sequence[Pixels]) -> Features:
+        """The vector of one clip. The whole clip is held in memory.
+
+        Raises:
+            ModelError: the network does not take it.
+        """
+        video = torch.from_numpy(np.stack(frames)).permute(3, 0, 1, 2)[None].float().to(self._device)
+        try:
+            vector = self._network(video, rescale=True, resize=True, return_features=True)
+        except RuntimeError as error:
+            last = (str(error).strip().splitlines() or ["it said nothing"])[-1]
+            raise ModelError(f"--i3d {self._path} does not take a clip of {len(frames)} frames: {last}") from error
+        return vector.flatten().double().cpu().numpy()
+
+
+def frechet_distance(source: Sequence[Features], output: Sequence[Features]) -> float | None:
+    """The distance of two sets of clips, each taken as a Gaussian; None for fewer than two clips."""
+    if min(len(source), len(output)) < 2:
+        return None
+    a, b = np.stack(source), np.stack(output)
+    mean = a.mean(0) - b.mean(0)
+    cov_a, cov_b = (np.cov(x, rowvar=False) for x in (a, b))
+    # tr √(AB) from the eigenvalues of √A B √A, which is symmetric, so that a singular covariance (fewer clips than
+    # dimensions) does no harm.
+    root = _root(cov_a)
+    eigenvalues = linalg.eigvalsh(root @ cov_b @ root)
+    cross = np.sqrt(np.clip(eigenvalues, 0, None)).sum()
+    return float(mean @ mean + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
+
+
+def _root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    values, vectors = linalg.eigh(matrix)
+    return np.asarray((vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T)

@@ -1,0 +1,94 @@
+"""The papers' ways to prepare clips, by name, so that figures can stand beside theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from vtok_codec.errors import InputError
+from vtok_codec.media.reader import VideoReader
+from vtok_codec.media.types import Frame, Pixels, VideoInfo
+from vtok_codec.media.writer import VideoWriter, output_settings
+
+_DEFAULT_RATE = Fraction(25)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The first frames of a clip, its short side scaled, its centre cropped to a square."""
+
+    name: str
+    source: str
+    frames: int
+    sides: tuple[int, ...]
+    """Height and width of the squares, pixels: each clip is measured at every one."""
+    rate: Fraction | None = None
+    """Frames a second to resample to, by taking the picture shown at each instant; None keeps the clip's own."""
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("vidtok", "VidTok, section 4.1 and Table 1", frames=17, sides=(256,), rate=Fraction(30)),
+        Protocol("onevae", "OneVAE, section 4.1", frames=33, sides=(512,)),
+        Protocol("cdt", "CDT, section 4.1", frames=17, sides=(256, 720)),
+    )
+}
+
+
+def prepare_clip(clip: Path, protocol: Protocol, side: int, folder: Path) -> Path:
+    """Write a clip as the protocol has it, losslessly, and name the file. Every codec then reads that one.
+
+    Raises:
+        InputError: the clip cannot be read, or is too short.
+    """
+    target = folder / f"{clip.stem}-{protocol.name}-{side}.mkv"
+    rate = protocol.rate
+    with VideoReader(clip, audio=False) as reader:
+        frames: Iterator[Frame] = (event for event in reader.events() if isinstance(event, Frame))
+        if rate is not None:
+            frames = _resampled(frames, reader.info.time_base, rate)
+        kept = [_square(frame.pixels, side) for frame, _ in zip(frames, range(protocol.frames), strict=False)]
+        rate = rate or reader.info.rate or _DEFAULT_RATE
+    if len(kept) < protocol.frames:
+        raise InputError(
+            f"{clip} has {len(kept)} frames of the {protocol.frames} that --protocol {protocol.name} needs"
+        )
+    info = VideoInfo(width=side, height=side, rate=rate, time_base=1 / rate)
+    with VideoWriter(target, info, output_settings(target.suffix, "ffv1", None)) as writer:
+        for number, pixels in enumerate(kept):
+            writer.write(Frame(pixels, number, 1))
+    return target
+
+
+def _resampled(frames: Iterator[Frame], time_base: Fraction, rate: Fraction) -> Iterator[Frame]:
+    """The frames at a constant rate: each from the tick nearest to its time until the next one's (FFmpeg's `fps`)."""
+    shown = next(frames, None)
+    if shown is None:
+        return
+    start, count = shown.pts, 0
+    for frame in frames:
+        tick = round((frame.pts - start) * time_base * rate)
+        for _ in range(count, tick):
+            yield shown
+        count = max(count, tick)
+        shown = frame
+    yield shown
+
+
+def _square(pixels: Pixels, side: int) -> Pixels:
+    height, width = pixels.shape[:2]
+    scale = Fraction(side, min(height, width))
+    if scale != 1:
+        size = (max(side, round(height * scale)), max(side, round(width * scale)))
+        picture = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
+        scaled = F.interpolate(picture, size=size, mode="bicubic", antialias=True)
+        pixels = scaled[0].round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+    top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
+    return np.ascontiguousarray(pixels[top : top + side, left : left + side])

@@ -1,0 +1,190 @@
+"""An evaluation as one HTML page that needs nothing beside itself: tables, rate–distortion plots, pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from html import escape
+from itertools import count
+from math import isfinite
+
+from matplotlib.figure import Figure
+
+from vtok_codec.evaluation.campaign import BD_ANCHOR, Evaluation, MeanBDRate
+from vtok_codec.evaluation.comparison import Panel, Strip
+from vtok_codec.evaluation.measure import ClipResult
+from vtok_codec.evaluation.metrics import HIGHER_IS_BETTER
+from vtok_codec.evaluation.table import MEASURE_NAMES, bd_cell, figure
+from vtok_codec.media.picture import png_bytes
+from vtok_codec.media.types import Pixels
+
+# Ours stand out; the anchors are told apart by hue and mark.
+_OURS = ("#c2410c", "#b91c1c", "#a16207", "#be185d")
+_ANCHORS = {"x264": ("#1d4ed8", "s"), "x265": ("#0f766e", "^"), "av1": ("#6d28d9", "D")}
+
+_STYLE = """
+:root { color-scheme: light; --ink: #1c1917; --faint: #78716c; --rule: #e7e5e4; --ours: #c2410c; }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: #fff; margin: 0 auto; padding: 1.5rem;
+  max-width: 1180px; }
+h1 { font-size: 1.6rem; margin: 0 0 .2rem; }
+h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
+p { max-width: 75ch; }
+.note { color: var(--faint); font-size: .9rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .88rem; }
+th, td { padding: .22rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--rule); }
+th { font-weight: 600; border-bottom: 2px solid var(--ink); }
+th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left; padding-left: 0; }
+tr.first td { border-top: 1px solid var(--faint); }
+tr.ours td:first-child { color: var(--ours); font-weight: 600; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); gap: 1rem; }
+.plots svg { width: 100%; height: auto; }
+.strip { display: grid; grid-template-columns: repeat(3, 1fr); gap: .5rem; margin-bottom: 1.6rem; }
+.strip figure { margin: 0; }
+.strip img { width: 100%; display: block; }
+figcaption { font-size: .82rem; color: var(--faint); padding: .15rem 0 .3rem;
+  min-height: 2.5em; }
+details summary { cursor: pointer; font-weight: 600; }
+"""
+
+
+def html_report(evaluation: Evaluation, strips: Sequence[Strip], notes: Sequence[str]) -> str:
+    """The page. `notes` say how it was measured, a line each."""
+    clips = evaluation.clips
+    title = f"vtok eval: {len(clips)} clip{'s' if len(clips) != 1 else ''}"
+    frames = sum(clip.frames for clip in clips)
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f"<p class=note>{'<br>'.join(map(escape, [f'{frames} frames in all', *notes]))}</p>",
+        _section("Means over clips", _result_table(evaluation, evaluation.means(), of_clips=False)),
+        _section("Rate and distortion", _plots(evaluation)),
+    ]
+    if rates := evaluation.bd_rates():
+        text = (
+            f"Mean over clips of how much larger a codec's files are than those of {BD_ANCHOR} at equal quality "
+            "(Bjøntegaard, PCHIP over log rate, where both reach the same quality; in brackets the clips that have "
+            "such a range). Below zero is smaller."
+        )
+        parts.append(
+            _section(f"Rate against {BD_ANCHOR}", f"<p class=note>{escape(text)}</p>{_bd_table(evaluation, rates)}")
+        )
+    if strips:
+        text = "The clips with the lowest, the middle and the highest PSNR; below each picture its error, four times."
+        parts.append(_section("Pictures at equal size", f"<p class=note>{text}</p>" + "".join(map(_strip, strips))))
+    every = _result_table(evaluation, evaluation.results, of_clips=True)
+    parts.append(f"<h2>Every clip</h2><details><summary>{len(evaluation.results)} results</summary>{every}</details>")
+    return (
+        "<!doctype html><html lang=en><head><meta charset=utf-8>"
+        '<meta name=viewport content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+
+
+def _is_ours(codec: str) -> bool:
+    return codec not in _ANCHORS
+
+
+def _result_table(evaluation: Evaluation, results: Iterable[ClipResult], of_clips: bool) -> str:
+    """A row a result; `of_clips` names the clip, and otherwise FVD stands at the end, which only the means have."""
+    measures = evaluation.measures
+    names = [MEASURE_NAMES[measure] for measure in measures]
+    shows_fvd = bool(evaluation.fvd) and not of_clips
+    heads = ["codec", "", *["clip"] * of_clips, "bits/px", "kbit/s", *names, "enc s", "dec s", "enc MiB", "dec MiB"]
+    heads += ["FVD"] * shows_fvd
+    rows = []
+    previous = ""
+    for result in results:
+        values = [getattr(result.quality, measure) for measure in measures]
+        cells = [
+            result.codec,
+            result.setting,
+            *[result.clip] * of_clips,
+            f"{result.bits_per_pixel:.4f}",
+            figure("kbit_s", result.kbit_s),
+            *(figure(measure, value) for measure, value in zip(measures, values, strict=True)),
+            *(f"{seconds:.2f}" for seconds in (result.encode_s, result.decode_s)),
+            *(figure("mib", mib) for mib in (result.encode_mib, result.decode_mib)),
+        ]
+        if shows_fvd:
+            cells.append(figure("fvd", evaluation.fvd[result.point]))
+        marks = ["ours"] * _is_ours(result.codec) + ["first"] * (result.codec != previous)
+        previous = result.codec
+        rows.append(_row(cells, " ".join(marks)))
+    return _table(heads, rows)
+
+
+def _bd_table(evaluation: Evaluation, rates: dict[str, dict[str, MeanBDRate]]) -> str:
+    rows = [
+        _row([codec, "", *map(bd_cell, own.values())], "ours" if _is_ours(codec) else "")
+        for codec, own in rates.items()
+    ]
+    return _table(["codec", "", *(MEASURE_NAMES[measure] for measure in evaluation.measures)], rows)
+
+
+def _table(heads: Sequence[str], rows: Sequence[str]) -> str:
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+
+
+def _row(cells: Sequence[str], marks: str) -> str:
+    return f'<tr class="{marks}">' + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+
+
+def _plots(evaluation: Evaluation) -> str:
+    return f"<div class=plots>{''.join(_plot(evaluation, measure) for measure in evaluation.measures)}</div>"
+
+
+def _plot(evaluation: Evaluation, measure: str) -> str:
+    """One measure over bits a pixel, means over clips, as SVG."""
+    canvas = Figure(figsize=(4.6, 3.4), layout="constrained")
+    axes = canvas.subplots()
+    own = count()
+    for codec in evaluation.codecs:
+        points = [(mean.bits_per_pixel, getattr(mean.quality, measure)) for mean in evaluation.means(codec)]
+        points = sorted((rate, value) for rate, value in points if value is not None and isfinite(value))
+        color, mark = _ANCHORS.get(codec) or (_OURS[next(own) % len(_OURS)], "o")
+        axes.plot(
+            [rate for rate, _ in points],
+            [value for _, value in points],
+            color=color,
+            marker=mark,
+            label=codec,
+            linewidth=2.4 if _is_ours(codec) else 1.4,
+            markersize=6 if _is_ours(codec) else 4,
+            zorder=3 if _is_ours(codec) else 2,
+        )
+    better = "higher is better" if HIGHER_IS_BETTER[measure] else "lower is better"
+    axes.set_title(f"{MEASURE_NAMES[measure]} ({better})", fontsize=10, loc="left")
+    axes.set_xscale("log")
+    axes.set_xlabel("bits a pixel", fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.grid(True, which="both", color="#e7e5e4", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
+    text = io.StringIO()
+    canvas.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def _strip(strip: Strip) -> str:
+    heads = "".join(_figure(panel) for panel in strip.panels)
+    name = escape(f"{strip.clip}, frame {strip.frame}")
+    return f"<h3 class=note>{name}</h3><div class=strip>{heads}</div>"
+
+
+def _figure(panel: Panel) -> str:
+    caption = panel.title
+    if panel.bits_per_pixel is not None and panel.psnr_db is not None:
+        caption += f": {panel.bits_per_pixel:.4f} bits/px, {figure('psnr_db', panel.psnr_db)} dB in this frame"
+    error = "" if panel.error is None else _image(panel.error, f"error of {panel.title}")
+    return f"<figure>{_image(panel.picture, panel.title)}<figcaption>{escape(caption)}</figcaption>{error}</figure>"
+
+
+def _image(picture: Pixels, text: str) -> str:
+    data = base64.b64encode(png_bytes(picture)).decode()
+    return f'<img alt="{escape(text)}" src="data:image/png;base64,{data}">'

@@ -1,0 +1,89 @@
+"""VMAF by FFmpeg's libvmaf, from the program that imageio-ffmpeg ships."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import imageio_ffmpeg
+import numpy as np
+
+from vtok_codec.errors import OutputError
+from vtok_codec.media.types import Pixels
+
+_MODELS = "version=vmaf_v0.6.1\\\\:name=vmaf|version=vmaf_v0.6.1neg\\\\:name=neg"
+_THREADS = 2
+
+
+@dataclass(frozen=True)
+class VmafScores:
+    """Means over the frames of a clip, 0…100."""
+
+    vmaf: float
+    neg: float
+
+
+class VmafMeter:
+    """Takes pairs of frames as they come. Use it as a context; memory does not grow with the length.
+
+    Both pictures of a pair travel as one, source above output, so that no frame can be compared with another's:
+    whoever gives libvmaf two inputs has to reset both clocks (`setpts`) and still trust both rates. Both are
+    converted to limited-range BT.601 4:2:0, as VMAF's models expect luma.
+    """
+
+    def __init__(self, width: int, height: int) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="vtok-vmaf-")
+        self._log = Path(self._folder.name) / "vmaf.json"
+        # 4:2:0 halves both sides: an odd last row or column is left out.
+        even = f"{width - width % 2}:{height - height % 2}"
+        half = "format=yuv420p,setpts=N/25/TB"
+        graph = (
+            f"[0:v]split[a][b];[a]crop={even}:0:0,{half}[source];[b]crop={even}:0:{height},{half}[output];"
+            f"[output][source]libvmaf=model={_MODELS}:n_threads={_THREADS}:log_fmt=json:log_path={self._log.name}"
+        )
+        pipe = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{2 * height}", "-r", "25", "-i", "pipe:0"]
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *pipe, "-lavfi", graph, "-f", "null", "-"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self._folder.name)
+
+    def __enter__(self) -> VmafMeter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.communicate()
+        self._folder.cleanup()
+
+    def add(self, source: Pixels, output: Pixels) -> None:
+        """The next pair of frames, `H W 3`."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(np.ascontiguousarray(source).data)
+            self._process.stdin.write(np.ascontiguousarray(output).data)
+        except BrokenPipeError:
+            raise self._failure() from None
+
+    def scores(self) -> VmafScores:
+        """The means, once the last pair was added.
+
+        Raises:
+            OutputError: FFmpeg failed.
+        """
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.stdin = None
+        if self._process.wait():
+            raise self._failure()
+        pooled = json.loads(self._log.read_text(encoding="utf-8"))["pooled_metrics"]
+        return VmafScores(vmaf=pooled["vmaf"]["mean"], neg=pooled["neg"]["mean"])
+
+    def _failure(self) -> OutputError:
+        text = self._process.stderr.read().decode(errors="replace") if self._process.stderr else ""
+        lines = text.strip().splitlines() or ["it said nothing"]
+        return OutputError(f"VMAF could not be measured: {lines[-1]}")
