@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from vtok_codec.errors import TrainingError
 from vtok_codec.evaluation.lpips import LPIPS
 from vtok_codec.media.picture import png_bytes
+from vtok_codec.models.fsq import FSQ
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import parse_tensors
 from vtok_codec.registry import find_weights
@@ -26,6 +27,7 @@ from vtok_codec.training.klt import _equalizing_rotation, warm_start
 from vtok_codec.training.library import ClipLibrary
 from vtok_codec.training.objective import Objective
 from vtok_codec.training.optimizer import StageOptimizer
+from vtok_codec.training.prior import DigitPrior
 from vtok_codec.training.run import RunSettings, override, resume_training, run_training
 from vtok_codec.training.stages import STAGES, Phase, Stage
 from vtok_codec.training.trainer import CHECKPOINT, LOG, WEIGHTS, Budget, Trainer
@@ -166,7 +168,7 @@ def test_every_parameter_of_a_stage_gets_a_gradient(name: str) -> None:
     model = randomized(OneVAE(TINY))
     lpips = LPIPS(parse_tensors(find_weights("lpips-alex").data, "lpips"))
     stage = replace(STAGES[name], lpips_frames=2)
-    objective = Objective(stage, TINY.latent_channels, lpips)
+    objective = Objective(stage, TINY, lpips)
     video = torch.rand(8, 3, 8, 32, 32) * 2 - 1
     loss = objective(model, video, torch.Generator().manual_seed(0))
     loss.total.backward()
@@ -182,11 +184,15 @@ def test_both_stages_learn(data: Path, tmp_path: Path, small_stages: None) -> No
     assert len(losses) == 2 and losses[1] < losses[0]
 
 
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize(("stage", "optimizer"), [("continuous", "muon"), ("continuous", "adamw"), ("rate", "muon")])
 def test_a_resumed_run_ends_with_the_same_weights(
-    data: Path, tmp_path: Path, small_stages: None, optimizer: str
+    data: Path, tmp_path: Path, small_stages: None, stage: str, optimizer: str
 ) -> None:
-    settings = settings_of(data, "continuous")
+    start = None
+    if stage == "rate":
+        run_training(settings_of(data, "continuous"), tmp_path / "start", Budget(steps=1), quiet=True)
+        start = str(tmp_path / "start")
+    settings = settings_of(data, stage, start)
     settings = replace(settings, overrides=(*settings.overrides, ("optimizer", optimizer)))
     run_training(settings, tmp_path / "whole", Budget(steps=6), quiet=True)
 
@@ -205,7 +211,7 @@ def test_a_resumed_run_ends_with_the_same_weights(
         run_training(settings, tmp_path / "halves", Budget(steps=6), quiet=True)
     resume_training(tmp_path / "halves", Budget(steps=6), quiet=True)
     whole, halves = (torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in ("whole", "halves"))
-    for part in ("model", "ema"):
+    for part in ("model", "ema", "objective"):
         for name, value in whole[part].items():
             assert torch.equal(value, halves[part][name]), name
     assert load_file(tmp_path / "halves" / WEIGHTS).keys() == whole["ema"].keys()
@@ -238,6 +244,86 @@ def test_steps_have_the_size_of_their_kind(optimizer: str) -> None:
     linear = moved["encoder.linear.weight"].square().mean().sqrt()
     size = before["encoder.linear.weight"].detach().square().mean().sqrt()
     assert float(linear / size) == pytest.approx(0.02, rel=1e-3)
+
+
+def random_codes(frames: int, seed: int = 0) -> torch.Tensor:
+    """Codes `1 P t 4 5` of random digits."""
+    generator = torch.Generator().manual_seed(seed)
+    levels = torch.tensor(TINY.fsq_levels * TINY.max_tokens).view(-1, 1, 1, 1)
+    digits = (torch.rand((len(levels), frames, 4, 5), generator=generator) * levels).floor()
+    return ((digits - levels // 2) / (levels // 2))[None]
+
+
+def random_prior() -> DigitPrior:
+    prior = DigitPrior(TINY)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        prior.out.weight.copy_(torch.randn(prior.out.weight.shape, generator=generator) * 0.3)
+    return prior
+
+
+@torch.inference_mode()
+def test_the_prior_is_a_distribution_over_each_digit() -> None:
+    prior, codes = random_prior(), random_codes(3)
+    for plane in (0, 5, 13, 23):
+        levels = TINY.fsq_levels[plane % 6]
+        mass = torch.zeros(4, 5)
+        for digit in range(levels):
+            changed = codes.clone()
+            changed[:, plane, 2] = (digit - levels // 2) / (levels // 2)
+            mass += torch.exp2(-prior(changed)[0, plane, 2])
+        assert torch.allclose(mass, torch.ones(4, 5), atol=1e-4)
+
+
+@torch.inference_mode()
+def test_the_prior_sees_what_a_decoder_has() -> None:
+    """A digit may change the cost of itself, of later tokens of its frame, and of later frames; of nothing else."""
+    prior, codes = random_prior(), random_codes(5)
+    changed = codes.clone()
+    plane, frame = 8, 2
+    changed[:, plane, frame, 1, 1] *= -1
+    differs = (prior(codes) != prior(changed))[0].any(dim=-1).any(dim=-1)
+    assert not differs[:, :frame].any()
+    token = plane // 6
+    of_own_token = differs[: 6 * (token + 1), frame]
+    assert of_own_token.nonzero().flatten().tolist() == [plane]
+    assert differs[6 * (token + 1) :, frame].all() and differs[:, frame + 1].all() and differs[:, frame + 2].all()
+
+
+def test_the_prior_learns_what_repeats() -> None:
+    prior = DigitPrior(TINY)
+    optimizer = torch.optim.Adam(prior.parameters(), lr=0.01)
+    for step in range(60):
+        still = random_codes(1, seed=step).expand(-1, -1, 4, -1, -1)
+        bits = prior(still)
+        optimizer.zero_grad()
+        bits.mean().backward()
+        optimizer.step()
+    later = float(bits[:, :, 1:].detach().mean())
+    first = float(bits[:, :, 0].detach().mean())
+    uniform = float(np.log2(TINY.fsq_levels).mean())
+    assert later < 0.6 and uniform - 0.1 < first < uniform + 0.4
+
+
+def test_the_rate_term_makes_digits_cheaper() -> None:
+    """Latents free to move must become cheap long before they become wrong."""
+    fsq, prior = FSQ(TINY.fsq_levels, TINY.max_tokens), DigitPrior(TINY)
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(2, TINY.latent_channels, 4, 6, 6, generator=generator)
+    wanted = fsq.straight_through(latents)
+    latents.requires_grad_()
+    optimizer = torch.optim.Adam([{"params": [latents], "lr": 0.05}, {"params": prior.parameters(), "lr": 0.005}])
+    bits = []
+    for _ in range(80):
+        codes = fsq.straight_through(latents)
+        cost = prior(codes).mean()
+        distortion = (codes - wanted).square().mean()
+        optimizer.zero_grad()
+        (3 * distortion + 0.1 * cost).backward()
+        optimizer.step()
+        bits.append(float(cost.detach()))
+    assert bits[-1] < 0.6 * bits[0]
+    assert float(distortion.detach()) < 0.05 * float(wanted.square().mean())
 
 
 def test_an_unknown_optimizer_is_refused() -> None:

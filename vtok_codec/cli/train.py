@@ -14,7 +14,7 @@ from vtok_codec.registry import DEFAULT_MODEL
 
 @reports_errors
 def train(
-    stage: Annotated[str, typer.Option(help="Stage of the training tree: continuous, discrete.")] = "continuous",
+    stage: Annotated[str, typer.Option(help="Stage of the training tree: continuous, discrete, rate.")] = "continuous",
     preset: Annotated[str, typer.Option(help="Shape of the model.")] = DEFAULT_MODEL,
     start: Annotated[
         str | None, typer.Option("--from", help="Weights to start from: a run's folder, a file, or a shipped model.")

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from vtok_codec.evaluation.lpips import LPIPS
-from vtok_codec.models.onevae import OneVAE
+from vtok_codec.models.onevae import OneVAE, OneVAEConfig
+from vtok_codec.training.prior import DigitPrior
 from vtok_codec.training.stages import Stage
 
 
@@ -21,16 +22,23 @@ class Loss:
 
 
 class Objective(nn.Module):
-    """Loss of a batch of videos. Its own parameters (the posterior's spread) train along with the model."""
+    """Loss of a batch of videos. Its own parameters (the posterior's spread, the prior) train along with the model."""
 
-    def __init__(self, stage: Stage, latent_channels: int, lpips: LPIPS | None) -> None:
+    def __init__(self, stage: Stage, config: OneVAEConfig, lpips: LPIPS | None) -> None:
         super().__init__()
         if stage.lpips_weight and lpips is None:
             raise ValueError(f"stage {stage.name} has an LPIPS term and no LPIPS network")
         self.stage = stage
         self.lpips = lpips
+        self.digits_a_token = len(config.fsq_levels)
         # Starts near the error of rounding, so that the discrete stage finds a decoder used to it.
-        self.log_std = nn.Parameter(torch.full((latent_channels, 1, 1, 1), -2.0))
+        self.log_std = nn.Parameter(torch.full((config.latent_channels, 1, 1, 1), -2.0))
+        self.prior = DigitPrior(config) if stage.rate_weight else None
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Its parameters that train, by name: all but those of the LPIPS network."""
+        return {name: value for name, value in self.named_parameters() if value.requires_grad}
 
     def forward(self, model: OneVAE, video: Tensor, generator: torch.Generator) -> Loss:
         """`video` is `B 3 T H W` in [−1, 1]; `generator` makes every random choice of the step."""
@@ -43,19 +51,26 @@ class Objective(nn.Module):
         if self.stage.kl_weight:
             noise = torch.randn(latents.shape, generator=generator).to(latents.device)
             latents = latents + noise * self.log_std.exp()
-        codes = torch.where(
-            rounded[:, None, None, None, None],
-            model.fsq.straight_through(latents),
-            model.fsq.continuous(latents),
-        )
+        straight = model.fsq.straight_through(latents)
+        codes = torch.where(rounded[:, None, None, None, None], straight, model.fsq.continuous(latents))
         reconstruction, _ = model.decoder(codes, None, counts)
         error = (reconstruction.float() - video).square().flatten(1).mean(1)
         # The root of each sample's error: between MSE, which hard clips rule, and PSNR, which easy ones do.
         rmse = (error + 1e-6).sqrt().mean()
         perceptual = self._perceptual(video, reconstruction, generator)
-        total = rmse + self.stage.lpips_weight * perceptual + self.stage.kl_weight * kl
-        parts = {"rmse": float(rmse.detach()), "lpips": float(perceptual.detach()), "kl": float(kl.detach())}
-        return Loss(total, parts)
+        bits = self._bits_per_pixel(straight, counts, video)
+        stage = self.stage
+        total = rmse + stage.lpips_weight * perceptual + stage.kl_weight * kl + stage.rate_weight * bits
+        terms = {"rmse": rmse, "lpips": perceptual, "kl": kl, "bpp": bits}
+        return Loss(total, {name: float(term.detach()) for name, term in terms.items()})
+
+    def _bits_per_pixel(self, codes: Tensor, counts: Tensor, video: Tensor) -> Tensor:
+        """What the tokens that each sample reads would cost, by the prior."""
+        if self.prior is None:
+            return video.new_zeros(())
+        token = torch.arange(codes.shape[1], device=codes.device) // self.digits_a_token
+        read = (token[None] < counts[:, None])[:, :, None, None, None]
+        return (self.prior(codes) * read).sum() / (video.numel() / video.shape[1])
 
     def _token_counts(self, batch: int, generator: torch.Generator) -> Tensor:
         weights = torch.tensor(self.stage.token_weights)

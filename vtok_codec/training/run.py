@@ -90,7 +90,7 @@ def _trainer(settings: RunSettings, folder: Path, resumed: bool, quiet: bool) ->
     model = _initial_model(settings, stage, sampler, resumed, quiet)
     lpips = load_lpips() if stage.lpips_weight else None
     clips = validation_clips(Path(settings.validation), settings.validation_clips) if settings.validation else []
-    objective = Objective(stage, model.config.latent_channels, lpips)
+    objective = Objective(stage, model.config, lpips)
     return Trainer(
         model,
         settings.preset,

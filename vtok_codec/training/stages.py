@@ -31,6 +31,9 @@ class Stage:
     """Frames of each sample that LPIPS looks at."""
     learning_rate: float
     phases: tuple[Phase, ...]
+    rate_weight: float = 0.0
+    """λ: what a bit a pixel, as a trained prior codes the tokens that are read, weighs against the root mean squared
+    error; 0 trains no prior."""
     token_weights: tuple[float, ...] = (0.28, 0.32, 0.10, 0.30)
     """How often 1…N tokens are read in training. Most weight lies on what `vtok encode` writes by default."""
     optimizer: str = "muon"
@@ -75,6 +78,18 @@ STAGES = {
             lpips_frames=1,
             learning_rate=8e-4,
             phases=(Phase(0.0, _SMALL), Phase(0.45, _MIDDLE), Phase(0.75, _LARGE)),
+        ),
+        Stage(
+            name="rate",
+            starts_from="discrete",
+            discrete_share=1.0,
+            kl_weight=0.0,
+            lpips_weight=0.02,
+            lpips_frames=1,
+            learning_rate=6e-4,
+            rate_weight=0.1,
+            token_weights=(0.22, 0.28, 0.10, 0.40),
+            phases=(Phase(0.0, _SMALL), Phase(0.35, _MIDDLE), Phase(0.7, _LARGE)),
         ),
     )
 }

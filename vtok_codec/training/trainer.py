@@ -86,7 +86,7 @@ class Trainer:
         self.preset, self.stage, self.run_folder, self.seed = preset, stage, run, seed
         self.validation, self.device = validation, device
         self.cadence = cadence or Cadence()
-        self.optimizer = StageOptimizer(self.model, [self.objective.log_std], stage)
+        self.optimizer = StageOptimizer(self.model, self.objective.trained.values(), stage)
         self.step = 0
         self.seconds = 0.0
         self.skipped_steps = 0
@@ -163,7 +163,7 @@ class Trainer:
             return
         counts = sorted({1, min(2, self.model.config.max_tokens), self.model.config.max_tokens})
         with torch.autocast(self.device.type, torch.bfloat16):
-            self._log({"validation": 1.0} | validate(self.ema, self.validation, counts))
+            self._log({"validation": 1.0} | validate(self.ema, self.validation, counts, self.objective.prior))
             strip = reconstruction_strip(self.ema, self.validation[:4], counts)
         (self.run_folder / f"strip-{self.step:07d}.png").write_bytes(png_bytes(strip))
 
@@ -189,7 +189,7 @@ class Trainer:
             "skipped_steps": self.skipped_steps,
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
-            "objective": self.objective.log_std.detach(),
+            "objective": {name: value.detach() for name, value in self.objective.trained.items()},
             "optimizer": self.optimizer.state_dict(),
         }
         checkpoint = self.run_folder / CHECKPOINT
@@ -214,7 +214,8 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
         with torch.no_grad():
-            self.objective.log_std.copy_(state["objective"])
+            for name, value in self.objective.trained.items():
+                value.copy_(state["objective"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.skipped_steps = state["skipped_steps"]
