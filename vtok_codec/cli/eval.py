@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vtok_codec import __version__
 from vtok_codec.cli.common import (
     STANDARD_STREAM,
     Device,
@@ -20,14 +23,16 @@ from vtok_codec.cli.common import (
     require_absent,
     whole_output,
 )
-from vtok_codec.errors import InputError, VtokError
+from vtok_codec.errors import InputError, OutputError, VtokError
 from vtok_codec.registry import DEFAULT_MODEL, find_weights
 
 if TYPE_CHECKING:
     from vtok_codec.codec.tokenizer import Tokenizer
     from vtok_codec.evaluation.campaign import Evaluation
+    from vtok_codec.evaluation.clips import Clip
     from vtok_codec.evaluation.codecs import Codec
-    from vtok_codec.evaluation.measure import Clip, ClipResult, Measures
+    from vtok_codec.evaluation.measure import ClipResult, Measures
+    from vtok_codec.evaluation.table import TextTable
 
 _FVD_LEFT_OUT = "FVD was left out: it needs the I3D network, which --i3d names"
 _PAGE = "index.html"
@@ -60,56 +65,74 @@ def evaluate(
     if unknown := set(wanted) - set(_MEASURES):
         raise typer.BadParameter(f"--measures {min(unknown)}: choose from {', '.join(_MEASURES)}")
     if report:
-        require_absent(report / _PAGE, force)
+        _claim_page(report, force)
     _require_packages()
     from vtok_codec.codec.tokenizer import load_tokenizer
     from vtok_codec.evaluation.cache import ResultCache, default_folder
     from vtok_codec.evaluation.campaign import evaluate_all
-    from vtok_codec.evaluation.codecs import VtokCodec, anchor_codecs
-    from vtok_codec.evaluation.table import heading, row, to_csv, to_json
+    from vtok_codec.evaluation.codecs import anchor_codecs, model_codecs
+    from vtok_codec.evaluation.table import TextTable, to_csv, to_json
 
-    tokenizers = [load_tokenizer(find_weights(name), device) for name in model or [DEFAULT_MODEL]]
-    codecs: list[Codec] = [VtokCodec(tokenizer, count) for tokenizer in tokenizers for count in counts]
+    names = list(dict.fromkeys(model or [DEFAULT_MODEL]))
+    tokenizers = [load_tokenizer(find_weights(name), device) for name in names]
+    codecs: list[Codec] = [*model_codecs(tokenizers, counts)]
     for name in anchors:
         codecs += anchor_codecs(name)
     taken = _taken(wanted, i3d, tokenizers[0])
-    text = not (as_json or as_csv)
-    with tempfile.TemporaryDirectory(prefix="vtok-eval-") as name:
-        folder = Path(name)
-        opened = _open_clips(clips, protocol, folder)
-        if text:
-            print(heading(taken.names))
-
-        def show(result: ClipResult) -> None:
-            if text and not quiet:
-                print(row(result, taken.names), flush=True)
-
-        kept = ResultCache(None if no_cache else cache or default_folder())
-        evaluation = evaluate_all(opened, codecs, taken, folder, kept, show)
-        if as_json:
-            print(json.dumps(to_json(evaluation), indent=1))
-        elif as_csv:
-            print(to_csv(evaluation), end="")
-        else:
-            _print_summary(evaluation)
-        notes = list(dict.fromkeys(codec.description for codec in codecs))
-        notes += [f"clips prepared as --protocol {protocol} has it"] if protocol else []
+    kept = ResultCache(None if no_cache else cache or default_folder())
+    as_text = not (as_json or as_csv)
+    with tempfile.TemporaryDirectory(prefix="vtok-eval-") as folder:
+        groups, notes = _open_clips(clips, protocol, Path(folder))
         notes += [] if i3d else [_FVD_LEFT_OUT]
+        context = _context(codecs, notes)
+        for tokenizer in tokenizers:
+            tokenizer.warm_up()
+        evaluations = []
+        for title, opened in groups.items():
+            table = TextTable(opened, codecs, taken.names)
+            if as_text:
+                print("\n".join([*[title] * (len(groups) > 1), table.heading()]))
+
+            def show(result: ClipResult, table: TextTable = table) -> None:
+                if as_text:
+                    print(table.row(result), flush=True)
+
+            evaluations.append(evaluate_all(title, opened, codecs, taken, Path(folder), kept, show))
+            if as_text:
+                _print_summary(evaluations[-1], table)
+        if as_json:
+            print(json.dumps(to_json(evaluations, context), indent=1))
+        if as_csv:
+            print(to_csv(evaluations), end="")
         if report:
-            _write_report(report, evaluation, codecs, notes, force)
+            _write_page(report, evaluations, codecs, [f"{key}: {value}" for key, value in context.items()], force)
     for note in [] if quiet else notes:
         notice(note)
+    failures = [failure for evaluation in evaluations for failure in evaluation.failures]
+    for failure in failures:
+        notice(f"not measured: {failure}")
+    if failures:
+        raise typer.Exit(InputError.exit_code)
 
 
 def _names(text: str) -> list[str]:
-    return [part for part in text.split(",") if part]
+    return list(dict.fromkeys(part for part in text.split(",") if part))
 
 
 def _numbers(text: str) -> list[int]:
     try:
-        return [int(part) for part in text.split(",")]
+        return list(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
         raise typer.BadParameter(f"--tokens {text}: write numbers with commas, such as 1,2,4") from None
+
+
+def _claim_page(folder: Path, force: bool) -> None:
+    """Find out before the work whether the page can be written after it."""
+    require_absent(folder / _PAGE, force)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder}: {error.strerror}") from error
 
 
 def _require_packages() -> None:
@@ -132,45 +155,65 @@ def _taken(wanted: list[str], i3d: Path | None, tokenizer: Tokenizer) -> Measure
     )
 
 
-def _open_clips(paths: list[Path], protocol: str | None, folder: Path) -> list[Clip]:
-    from vtok_codec.evaluation.measure import open_clip
+def _open_clips(paths: list[Path], protocol: str | None, folder: Path) -> tuple[dict[str, list[Clip]], list[str]]:
+    """The clips, in groups that have figures of their own, and what there is to say of them."""
+    from vtok_codec.evaluation.clips import open_clip
     from vtok_codec.evaluation.protocols import PROTOCOLS, prepare_clip
 
-    if protocol is None:
-        clips = [open_clip(path) for path in paths]
-    elif protocol not in PROTOCOLS:
-        raise InputError(f"--protocol {protocol}: choose from {', '.join(PROTOCOLS)}")
-    else:
-        chosen = PROTOCOLS[protocol]
-        clips = [
-            open_clip(prepare_clip(path, chosen, side, folder), f"{path.name} {side}x{side}")
-            for side in chosen.sides
-            for path in paths
-        ]
-    names = [clip.name for clip in clips]
+    names = [path.name for path in paths]
     if doubled := {name for name in names if names.count(name) > 1}:
         raise InputError(f"two clips have the name {min(doubled)}; rename one, so that the figures can be told apart")
-    return clips
+    if protocol is None:
+        return {"whole clips": [open_clip(path) for path in paths]}, []
+    if protocol not in PROTOCOLS:
+        raise InputError(f"--protocol {protocol}: choose from {', '.join(PROTOCOLS)}")
+    chosen = PROTOCOLS[protocol]
+    groups: dict[str, list[Clip]] = {}
+    notes = [f"{chosen.source}: {chosen.frames} frames; on clips of yours, so not its figures"]
+    for side in chosen.sides:
+        title = f"{protocol}, {chosen.frames}x{side}x{side}"
+        groups[title], enlarged = [], 0
+        for number, path in enumerate(paths):
+            prepared = folder / f"{number}-{side}.mkv"
+            enlarged += prepare_clip(path, chosen, side, prepared)
+            groups[title].append(open_clip(prepared, path.name))
+        if enlarged:
+            notes.append(f"{title}: {enlarged} of {len(paths)} clips had to be enlarged, which makes them easier")
+    return groups, notes
 
 
-def _print_summary(evaluation: Evaluation) -> None:
-    from vtok_codec.evaluation.table import bd_lines, fvd_lines, row
+def _context(codecs: list[Codec], notes: list[str]) -> dict[str, object]:
+    """What another needs to get the same figures."""
+    from vtok_codec.evaluation.codecs import ffmpeg_version
+
+    return {
+        "vtok": __version__,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "ffmpeg": ffmpeg_version(),
+        "codecs": list(dict.fromkeys(codec.description for codec in codecs)),
+        "notes": notes,
+    }
+
+
+def _print_summary(evaluation: Evaluation, table: TextTable) -> None:
+    from vtok_codec.evaluation.table import bd_lines, fvd_lines
 
     if len(evaluation.clips) > 1:
         for mean in evaluation.means():
-            print(row(mean, evaluation.measures))
+            print(table.row(mean))
     for line in [*bd_lines(evaluation), *fvd_lines(evaluation)]:
         print(line)
 
 
-def _write_report(target: Path, evaluation: Evaluation, codecs: list[Codec], notes: list[str], force: bool) -> None:
-    from vtok_codec.evaluation.codecs import ANCHORS, AnchorCodec
+def _write_page(
+    folder: Path, evaluations: list[Evaluation], codecs: list[Codec], notes: list[str], force: bool
+) -> None:
+    from vtok_codec.evaluation.codecs import ANCHORS
     from vtok_codec.evaluation.comparison import make_strips
     from vtok_codec.evaluation.report import html_report
 
-    compared = any(isinstance(codec, AnchorCodec) and codec.name == "x264" for codec in codecs)
-    with tempfile.TemporaryDirectory(prefix="vtok-eval-") as folder:
-        strips = make_strips(evaluation, codecs, ANCHORS["x264"] if compared else None, Path(folder))
-    target.mkdir(parents=True, exist_ok=True)
-    with whole_output(str(target / _PAGE), STANDARD_STREAM, force) as partial:
-        partial.write_text(html_report(evaluation, strips, notes), encoding="utf-8")
+    anchor = ANCHORS["x264"] if "x264" in {codec.name for codec in codecs} else None
+    with tempfile.TemporaryDirectory(prefix="vtok-eval-") as scratch:
+        parts = [(each, make_strips(each, codecs, anchor, Path(scratch))) for each in evaluations]
+    with whole_output(str(folder / _PAGE), STANDARD_STREAM, force) as partial:
+        partial.write_text(html_report(parts, notes), encoding="utf-8")

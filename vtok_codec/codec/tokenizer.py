@@ -12,6 +12,7 @@ from vtok_codec.container.header import Header, ModelId
 from vtok_codec.errors import FormatError, ModelError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
+from vtok_codec.models.onevae import RGB
 from vtok_codec.models.weights import build_model
 from vtok_codec.registry import WeightsFile
 from vtok_codec.tokens.radix import Digits
@@ -81,6 +82,11 @@ class Tokenizer:
         shown = video[0, :, before : before + frames, :height, :width]
         levels = shown.float().add_(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
         return levels.permute(1, 2, 3, 0).contiguous().cpu().numpy(), state
+
+    def warm_up(self) -> None:
+        """Code a small picture, so that what torch sets up at first use is not part of what is timed next."""
+        digits, _ = self.encode(np.zeros((1, *self.id.stride[1:], RGB), np.uint8), self.max_tokens, None)
+        self.decode(digits, self.id.stride[1:], 1, None)
 
     def _to_video(self, frames: Pixels) -> Tensor:
         """uint8 `T H W 3` → `1 3 T H W` in [−1, 1], channels-last."""

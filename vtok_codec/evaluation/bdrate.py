@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
+_LEAST_OVERLAP = 0.1
+
 
 @dataclass(frozen=True)
 class RatePoint:
@@ -24,8 +26,8 @@ class RatePoint:
 def bd_rate(anchor: Sequence[RatePoint], test: Sequence[RatePoint], higher_is_better: bool = True) -> float | None:
     """The mean relative difference of rate at equal quality: 0.25 where `test` needs a quarter more than `anchor`.
 
-    Points that cost more than another and are no better are left out. None where the curves have no quality in
-    common, or fewer than two points are left of one.
+    Points that cost more than another and are no better are left out. None where fewer than two points are left of a
+    curve, or the qualities in common are less than a tenth of the shorter curve's: a sliver says nothing.
     """
     sign = 1 if higher_is_better else -1
     curves = [_curve(points, sign) for points in (anchor, test)]
@@ -33,7 +35,8 @@ def bd_rate(anchor: Sequence[RatePoint], test: Sequence[RatePoint], higher_is_be
         return None
     low = max(qualities[0] for qualities, _ in curves)
     high = min(qualities[-1] for qualities, _ in curves)
-    if low >= high:
+    shorter = min(qualities[-1] - qualities[0] for qualities, _ in curves)
+    if high - low < _LEAST_OVERLAP * shorter:
         return None
     means = [PchipInterpolator(*curve).integrate(low, high) / (high - low) for curve in curves]
     return math.exp(float(means[1]) - float(means[0])) - 1

@@ -6,16 +6,32 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 _DIGITS = 24
+_PACKAGES = ("av", "imageio-ffmpeg", "numpy", "pytorch-msssim", "scipy", "torch", "zstandard")
+"""What a figure depends on beside our own code."""
 
 
 def default_folder() -> Path:
     """Where results are kept: `vtok/eval` of the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "vtok" / "eval"
+
+
+@cache
+def code_identity() -> str:
+    """A digest of our own sources and of the versions of the packages that they measure with."""
+    digest = hashlib.sha256()
+    package = Path(__file__).resolve().parent.parent
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    for name in _PACKAGES:
+        digest.update(f"{name} {version(name)}".encode())
+    return digest.hexdigest()[:_DIGITS]
 
 
 class ResultCache:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from vtok_codec.errors import VtokError
 from vtok_codec.evaluation.bdrate import RatePoint, bd_rate
 from vtok_codec.evaluation.cache import ResultCache
+from vtok_codec.evaluation.clips import Clip
 from vtok_codec.evaluation.codecs import Codec
 from vtok_codec.evaluation.fvd import Features, frechet_distance
-from vtok_codec.evaluation.measure import Clip, ClipResult, Measures, evaluate_clip, mean_result, source_features
+from vtok_codec.evaluation.measure import ClipResult, Measures, evaluate_clip, mean_result
 from vtok_codec.evaluation.metrics import HIGHER_IS_BETTER
 
 BD_ANCHOR = "x264"
@@ -30,16 +32,22 @@ class MeanBDRate:
     """None where no clip has a quality that both reach."""
     clips: int
     """Clips that have one."""
+    of: int
+    """Clips in all."""
 
 
 @dataclass
 class Evaluation:
     """All results, in the order of codecs, then clips."""
 
+    title: str
+    """What its clips have in common."""
     clips: list[Clip]
     results: list[ClipResult] = field(default_factory=list)
     fvd: dict[Point, float | None] = field(default_factory=dict)
     """Only with an I3D network; None for fewer than two clips."""
+    failures: list[str] = field(default_factory=list)
+    """What could not be measured, and why."""
 
     @property
     def codecs(self) -> list[str]:
@@ -79,7 +87,7 @@ class Evaluation:
             rate = bd_rate(curves[0], curves[1], HIGHER_IS_BETTER[measure])
             if rate is not None:
                 per_clip.append(rate)
-        return MeanBDRate(float(np.mean(per_clip)) if per_clip else None, len(per_clip))
+        return MeanBDRate(float(np.mean(per_clip)) if per_clip else None, len(per_clip), len(self.clips))
 
     def _curve(self, clip: str, codec: str, measure: str) -> list[RatePoint]:
         own = [result for result in self.results if (result.clip, result.codec) == (clip, codec)]
@@ -88,6 +96,7 @@ class Evaluation:
 
 
 def evaluate_all(
+    title: str,
     clips: Sequence[Clip],
     codecs: Iterable[Codec],
     measures: Measures,
@@ -97,19 +106,23 @@ def evaluate_all(
 ) -> Evaluation:
     """Put every clip through every codec; `folder` takes the coded files, one at a time.
 
-    Raises:
-        InputError, ModelError, OutputError: see `evaluate_clip`.
+    A clip that a codec or a measure fails on is told among the failures, and the others go on.
     """
-    evaluation = Evaluation(list(clips))
-    sources: list[Features] = [source_features(clip, measures.i3d) for clip in clips] if measures.i3d else []
+    evaluation = Evaluation(title, list(clips))
+    i3d = measures.i3d
+    sources: list[Features] = [i3d.features(list(clip.pixels())) for clip in clips] if i3d else []
     for codec in codecs:
         outputs: list[Features] = []
         for clip in clips:
-            result, features = evaluate_clip(clip, codec, measures, folder, cache)
+            try:
+                result, features = evaluate_clip(clip, codec, measures, folder, cache)
+            except VtokError as error:
+                evaluation.failures.append(f"{clip.name} by {codec.name}, {codec.setting}: {error}")
+                continue
             evaluation.results.append(result)
             on_result(result)
             if features is not None:
                 outputs.append(features)
-        if measures.i3d:
+        if i3d:
             evaluation.fvd[codec.name, codec.setting] = frechet_distance(sources, outputs)
     return evaluation

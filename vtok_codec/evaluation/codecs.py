@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,13 +15,16 @@ from vtok_codec.codec.decoder import decode_events
 from vtok_codec.codec.encoder import EncodeSettings, encode_video
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.reader import VtkReader
-from vtok_codec.errors import InputError
+from vtok_codec.errors import InputError, ModelError
+from vtok_codec.evaluation.clips import Clip
 from vtok_codec.evaluation.usage import Cost, measured, run_measured
 from vtok_codec.media.reader import VideoReader
-from vtok_codec.media.types import Frame, Pixels, VideoInfo
+from vtok_codec.media.types import Frame, Pixels
 
 _MATRIX_RGB = 0
 """Of ISO/IEC 23091-2."""
+_LEFT_SITED = ("h264", "hevc", "mpeg2video", "mpeg4")
+"""Codecs whose chroma lies left unless marked otherwise."""
 
 
 class Codec(Protocol):
@@ -47,7 +50,11 @@ class Codec(Protocol):
     def identity(self) -> dict[str, str]:
         """All that its results depend on, apart from the clip."""
 
-    def encode(self, clip: Path, info: VideoInfo, target: Path) -> Cost:
+    @property
+    def is_anchor(self) -> bool:
+        """Whether it is there to be compared with."""
+
+    def encode(self, clip: Clip, target: Path) -> Cost:
         """Encode the video of a clip, without audio, into a file."""
 
     def decode(self, coded: Path) -> Cost:
@@ -63,12 +70,9 @@ class VtokCodec:
 
     tokenizer: Tokenizer
     tokens: int
-    gop_seconds: float = EncodeSettings.gop_seconds
+    name: str
     suffix = ".vtk"
-
-    @property
-    def name(self) -> str:
-        return self.tokenizer.id.name
+    is_anchor = False
 
     @property
     def setting(self) -> str:
@@ -78,7 +82,8 @@ class VtokCodec:
     def description(self) -> str:
         placement = self.tokenizer.placement
         weights = self.tokenizer.id.weights_sha256[:12]
-        return f"{self.name}: weights {weights}, {placement.device}, {placement.dtype}".replace("torch.", "")
+        where = f"{placement.device}, {placement.dtype}".replace("torch.", "")
+        return f"{self.name}: weights {weights}, {where}; seconds without start-up, memory of the whole process"
 
     @property
     def identity(self) -> dict[str, str]:
@@ -86,13 +91,12 @@ class VtokCodec:
         return {
             "weights": self.tokenizer.id.weights_sha256,
             "tokens": str(self.tokens),
-            "gop_seconds": str(self.gop_seconds),
             "placement": f"{placement.device} {placement.dtype}",
         }
 
-    def encode(self, clip: Path, info: VideoInfo, target: Path) -> Cost:
-        settings = EncodeSettings(tokens=self.tokens, gop_seconds=self.gop_seconds)
-        with measured() as cost, VideoReader(clip, audio=False) as reader, target.open("wb") as stream:
+    def encode(self, clip: Clip, target: Path) -> Cost:
+        settings = EncodeSettings(tokens=self.tokens)
+        with measured() as cost, VideoReader(clip.path, audio=False) as reader, target.open("wb") as stream:
             summary = encode_video(reader.info, reader.events(), self.tokenizer, settings, stream)
         if summary.failure:
             raise summary.failure
@@ -158,6 +162,7 @@ class AnchorCodec:
 
     anchor: Anchor
     crf: float
+    is_anchor = True
 
     @property
     def name(self) -> str:
@@ -169,7 +174,7 @@ class AnchorCodec:
 
     @property
     def description(self) -> str:
-        return f"{self.name}: {self.anchor.title}, 8-bit 4:2:0, elementary stream"
+        return f"{self.name}: {self.anchor.title}, 8-bit 4:2:0, its own keyframe interval, bare elementary stream"
 
     @property
     def suffix(self) -> str:
@@ -179,18 +184,25 @@ class AnchorCodec:
     def identity(self) -> dict[str, str]:
         return {"ffmpeg": ffmpeg_version(), "options": " ".join(self.anchor.options), "crf": f"{self.crf:g}"}
 
-    def encode(self, clip: Path, info: VideoInfo, target: Path) -> Cost:
+    def encode(self, clip: Clip, target: Path) -> Cost:
+        info = clip.info
         # The rotation stays a mark, as in a .vtk. A frame is a frame, whatever its time.
-        source = ["-noautorotate", "-i", str(clip.resolve())]
-        kept = ["-map", "0:V:0", "-an", "-fps_mode", "passthrough", "-pix_fmt", "yuv420p"]
+        source = ["-noautorotate", "-i", str(clip.path.resolve()), "-map", f"0:{clip.stream}"]
+        kept = ["-fps_mode", "passthrough", "-pix_fmt", "yuv420p"]
         filters = []
-        if info.width % 2 or info.height % 2:
-            filters += ["pad=ceil(iw/2)*2:ceil(ih/2)*2", "fillborders=right=1:bottom=1:mode=smear"]
         if info.color.matrix == _MATRIX_RGB:
-            filters += ["scale=out_color_matrix=bt601:out_range=tv"]
+            filters.append("scale=out_color_matrix=bt601:out_range=tv")
             kept += ["-colorspace", "smpte170m", "-color_range", "tv"]
+        right, below = info.width % 2, info.height % 2
+        if right or below:
+            # Halved chroma needs even sides; whole chroma, that padding does not lose a column of it.
+            filters += ["format=yuv444p", "pad=ceil(iw/2)*2:ceil(ih/2)*2"]
+            filters += [f"fillborders=right={right}:bottom={below}:mode=smear"]
         if filters:
             kept += ["-vf", ",".join(filters)]
+        if clip.codec not in _LEFT_SITED or filters:
+            # What FFmpeg converts to 4:2:0 itself, or reads without a mark, lies centred; H.264 would be read as left.
+            kept += ["-chroma_sample_location", "center"]
         coding = [*self.anchor.options, "-crf", f"{self.crf:g}"]
         return run_measured([*_ffmpeg(), *source, *kept, *coding, str(target.resolve())])
 
@@ -201,9 +213,28 @@ class AnchorCodec:
 
     def frames(self, coded: Path) -> Iterator[Pixels]:
         with VideoReader(coded, audio=False) as reader:
-            for event in reader.events():
-                if isinstance(event, Frame):
-                    yield event.pixels
+            for frame in reader.frames():
+                yield frame.pixels
+
+
+def model_codecs(tokenizers: Sequence[Tokenizer], counts: Sequence[int]) -> list[VtokCodec]:
+    """Each model with each number of tokens, under names that differ.
+
+    Raises:
+        ModelError: a model has fewer tokens, or the name of an anchor.
+    """
+    codecs = []
+    for tokenizer in tokenizers:
+        name = tokenizer.id.name
+        if name in ANCHORS:
+            raise ModelError(f"a model must not be called {name}; rename its file")
+        if [other.id.name for other in tokenizers].count(name) > 1:
+            name += f"-{tokenizer.id.weights_sha256[:8]}"
+        for count in counts:
+            if not 1 <= count <= tokenizer.max_tokens:
+                raise ModelError(f"--tokens {count}: {name} has 1 to {tokenizer.max_tokens} tokens")
+            codecs.append(VtokCodec(tokenizer, count, name))
+    return codecs
 
 
 def anchor_codecs(name: str, crfs: tuple[float, ...] | None = None) -> list[AnchorCodec]:

@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from vtok_codec.evaluation.campaign import Evaluation
+from vtok_codec.evaluation.clips import Clip
 from vtok_codec.evaluation.codecs import Anchor, AnchorCodec, Codec
-from vtok_codec.evaluation.measure import Clip, source_pixels
 from vtok_codec.evaluation.metrics import SquaredError
 from vtok_codec.media.types import Pixels
 
 _ERROR_GAIN = 4
 _CRF_RANGE = (10.0, 51.0)
 _SEARCH_STEPS = 7
+_SHOWN = (360, 480)
+"""Most rows and columns of a frame that a page shows."""
 
 
 @dataclass(frozen=True)
@@ -44,24 +46,24 @@ class Strip:
 
 
 def make_strips(evaluation: Evaluation, codecs: Sequence[Codec], anchor: Anchor | None, folder: Path) -> list[Strip]:
-    """The middle frame of the clips with the lowest, the middle and the highest PSNR.
+    """The middle frame, its centre if it is large, of the clips with the lowest, the middle and the highest PSNR.
 
     Ours is the codec nearest to the middle of those given that are no anchors; the anchor's file is about as large.
     """
-    own = [codec for codec in codecs if not isinstance(codec, AnchorCodec)]
+    own = [codec for codec in codecs if not codec.is_anchor]
     ours = own[(len(own) - 1) // 2]
     results = evaluation.at((ours.name, ours.setting))
     ranked = sorted(results, key=lambda result: result.quality.psnr_db)
-    places = sorted({0, (len(ranked) - 1) // 2, len(ranked) - 1})
+    places = sorted({0, (len(ranked) - 1) // 2, len(ranked) - 1}) if ranked else []
     clips = {clip.name: clip for clip in evaluation.clips}
     return [_strip(clips[ranked[place].clip], ours, anchor, folder) for place in places]
 
 
 def _strip(clip: Clip, ours: Codec, anchor: Anchor | None, folder: Path) -> Strip:
     number = clip.frames // 2
-    source = _frame(source_pixels(clip), number)
+    source = _frame(clip.pixels(), number)
     own, size = _panel(clip, ours, number, source, folder)
-    panels = [Panel("source", None, None, source, None), own]
+    panels = [Panel("source", None, None, _centre(source), None), own]
     if anchor:
         panels.append(_panel(clip, _of_size(clip, anchor, size, folder), number, source, folder)[0])
     return Strip(clip.name, number, tuple(panels))
@@ -70,17 +72,25 @@ def _strip(clip: Clip, ours: Codec, anchor: Anchor | None, folder: Path) -> Stri
 def _panel(clip: Clip, codec: Codec, number: int, source: Pixels, folder: Path) -> tuple[Panel, int]:
     """A codec's version of a frame, and the bytes of its file."""
     coded = folder / f"strip{codec.suffix}"
-    codec.encode(clip.path, clip.info, coded)
+    codec.encode(clip, coded)
     size = coded.stat().st_size
     height, width = source.shape[:2]
-    picture = np.ascontiguousarray(_frame(codec.frames(coded), number)[:height, :width])
+    picture = _frame(codec.frames(coded), number)[:height, :width]
     coded.unlink()
     error = SquaredError()
     error.add(source, picture)
     difference = np.abs(picture.astype(np.int16) - source).mean(2) * _ERROR_GAIN
     grey = np.repeat(np.clip(difference, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
     bits_per_pixel = 8 * size / (clip.frames * clip.info.width * clip.info.height)
-    return Panel(f"{codec.name}, {codec.setting}", bits_per_pixel, error.psnr_db, picture, grey), size
+    shown = (_centre(image) for image in (picture, grey))
+    return Panel(f"{codec.name}, {codec.setting}", bits_per_pixel, error.psnr_db, *shown), size
+
+
+def _centre(picture: Pixels) -> Pixels:
+    """At most so much of the middle as a page shows pixel by pixel."""
+    height, width = (min(shown, size) for shown, size in zip(_SHOWN, picture.shape, strict=False))
+    top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
+    return np.ascontiguousarray(picture[top : top + height, left : left + width])
 
 
 def _of_size(clip: Clip, anchor: Anchor, wanted_bytes: int, folder: Path) -> AnchorCodec:
@@ -88,7 +98,7 @@ def _of_size(clip: Clip, anchor: Anchor, wanted_bytes: int, folder: Path) -> Anc
     target = folder / f"search{anchor.suffix}"
 
     def size(crf: float) -> int:
-        AnchorCodec(anchor, crf).encode(clip.path, clip.info, target)
+        AnchorCodec(anchor, crf).encode(clip, target)
         return target.stat().st_size
 
     crf = _smallest_fitting(size, wanted_bytes)
@@ -105,7 +115,7 @@ def _smallest_fitting(size: Callable[[float], int], wanted: int) -> float:
             low = middle
         else:
             high = middle
-    return round(high, 2)
+    return high
 
 
 def _frame(frames: Iterator[Pixels], number: int) -> Pixels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,10 +30,11 @@ class I3D:
 
     def __init__(self, path: Path, device: torch.device) -> None:
         try:
+            self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
             self._network = torch.jit.load(str(path), map_location=device).eval()
         except (RuntimeError, ValueError, OSError) as error:
             reason = str(error).strip().splitlines()[:1] or ["unreadable"]
-            raise ModelError(f"--i3d {path} is not a TorchScript file: {reason[0]}") from error
+            raise ModelError(f"--i3d {path} is not a TorchScript file that can be read: {reason[0]}") from error
         self._path, self._device = path, device
 
     @torch.inference_mode()

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vtok_codec.errors import InputError
-from vtok_codec.evaluation.cache import ResultCache
+from vtok_codec.evaluation.cache import ResultCache, code_identity
+from vtok_codec.evaluation.clips import Clip
 from vtok_codec.evaluation.codecs import Codec
 from vtok_codec.evaluation.fvd import I3D, Features
 from vtok_codec.evaluation.lpips import LPIPS
 from vtok_codec.evaluation.metrics import Quality, QualityMeter
-from vtok_codec.evaluation.vmaf import VmafMeter
-from vtok_codec.media.reader import VideoReader
-from vtok_codec.media.types import Frame, Pixels, VideoInfo
-
-_MEASURE_VERSION = "1"
-"""Changes whenever a figure would come out otherwise."""
+from vtok_codec.evaluation.vmaf import LEAST_VMAF_SIDE, VmafMeter
+from vtok_codec.media.types import Pixels
 
 
 @dataclass(frozen=True)
@@ -31,8 +28,11 @@ class ClipResult:
     """One clip through one codec at one operating point."""
 
     clip: str
+    width: int
+    height: int
     codec: str
     setting: str
+    is_anchor: bool
     frames: int
     bits_per_pixel: float
     """Of the whole file, without audio, over the pixels of the clip."""
@@ -55,18 +55,6 @@ class ClipResult:
         """One row: the figures of quality beside the others."""
         row = asdict(self)
         return row | row.pop("quality")
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A clip to measure, and what stays the same for every codec."""
-
-    name: str
-    path: Path
-    info: VideoInfo
-    frames: int
-    seconds: float | None
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -95,22 +83,8 @@ class Measures:
 
     @property
     def identity(self) -> dict[str, str]:
-        return {"measures": " ".join([_MEASURE_VERSION, *self.names])}
-
-
-def open_clip(path: Path, name: str | None = None) -> Clip:
-    """Read a clip once, for its size, length and hash.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    with VideoReader(path, audio=False) as reader:
-        times = [(event.pts, event.duration) for event in reader.events() if isinstance(event, Frame)]
-        info = reader.info
-    ticks = times[-1][0] - times[0][0] + (times[-1][1] or (round(1 / (info.rate * info.time_base)) if info.rate else 0))
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return Clip(name or path.name, path, info, len(times), float(ticks * info.time_base) or None, digest)
+        taken = {"measures": " ".join(self.names), "code": code_identity()}
+        return taken | ({"i3d": self.i3d.sha256} if self.i3d else {})
 
 
 def evaluate_clip(
@@ -123,20 +97,24 @@ def evaluate_clip(
     Raises:
         InputError, ModelError, OutputError: the clip cannot be read, or a codec or a measure fails.
     """
-    key = {"clip": clip.sha256, "name": clip.name, "codec": codec.name} | codec.identity | measures.identity
-    known = cache.get(key) if measures.i3d is None else None
+    key = {"clip": clip.sha256, "name": clip.name, "codec": codec.name, "setting": codec.setting}
+    key |= codec.identity | measures.identity
+    known = _from_entry(cache.get(key))
     if known is not None:
-        return _from_row(known), None
+        return known
     coded = folder / f"coded{codec.suffix}"
-    encoding = codec.encode(clip.path, clip.info, coded)
+    encoding = codec.encode(clip, coded)
     decoding = codec.decode(coded)
     quality, features = _compare(clip, codec, coded, measures)
     bits = 8 * coded.stat().st_size
     coded.unlink()
     result = ClipResult(
         clip=clip.name,
+        width=clip.info.width,
+        height=clip.info.height,
         codec=codec.name,
         setting=codec.setting,
+        is_anchor=codec.is_anchor,
         frames=clip.frames,
         bits_per_pixel=bits / (clip.frames * clip.info.width * clip.info.height),
         kbit_s=bits / clip.seconds / 1000 if clip.seconds else None,
@@ -146,40 +124,32 @@ def evaluate_clip(
         encode_mib=encoding.peak_mib,
         decode_mib=decoding.peak_mib,
     )
-    cache.put(key, asdict(result))
+    cache.put(key, {"result": asdict(result), "features": None if features is None else features.tolist()})
     return result, features
 
 
-def source_features(clip: Clip, i3d: I3D) -> Features:
-    """What I3D makes of a clip itself."""
-    return i3d.features(list(source_pixels(clip)))
-
-
-def source_pixels(clip: Clip) -> Iterator[Pixels]:
-    """The frames of a clip, `H W 3`."""
-    with VideoReader(clip.path, audio=False) as reader:
-        for event in reader.events():
-            if isinstance(event, Frame):
-                yield event.pixels
-
-
 def _compare(clip: Clip, codec: Codec, coded: Path, measures: Measures) -> tuple[Quality, Features | None]:
+    """Frame by frame, so that memory does not grow with the length; only I3D takes the whole clip."""
     width, height = clip.info.width, clip.info.height
     meter = QualityMeter(measures.structural, measures.lpips)
     kept: list[Pixels] = []
     with ExitStack() as stack:
-        vmaf = stack.enter_context(VmafMeter(width, height)) if measures.vmaf else None
-        sources = source_pixels(clip)
-        try:
-            for source, decoded in zip(sources, codec.frames(coded), strict=True):
-                output = decoded[:height, :width]
-                meter.add(source, output)
-                if vmaf:
-                    vmaf.add(source, output)
-                if measures.i3d:
-                    kept.append(output)
-        except ValueError as error:
-            raise InputError(f"{clip.name} came back from {codec.name} otherwise than it went: {error}") from error
+        vmaf = None
+        if measures.vmaf and min(width, height) >= LEAST_VMAF_SIDE:
+            vmaf = stack.enter_context(VmafMeter(width, height))
+        for source, decoded in zip_longest(clip.pixels(), codec.frames(coded)):
+            if (
+                source is None
+                or decoded is None
+                or any(d < s for d, s in zip(decoded.shape, source.shape, strict=True))
+            ):
+                raise InputError(f"{clip.name} came back from {codec.name} with other frames than it has")
+            output = decoded[:height, :width]
+            meter.add(source, output)
+            if vmaf:
+                vmaf.add(source, output)
+            if measures.i3d:
+                kept.append(output)
         quality = meter.quality(vmaf.scores() if vmaf else None)
     return quality, measures.i3d.features(kept) if measures.i3d else None
 
@@ -198,8 +168,11 @@ def mean_result(results: Sequence[ClipResult]) -> ClipResult:
     means = {f.name: mean([getattr(r.quality, f.name) for r in results]) for f in fields(Quality)}
     return ClipResult(
         clip=f"mean of {len(results)}",
+        width=first.width,
+        height=first.height,
         codec=first.codec,
         setting=first.setting,
+        is_anchor=first.is_anchor,
         frames=sum(result.frames for result in results),
         bits_per_pixel=math.fsum(result.bits_per_pixel for result in results) / len(results),
         kbit_s=mean([result.kbit_s for result in results]),
@@ -211,5 +184,11 @@ def mean_result(results: Sequence[ClipResult]) -> ClipResult:
     )
 
 
-def _from_row(row: Mapping[str, Any]) -> ClipResult:
-    return ClipResult(**{**row, "quality": Quality(**row["quality"])})
+def _from_entry(entry: Mapping[str, Any] | None) -> tuple[ClipResult, Features | None] | None:
+    """A kept result; None where there is none, or one of another shape."""
+    try:
+        row, features = entry["result"], entry["features"]  # type: ignore[index]
+        result = ClipResult(**{**row, "quality": Quality(**row["quality"])})
+        return result, None if features is None else np.asarray(features, np.float64)
+    except (TypeError, KeyError):
+        return None

@@ -1,7 +1,12 @@
-"""The papers' ways to prepare clips, by name, so that figures can stand beside theirs."""
+"""The papers' ways to prepare clips, by name: their sizes, lengths and rates.
+
+The clips themselves are the user's, so the figures are not the papers'. What the papers leave open is chosen here: the
+first frames, the centre, and PSNR from a clip's mean squared error.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +22,8 @@ from vtok_codec.media.types import Frame, Pixels, VideoInfo
 from vtok_codec.media.writer import VideoWriter, output_settings
 
 _DEFAULT_RATE = Fraction(25)
+_TICK_TOLERANCE = Fraction(1, 10)
+"""Of a tick: how late a frame may come and still be shown at it, since some files round times to milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +49,16 @@ PROTOCOLS = {
 }
 
 
-def prepare_clip(clip: Path, protocol: Protocol, side: int, folder: Path) -> Path:
-    """Write a clip as the protocol has it, losslessly, and name the file. Every codec then reads that one.
+def prepare_clip(clip: Path, protocol: Protocol, side: int, target: Path) -> bool:
+    """Write a clip as the protocol has it, losslessly, for every codec to read. Whether it had to be enlarged.
 
     Raises:
         InputError: the clip cannot be read, or is too short.
     """
-    target = folder / f"{clip.stem}-{protocol.name}-{side}.mkv"
     rate = protocol.rate
     with VideoReader(clip, audio=False) as reader:
-        frames: Iterator[Frame] = (event for event in reader.events() if isinstance(event, Frame))
+        enlarged = min(reader.info.width, reader.info.height) < side
+        frames = reader.frames()
         if rate is not None:
             frames = _resampled(frames, reader.info.time_base, rate)
         kept = [_square(frame.pixels, side) for frame, _ in zip(frames, range(protocol.frames), strict=False)]
@@ -64,17 +71,17 @@ def prepare_clip(clip: Path, protocol: Protocol, side: int, folder: Path) -> Pat
     with VideoWriter(target, info, output_settings(target.suffix, "ffv1", None)) as writer:
         for number, pixels in enumerate(kept):
             writer.write(Frame(pixels, number, 1))
-    return target
+    return enlarged
 
 
 def _resampled(frames: Iterator[Frame], time_base: Fraction, rate: Fraction) -> Iterator[Frame]:
-    """The frames at a constant rate: each from the tick nearest to its time until the next one's (FFmpeg's `fps`)."""
+    """The frame shown at each tick of a constant rate, from the first one's time on."""
     shown = next(frames, None)
     if shown is None:
         return
     start, count = shown.pts, 0
     for frame in frames:
-        tick = round((frame.pts - start) * time_base * rate)
+        tick = math.ceil((frame.pts - start) * time_base * rate - _TICK_TOLERANCE)
         for _ in range(count, tick):
             yield shown
         count = max(count, tick)

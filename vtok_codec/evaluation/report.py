@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from itertools import count
 from math import isfinite
@@ -12,6 +12,7 @@ from math import isfinite
 from matplotlib.figure import Figure
 
 from vtok_codec.evaluation.campaign import BD_ANCHOR, Evaluation, MeanBDRate
+from vtok_codec.evaluation.codecs import ANCHORS
 from vtok_codec.evaluation.comparison import Panel, Strip
 from vtok_codec.evaluation.measure import ClipResult
 from vtok_codec.evaluation.metrics import HIGHER_IS_BETTER
@@ -21,7 +22,7 @@ from vtok_codec.media.types import Pixels
 
 # Ours stand out; the anchors are told apart by hue and mark.
 _OURS = ("#c2410c", "#b91c1c", "#a16207", "#be185d")
-_ANCHORS = {"x264": ("#1d4ed8", "s"), "x265": ("#0f766e", "^"), "av1": ("#6d28d9", "D")}
+_ANCHOR_LOOKS = {"x264": ("#1d4ed8", "s"), "x265": ("#0f766e", "^"), "av1": ("#6d28d9", "D")}
 
 _STYLE = """
 :root { color-scheme: light; --ink: #1c1917; --faint: #78716c; --rule: #e7e5e4; --ours: #c2410c; }
@@ -49,31 +50,15 @@ details summary { cursor: pointer; font-weight: 600; }
 """
 
 
-def html_report(evaluation: Evaluation, strips: Sequence[Strip], notes: Sequence[str]) -> str:
-    """The page. `notes` say how it was measured, a line each."""
-    clips = evaluation.clips
-    title = f"vtok eval: {len(clips)} clip{'s' if len(clips) != 1 else ''}"
-    frames = sum(clip.frames for clip in clips)
-    parts = [
-        f"<h1>{escape(title)}</h1>",
-        f"<p class=note>{'<br>'.join(map(escape, [f'{frames} frames in all', *notes]))}</p>",
-        _section("Means over clips", _result_table(evaluation, evaluation.means(), of_clips=False)),
-        _section("Rate and distortion", _plots(evaluation)),
-    ]
-    if rates := evaluation.bd_rates():
-        text = (
-            f"Mean over clips of how much larger a codec's files are than those of {BD_ANCHOR} at equal quality "
-            "(Bjøntegaard, PCHIP over log rate, where both reach the same quality; in brackets the clips that have "
-            "such a range). Below zero is smaller."
-        )
-        parts.append(
-            _section(f"Rate against {BD_ANCHOR}", f"<p class=note>{escape(text)}</p>{_bd_table(evaluation, rates)}")
-        )
-    if strips:
-        text = "The clips with the lowest, the middle and the highest PSNR; below each picture its error, four times."
-        parts.append(_section("Pictures at equal size", f"<p class=note>{text}</p>" + "".join(map(_strip, strips))))
-    every = _result_table(evaluation, evaluation.results, of_clips=True)
-    parts.append(f"<h2>Every clip</h2><details><summary>{len(evaluation.results)} results</summary>{every}</details>")
+def html_report(evaluations: Sequence[tuple[Evaluation, Sequence[Strip]]], notes: Sequence[str]) -> str:
+    """The page: a part an evaluation, with its pictures. `notes` say how it was measured, a line each."""
+    total = sum(len(evaluation.clips) for evaluation, _ in evaluations)
+    title = f"vtok eval: {total} clip{'s' if total != 1 else ''}"
+    parts = [f"<h1>{escape(title)}</h1><p class=note>{'<br>'.join(map(escape, notes))}</p>"]
+    for evaluation, strips in evaluations:
+        if len(evaluations) > 1:
+            parts.append(f"<h1>{escape(evaluation.title)}</h1>")
+        parts += _evaluation(evaluation, strips)
     return (
         "<!doctype html><html lang=en><head><meta charset=utf-8>"
         '<meta name=viewport content="width=device-width, initial-scale=1">'
@@ -81,12 +66,31 @@ def html_report(evaluation: Evaluation, strips: Sequence[Strip], notes: Sequence
     )
 
 
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+def _evaluation(evaluation: Evaluation, strips: Sequence[Strip]) -> Iterator[str]:
+    frames = sum(clip.frames for clip in evaluation.clips)
+    note = f"{evaluation.title}: {len(evaluation.clips)} clips, {frames} frames. Size is that of the whole file."
+    yield _section("Means over clips", note, _result_table(evaluation, evaluation.means(), of_clips=False))
+    yield _section("Rate and distortion", "", _plots(evaluation))
+    if rates := evaluation.bd_rates():
+        note = (
+            f"Mean over clips of how much larger a codec's files are than those of {BD_ANCHOR} at equal quality "
+            "(Bjøntegaard, PCHIP over log rate; in brackets the clips where both reach the same quality). "
+            "Below zero is smaller."
+        )
+        yield _section(f"Rate against {BD_ANCHOR}", note, _bd_table(evaluation, rates))
+    if strips:
+        note = "The clips with the lowest, the middle and the highest PSNR; below each picture its error, four times."
+        yield _section("Pictures at equal size", note, "".join(map(_strip, strips)))
+    if evaluation.failures:
+        yield _section("Not measured", "", "<br>".join(map(escape, evaluation.failures)))
+    every = _result_table(evaluation, evaluation.results, of_clips=True)
+    results = f"<details><summary>{len(evaluation.results)} results</summary>{every}</details>"
+    yield _section("Every clip", "", results)
 
 
-def _is_ours(codec: str) -> bool:
-    return codec not in _ANCHORS
+def _section(title: str, note: str, body: str) -> str:
+    text = f"<p class=note>{escape(note)}</p>" if note else ""
+    return f"<section><h2>{escape(title)}</h2>{text}{body}</section>"
 
 
 def _result_table(evaluation: Evaluation, results: Iterable[ClipResult], of_clips: bool) -> str:
@@ -112,7 +116,7 @@ def _result_table(evaluation: Evaluation, results: Iterable[ClipResult], of_clip
         ]
         if shows_fvd:
             cells.append(figure("fvd", evaluation.fvd[result.point]))
-        marks = ["ours"] * _is_ours(result.codec) + ["first"] * (result.codec != previous)
+        marks = ["ours"] * (not result.is_anchor) + ["first"] * (result.codec != previous)
         previous = result.codec
         rows.append(_row(cells, " ".join(marks)))
     return _table(heads, rows)
@@ -120,7 +124,7 @@ def _result_table(evaluation: Evaluation, results: Iterable[ClipResult], of_clip
 
 def _bd_table(evaluation: Evaluation, rates: dict[str, dict[str, MeanBDRate]]) -> str:
     rows = [
-        _row([codec, "", *map(bd_cell, own.values())], "ours" if _is_ours(codec) else "")
+        _row([codec, "", *map(bd_cell, own.values())], "" if codec in ANCHORS else "ours")
         for codec, own in rates.items()
     ]
     return _table(["codec", "", *(MEASURE_NAMES[measure] for measure in evaluation.measures)], rows)
@@ -147,16 +151,18 @@ def _plot(evaluation: Evaluation, measure: str) -> str:
     for codec in evaluation.codecs:
         points = [(mean.bits_per_pixel, getattr(mean.quality, measure)) for mean in evaluation.means(codec)]
         points = sorted((rate, value) for rate, value in points if value is not None and isfinite(value))
-        color, mark = _ANCHORS.get(codec) or (_OURS[next(own) % len(_OURS)], "o")
+        ours = codec not in ANCHORS
+        color, mark = (_OURS[next(own) % len(_OURS)], "o") if ours else _ANCHOR_LOOKS[codec]
         axes.plot(
             [rate for rate, _ in points],
             [value for _, value in points],
+            # A label that begins with an underscore would be left out, one between dollars set as mathematics.
             color=color,
             marker=mark,
-            label=codec,
-            linewidth=2.4 if _is_ours(codec) else 1.4,
-            markersize=6 if _is_ours(codec) else 4,
-            zorder=3 if _is_ours(codec) else 2,
+            label=f"\N{WORD JOINER}{codec}".replace("$", r"\$"),
+            linewidth=2.4 if ours else 1.4,
+            markersize=6 if ours else 4,
+            zorder=3 if ours else 2,
         )
     better = "higher is better" if HIGHER_IS_BETTER[measure] else "lower is better"
     axes.set_title(f"{MEASURE_NAMES[measure]} ({better})", fontsize=10, loc="left")

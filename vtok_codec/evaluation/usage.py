@@ -6,9 +6,10 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from vtok_codec.errors import OutputError
 
@@ -49,16 +50,26 @@ def run_measured(command: Sequence[str]) -> Cost:
         started = time.perf_counter()
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors)
         peak_mib = None
-        while process.poll() is None:
-            # Looked at while it runs: the peak that `wait4` tells holds that of the process that forked.
-            peak_mib = _peak_mib(str(process.pid)) or peak_mib
-            time.sleep(_POLL_S)
+        try:
+            while process.returncode is None:
+                # Looked at while it runs: the peak that `wait4` tells holds that of the process that forked.
+                peak_mib = _peak_mib(str(process.pid)) or peak_mib
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_POLL_S)
+        finally:
+            process.kill()
+            process.wait()
         seconds = time.perf_counter() - started
         if process.returncode:
-            errors.seek(0)
-            lines = errors.read().decode(errors="replace").strip().splitlines() or ["it said nothing"]
-            raise OutputError(f"{Path(command[0]).name} failed: {lines[-1]}")
+            raise OutputError(f"{Path(command[0]).name} failed: {last_words(errors, process.returncode)}")
     return Cost(seconds, peak_mib)
+
+
+def last_words(errors: IO[bytes], code: int) -> str:
+    """The last line that a program wrote on stderr, kept in a file, or the code that it ended with."""
+    errors.seek(0)
+    lines = errors.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"it ended with {code}"
 
 
 def _reset_peak() -> bool:

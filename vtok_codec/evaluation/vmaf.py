@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,10 +14,13 @@ import imageio_ffmpeg
 import numpy as np
 
 from vtok_codec.errors import OutputError
+from vtok_codec.evaluation.usage import last_words
 from vtok_codec.media.types import Pixels
 
 _MODELS = "version=vmaf_v0.6.1\\\\:name=vmaf|version=vmaf_v0.6.1neg\\\\:name=neg"
 _THREADS = 2
+LEAST_VMAF_SIDE = 18
+"""Pixels: what its coarsest scale still fits in."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,9 @@ class VmafMeter:
         )
         pipe = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{2 * height}", "-r", "25", "-i", "pipe:0"]
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *pipe, "-lavfi", graph, "-f", "null", "-"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self._folder.name)
+        # A file, since a pipe that nobody reads would stop FFmpeg once it is full.
+        self._errors = (Path(self._folder.name) / "errors.txt").open("w+b")
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self._errors, cwd=self._folder.name)
 
     def __enter__(self) -> VmafMeter:
         return self
@@ -55,9 +61,10 @@ class VmafMeter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.communicate()
+        self._process.kill()
+        self._close_input()
+        self._process.wait()
+        self._errors.close()
         self._folder.cleanup()
 
     def add(self, source: Pixels, output: Pixels) -> None:
@@ -67,6 +74,7 @@ class VmafMeter:
             self._process.stdin.write(np.ascontiguousarray(source).data)
             self._process.stdin.write(np.ascontiguousarray(output).data)
         except BrokenPipeError:
+            self._process.wait()
             raise self._failure() from None
 
     def scores(self) -> VmafScores:
@@ -75,15 +83,17 @@ class VmafMeter:
         Raises:
             OutputError: FFmpeg failed.
         """
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.stdin = None
+        self._close_input()
         if self._process.wait():
             raise self._failure()
         pooled = json.loads(self._log.read_text(encoding="utf-8"))["pooled_metrics"]
         return VmafScores(vmaf=pooled["vmaf"]["mean"], neg=pooled["neg"]["mean"])
 
+    def _close_input(self) -> None:
+        stream, self._process.stdin = self._process.stdin, None
+        if stream:
+            with suppress(BrokenPipeError):
+                stream.close()
+
     def _failure(self) -> OutputError:
-        text = self._process.stderr.read().decode(errors="replace") if self._process.stderr else ""
-        lines = text.strip().splitlines() or ["it said nothing"]
-        return OutputError(f"VMAF could not be measured: {lines[-1]}")
+        return OutputError(f"VMAF could not be measured: {last_words(self._errors, self._process.returncode)}")

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -71,6 +71,20 @@ class VideoReader:
     def frame_count(self) -> int | None:
         """How many frames the file says it has; None where it does not say."""
         return self._stream.frames or None
+
+    @property
+    def stream_index(self) -> int:
+        """Which stream of the file is read."""
+        return self._stream.index
+
+    @property
+    def codec_name(self) -> str:
+        """FFmpeg's name of the codec that the video comes in."""
+        return self._stream.codec_context.name
+
+    def frames(self) -> Iterator[Frame]:
+        """The frames alone; see `events`."""
+        return (event for event in self.events() if isinstance(event, Frame))
 
     def events(self) -> Iterator[Frame | AudioPacket]:
         """Frames and audio packets in the order of the file. It can be read once.
@@ -181,11 +195,8 @@ def read_pixels(path: Path, max_frames: int) -> NDArray[np.uint8]:
     """
     frames = []
     with VideoReader(path, audio=False) as reader:
-        for event in reader.events():
-            if isinstance(event, Frame):
-                frames.append(event.pixels)
-                if len(frames) == max_frames:
-                    break
+        for frame in islice(reader.frames(), max_frames):
+            frames.append(frame.pixels)
     return np.stack(frames)
 
 
