@@ -56,6 +56,19 @@ def test_a_real_clip_looks_like_itself(lanes: bytes, tokenizer: Tokenizer) -> No
     assert verify(io.BytesIO(lanes)).bits_per_pixel < 0.12
 
 
+def test_sticky_digits_make_smaller_files_of_the_same_model(lanes: bytes, tokenizer: Tokenizer) -> None:
+    sticky = encoded(LANES, tokenizer, EncodeSettings(gop_seconds=0.8, stickiness=0.5))
+    assert len(sticky) < 0.9 * len(lanes)
+    source = read_pixels(LANES, 100)
+    plain, held = (
+        psnr_db(np.stack([frame.pixels for frame in frames_of(decoded(data, tokenizer))]), source)
+        for data in (lanes, sticky)
+    )
+    assert plain - 1 < held < plain
+    with pytest.raises(InputError, match="--sticky"):
+        encoded(LANES, tokenizer, EncodeSettings(stickiness=-0.1))
+
+
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 5, 13, 14, 17])
 def test_every_length_comes_back(make_clip: ClipMaker, tokenizer: Tokenizer, frames: int) -> None:
     source = make_clip("in.mkv", size="40x36", frames=frames)

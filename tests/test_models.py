@@ -57,16 +57,31 @@ def test_folding_time_copies_nothing_when_channels_last() -> None:
     assert torch.equal(unfold_time(folded, 2), x)
 
 
+@pytest.mark.parametrize("stickiness", [0.0, 0.7])
 @pytest.mark.parametrize("sizes", [(4, 4, 4), (8, 4), (4, 8), (12,)])
-def test_digits_of_chunks_equal_those_of_the_whole(model: OneVAE, sizes: tuple[int, ...]) -> None:
+def test_digits_of_chunks_equal_those_of_the_whole(model: OneVAE, sizes: tuple[int, ...], stickiness: float) -> None:
     video = random_video(12)
-    whole, _ = model.encode_digits(video, None)
+    whole, _ = model.encode_digits(video, None, stickiness)
     state: State = None
     parts = []
     for chunk in video.split(sizes, dim=2):
-        digits, state = model.encode_digits(chunk, state)
+        digits, state = model.encode_digits(chunk, state, stickiness)
         parts.append(digits)
     assert torch.equal(torch.cat(parts, dim=2), whole)
+
+
+def test_sticky_digits_hold_until_the_latent_is_far() -> None:
+    fsq = FSQ((8, 5), 1)
+    # In digits: 3, a little more, more than half and δ more, back a little.
+    exact = torch.tensor([3.0, 3.6, 4.3, 3.7])
+    latents = torch.zeros(1, 2, 4, 1, 1)
+    half, offset = 7 * 1.001 / 2, 0.5
+    latents[0, 0, :, 0, 0] = torch.atanh((exact - 4 + offset) / half) - math.atanh(offset / half)
+    assert fsq.digits(latents)[0, 0, :, 0, 0].tolist() == [3, 4, 4, 4]
+    assert fsq.digits(latents, None, 0.2)[0, 0, :, 0, 0].tolist() == [3, 3, 4, 4]
+    previous = torch.tensor([4, 2], dtype=torch.uint8).view(1, 2, 1, 1, 1)
+    assert fsq.digits(latents, previous, 0.6)[0, 0, :, 0, 0].tolist() == [4, 4, 4, 4]
+    assert fsq.digits(latents)[0, 1].unique().tolist() == [2]
 
 
 def test_decoded_chunks_equal_the_whole(model: OneVAE) -> None:

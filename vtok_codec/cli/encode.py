@@ -42,6 +42,9 @@ def encode(
     output_dir: OutputFolder = None,
     tokens: Annotated[int, typer.Option("--tokens", "-t", help="Tokens written a position: more, better, larger.")] = 2,
     gop: Annotated[float, typer.Option(help="Seconds that can be decoded alone.", min=0.01)] = 4.0,
+    sticky: Annotated[
+        float, typer.Option(help="Let digits waver by so much before they change: smaller, less exact; try 0.5.")
+    ] = 0.0,
     model: Annotated[str, typer.Option("--model", "-m", help="A shipped model, or a weights file.")] = DEFAULT_MODEL,
     no_audio: NoAudio = False,
     device: Device = "auto",
@@ -58,7 +61,7 @@ def encode(
     tokenizer = load_tokenizer(find_weights(model), device)
     if verbose:
         notice(f"model {tokenizer.id.name}, {tokenizer.placement.device} {tokenizer.placement.dtype}")
-    settings = EncodeSettings(tokens=tokens, gop_seconds=gop)
+    settings = EncodeSettings(tokens=tokens, gop_seconds=gop, stickiness=sticky)
     run_jobs(jobs, lambda source, target: _encode_one(source, target, tokenizer, settings, not no_audio, force, quiet))
 
 

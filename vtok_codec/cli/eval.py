@@ -8,7 +8,7 @@ import platform
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from vtok_codec.evaluation.measure import ClipResult, Measures
     from vtok_codec.evaluation.table import TextTable
 
+Number = TypeVar("Number", int, float)
+
 _FVD_LEFT_OUT = "FVD was left out: it needs the I3D network, which --i3d names"
 _PAGE = "index.html"
 _PACKAGES = ("imageio_ffmpeg", "matplotlib", "pytorch_msssim", "scipy")
@@ -44,6 +46,7 @@ _MEASURES = ("psnr", "ssim", "lpips", "vmaf")
 def evaluate(
     clips: Annotated[list[Path], typer.Argument(help="Videos or images.")],
     tokens: Annotated[str, typer.Option("--tokens", "-t", help="Tokens a position, one run each.")] = "1,2,4",
+    sticky: Annotated[str, typer.Option(help="Stickiness of digits, one run each, as of encode.")] = "0",
     model: Annotated[list[str] | None, typer.Option("--model", "-m", help="A shipped model or a weights file.")] = None,
     against: Annotated[str, typer.Option(help="Encoders to compare with: any of x264,x265,av1.")] = "",
     measures: Annotated[str, typer.Option(help="What to measure; psnr and flicker always are.")] = ",".join(_MEASURES),
@@ -59,7 +62,8 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Encode and decode clips; print size, quality, time and memory, and what x264, x265 and SVT-AV1 make of them."""
-    counts, anchors, wanted = _numbers(tokens), _names(against), _names(measures)
+    counts, stickinesses = _numbers(tokens, "--tokens", int), _numbers(sticky, "--sticky", float)
+    anchors, wanted = _names(against), _names(measures)
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv do not go together")
     if unknown := set(wanted) - set(_MEASURES):
@@ -75,7 +79,7 @@ def evaluate(
 
     names = list(dict.fromkeys(model or [DEFAULT_MODEL]))
     tokenizers = [load_tokenizer(find_weights(name), device) for name in names]
-    codecs: list[Codec] = [*model_codecs(tokenizers, counts)]
+    codecs: list[Codec] = [*model_codecs(tokenizers, counts, stickinesses)]
     for name in anchors:
         codecs += anchor_codecs(name)
     taken = _taken(wanted, i3d, tokenizers[0])
@@ -119,11 +123,11 @@ def _names(text: str) -> list[str]:
     return list(dict.fromkeys(part for part in text.split(",") if part))
 
 
-def _numbers(text: str) -> list[int]:
+def _numbers(text: str, option: str, kind: type[Number]) -> list[Number]:
     try:
-        return list(dict.fromkeys(int(part) for part in text.split(",")))
+        return list(dict.fromkeys(kind(part) for part in text.split(",")))
     except ValueError:
-        raise typer.BadParameter(f"--tokens {text}: write numbers with commas, such as 1,2,4") from None
+        raise typer.BadParameter(f"{option} {text}: write numbers with commas, such as 1,2,4") from None
 
 
 def _claim_page(folder: Path, force: bool) -> None:

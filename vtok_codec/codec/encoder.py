@@ -35,6 +35,8 @@ _MAX_PENDING_PACKETS = 1 << 14
 _FRAMES_AHEAD = 16
 _CHUNKS_AHEAD = 2
 _DEFAULT_RATE = Fraction(25)
+MAX_STICKINESS = 4.0
+"""Of `EncodeSettings.stickiness`: beyond it pictures freeze."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class EncodeSettings:
     """About how long a GOP is: what can be decoded alone, and where seeking starts."""
     chunk_latents: int = 4
     """Latent frames coded and flushed at once."""
+    stickiness: float = 0.0
+    """How far beyond half a digit a latent may move before its digit changes: smaller files, a little less exact."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ def make_header(info: VideoInfo, tokenizer: Tokenizer, settings: EncodeSettings)
     stride = tokenizer.id.stride[0]
     if not 0 < settings.gop_seconds < math.inf:
         raise InputError(f"--gop {settings.gop_seconds}: give a number of seconds above 0")
+    if not 0 <= settings.stickiness <= MAX_STICKINESS:
+        raise InputError(f"--sticky {settings.stickiness}: give a number of digits from 0 to {MAX_STICKINESS:g}")
     latents = min(settings.gop_seconds * float(info.rate or _DEFAULT_RATE) / stride, MAX_GOP_LATENTS)
     header = Header(
         width=info.width,
@@ -116,9 +122,10 @@ def _check_limits(header: Header) -> None:
 class StreamEncoder:
     """Takes frames one by one and gives a chunk whenever one is full. It holds the state of the open GOP."""
 
-    def __init__(self, tokenizer: Tokenizer, header: Header) -> None:
+    def __init__(self, tokenizer: Tokenizer, header: Header, stickiness: float = 0.0) -> None:
         self._tokenizer = tokenizer
         self._header = header
+        self._stickiness = stickiness
         self._frames: list[Frame] = []
         self._state: State = None
         self._gop = 0
@@ -143,7 +150,7 @@ class StreamEncoder:
     def _code(self) -> CodedChunk:
         frames, self._frames = self._frames, []
         pixels = np.stack([frame.pixels for frame in frames])
-        digits, self._state = self._tokenizer.encode(pixels, self._header.tokens, self._state)
+        digits, self._state = self._tokenizer.encode(pixels, self._header.tokens, self._state, self._stickiness)
         chunk = CodedChunk(self._gop, tuple(frame.pts for frame in frames), frames[-1].duration, digits)
         self._latents_in_gop += digits.shape[1]
         if self._latents_in_gop >= self._header.gop_latents:
@@ -169,7 +176,7 @@ def encode_video(
     """
     header = make_header(info, tokenizer, settings)
     writer = VtkWriter(stream, header)
-    encoder = StreamEncoder(tokenizer, header)
+    encoder = StreamEncoder(tokenizer, header, settings.stickiness)
     frames = 0
     failure: list[InputError] = []
     with (

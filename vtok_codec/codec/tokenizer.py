@@ -59,8 +59,8 @@ class Tokenizer:
         self.id = ModelId(weights.name, weights.sha256, config.stride, config.fsq_levels)
 
     @torch.inference_mode()
-    def encode(self, frames: Pixels, tokens: int, state: State) -> tuple[Digits, State]:
-        """The digits of a chunk, and the state after it. `state` None starts a GOP.
+    def encode(self, frames: Pixels, tokens: int, state: State, stickiness: float = 0.0) -> tuple[Digits, State]:
+        """The digits of a chunk, and the state after it. `state` None starts a GOP; `stickiness`: see `FSQ.digits`.
 
         The first frame of a GOP is repeated to fill a latent frame, so that a picture and a video are coded alike;
         the last one of a chunk likewise. Rows and columns are filled by the nearest pixels.
@@ -69,7 +69,7 @@ class Tokenizer:
         before = st - 1 if state is None else 0
         after, below, right = -(len(frames) + before) % st, -frames.shape[1] % sh, -frames.shape[2] % sw
         padded = np.pad(frames, ((before, after), (0, below), (0, right), (0, 0)), mode="edge")
-        digits, state = self.model.encode_digits(self._to_video(padded), state)
+        digits, state = self.model.encode_digits(self._to_video(padded), state, stickiness)
         planes = tokens * len(self.id.levels)
         return digits[0, :planes].cpu().numpy(), state
 

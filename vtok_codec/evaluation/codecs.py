@@ -71,12 +71,14 @@ class VtokCodec:
     tokenizer: Tokenizer
     tokens: int
     name: str
+    stickiness: float = 0.0
     suffix = ".vtk"
     is_anchor = False
 
     @property
     def setting(self) -> str:
-        return f"{self.tokens} token{'s' if self.tokens > 1 else ''}"
+        tokens = f"{self.tokens} token{'s' if self.tokens > 1 else ''}"
+        return f"{tokens}, δ {self.stickiness:g}" if self.stickiness else tokens
 
     @property
     def description(self) -> str:
@@ -91,11 +93,12 @@ class VtokCodec:
         return {
             "weights": self.tokenizer.id.weights_sha256,
             "tokens": str(self.tokens),
+            "stickiness": str(self.stickiness),
             "placement": f"{placement.device} {placement.dtype}",
         }
 
     def encode(self, clip: Clip, target: Path) -> Cost:
-        settings = EncodeSettings(tokens=self.tokens)
+        settings = EncodeSettings(tokens=self.tokens, stickiness=self.stickiness)
         with measured() as cost, VideoReader(clip.path, audio=False) as reader, target.open("wb") as stream:
             summary = encode_video(reader.info, reader.events(), self.tokenizer, settings, stream)
         if summary.failure:
@@ -217,8 +220,10 @@ class AnchorCodec:
                 yield frame.pixels
 
 
-def model_codecs(tokenizers: Sequence[Tokenizer], counts: Sequence[int]) -> list[VtokCodec]:
-    """Each model with each number of tokens, under names that differ.
+def model_codecs(
+    tokenizers: Sequence[Tokenizer], counts: Sequence[int], stickinesses: Sequence[float] = (0.0,)
+) -> list[VtokCodec]:
+    """Each model with each number of tokens and each stickiness, under names that differ.
 
     Raises:
         ModelError: a model has fewer tokens, or the name of an anchor.
@@ -233,7 +238,7 @@ def model_codecs(tokenizers: Sequence[Tokenizer], counts: Sequence[int]) -> list
         for count in counts:
             if not 1 <= count <= tokenizer.max_tokens:
                 raise ModelError(f"--tokens {count}: {name} has 1 to {tokenizer.max_tokens} tokens")
-            codecs.append(VtokCodec(tokenizer, count, name))
+            codecs += [VtokCodec(tokenizer, count, name, stickiness) for stickiness in stickinesses]
     return codecs
 
 

@@ -47,13 +47,13 @@ class TextTable:
     def heading(self) -> str:
         """The line above the rows."""
         names = "".join(f"{MEASURE_NAMES[measure]:>10}" for measure in self._measures)
-        start = f"{'clip':{self._clip_width}} {'codec':{self._codec_width}} {'setting':9}"
+        start = f"{'clip':{self._clip_width}} {'codec':{self._codec_width}} {'setting':17}"
         return f"{start} {'bits/px':>8} {'kbit/s':>8}{names} {'enc s':>7} {'dec s':>7} {'enc MiB':>8} {'dec MiB':>8}"
 
     def row(self, result: ClipResult) -> str:
         """One result."""
         values = "".join(f"{figure(name, getattr(result.quality, name)):>10}" for name in self._measures)
-        start = f"{result.clip:{self._clip_width}} {result.codec:{self._codec_width}} {result.setting:9}"
+        start = f"{result.clip:{self._clip_width}} {result.codec:{self._codec_width}} {result.setting:17}"
         memory = " ".join(f"{figure('mib', mib):>8}" for mib in (result.encode_mib, result.decode_mib))
         return (
             f"{start} {result.bits_per_pixel:8.4f} {figure('kbit_s', result.kbit_s):>8}{values} "

@@ -46,9 +46,26 @@ class FSQ(nn.Module):
         bounded = self.bound(latents)
         return (bounded + (bounded.round() - bounded).detach()) / self.zero_digit
 
-    def digits(self, latents: Tensor) -> Tensor:
-        """The digits 0…L−1 of each channel, uint8."""
-        return (self.bound(latents).round() + self.zero_digit).to(torch.uint8)
+    def digits(self, latents: Tensor, previous: Tensor | None = None, stickiness: float = 0.0) -> Tensor:
+        """The digits 0…L−1 of each channel, uint8.
+
+        With a stickiness δ above 0 a digit keeps its value of the latent frame before while the latent lies within
+        0.5 + δ of it: digits that barely waver repeat, and cost next to nothing. `previous` are the digits of the last
+        latent frame before these, `B (N·d) 1 H W`; None at the start of a GOP.
+        """
+        exact = self.bound(latents) + self.zero_digit
+        nearest = exact.round().to(torch.uint8)
+        if stickiness <= 0:
+            return nearest
+        frames = []
+        for frame in range(latents.shape[2]):
+            chosen = nearest[:, :, frame : frame + 1]
+            if previous is not None:
+                near = (exact[:, :, frame : frame + 1] - previous).abs() <= 0.5 + stickiness
+                chosen = torch.where(near, previous, chosen)
+            frames.append(chosen)
+            previous = chosen
+        return torch.cat(frames, dim=2)
 
     def codes(self, digits: Tensor) -> Tensor:
         """What the decoder reads: digits 0…L−1 → codes in [−1, 1] (fp32)."""

@@ -146,10 +146,17 @@ class OneVAE(nn.Module):
         self.fsq = FSQ(config.fsq_levels, config.max_tokens)
         self.decoder = Decoder(config)
 
-    def encode_digits(self, video: Tensor, state: State) -> tuple[Tensor, State]:
-        """Video `B 3 T H W` in [−1, 1] → digits uint8 `B (N·d) T/st H/sh W/sw`, and the encoder's state after it."""
-        latents, state = self.encoder(video, state)
-        return self.fsq.digits(latents), state
+    def encode_digits(self, video: Tensor, state: State, stickiness: float = 0.0) -> tuple[Tensor, State]:
+        """Video `B 3 T H W` in [−1, 1] → digits uint8 `B (N·d) T/st H/sh W/sw`, and the state after it.
+
+        The state is the encoder's with the last digits, which `stickiness` needs; see `FSQ.digits`.
+        """
+        before, last = (None, None) if state is None else state
+        latents, after = self.encoder(video, before)
+        assert last is None or isinstance(last, Tensor)
+        digits = self.fsq.digits(latents, last, stickiness)
+        # A copy, since a view would keep the whole chunk alive.
+        return digits, (after, digits[:, :, -1:].clone())
 
     def decode_digits(self, digits: Tensor, state: State) -> tuple[Tensor, State]:
         """Digits uint8 `B (k·d) t h w` of the first k ≤ N tokens → video in [−1, 1], and the decoder's state."""
