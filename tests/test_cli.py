@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -16,6 +17,8 @@ import numpy as np
 import pytest
 from conftest import DATA, LANES, ClipMaker, pixels_of, times_of
 from safetensors.numpy import load_file
+
+from vtok_codec.container.reader import VtkReader
 
 GOLDEN = DATA / "golden-1.0.vtk"
 VTOK = [sys.executable, "-m", "vtok_codec"]
@@ -218,6 +221,22 @@ def test_a_cut_file_decodes_up_to_the_cut(clip: Path, tmp_path: Path) -> None:
     assert (code, out) == (5, "") and len(frames) >= 13
     assert err.startswith(f"vtok: {cut}: the file is cut short (after chunk ")
     assert err.endswith(f"); {len(frames)} frames were decoded\n")
+
+
+def test_recovery_says_what_is_gone(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.vtk"
+    assert vtok("encode", LANES, whole, "--gop", "0.8", "-q").returncode == 0
+    data = bytearray(whole.read_bytes())
+    data[VtkReader(io.BytesIO(data)).index()[1].offset + 60] ^= 1
+    damaged = tmp_path / "damaged.vtk"
+    damaged.write_bytes(data)
+    code, out, err = text(vtok("decode", damaged, tmp_path / "o.mp4", "-q", "--recover"))
+    assert (code, out) == (5, "") and len(pixels_of(tmp_path / "o.mp4")) == 61
+    first, last = err.splitlines()
+    assert first.startswith(f"vtok: {damaged}: 0.68 s to 1.36 s are gone, 17 frames filled: a record is damaged")
+    assert last == f"vtok: {damaged} is damaged: 1 part passed over"
+    piped = vtok("decode", "-", tmp_path / "p.mp4", "--recover", stdin=bytes(data))
+    assert text(piped)[0] == 3 and b"--recover needs a file" in piped.stderr
 
 
 def test_binary_is_not_written_to_a_terminal(clip: Path) -> None:

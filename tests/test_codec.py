@@ -6,6 +6,7 @@ import io
 import math
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -17,7 +18,7 @@ from conftest import LANES, ClipMaker, psnr_db
 
 import vtok_codec
 from vtok_codec.api import Clip, Codec
-from vtok_codec.codec.decoder import decode_events
+from vtok_codec.codec.decoder import Gap, decode_events
 from vtok_codec.codec.encoder import EncodeSettings, encode_video
 from vtok_codec.codec.pipeline import Prefetch
 from vtok_codec.codec.tokenfile import read_tokens, verify
@@ -35,11 +36,11 @@ def encoded(source: Path, tokenizer: Tokenizer, settings: EncodeSettings | None 
     return out.getvalue()
 
 
-def decoded(data: bytes, tokenizer: Tokenizer, **window: float) -> list[Frame | AudioPacket]:
+def decoded(data: bytes, tokenizer: Tokenizer, **window: float) -> list[Frame | AudioPacket | Gap]:
     return list(decode_events(VtkReader(io.BytesIO(data)), tokenizer, **window))  # type: ignore[arg-type]
 
 
-def frames_of(events: list[Frame | AudioPacket]) -> list[Frame]:
+def frames_of(events: list[Frame | AudioPacket | Gap]) -> list[Frame]:
     return [event for event in events if isinstance(event, Frame)]
 
 
@@ -298,3 +299,75 @@ def test_leaving_one_stage_frees_another_that_waits_for_it() -> None:
         pass
     assert list(second) == []
     never.set()
+
+
+def places_of(data: bytes) -> list[tuple[int, int]]:
+    """Where each token record of a file starts, and its GOP."""
+    places, start = [], 0
+    while (start := data.find(b"TOKN", start)) >= 0:
+        places.append((start, int.from_bytes(data[start + 12 : start + 16], "little")))
+        start += 4
+    return places
+
+
+def flipped(data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize("index", ["whole", "damaged"])
+@pytest.mark.parametrize("chunk", ["first", "last"])
+def test_recovery_loses_the_damaged_gop_only(lanes: bytes, tokenizer: Tokenizer, chunk: str, index: str) -> None:
+    whole = frames_of(decoded(lanes, tokenizer))
+    own = [place for place, gop in places_of(lanes) if gop == 1]
+    damaged = flipped(lanes, own[0 if chunk == "first" else -1] + 60)
+    if index == "damaged":
+        damaged = flipped(damaged, len(damaged) - 4)
+    with pytest.raises(DamageError):
+        decoded(damaged, tokenizer)
+    events = decoded(damaged, tokenizer, recover=True)
+    frames, gaps = frames_of(events), [event for event in events if isinstance(event, Gap)]
+    assert [frame.pts for frame in frames] == [frame.pts for frame in whole]
+    assert len(gaps) == 1
+    tick = float(VtkReader(io.BytesIO(lanes)).header.time_base)
+    start, end = gaps[0].start_s - 1e-6, (gaps[0].end_s or 0) - 1e-6
+    lost = [number for number, frame in enumerate(whole) if start <= frame.pts * tick < end]
+    assert len(lost) == gaps[0].filled > 0
+    for number, (frame, good) in enumerate(zip(frames, whole, strict=True)):
+        expected = whole[lost[0] - 1] if number in lost else good
+        assert np.array_equal(frame.pixels, expected.pixels), number
+
+
+def test_recovery_of_a_cut_file_gives_what_is_there(lanes: bytes, tokenizer: Tokenizer) -> None:
+    whole = frames_of(decoded(lanes, tokenizer))
+    events = decoded(lanes[: places_of(lanes)[-1][0] + 40], tokenizer, recover=True)
+    gaps = [event for event in events if isinstance(event, Gap)]
+    frames = frames_of(events)
+    assert len(gaps) == 1 and gaps[0].end_s is None and "cut short" in gaps[0].reason
+    assert 0 < len(frames) < len(whole)
+    assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(frames, whole, strict=False))
+
+
+def test_recovery_of_the_first_gop_starts_later(lanes: bytes, tokenizer: Tokenizer) -> None:
+    events = decoded(flipped(lanes, places_of(lanes)[0][0] + 60), tokenizer, recover=True)
+    frames, gaps = frames_of(events), [event for event in events if isinstance(event, Gap)]
+    entries = VtkReader(io.BytesIO(lanes)).index()
+    assert frames[0].pts == entries[1].pts and gaps[0].filled == 0
+    everywhere = lanes
+    for place, _ in places_of(lanes):
+        everywhere = flipped(everywhere, place + 60)
+    with pytest.raises(DamageError, match="nothing of the file could be recovered"):
+        decoded(everywhere, tokenizer, recover=True)
+
+
+def test_a_gap_cannot_claim_more_frames_than_its_bytes_could_hold(lanes: bytes, tokenizer: Tokenizer) -> None:
+    """A crafted time far in the future, its CRC right, must not be filled with frames until then."""
+    places = places_of(lanes)
+    start = next(place for place, gop in places if gop == 2)
+    size = int.from_bytes(lanes[start + 4 : start + 8], "little")
+    record = bytearray(lanes[start : start + 32 + size])
+    record[16:24] = (1 << 50).to_bytes(8, "little")
+    crafted = lanes[:start] + bytes(record) + zlib.crc32(record).to_bytes(4, "little") + lanes[start + 36 + size :]
+    crafted = flipped(crafted, next(place for place, gop in places if gop == 1) + 60)
+    events = decoded(crafted, tokenizer, recover=True)
+    lost_bytes = start - next(place for place, gop in places if gop == 1)
+    assert len(frames_of(events)) < 100 + 16 * (lost_bytes // 36 + 1)

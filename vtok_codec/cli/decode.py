@@ -30,6 +30,7 @@ from vtok_codec.cli.common import (
 from vtok_codec.errors import DamageError
 
 if TYPE_CHECKING:
+    from vtok_codec.codec.decoder import Gap
     from vtok_codec.codec.tokenizer import Tokenizer
     from vtok_codec.container.header import Header
     from vtok_codec.media.writer import OutputSettings
@@ -47,6 +48,9 @@ def decode(
     crf: Annotated[int | None, typer.Option(help="Quality of that encoder.")] = None,
     format_: Annotated[str, typer.Option("--format", help="On standard output: nut, y4m, matroska or mp4.")] = "nut",
     weights: Annotated[str | None, typer.Option(help="The model's weights file, if not a shipped one.")] = None,
+    recover: Annotated[
+        bool, typer.Option("--recover", help="Pass over damaged GOPs; the last good frame stands in their place.")
+    ] = False,
     no_audio: NoAudio = False,
     device: Device = "auto",
     force: Force = False,
@@ -62,7 +66,7 @@ def decode(
     def work(source: str, target: str) -> None:
         piped = target == STANDARD_STREAM
         settings = pipe_settings(format_, codec, crf) if piped else output_settings(Path(target).suffix, codec, crf)
-        job = _Job(source, settings, loaded, tokens, start, duration, not no_audio, quiet)
+        job = _Job(source, settings, loaded, tokens, start, duration, recover, not no_audio, quiet)
         if piped:
             standard_output()
             damage = job.run("pipe:1", target)
@@ -106,12 +110,13 @@ class _Job:
         tokens: int | None,
         start: float,
         duration: float | None,
+        recover: bool,
         audio: bool,
         quiet: bool,
     ) -> None:
         self._source, self._settings, self._tokenizers = source, settings, tokenizers
         self._tokens, self._start, self._duration = tokens, start, duration
-        self._audio, self._quiet = audio, quiet
+        self._recover, self._audio, self._quiet = recover, audio, quiet
 
     def run(self, target: Path | str, shown_target: str) -> DamageError | None:
         """Decode to a path, or to FFmpeg's `pipe:1`; the damage that ended it, if frames came before that."""
@@ -122,7 +127,7 @@ class _Job:
         return damage
 
     def _decode(self, stream: BinaryIO, target: Path | str) -> tuple[int, float, DamageError | None]:
-        from vtok_codec.codec.decoder import decode_events, video_info
+        from vtok_codec.codec.decoder import Gap, decode_events, video_info
         from vtok_codec.container.reader import VtkReader
         from vtok_codec.media.types import Frame
         from vtok_codec.media.writer import VideoWriter
@@ -130,8 +135,8 @@ class _Job:
         reader = VtkReader(stream)
         info = video_info(reader.header, self._audio)
         tokenizer = self._tokenizers.of(reader.header)
-        events = decode_events(reader, tokenizer, self._tokens, self._start, self._duration)
-        frames, damage = 0, None
+        events = decode_events(reader, tokenizer, self._tokens, self._start, self._duration, self._recover)
+        frames, damage, gaps = 0, None, []
         started = time.perf_counter()
         with (
             closing(events),
@@ -146,6 +151,9 @@ class _Job:
                         writer.write(event)
                         frames += 1
                         bar.update(1)
+                    elif isinstance(event, Gap):
+                        gaps.append(event)
+                        notice(_gap_text(self._source, event))
                     elif self._audio:
                         writer.write(event)
             except DamageError as error:
@@ -153,4 +161,14 @@ class _Job:
                 if not frames:
                     raise
                 damage = DamageError(f"{self._source}: {error}; {frames} frames were decoded")
+        if gaps:
+            damage = DamageError(
+                f"{self._source} is damaged: {len(gaps)} part{'s' if len(gaps) > 1 else ''} passed over"
+            )
         return frames, time.perf_counter() - started, damage
+
+
+def _gap_text(source: str, gap: Gap) -> str:
+    if gap.end_s is None:
+        return f"{source}: nothing whole after {gap.start_s:.2f} s: {gap.reason}"
+    return f"{source}: {gap.start_s:.2f} s to {gap.end_s:.2f} s are gone, {gap.filled} frames filled: {gap.reason}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 
 from vtok_codec.codec.pipeline import Prefetch
-from vtok_codec.codec.tokenfile import UnpackedChunk, gop_at, unpacked_events
+from vtok_codec.codec.tokenfile import Damage, UnpackedChunk, gop_at, salvaged_events, unpacked_events
 from vtok_codec.codec.tokenizer import Tokenizer, check_fits
 from vtok_codec.container.header import Header
 from vtok_codec.container.reader import VtkReader
@@ -38,6 +39,18 @@ def video_info(header: Header, audio: bool = True) -> VideoInfo:
             AudioTrack(t.codec, t.time_base, t.sample_rate, t.layout, t.parameters) for t in header.audio if audio
         ),
     )
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Seconds of a damaged file that are gone, counted as the frames given are."""
+
+    start_s: float
+    end_s: float | None
+    """None where nothing follows."""
+    filled: int
+    """How often the last good frame was repeated in their place."""
+    reason: str
 
 
 class StreamDecoder:
@@ -78,11 +91,13 @@ def decode_events(
     tokens: int | None = None,
     start_s: float = 0.0,
     duration_s: float | None = None,
-) -> Generator[Frame | AudioPacket]:
+    recover: bool = False,
+) -> Generator[Frame | AudioPacket | Gap]:
     """Frames and audio packets of a file, from `start_s` seconds after its first frame on.
 
     With a start or a duration, times count from the start. A file is entered at the GOP of the start; one without a
     usable index, or a pipe, is decoded from its front. Unpacking, the model, and whoever takes the frames overlap.
+    With `recover`, GOPs that are damaged are passed over: the last good frame stands for theirs, and a `Gap` follows.
 
     Raises:
         InputError: the start or the duration are out of range, or no frame lies between them.
@@ -92,16 +107,22 @@ def decode_events(
     check_fits(tokenizer, reader.header)
     if tokens is not None and not 1 <= tokens <= reader.header.tokens:
         raise InputError(f"--tokens {tokens}: the file carries {reader.header.tokens}")
-    window = _Window(reader, start_s, duration_s)
+    if recover and not reader.seekable:
+        raise InputError("--recover needs a file: a pipe cannot seek")
+    window = _Window(reader, start_s, duration_s, recover)
     decoder = StreamDecoder(tokenizer, reader.header, tokens)
     with (
         Prefetch(window.events(), _CHUNKS_AHEAD) as unpacked,
         Prefetch(_decoded(decoder, unpacked, window), _FRAMES_AHEAD) as ready,
     ):
         shown = False
+        gap: Gap | None = None
         for event in ready:
             shown = shown or isinstance(event, Frame)
+            gap = event if isinstance(event, Gap) else gap
             yield event
+    if not shown and gap:
+        raise DamageError(f"nothing of the file could be recovered: {gap.reason}")
     if not shown:
         raise InputError("no frame lies between --start and the end of --duration")
 
@@ -109,10 +130,11 @@ def decode_events(
 class _Window:
     """The part of a file that was asked for, in ticks of the header's time base."""
 
-    def __init__(self, reader: VtkReader, start_s: float, duration_s: float | None) -> None:
+    def __init__(self, reader: VtkReader, start_s: float, duration_s: float | None, recover: bool) -> None:
         if not 0 <= start_s < math.inf or (duration_s is not None and not 0 < duration_s < math.inf):
             raise InputError("--start must not be negative, and --duration must be above 0")
         self._reader = reader
+        self._recover = recover
         self._base = reader.header.time_base
         self._audio_bases = [track.time_base for track in reader.header.audio]
         self._cut = bool(start_s) or duration_s is not None
@@ -149,7 +171,7 @@ class _Window:
             if self._duration_s is not None:
                 self._end = first_pts + self._ticks(self._start_s + self._duration_s)
 
-    def events(self) -> Iterator[UnpackedChunk | list[StoredPacket]]:
+    def events(self) -> Iterator[UnpackedChunk | list[StoredPacket] | Damage]:
         """Unpacked chunks and audio, until the window's end. Damage after it is another's matter."""
         try:
             yield from self._events()
@@ -157,13 +179,16 @@ class _Window:
             if self._last_chunk_pts is None or not self._is_past(self._last_chunk_pts):
                 raise
 
-    def _events(self) -> Iterator[UnpackedChunk | list[StoredPacket]]:
+    def _events(self) -> Iterator[UnpackedChunk | list[StoredPacket] | Damage]:
         late = self._ticks(_AUDIO_OFFSET_S) if self._audio_bases else 0
         # Audio that comes before the first chunk has to wait until it is known where the file starts.
         waiting: list[StoredPacket] = []
-        for event in unpacked_events(self._reader):
+        for event in salvaged_events(self._reader) if self._recover else unpacked_events(self._reader):
             if isinstance(event, Totals):
                 return
+            if isinstance(event, Damage):
+                yield event
+                continue
             if isinstance(event, UnpackedChunk):
                 if not self._placed:
                     self._place(event.chunk.pts[0])
@@ -202,6 +227,10 @@ class _Window:
         dts = None if packet.dts is None else packet.dts - shift
         return AudioPacket(packet.track, pts, dts, packet.duration, packet.data)
 
+    def seconds(self, pts: int) -> float:
+        """A time of the file as the output counts it, from 0 on."""
+        return float((pts - self._start) * self._base)
+
     def _is_past(self, pts: int | Fraction) -> bool:
         return self._end is not None and pts >= self._end
 
@@ -210,12 +239,42 @@ class _Window:
 
 
 def _decoded(
-    decoder: StreamDecoder, unpacked: Iterable[UnpackedChunk | list[StoredPacket]], window: _Window
-) -> Iterator[Frame | AudioPacket]:
+    decoder: StreamDecoder, unpacked: Iterable[UnpackedChunk | list[StoredPacket] | Damage], window: _Window
+) -> Iterator[Frame | AudioPacket | Gap]:
+    damage: Damage | None = None
+    last: Frame | None = None
     for item in unpacked:
-        if isinstance(item, UnpackedChunk):
-            shown = map(window.show, decoder.decode(item))
-            yield from (frame for frame in shown if frame is not None)
+        if isinstance(item, Damage):
+            # Damage within damage is one gap.
+            damage = Damage(damage.reason if damage else item.reason, item.most_frames)
+        elif isinstance(item, UnpackedChunk):
+            if damage:
+                yield from _fill(damage, last, item.chunk.pts[0], window)
+                damage = None
+            for frame in decoder.decode(item):
+                last = frame
+                shown = window.show(frame)
+                if shown:
+                    yield shown
         else:
             played = map(window.play, item)
             yield from (packet for packet in played if packet is not None)
+    if damage:
+        start_s = window.seconds(last.pts + last.duration) if last else 0.0
+        yield Gap(start_s, None, 0, damage.reason)
+
+
+def _fill(damage: Damage, last: Frame | None, next_pts: int, window: _Window) -> Iterator[Frame | Gap]:
+    """The last good frame, repeated until the next good one's time; what is lost before any good frame stays out."""
+    filled = 0
+    if last and last.duration:
+        start, step = last.pts + last.duration, last.duration
+        # One frame less than a step before the next is none of ours: times may waver.
+        count = min(round((next_pts - start) / step), damage.most_frames or 0)
+        for number in range(count):
+            shown = window.show(Frame(last.pixels, start + number * step, step))
+            if shown:
+                filled += 1
+                yield shown
+    start_s = window.seconds(last.pts + last.duration) if last else 0.0
+    yield Gap(start_s, window.seconds(next_pts), filled, damage.reason)

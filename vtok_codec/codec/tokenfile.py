@@ -67,6 +67,32 @@ def unpacked_events(reader: VtkReader) -> Iterator[UnpackedEvent]:
             yield event
 
 
+@dataclass(frozen=True)
+class Damage:
+    """A part of a file that was passed over, from where it was noticed to the next GOP that is whole."""
+
+    reason: str
+    most_frames: int | None
+    """More cannot have been lost; None where nothing follows."""
+
+
+def salvaged_events(reader: VtkReader) -> Iterator[UnpackedEvent | Damage]:
+    """Like `unpacked_events`, but damage is an event, after which the next GOP that is whole goes on.
+
+    Raises:
+        FormatError: as there.
+    """
+    while True:
+        try:
+            yield from unpacked_events(reader)
+            return
+        except DamageError as error:
+            most_frames = reader.skip_damage()
+            yield Damage(str(error), most_frames)
+            if most_frames is None:
+                return
+
+
 def _chunk_digits(header: Header, chunk: TokenChunk) -> Digits:
     if chunk.coder != CODER_ZSTD_GROUPS:
         raise FormatError(f"coder {chunk.coder[0]} version {chunk.coder[1]} is not known; a newer vtok may read it")

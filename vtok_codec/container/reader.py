@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, TypeAlias
 
@@ -83,6 +83,8 @@ class VtkReader:
         """Where those that were read started, to compare with the index."""
         self._index_offset = 0
         self._last_pts: int | None = None
+        self._record_start = 0
+        """Where the record stands that is being read, in a stream that seeks."""
 
     @property
     def seekable(self) -> bool:
@@ -107,6 +109,7 @@ class VtkReader:
         try:
             while True:
                 offset = self.bytes_read
+                self._record_start = self._stream.tell() if self.seekable else 0
                 record = self._read_record()
                 if record:
                     self._note_place(record, offset)
@@ -151,6 +154,57 @@ class VtkReader:
         self._number = -1
         self._gop = gop - 1
         self._open_chunk = False
+
+    def skip_damage(self) -> int | None:
+        """After a `DamageError` of `events`, go to the next GOP that starts with a whole record.
+
+        It gives the most frames that may have stood in between, or None where no such GOP is left. The stream must
+        seek. The index tells where GOPs start; without a usable one the rest of the file is searched.
+        """
+        try:
+            starts: Iterable[int] = [entry.offset for entry in self.index()]
+        except DamageError:
+            starts = self._record_like_places(self._record_start + 1)
+        for offset in starts:
+            gop = self._gop_starting_at(offset) if offset > self._record_start else None
+            if gop is not None:
+                # No record is shorter than its fields, so that a gap cannot claim more than its bytes could hold.
+                lost_records = (offset - self._record_start) // (FIELDS.size + CRC.size) + 1
+                self.seek(gop, GopEntry(offset, 0, 0))
+                return lost_records * self.header.max_chunk_frames(False)
+        return None
+
+    def _gop_starting_at(self, offset: int) -> int | None:
+        """The number of the GOP whose first chunk is a whole record at `offset`."""
+        self._stream.seek(offset)
+        try:
+            type_, size, _, gop, _, frames, raw_size = FIELDS.unpack(self._exactly(FIELDS.size))
+            if type_ != TOKENS or gop <= self._gop:
+                return None
+            # Its length makes a chunk the first of a GOP or a later one; see the format on `TOKN`.
+            limit = self._payload_limit(type_, gop, frames, raw_size)
+            if limit is None or size > limit:
+                return None
+            self._stream.seek(offset)
+            crc = zlib.crc32(self._exactly(FIELDS.size + size))
+            return gop if CRC.unpack(self._exactly(CRC.size))[0] == crc else None
+        except (ValueError, DamageError):
+            return None
+
+    def _record_like_places(self, start: int) -> Iterator[int]:
+        """Every place from `start` on where the type of a token record stands."""
+        tail, place = b"", start
+        while True:
+            self._stream.seek(place)
+            piece = self._stream.read(_PIECE)
+            if not piece:
+                return
+            text, first = tail + piece, place - len(tail)
+            found = text.find(TOKENS)
+            while found >= 0:
+                yield first + found
+                found = text.find(TOKENS, found + 1)
+            tail, place = text[1 - len(TOKENS) :], place + len(piece)
 
     def _read_header(self) -> Header:
         prefix = self._read_some(PREFIX.size)
