@@ -223,6 +223,13 @@ def test_a_cut_file_decodes_up_to_the_cut(clip: Path, tmp_path: Path) -> None:
     assert err.endswith(f"); {len(frames)} frames were decoded\n")
 
 
+def test_pictures_too_large_are_refused_before_any_work(clip: Path, tmp_path: Path) -> None:
+    for command, source, target in (("encode", LANES, "o.vtk"), ("decode", clip, "o.mp4")):
+        code, _, err = text(vtok(command, source, tmp_path / target, "--max-pixels", 116735))
+        assert code == 3 and err.endswith("has pictures of 456x256, more than --max-pixels 116735\n")
+        assert not list(tmp_path.iterdir())
+
+
 def test_recovery_says_what_is_gone(tmp_path: Path) -> None:
     whole = tmp_path / "whole.vtk"
     assert vtok("encode", LANES, whole, "--gop", "0.8", "-q").returncode == 0

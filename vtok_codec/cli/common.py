@@ -32,6 +32,7 @@ Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite an output 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more: settings, timings.")]
 Device = Annotated[str, typer.Option(help="Where the model runs: auto, cpu or cuda.")]
+MaxPixels = Annotated[int, typer.Option(help="Refuse larger pictures; a pixel takes about 1 KB of memory.", min=1)]
 OutputFolder = Annotated[Path | None, typer.Option("-o", "--output-dir", help="Write every input's output here.")]
 
 
@@ -204,6 +205,20 @@ def whole_output(target: str, source: str, force: bool) -> Iterator[Path]:
 def _refuse_existing(path: Path, target: str, force: bool) -> None:
     if path.exists() and not force:
         raise OutputError(f"{target} exists; use -f to overwrite it")
+
+
+DEFAULT_MAX_PIXELS = 1 << 24
+"""4096×4096: above any usual format, and what 24 GiB hold."""
+
+
+def require_pixels(name: str, width: int, height: int, limit: int) -> None:
+    """Refuse a picture that would take too much memory, whoever made its header.
+
+    Raises:
+        InputError: it has more pixels than the limit.
+    """
+    if width * height > limit:
+        raise InputError(f"{name} has pictures of {width}x{height}, more than --max-pixels {limit}")
 
 
 def require_absent(path: Path, force: bool) -> None:

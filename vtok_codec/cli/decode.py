@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from vtok_codec.cli.common import (
+    DEFAULT_MAX_PIXELS,
     STANDARD_STREAM,
     Device,
     Force,
+    MaxPixels,
     NoAudio,
     OutputFolder,
     Paths,
@@ -23,6 +25,7 @@ from vtok_codec.cli.common import (
     notice,
     open_input,
     reports_errors,
+    require_pixels,
     run_jobs,
     standard_output,
     whole_output,
@@ -52,6 +55,7 @@ def decode(
         bool, typer.Option("--recover", help="Pass over damaged GOPs; the last good frame stands in their place.")
     ] = False,
     no_audio: NoAudio = False,
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     device: Device = "auto",
     force: Force = False,
     quiet: Quiet = False,
@@ -66,7 +70,7 @@ def decode(
     def work(source: str, target: str) -> None:
         piped = target == STANDARD_STREAM
         settings = pipe_settings(format_, codec, crf) if piped else output_settings(Path(target).suffix, codec, crf)
-        job = _Job(source, settings, loaded, tokens, start, duration, recover, not no_audio, quiet)
+        job = _Job(source, settings, loaded, tokens, start, duration, recover, not no_audio, max_pixels, quiet)
         if piped:
             standard_output()
             damage = job.run("pipe:1", target)
@@ -112,11 +116,13 @@ class _Job:
         duration: float | None,
         recover: bool,
         audio: bool,
+        max_pixels: int,
         quiet: bool,
     ) -> None:
         self._source, self._settings, self._tokenizers = source, settings, tokenizers
         self._tokens, self._start, self._duration = tokens, start, duration
         self._recover, self._audio, self._quiet = recover, audio, quiet
+        self._max_pixels = max_pixels
 
     def run(self, target: Path | str, shown_target: str) -> DamageError | None:
         """Decode to a path, or to FFmpeg's `pipe:1`; the damage that ended it, if frames came before that."""
@@ -133,6 +139,7 @@ class _Job:
         from vtok_codec.media.writer import VideoWriter
 
         reader = VtkReader(stream)
+        require_pixels(self._source, reader.header.width, reader.header.height, self._max_pixels)
         info = video_info(reader.header, self._audio)
         tokenizer = self._tokenizers.of(reader.header)
         events = decode_events(reader, tokenizer, self._tokens, self._start, self._duration, self._recover)

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from vtok_codec.cli.common import (
+    DEFAULT_MAX_PIXELS,
     STANDARD_STREAM,
     Device,
     Force,
+    MaxPixels,
     NoAudio,
     OutputFolder,
     Paths,
@@ -23,6 +25,7 @@ from vtok_codec.cli.common import (
     job_pairs,
     notice,
     reports_errors,
+    require_pixels,
     run_jobs,
     standard_output,
     whole_output,
@@ -47,6 +50,7 @@ def encode(
     ] = 0.0,
     model: Annotated[str, typer.Option("--model", "-m", help="A shipped model, or a weights file.")] = DEFAULT_MODEL,
     no_audio: NoAudio = False,
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     device: Device = "auto",
     force: Force = False,
     quiet: Quiet = False,
@@ -62,7 +66,11 @@ def encode(
     if verbose:
         notice(f"model {tokenizer.id.name}, {tokenizer.placement.device} {tokenizer.placement.dtype}")
     settings = EncodeSettings(tokens=tokens, gop_seconds=gop, stickiness=sticky)
-    run_jobs(jobs, lambda source, target: _encode_one(source, target, tokenizer, settings, not no_audio, force, quiet))
+
+    def work(source: str, target: str) -> None:
+        _encode_one(source, target, tokenizer, settings, not no_audio, max_pixels, force, quiet)
+
+    run_jobs(jobs, work)
 
 
 def _encode_one(
@@ -71,6 +79,7 @@ def _encode_one(
     tokenizer: Tokenizer,
     settings: EncodeSettings,
     audio: bool,
+    max_pixels: int,
     force: bool,
     quiet: bool,
 ) -> None:
@@ -78,6 +87,7 @@ def _encode_one(
     with nullcontext(None) if piped else whole_output(target, source, force) as partial:
         stdout = standard_output() if piped else None
         with _open_reader(source, audio) as reader:
+            require_pixels(reader.name, reader.info.width, reader.info.height, max_pixels)
             if not quiet:
                 _tell_losses(reader)
             with nullcontext(stdout) if partial is None else open(partial, "wb") as stream:

@@ -1,0 +1,123 @@
+"""Cuts and flips bytes of a `.vtk` file at random places, and counts what is noticed and what can still be had.
+
+    .venv/bin/python bench/faults.py [CLIP] [--faults 1000] [--seed 0] [--out FILE.json]
+
+Each fault is one of: a byte flipped, the file cut, a run of up to 4 KiB zeroed, a run cut out. `verify` must notice
+every one. Then the container is read as `decode --recover` reads it, without the model: chunks that are given must be
+those of the whole file, at their own times. Anything but a clean error is a crash.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import io
+import random
+from pathlib import Path
+
+import numpy as np
+from common import ROOT, print_table, write_json
+
+from vtok_codec.codec.encoder import EncodeSettings, encode_video
+from vtok_codec.codec.tokenfile import UnpackedChunk, salvaged_events, verify
+from vtok_codec.codec.tokenizer import load_tokenizer
+from vtok_codec.container.reader import VtkReader
+from vtok_codec.errors import FormatError
+from vtok_codec.media.reader import VideoReader
+from vtok_codec.registry import DEFAULT_MODEL, find_weights
+
+_RUN_BYTES = 4096
+KINDS = ("flip", "cut", "zero", "remove")
+
+
+def encoded(clip: Path) -> bytes:
+    """The clip as a `.vtk` with GOPs of half a second."""
+    file = io.BytesIO()
+    tokenizer = load_tokenizer(find_weights(DEFAULT_MODEL))
+    with VideoReader(clip) as reader:
+        encode_video(reader.info, reader.events(), tokenizer, EncodeSettings(gop_seconds=0.5), file)
+    return file.getvalue()
+
+
+def harm(data: bytes, kind: str, rng: random.Random) -> bytes:
+    """The file with one fault: never the same bytes again."""
+    while True:
+        place, length = rng.randrange(len(data)), rng.randint(1, _RUN_BYTES)
+        if kind == "flip":
+            harmed = data[:place] + bytes([data[place] ^ rng.randint(1, 255)]) + data[place + 1 :]
+        elif kind == "cut":
+            harmed = data[:place]
+        elif kind == "zero":
+            harmed = data[:place] + bytes(min(length, len(data) - place)) + data[place + length :]
+        else:
+            harmed = data[:place] + data[place + length :]
+        if harmed != data:
+            return harmed
+
+
+def is_noticed(data: bytes) -> bool:
+    """Whether `verify` refuses it."""
+    try:
+        verify(io.BytesIO(data))
+    except FormatError:
+        return True
+    return False
+
+
+def salvaged(data: bytes) -> dict[tuple[int, ...], UnpackedChunk] | None:
+    """The chunks that recovery finds, by their times; None where the header is gone."""
+    try:
+        reader = VtkReader(io.BytesIO(data))
+        chunks = [event for event in salvaged_events(reader) if isinstance(event, UnpackedChunk)]
+    except FormatError:
+        return None
+    return {unpacked.chunk.pts: unpacked for unpacked in chunks}
+
+
+def main() -> None:
+    """Inject, count, print, write JSON; end with 1 if a fault was missed, a crash seen, or a wrong chunk given."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clip", nargs="?", type=Path, default=ROOT / "tests" / "data" / "lanes.mp4")
+    parser.add_argument("--faults", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    data, rng = encoded(arguments.clip), random.Random(arguments.seed)
+    whole = salvaged(data)
+    assert whole is not None
+    frames = sum(map(len, whole))
+    counts: dict[str, collections.Counter[str]] = {kind: collections.Counter() for kind in KINDS}
+    for number in range(arguments.faults):
+        kind = KINDS[number % len(KINDS)]
+        harmed, count = harm(data, kind, rng), counts[kind]
+        count["faults"] += 1
+        try:
+            count["noticed"] += is_noticed(harmed)
+            found = salvaged(harmed)
+        except Exception as error:
+            count["crashes"] += 1
+            print(f"{kind}: {type(error).__name__}: {error}")
+            continue
+        count["header lost"] += found is None
+        for times, unpacked in (found or {}).items():
+            right = times in whole and np.array_equal(unpacked.digits, whole[times].digits)
+            count["frames recovered" if right else "frames wrong"] += len(times)
+        if found is not None:
+            count["frames of readable files"] += frames
+    columns = (
+        "faults",
+        "noticed",
+        "crashes",
+        "header lost",
+        "frames of readable files",
+        "frames recovered",
+        "frames wrong",
+    )
+    print_table(["fault", *columns], [[kind, *(counts[kind][name] for name in columns)] for kind in KINDS])
+    write_json(arguments.out, {"bytes": len(data), "frames": frames, "counts": {k: dict(c) for k, c in counts.items()}})
+    total = sum(counts.values(), collections.Counter())
+    raise SystemExit(total["noticed"] != arguments.faults or total["crashes"] or total["frames wrong"])
+
+
+if __name__ == "__main__":
+    main()
