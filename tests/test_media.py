@@ -220,3 +220,82 @@ def test_outputs_that_cannot_be_are_refused(tmp_path: Path) -> None:
     info = VideoInfo(64, 48, Fraction(25), Fraction(1, 25))
     with pytest.raises(OutputError, match="cannot hold"):
         VideoWriter(tmp_path / "out.webm", info, output_settings(".webm", "libx264", None))
+
+
+def losses_of(path: Path) -> list[str]:
+    with VideoReader(path) as reader:
+        return reader.losses
+
+
+def test_what_does_not_come_through_is_told(make_clip: ClipMaker, tmp_path: Path, ffmpeg: str) -> None:
+    assert losses_of(make_clip("plain.mp4")) == []
+    deep = ["-pix_fmt", "yuv420p10le", "-c:v", "libx265", "-x265-params", "log-level=error"]
+    hdr = [*deep, "-vf", "setparams=color_primaries=bt2020:color_trc=smpte2084:colorspace=bt2020nc"]
+    assert losses_of(make_clip("hdr.mp4", options=hdr)) == [
+        "10 bits a sample are coded with 8",
+        "PQ light is coded as it comes, with its tags",
+    ]
+    fields = ["-flags", "+ildct+ilme", "-vf", "setfield=tff", "-c:v", "mpeg2video"]
+    assert losses_of(make_clip("dvd.mpg.mkv", options=fields)) == [
+        "interlaced frames are coded as they are; deinterlace them first for a better picture"
+    ]
+    glass = ["-vf", "format=rgba,colorchannelmixer=aa=0.5", "-update", "1"]
+    assert losses_of(make_clip("glass.png", frames=1, options=glass)) == ["transparency is left out"]
+    (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:00,200\nhello\n", encoding="utf-8")
+    make_clip("cover.png", frames=1, options=["-update", "1"])
+    parts = [arg for name in ("plain.mp4", "a.srt", "cover.png") for arg in ("-i", str(tmp_path / name))]
+    kept = ["-map", "0", "-map", "1", "-map", "2", "-c:v", "copy", "-disposition:v:1", "attached_pic"]
+    subprocess.run([ffmpeg, "-v", "error", *parts, *kept, str(tmp_path / "rich.mkv")], check=True)
+    assert losses_of(tmp_path / "rich.mkv") == [
+        "1 subtitle track cannot be carried and is left out",
+        "1 other video stream cannot be carried and is left out",
+    ]
+    with VideoReader(tmp_path / "rich.mkv") as reader:
+        assert len(list(reader.frames())) == 9
+
+
+HARD = {
+    "gray.mkv": ["-pix_fmt", "gray", "-c:v", "ffv1"],
+    "yuv422.mkv": ["-pix_fmt", "yuv422p", "-c:v", "ffv1"],
+    "full range.mp4": ["-vf", "scale=out_range=pc", "-color_range", "pc"],
+    "slow.mp4": ["-vf", "setpts=25*PTS", "-r", "1"],
+    "b-frames.mp4": ["-bf", "3", "-c:v", "libx264"],
+    "negative.mp4": ["-bf", "3", "-use_editlist", "0", "-movflags", "negative_cts_offsets"],
+    "anamorphic.mp4": ["-vf", "setsar=64/45"],
+    "prores.mov": ["-c:v", "prores_ks", "-pix_fmt", "yuv422p10le"],
+    "motion.avi": ["-c:v", "mjpeg"],
+    "old.mpg": ["-c:v", "mpeg1video"],
+}
+
+
+@pytest.mark.parametrize("name", list(HARD))
+def test_media_that_people_have_come_through(make_clip: ClipMaker, tmp_path: Path, name: str) -> None:
+    """Every frame, at its time, as FFmpeg itself shows it."""
+    source = make_clip(name, size="66x50", frames=9, options=HARD[name])
+    info, events = copy(source, tmp_path / "out.mkv", "ffv1")
+    frames = frames_in(events)
+    assert len(frames) == len(pixels_of(source)) == len(pixels_of(tmp_path / "out.mkv"))
+    pairs = zip(times_of(source), times_of(tmp_path / "out.mkv"), strict=True)
+    assert all(abs(a - b) <= max(info.time_base, Fraction(1, 1000)) for a, b in pairs)
+    if "range" not in name:
+        # Saturated stripes differ by how halved chroma is spread; a wrong range or matrix would be below 20 dB.
+        assert psnr_db(np.stack([frame.pixels for frame in frames]), np.stack(pixels_of(source))) > 21
+
+
+def test_edit_lists_hide_frames(make_clip: ClipMaker, tmp_path: Path, ffmpeg: str) -> None:
+    """A cut without coding again keeps the frames before it, and an edit list that says where to start."""
+    whole = make_clip("whole.mp4", frames=50, options=["-g", "50"])
+    cut = tmp_path / "cut.mp4"
+    subprocess.run([ffmpeg, "-v", "error", "-ss", "0.8", "-i", whole, "-c", "copy", cut], check=True)
+    with VideoReader(cut) as reader:
+        frames = list(reader.frames())
+    assert len(frames) == 30
+    assert np.array_equal(frames[0].pixels, read_pixels(whole, 50)[20])
+
+
+def test_a_picture_that_changes_its_size_is_refused_midway(make_clip: ClipMaker, tmp_path: Path) -> None:
+    parts = [make_clip(f"{size}.ts", size=size, frames=10) for size in ("64x48", "96x64")]
+    both = tmp_path / "both.ts"
+    both.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with VideoReader(both) as reader, pytest.raises(InputError, match="from 64x48 to 96x64; scale it"):
+        list(reader.events())

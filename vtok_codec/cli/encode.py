@@ -134,7 +134,5 @@ def _encode_stream(
 
 
 def _tell_losses(reader: VideoReader) -> None:
-    if reader.info.bit_depth > 8:
-        notice(f"{reader.name} has {reader.info.bit_depth} bits a sample; it is coded with 8")
-    for dropped in reader.dropped:
-        notice(f"{reader.name}: {dropped} cannot be carried and is left out")
+    for loss in reader.losses:
+        notice(f"{reader.name}: {loss}")

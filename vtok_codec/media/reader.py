@@ -30,6 +30,10 @@ _STILL_FORMATS = ("image2", "_pipe")
 """Endings of FFmpeg's names of the formats that hold pictures without a rate."""
 
 
+_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
+"""Of ISO/IEC 23091-2."""
+
+
 class VideoReader:
     """The first video stream of a file, with its audio. Memory does not grow with the length.
 
@@ -45,7 +49,7 @@ class VideoReader:
             self._stream = self._video_stream()
             tracks = [(s, describe_track(s)) for s in self._container.streams.audio] if audio else []
             self._tracks = {stream.index: track for stream, track in tracks if track}
-            self.dropped = [f"audio track {s.index}" for s, track in tracks if not track]
+            self._refused = [f"audio track {s.index}" for s, track in tracks if not track]
             self._convert = RGBConverter()
             self._previous_pts: int | None = None
             self._inside = False
@@ -71,6 +75,30 @@ class VideoReader:
     def frame_count(self) -> int | None:
         """How many frames the file says it has; None where it does not say."""
         return self._stream.frames or None
+
+    @property
+    def losses(self) -> list[str]:
+        """What of the source does not come through, a sentence each."""
+        told = []
+        if self.info.bit_depth > 8:
+            told.append(f"{self.info.bit_depth} bits a sample are coded with 8")
+        if self.info.color.transfer in _HDR_TRANSFERS:
+            told.append(f"{_HDR_TRANSFERS[self.info.color.transfer]} light is coded as it comes, with its tags")
+        if self._first.interlaced_frame:
+            told.append("interlaced frames are coded as they are; deinterlace them first for a better picture")
+        if _shows_through(self._first):
+            told.append("transparency is left out")
+        told += [f"{name} cannot be carried and is left out" for name in [*self._refused, *self._other_streams()]]
+        return told
+
+    def _other_streams(self) -> list[str]:
+        streams = self._container.streams
+        counts = {
+            "subtitle track": len(streams.subtitles),
+            "other video stream": len(streams.video) - 1,
+            "attachment": len(streams.attachments),
+        }
+        return [f"{count} {name}{'s' if count > 1 else ''}" for name, count in counts.items() if count]
 
     @property
     def stream_index(self) -> int:
@@ -185,6 +213,14 @@ class VideoReader:
             return 0
         rate = self.info.rate or Fraction(25)
         return self._previous_pts + max(1, round(1 / (rate * self.info.time_base)))
+
+
+def _shows_through(frame: av.VideoFrame) -> bool:
+    """Whether a frame has transparent pixels."""
+    if not any(component.is_alpha for component in frame.format.components):
+        return False
+    alpha = frame.reformat(format="rgba").to_ndarray()[..., 3]
+    return bool(alpha.min() < 255)
 
 
 def read_pixels(path: Path, max_frames: int) -> NDArray[np.uint8]:
