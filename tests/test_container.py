@@ -262,6 +262,9 @@ def header_with(**changes: Any) -> bytes:
         header_with(model={"name": "m", "weights_sha256": "0" * 64, "stride": [4, 8, 8], "levels": [256] * 3}),
         header_with(model={"name": "m", "weights_sha256": "g" * 64, "stride": [4, 8, 8], "levels": [8]}),
         header_with(rotation=float("nan")),
+        header_with(writer="\x1b[2Jgone"),
+        header_with(writer="two\nlines"),
+        header_to_json(HEADER).replace(b'"writer":"', b'"writer":"\\ud800'),
     ],
     ids=lambda text: repr(text[:12]) + str(len(text)),
 )

@@ -177,7 +177,7 @@ class _Fields:
             gop_latents=self.integer("gop_latents", 1, MAX_GOP_LATENTS),
             chunk_latents=self.integer("chunk_latents", 1, MAX_LATENTS_A_CHUNK),
             audio=tuple(_Fields(track, "an audio track").audio() for track in tracks),
-            writer=self._get("writer", str),
+            writer=self.text("writer"),
         )
         coded = (self.integer("coded_height", 1, 1 << 16), self.integer("coded_width", 1, 1 << 16))
         if coded != header.coded_size:
@@ -197,7 +197,7 @@ class _Fields:
         digest = self._get("weights_sha256", str)
         if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
             raise FormatError("weights_sha256 is not 64 hexadecimal digits")
-        return ModelId(self._get("name", str), digest, (stride[0], stride[1], stride[2]), levels)
+        return ModelId(self.text("name"), digest, (stride[0], stride[1], stride[2]), levels)
 
     def audio(self) -> AudioHeader:
         try:
@@ -205,15 +205,22 @@ class _Fields:
         except binascii.Error as error:
             raise FormatError(f"an audio track's parameters are not base64: {error}") from error
         return AudioHeader(
-            codec=self._get("codec", str),
+            codec=self.text("codec"),
             time_base=self.ratio("time_base"),
             sample_rate=self.integer("sample_rate", 0, 1 << 31),
-            layout=self._get("layout", str),
+            layout=self.text("layout"),
             parameters=parameters,
         )
 
     def object(self, key: str) -> _Fields:
         return _Fields(self._get(key, dict), f"{self._where}: {key}")
+
+    def text(self, key: str) -> str:
+        """A string that may be shown on a terminal: no control characters, no halves of surrogate pairs."""
+        value = str(self._get(key, str))
+        if not value.isprintable():
+            raise FormatError(f"{self._where}: {key} holds characters that cannot be printed")
+        return value
 
     def integer(self, key: str, low: int, high: int) -> int:
         value = self._get(key, int)

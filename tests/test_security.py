@@ -1,0 +1,51 @@
+"""The threat model of docs/security.md: its tests exist, and those that no other file has."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from conftest import DATA
+
+from vtok_codec.container.header import header_to_json
+from vtok_codec.container.reader import VtkReader
+from vtok_codec.errors import ModelError
+from vtok_codec.registry import find_shipped
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_every_line_of_the_threat_model_has_its_test() -> None:
+    lines = [line for line in (ROOT / "docs" / "security.md").read_text(encoding="utf-8").splitlines() if "| `" in line]
+    named = [re.search(r"`(test_\w+)\.py::(test_\w+)`", line) for line in lines]
+    assert len(lines) > 12 and all(named)
+    for match in named:
+        assert match is not None
+        source = (ROOT / "tests" / f"{match[1]}.py").read_text(encoding="utf-8")
+        assert f"def {match[2]}(" in source, match[0]
+
+
+@pytest.mark.parametrize("name", ["../weights/onevae-nano-4x8x8", "/etc/passwd", "onevae-nano-4x8x8.safetensors", ""])
+def test_a_file_cannot_name_a_path_as_its_model(name: str) -> None:
+    header = VtkReader(io.BytesIO((DATA / "golden-1.0.vtk").read_bytes())).header
+    crafted = replace(header, model=replace(header.model, name=name))
+    assert header_to_json(crafted)
+    with pytest.raises(ModelError, match="no model"):
+        find_shipped(crafted.model.name)
+
+
+@pytest.mark.skipif(find_spec("atheris") is None, reason="no atheris; bin/setup fuzz installs it")
+@pytest.mark.parametrize("target", ["container", "sealed", "header", "packing"])
+def test_fuzzing_finds_nothing_in_a_few_seconds(target: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "fuzz" / "fuzz.py"), target, "-max_total_time=4", "-seed=1"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    runs = re.search(r"Done (\d+) runs", result.stderr)
+    assert runs and int(runs[1]) > 500
+    assert not list(tmp_path.iterdir())
