@@ -3,9 +3,9 @@
     .venv/bin/python bench/latency.py [--size 256x256] [--rate 25] [--seconds 20] [--out FILE.json]
 
 The pipe is `vtok encode - - | vtok decode - - --format y4m`, as between two machines. The delay of frame n is the
-number of frames that had gone in when it came out, less n. A chunk is four latent frames, 16 pictures, so 15 is the
-least for the first picture of a chunk; the model, FFmpeg and the pipes add to it. The first half is left out, since both
-ends load torch while frames already come.
+number of frames that had gone in after it when it came out. A chunk is four latent frames, 16 pictures, so 15 is the
+least for the first picture of a chunk; the model, FFmpeg and the pipes add to it. The first half is left out, since
+both ends load torch while frames already come.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def y4m_frames(size: str, rate: int, seconds: float) -> tuple[bytes, list[bytes]
     ).stdout
     header, _, rest = data.partition(b"\n")
     width, height = map(int, size.split("x"))
-    step = len(_FRAME) + width * height * 3 // 2
+    step = len(_FRAME) + width * height + 2 * (-(-width // 2) * -(-height // 2))
     return header + b"\n", [rest[start : start + step] for start in range(0, len(rest), step)]
 
 

@@ -96,7 +96,7 @@ def main() -> None:
         for number, seed in enumerate(seeds(name)):
             (Path(folder) / str(number)).write_bytes(seed)
         # libFuzzer takes the first folder for its own; a found input must not land among the tests' data.
-        arguments = [sys.argv[0], f"-rss_limit_mb={_RSS_LIMIT_MB}", "-max_len=20000", *given, folder]
+        arguments = [sys.argv[0], f"-rss_limit_mb={_RSS_LIMIT_MB}", "-timeout=5", "-max_len=20000", *given, folder]
         atheris.Setup(arguments, targets[name])
         atheris.Fuzz()
 

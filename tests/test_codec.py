@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -337,6 +338,38 @@ def test_recovery_loses_the_damaged_gop_only(lanes: bytes, tokenizer: Tokenizer,
         assert np.array_equal(frame.pixels, expected.pixels), number
 
 
+def test_recovery_within_a_window_minds_the_window_only(lanes: bytes, tokenizer: Tokenizer) -> None:
+    places = places_of(lanes)
+    later = flipped(lanes, next(place for place, gop in places if gop == 2) + 60)
+    plain = decoded(later, tokenizer, duration_s=0.5)
+    assert len(frames_of(plain)) == len(decoded(later, tokenizer, duration_s=0.5, recover=True)) > 5
+    within = flipped(lanes, next(place for place, gop in places if gop == 1) + 60)
+    events = decoded(within, tokenizer, start_s=0.4, duration_s=0.6, recover=True)
+    (gap,) = (event for event in events if isinstance(event, Gap))
+    # The gap runs past the window's end, and is filled up to it.
+    assert gap.start_s == pytest.approx(0.28) and gap.end_s == pytest.approx(0.6)
+    assert len(frames_of(events)) == 15 and gap.filled == 8
+    assert [frame.pts for frame in frames_of(events)] == [
+        frame.pts for frame in frames_of(decoded(lanes, tokenizer, start_s=0.4, duration_s=0.6))
+    ]
+
+
+@pytest.mark.parametrize("last_chunk", [1, 5])
+def test_a_last_chunk_is_not_taken_for_a_first_one(tokenizer: Tokenizer, last_chunk: int) -> None:
+    """Without an index a short chunk may look like the first of its GOP: decoded so, it would be plausible nonsense."""
+    out = io.BytesIO()
+    with VideoReader(LANES, audio=False) as reader:
+        shown = islice(reader.frames(), 29 + 13 + last_chunk)
+        encode_video(reader.info, shown, tokenizer, EncodeSettings(gop_seconds=1.28), out)
+    data = out.getvalue()
+    places = [place for place, gop in places_of(data) if gop == 1]
+    assert len(places) == 2
+    damaged = flipped(flipped(data, places[0] + 60), len(data) - 4)
+    events = decoded(damaged, tokenizer, recover=True)
+    assert len(frames_of(events)) == 29
+    assert [event.end_s for event in events if isinstance(event, Gap)] == [None]
+
+
 def test_recovery_of_a_cut_file_gives_what_is_there(lanes: bytes, tokenizer: Tokenizer) -> None:
     whole = frames_of(decoded(lanes, tokenizer))
     events = decoded(lanes[: places_of(lanes)[-1][0] + 40], tokenizer, recover=True)
@@ -369,5 +402,7 @@ def test_a_gap_cannot_claim_more_frames_than_its_bytes_could_hold(lanes: bytes, 
     crafted = lanes[:start] + bytes(record) + zlib.crc32(record).to_bytes(4, "little") + lanes[start + 36 + size :]
     crafted = flipped(crafted, next(place for place, gop in places if gop == 1) + 60)
     events = decoded(crafted, tokenizer, recover=True)
+    gap = next(event for event in events if isinstance(event, Gap))
+    assert gap.filled > 30
     lost_bytes = start - next(place for place, gop in places if gop == 1)
     assert len(frames_of(events)) < 100 + 16 * (lost_bytes // 36 + 1)

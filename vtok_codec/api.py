@@ -35,8 +35,10 @@ class Codec:
     def name(self) -> str:
         return self.tokenizer.id.name
 
-    def tokenize(self, frames: NDArray[np.uint8], tokens: int = 2) -> Tokens:
+    def tokenize(self, frames: NDArray[np.uint8], tokens: int = 2, stickiness: float = 0.0) -> Tokens:
         """uint8 RGB `T H W 3` → uint16 `t h w n`, as one GOP: t = ⌈(T + 3) / 4⌉ with a stride of 4 in time.
+
+        They are the tokens that a file has with the same `tokens` and `stickiness` (see `EncodeSettings`).
 
         Raises:
             InputError: the frames are of another shape or type, or there are none.
@@ -49,7 +51,7 @@ class Codec:
         parts, state, begin = [], None, 0
         while begin < len(frames):
             end = begin + _CHUNK_LATENTS * stride - (stride - 1 if begin == 0 else 0)
-            digits, state = self.tokenizer.encode(frames[begin:end], tokens, state)
+            digits, state = self.tokenizer.encode(frames[begin:end], tokens, state, stickiness)
             parts.append(digits_to_tokens(digits, self.tokenizer.id.levels))
             begin = end
         return np.concatenate(parts)

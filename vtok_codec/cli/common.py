@@ -208,7 +208,7 @@ def _refuse_existing(path: Path, target: str, force: bool) -> None:
 
 
 DEFAULT_MAX_PIXELS = 1 << 24
-"""4096×4096: above any usual format, and what 24 GiB hold."""
+"""4096×4096: above 4K, below 8K; what 24 GiB hold."""
 
 
 def require_pixels(name: str, width: int, height: int, limit: int) -> None:

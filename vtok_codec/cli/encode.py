@@ -30,8 +30,8 @@ from vtok_codec.cli.common import (
     standard_output,
     whole_output,
 )
+from vtok_codec.codec.quality import DEFAULT_QUALITY, QUALITIES, find_quality
 from vtok_codec.errors import InputError
-from vtok_codec.registry import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from vtok_codec.codec.encoder import EncodeSettings
@@ -43,12 +43,15 @@ if TYPE_CHECKING:
 def encode(
     paths: Paths,
     output_dir: OutputFolder = None,
-    tokens: Annotated[int, typer.Option("--tokens", "-t", help="Tokens written a position: more, better, larger.")] = 2,
+    quality: Annotated[str, typer.Option("--quality", "-Q", help=f"One of {', '.join(QUALITIES)}.")] = DEFAULT_QUALITY,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", "-t", help="Tokens written a position, instead of the quality's.")
+    ] = None,
     gop: Annotated[float, typer.Option(help="Seconds that can be decoded alone.", min=0.01)] = 4.0,
     sticky: Annotated[
-        float, typer.Option(help="Let digits waver by so much before they change: smaller, less exact; try 0.5.")
-    ] = 0.0,
-    model: Annotated[str, typer.Option("--model", "-m", help="A shipped model, or a weights file.")] = DEFAULT_MODEL,
+        float | None, typer.Option(help="How far digits may waver before they change, instead of the quality's.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="A shipped model, or a weights file.")] = None,
     no_audio: NoAudio = False,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     device: Device = "auto",
@@ -58,14 +61,19 @@ def encode(
 ) -> None:
     """Encode videos or images into .vtk files of tokens."""
     jobs = job_pairs(paths, output_dir, ".vtk")
+    chosen = find_quality(quality)
     from vtok_codec.codec.encoder import EncodeSettings
     from vtok_codec.codec.tokenizer import load_tokenizer
     from vtok_codec.registry import find_weights
 
-    tokenizer = load_tokenizer(find_weights(model), device)
+    tokenizer = load_tokenizer(find_weights(model or chosen.model), device)
     if verbose:
         notice(f"model {tokenizer.id.name}, {tokenizer.placement.device} {tokenizer.placement.dtype}")
-    settings = EncodeSettings(tokens=tokens, gop_seconds=gop, stickiness=sticky)
+    settings = EncodeSettings(
+        tokens=chosen.tokens if tokens is None else tokens,
+        gop_seconds=gop,
+        stickiness=chosen.stickiness if sticky is None else sticky,
+    )
 
     def work(source: str, target: str) -> None:
         _encode_one(source, target, tokenizer, settings, not no_audio, max_pixels, force, quiet)

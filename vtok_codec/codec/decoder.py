@@ -21,6 +21,8 @@ _SLICE_LATENTS = 4
 """Latent frames that go through the model at once."""
 _CHUNKS_AHEAD = 2
 _FRAMES_AHEAD = 16
+_MAX_WAITING_PACKETS, _MAX_WAITING_BYTES = 1 << 16, 1 << 24
+"""Of audio before the first chunk: one record's worth, far more than any file has."""
 _AUDIO_OFFSET_S = 1.0
 """How far from the pictures of its time audio may stand in a file."""
 
@@ -142,6 +144,7 @@ class _Window:
         self._start_s, self._duration_s = start_s, duration_s
         # Of a cut only, once the first frame is known; a file that is shown whole keeps all its times.
         self._start = 0
+        self._origin = 0
         self._end: int | None = None
         self._placed = False
         self._last_chunk_pts: int | None = None
@@ -166,6 +169,7 @@ class _Window:
 
     def _place(self, first_pts: int) -> None:
         self._placed = True
+        self._origin = first_pts
         if self._cut:
             self._start = first_pts + self._ticks(self._start_s)
             if self._duration_s is not None:
@@ -183,10 +187,15 @@ class _Window:
         late = self._ticks(_AUDIO_OFFSET_S) if self._audio_bases else 0
         # Audio that comes before the first chunk has to wait until it is known where the file starts.
         waiting: list[StoredPacket] = []
+        waiting_bytes = 0
+        damaged = False
         for event in salvaged_events(self._reader) if self._recover else unpacked_events(self._reader):
             if isinstance(event, Totals):
                 return
             if isinstance(event, Damage):
+                if self._last_chunk_pts is not None and self._is_past(self._last_chunk_pts):
+                    return
+                damaged = True
                 yield event
                 continue
             if isinstance(event, UnpackedChunk):
@@ -196,14 +205,20 @@ class _Window:
                 if waiting:
                     yield waiting
                     waiting = []
+                past = self._is_past(event.chunk.pts[0])
+                # After damage the next chunk tells how long the gap is, wherever it stands.
+                if event.chunk.gop >= self._first_gop and (damaged or not past):
+                    yield event
+                    damaged = False
                 if self._is_past(event.chunk.pts[0] - late):
                     return
-                if event.chunk.gop >= self._first_gop and not self._is_past(event.chunk.pts[0]):
-                    yield event
             elif self._placed:
                 yield event
             else:
                 waiting += event
+                waiting_bytes += sum(len(packet.data) for packet in event)
+                if len(waiting) > _MAX_WAITING_PACKETS or waiting_bytes > _MAX_WAITING_BYTES:
+                    raise DamageError("too much audio stands before the first chunk")
 
     def show(self, frame: Frame) -> Frame | None:
         """The frame with its time in the output, or None outside the window."""
@@ -228,8 +243,14 @@ class _Window:
         return AudioPacket(packet.track, pts, dts, packet.duration, packet.data)
 
     def seconds(self, pts: int) -> float:
-        """A time of the file as the output counts it, from 0 on."""
-        return float((pts - self._start) * self._base)
+        """A time of the file as a viewer of the output counts it: from its first frame on, up to its end."""
+        shown = pts if self._end is None else min(pts, self._end)
+        return float(max(0, shown - (self._start if self._cut else self._origin)) * self._base)
+
+    @property
+    def frame_ticks(self) -> int:
+        """Ticks of a frame in a video of constant rate; 0 for none."""
+        return self._reader.header.frame_ticks
 
     def _is_past(self, pts: int | Fraction) -> bool:
         return self._end is not None and pts >= self._end
@@ -246,7 +267,7 @@ def _decoded(
     for item in unpacked:
         if isinstance(item, Damage):
             # Damage within damage is one gap.
-            damage = Damage(damage.reason if damage else item.reason, item.most_frames)
+            damage = item if damage is None else damage.joined(item)
         elif isinstance(item, UnpackedChunk):
             if damage:
                 yield from _fill(damage, last, item.chunk.pts[0], window)
@@ -267,9 +288,9 @@ def _decoded(
 def _fill(damage: Damage, last: Frame | None, next_pts: int, window: _Window) -> Iterator[Frame | Gap]:
     """The last good frame, repeated until the next good one's time; what is lost before any good frame stays out."""
     filled = 0
-    if last and last.duration:
-        start, step = last.pts + last.duration, last.duration
-        # One frame less than a step before the next is none of ours: times may waver.
+    step = window.frame_ticks or (last.duration if last else 0)
+    if last and step:
+        start = last.pts + (last.duration or step)
         count = min(round((next_pts - start) / step), damage.most_frames or 0)
         for number in range(count):
             shown = window.show(Frame(last.pixels, start + number * step, step))

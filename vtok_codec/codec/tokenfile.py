@@ -75,6 +75,12 @@ class Damage:
     most_frames: int | None
     """More cannot have been lost; None where nothing follows."""
 
+    def joined(self, after: Damage) -> Damage:
+        """This and the damage right after it, as one."""
+        if self.most_frames is None or after.most_frames is None:
+            return Damage(self.reason, None)
+        return Damage(self.reason, self.most_frames + after.most_frames)
+
 
 def salvaged_events(reader: VtkReader) -> Iterator[UnpackedEvent | Damage]:
     """Like `unpacked_events`, but damage is an event, after which the next GOP that is whole goes on.

@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 import math
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -143,6 +144,10 @@ def header_from_json(data: bytes) -> Header:
         raise FormatError(f"the header is not valid: {error}") from error
 
 
+_BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""They let a name show as another."""
+
+
 class _Fields:
     """Checked access to the members of a JSON object. Unknown members are ignored, for later minor versions."""
 
@@ -218,7 +223,7 @@ class _Fields:
     def text(self, key: str) -> str:
         """A string that may be shown on a terminal: no control characters, no halves of surrogate pairs."""
         value = str(self._get(key, str))
-        if not value.isprintable():
+        if any(unicodedata.category(character) in ("Cc", "Cs") or character in _BIDI_CONTROLS for character in value):
             raise FormatError(f"{self._where}: {key} holds characters that cannot be printed")
         return value
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, TypeAlias
@@ -34,6 +35,8 @@ from vtok_codec.container.records import (
 from vtok_codec.container.writer import MAGIC, MAX_HEADER_BYTES, PREFIX, VERSION
 from vtok_codec.errors import DamageError, FormatError
 
+_SEARCH_EFFORT = 8
+"""How many times a file's size a search for whole records may read in all."""
 _PIECE = 1 << 20
 """Most bytes asked of a stream at once, so that a lying length allocates nothing."""
 
@@ -85,6 +88,7 @@ class VtkReader:
         self._last_pts: int | None = None
         self._record_start = 0
         """Where the record stands that is being read, in a stream that seeks."""
+        self._offsets: list[int] | None = None
 
     @property
     def seekable(self) -> bool:
@@ -161,35 +165,62 @@ class VtkReader:
         It gives the most frames that may have stood in between, or None where no such GOP is left. The stream must
         seek. The index tells where GOPs start; without a usable one the rest of the file is searched.
         """
-        try:
-            starts: Iterable[int] = [entry.offset for entry in self.index()]
-        except DamageError:
-            starts = self._record_like_places(self._record_start + 1)
-        for offset in starts:
-            gop = self._gop_starting_at(offset) if offset > self._record_start else None
+        offsets = self._known_offsets()
+        budget = _SEARCH_EFFORT * self._stream.seek(0, 2)
+        searched = not offsets
+        starts: Iterable[int] = offsets[bisect_right(offsets, self._record_start) :]
+        for offset in self._record_like_places(self._record_start + 1) if searched else starts:
+            gop, effort = self._gop_starting_at(offset, searched)
+            budget -= effort
             if gop is not None:
                 # No record is shorter than its fields, so that a gap cannot claim more than its bytes could hold.
                 lost_records = (offset - self._record_start) // (FIELDS.size + CRC.size) + 1
                 self.seek(gop, GopEntry(offset, 0, 0))
                 return lost_records * self.header.max_chunk_frames(False)
+            if budget < 0:
+                # Crafted to look like records everywhere.
+                break
         return None
 
-    def _gop_starting_at(self, offset: int) -> int | None:
-        """The number of the GOP whose first chunk is a whole record at `offset`."""
+    def _known_offsets(self) -> list[int]:
+        """Where GOPs start, by the index; nothing without a usable one. Read once."""
+        if self._offsets is None:
+            try:
+                self._offsets = [entry.offset for entry in self.index()]
+            except DamageError:
+                self._offsets = []
+        return self._offsets
+
+    def _gop_starting_at(self, offset: int, searched: bool) -> tuple[int | None, int]:
+        """The number of the GOP whose first chunk is a whole record at `offset`, or None; and the bytes looked at."""
         self._stream.seek(offset)
         try:
             type_, size, _, gop, _, frames, raw_size = FIELDS.unpack(self._exactly(FIELDS.size))
             if type_ != TOKENS or gop <= self._gop:
-                return None
-            # Its length makes a chunk the first of a GOP or a later one; see the format on `TOKN`.
+                return None, FIELDS.size
             limit = self._payload_limit(type_, gop, frames, raw_size)
             if limit is None or size > limit:
-                return None
+                return None, FIELDS.size
             self._stream.seek(offset)
             crc = zlib.crc32(self._exactly(FIELDS.size + size))
-            return gop if CRC.unpack(self._exactly(CRC.size))[0] == crc else None
+            whole = CRC.unpack(self._exactly(CRC.size))[0] == crc
+            certain = not searched or self._starts_a_gop(frames) or self._goes_on(gop)
+            return gop if whole and certain else None, FIELDS.size + size
         except (ValueError, DamageError):
-            return None
+            return None, FIELDS.size
+
+    def _starts_a_gop(self, frames: int) -> bool:
+        """Whether a chunk of so many frames, with the digits of a first one, cannot be a later one of its GOP."""
+        header = self.header
+        return header.chunk_latent_shape(frames, True) != header.chunk_latent_shape(frames, False)
+
+    def _goes_on(self, gop: int) -> bool:
+        """Whether a chunk of the same GOP follows where the stream stands. Then the one before it was a whole chunk."""
+        data = self._read_some(FIELDS.size)
+        if len(data) < FIELDS.size:
+            return False
+        type_, _, _, next_gop, _, _, _ = FIELDS.unpack(data)
+        return bool(type_ == TOKENS and next_gop == gop)
 
     def _record_like_places(self, start: int) -> Iterator[int]:
         """Every place from `start` on where the type of a token record stands."""

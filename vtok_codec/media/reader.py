@@ -78,7 +78,7 @@ class VideoReader:
 
     @property
     def losses(self) -> list[str]:
-        """What of the source does not come through, a sentence each."""
+        """What of the pictures and tracks does not come through, a sentence each."""
         told = []
         if self.info.bit_depth > 8:
             told.append(f"{self.info.bit_depth} bits a sample are coded with 8")
@@ -217,7 +217,8 @@ class VideoReader:
 
 def _shows_through(frame: av.VideoFrame) -> bool:
     """Whether a frame has transparent pixels."""
-    if not any(component.is_alpha for component in frame.format.components):
+    # A palette may hold transparent colours.
+    if frame.format.name != "pal8" and not any(component.is_alpha for component in frame.format.components):
         return False
     alpha = frame.reformat(format="rgba").to_ndarray()[..., 3]
     return bool(alpha.min() < 255)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.onevae import OneVAE
+from vtok_codec.training.validation import whole_latents
 
 
 @torch.inference_mode()
@@ -17,8 +18,7 @@ def reconstruction_strip(model: OneVAE, clips: Sequence[Tensor], counts: Sequenc
     """One row a clip: its last frame, then the same from each number of tokens."""
     rows = []
     for clip in clips:
-        stride = model.config.stride[0]
-        video = clip[None, :, : clip.shape[1] // stride * stride].to(model.device)
+        video = whole_latents(clip[None], model.config.stride[0]).to(model.device)
         digits, _ = model.encode_digits(video, None)
         per_token = len(model.config.fsq_levels)
         outputs = [model.decode_digits(digits[:, : count * per_token], None)[0] for count in counts]

@@ -121,8 +121,8 @@ class Trainer:
         finally:
             self._batches.close()
             bar.close()
-        self._validate()
         self.save()
+        self._validate()
 
     def _train_step(self, video: Tensor, progress: float) -> dict[str, float]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
@@ -211,14 +211,19 @@ class Trainer:
         for key, mine in (("preset", self.preset), ("stage", self.stage.name)):
             if state.get(key) != mine:
                 raise TrainingError(f"the checkpoint is of {key} {state.get(key)!r}, this run of {mine!r}")
-        self.model.load_state_dict(state["model"])
-        self.ema.load_state_dict(state["ema"])
-        with torch.no_grad():
-            for name, value in self.objective.trained.items():
-                value.copy_(state["objective"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.skipped_steps = state["skipped_steps"]
+        try:
+            self.model.load_state_dict(state["model"])
+            self.ema.load_state_dict(state["ema"])
+            with torch.no_grad():
+                for name, value in self.objective.trained.items():
+                    value.copy_(state["objective"][name])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.seconds = state["step"], state["seconds"]
+            self.skipped_steps = state["skipped_steps"]
+        except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+            raise TrainingError(
+                f"the checkpoint does not fit this version ({error}); go on from its {WEIGHTS} with --from"
+            ) from None
 
 
 def _rate_factor(step: int, progress: float, warmup_steps: int) -> float:

@@ -46,11 +46,10 @@ def validate(
     for clip in clips:
         video = clip[None].to(model.device)
         stride = model.config.stride[0]
-        padded = torch.cat([video[:, :, :1].expand(-1, -1, stride - 1, -1, -1), video], dim=2)
-        padded = padded[:, :, : padded.shape[2] // stride * stride]
+        padded = whole_latents(video, stride)
         digits, _ = model.encode_digits(padded, None)
         planes = digits[0].cpu().numpy()
-        pixels = padded[0, 0].numel()
+        pixels = padded[0, 0, stride - 1 :].numel()
         entropies = [_entropy_bits(plane) * plane.size for plane in planes]
         prior_bits = prior(model.fsq.codes(digits))[0].sum(dim=(1, 2, 3)).tolist() if prior else []
         for count in counts:
@@ -67,6 +66,12 @@ def validate(
                 bits.setdefault((name, count), []).append(size / pixels)
     figures = {f"psnr_{count}": float(np.mean(psnr[count])) for count in counts}
     return figures | {f"{name}_bpp_{count}": float(np.mean(sizes)) for (name, count), sizes in bits.items()}
+
+
+def whole_latents(video: Tensor, stride: int) -> Tensor:
+    """`B C T H W` with its first frame repeated in front, as at the start of a GOP, and cut to whole latent frames."""
+    padded = torch.cat([video[:, :, :1].expand(-1, -1, stride - 1, -1, -1), video], dim=2)
+    return padded[:, :, : padded.shape[2] // stride * stride]
 
 
 def _packed_bytes(planes: Digits, model: OneVAE) -> int:

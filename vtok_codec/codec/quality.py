@@ -1,0 +1,44 @@
+"""Named qualities: what a user chooses who does not want to know of tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vtok_codec.errors import InputError
+from vtok_codec.registry import DEFAULT_MODEL
+
+
+@dataclass(frozen=True)
+class Quality:
+    """A model and how it is used, with what it gave on the held-out clips of its card."""
+
+    model: str
+    tokens: int
+    """Tokens written a latent position."""
+    stickiness: float
+    """See `EncodeSettings.stickiness`."""
+    bits_per_pixel: float
+    """Of whole files; mean over clips."""
+    psnr_db: float
+
+
+QUALITIES = {
+    "tiny": Quality(DEFAULT_MODEL, 1, 0.5, 0.0, 0.0),
+    "small": Quality(DEFAULT_MODEL, 1, 0.0, 0.0, 0.0),
+    "medium": Quality(DEFAULT_MODEL, 2, 0.0, 0.0, 0.0),
+    "high": Quality(DEFAULT_MODEL, 4, 0.5, 0.0, 0.0),
+    "best": Quality(DEFAULT_MODEL, 4, 0.0, 0.0, 0.0),
+}
+"""From the smallest file to the best picture. `docs/results.md` has the command that measured them."""
+DEFAULT_QUALITY = "medium"
+
+
+def find_quality(name: str) -> Quality:
+    """A quality by name.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in QUALITIES:
+        raise InputError(f"--quality {name}: choose from {', '.join(QUALITIES)}")
+    return QUALITIES[name]
