@@ -2,10 +2,10 @@
 
     .venv/bin/python bench/speed.py [--quick] [--out FILE.json]
 
-Run it on an idle machine; it takes about six minutes, `--quick` one. The model alone (frames from and to memory, its
-state carried from chunk to chunk), with one thread and with all, beside its largest convolution; whole commands
-at the same sizes, with their peak memory; and whole commands on longer and longer clips. The time that a one-frame clip
-takes, which is mostly the start of torch, is left out of the commands' frames a second.
+Run it on an idle machine; it takes a quarter of an hour, `--quick` one minute. The model alone (frames from and to
+memory, its state carried from chunk to chunk), with one thread and with all, beside its largest convolution; whole
+commands at the same sizes, with their peak memory; and whole commands on longer and longer clips. The time that a
+one-frame clip takes, which is mostly the start of torch, is left out of the commands' frames a second.
 """
 
 from __future__ import annotations

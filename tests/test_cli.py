@@ -18,6 +18,7 @@ import pytest
 from conftest import DATA, LANES, ClipMaker, pixels_of, times_of
 from safetensors.numpy import load_file
 
+from vtok_codec.codec.quality import QUALITIES
 from vtok_codec.container.reader import VtkReader
 
 GOLDEN = DATA / "golden-1.0.vtk"
@@ -221,6 +222,21 @@ def test_a_cut_file_decodes_up_to_the_cut(clip: Path, tmp_path: Path) -> None:
     assert (code, out) == (5, "") and len(frames) >= 13
     assert err.startswith(f"vtok: {cut}: the file is cut short (after chunk ")
     assert err.endswith(f"); {len(frames)} frames were decoded\n")
+
+
+def test_qualities_choose_the_tokens(make_clip: ClipMaker, tmp_path: Path) -> None:
+    source = make_clip("a.mp4", frames=2)
+    for options, tokens in ((["-Q", "best"], 4), (["-Q", "best", "-t", "3"], 3), ([], 2)):
+        assert text(vtok("encode", source, tmp_path / "o.vtk", "-qf", *options)) == (0, "", "")
+        assert json.loads(vtok("info", tmp_path / "o.vtk", "--json").stdout)["tokens"] == tokens
+    code, _, err = text(vtok("encode", source, tmp_path / "p.vtk", "--quality", "good"))
+    assert (code, err) == (3, "vtok: --quality good: choose from small, medium, best\n")
+
+
+def test_the_readme_tells_each_quality() -> None:
+    readme = (DATA.parent.parent / "README.md").read_text(encoding="utf-8")
+    for name, quality in QUALITIES.items():
+        assert f"| `{name}` | {quality.tokens} | {quality.bits_per_pixel:.4f} | {quality.psnr_db:.2f} |" in readme
 
 
 def test_pictures_too_large_are_refused_before_any_work(clip: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-# An mp4 that ends early: its frames until there are kept, and the code tells.
+# A fragmented mp4 that ends early looks whole to FFmpeg: what is there is kept, and nothing is told.
 ffmpeg -v error -i clip.mp4 -c copy -movflags frag_keyframe+empty_moov whole.mp4
 head -c $(($(stat -c %s whole.mp4) * 6 / 10)) whole.mp4 > cut.mp4
 vtok encode -q cut.mp4 out.vtk 2> errors

@@ -49,7 +49,7 @@ def encode(
     ] = None,
     gop: Annotated[float, typer.Option(help="Seconds that can be decoded alone.", min=0.01)] = 4.0,
     sticky: Annotated[
-        float | None, typer.Option(help="How far digits may waver before they change, instead of the quality's.")
+        float | None, typer.Option(help="Let digits waver by so much before they change: smaller, clearly less exact.")
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="A shipped model, or a weights file.")] = None,
     no_audio: NoAudio = False,

@@ -109,7 +109,7 @@ def evaluate(
         if as_csv:
             print(to_csv(evaluations), end="")
         if report:
-            _write_page(report, evaluations, codecs, [f"{key}: {value}" for key, value in context.items()], force)
+            _write_page(report, evaluations, codecs, context, force)
     for note in [] if quiet else notes:
         notice(note)
     failures = [failure for evaluation in evaluations for failure in evaluation.failures]
@@ -210,7 +210,7 @@ def _print_summary(evaluation: Evaluation, table: TextTable) -> None:
 
 
 def _write_page(
-    folder: Path, evaluations: list[Evaluation], codecs: list[Codec], notes: list[str], force: bool
+    folder: Path, evaluations: list[Evaluation], codecs: list[Codec], context: dict[str, object], force: bool
 ) -> None:
     from vtok_codec.evaluation.codecs import ANCHORS
     from vtok_codec.evaluation.comparison import make_strips
@@ -219,5 +219,7 @@ def _write_page(
     anchor = ANCHORS["x264"] if "x264" in {codec.name for codec in codecs} else None
     with tempfile.TemporaryDirectory(prefix="vtok-eval-") as scratch:
         parts = [(each, make_strips(each, codecs, anchor, Path(scratch))) for each in evaluations]
+    lines = [value if isinstance(value, list) else [f"{key}: {value}"] for key, value in context.items()]
+    notes = [line for part in lines for line in part]
     with whole_output(str(folder / _PAGE), STANDARD_STREAM, force) as partial:
         partial.write_text(html_report(parts, notes), encoding="utf-8")

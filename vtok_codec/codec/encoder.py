@@ -50,7 +50,7 @@ class EncodeSettings:
     chunk_latents: int = 4
     """Latent frames coded and flushed at once."""
     stickiness: float = 0.0
-    """How far beyond half a digit a latent may move before its digit changes: smaller files, a little less exact."""
+    """How far beyond half a digit a latent may move before its digit changes: smaller files, less exact."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: #fff
   max-width: 1180px; }
 h1 { font-size: 1.6rem; margin: 0 0 .2rem; }
 h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
-p { max-width: 75ch; }
+p { max-width: 110ch; }
 .note { color: var(--faint); font-size: .9rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .88rem; }
@@ -45,7 +45,7 @@ tr.ours td:first-child { color: var(--ours); font-weight: 600; }
 .strip figure { margin: 0; }
 .strip img { width: 100%; display: block; }
 figcaption { font-size: .82rem; color: var(--faint); padding: .15rem 0 .3rem;
-  min-height: 2.5em; }
+  min-height: 3.2em; }
 details summary { cursor: pointer; font-weight: 600; }
 """
 
