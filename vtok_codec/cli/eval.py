@@ -212,11 +212,12 @@ def _print_summary(evaluation: Evaluation, table: TextTable) -> None:
 def _write_page(
     folder: Path, evaluations: list[Evaluation], codecs: list[Codec], context: dict[str, object], force: bool
 ) -> None:
+    from vtok_codec.evaluation.campaign import BD_ANCHOR
     from vtok_codec.evaluation.codecs import ANCHORS
     from vtok_codec.evaluation.comparison import make_strips
     from vtok_codec.evaluation.report import html_report
 
-    anchor = ANCHORS["x264"] if "x264" in {codec.name for codec in codecs} else None
+    anchor = ANCHORS[BD_ANCHOR] if BD_ANCHOR in {codec.name for codec in codecs} else None
     with tempfile.TemporaryDirectory(prefix="vtok-eval-") as scratch:
         parts = [(each, make_strips(each, codecs, anchor, Path(scratch))) for each in evaluations]
     lines = [value if isinstance(value, list) else [f"{key}: {value}"] for key, value in context.items()]

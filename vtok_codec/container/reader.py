@@ -89,6 +89,8 @@ class VtkReader:
         self._record_start = 0
         """Where the record stands that is being read, in a stream that seeks."""
         self._offsets: list[int] | None = None
+        self._effort = 0
+        """Bytes that `skip_damage` has looked at, over all its calls."""
 
     @property
     def seekable(self) -> bool:
@@ -166,18 +168,18 @@ class VtkReader:
         seek. The index tells where GOPs start; without a usable one the rest of the file is searched.
         """
         offsets = self._known_offsets()
-        budget = _SEARCH_EFFORT * self._stream.seek(0, 2)
+        most_effort = _SEARCH_EFFORT * self._stream.seek(0, 2)
         searched = not offsets
         starts: Iterable[int] = offsets[bisect_right(offsets, self._record_start) :]
         for offset in self._record_like_places(self._record_start + 1) if searched else starts:
             gop, effort = self._gop_starting_at(offset, searched)
-            budget -= effort
+            self._effort += effort
             if gop is not None:
                 # No record is shorter than its fields, so that a gap cannot claim more than its bytes could hold.
                 lost_records = (offset - self._record_start) // (FIELDS.size + CRC.size) + 1
                 self.seek(gop, GopEntry(offset, 0, 0))
                 return lost_records * self.header.max_chunk_frames(False)
-            if budget < 0:
+            if self._effort > most_effort:
                 # Crafted to look like records everywhere.
                 break
         return None

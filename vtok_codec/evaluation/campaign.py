@@ -123,6 +123,6 @@ def evaluate_all(
             on_result(result)
             if features is not None:
                 outputs.append(features)
-        if i3d:
+        if i3d and len(outputs) == len(sources):
             evaluation.fvd[codec.name, codec.setting] = frechet_distance(sources, outputs)
     return evaluation

@@ -115,7 +115,7 @@ def _result_table(evaluation: Evaluation, results: Iterable[ClipResult], of_clip
             *(figure("mib", mib) for mib in (result.encode_mib, result.decode_mib)),
         ]
         if shows_fvd:
-            cells.append(figure("fvd", evaluation.fvd[result.point]))
+            cells.append(figure("fvd", evaluation.fvd.get(result.point)))
         marks = ["ours"] * (not result.is_anchor) + ["first"] * (result.codec != previous)
         previous = result.codec
         rows.append(_row(cells, " ".join(marks)))
