@@ -7,7 +7,6 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from vtok_codec.codec.pipeline import Prefetch
 from vtok_codec.codec.tokenfile import Damage, UnpackedChunk, gop_at, salvaged_events, unpacked_events
 from vtok_codec.codec.tokenizer import Tokenizer, check_fits
 from vtok_codec.container.header import Header
@@ -19,8 +18,6 @@ from vtok_codec.models.causal import State
 
 _SLICE_LATENTS = 4
 """Latent frames that go through the model at once."""
-_CHUNKS_AHEAD = 2
-_FRAMES_AHEAD = 16
 _MAX_WAITING_PACKETS, _MAX_WAITING_BYTES = 1 << 16, 1 << 24
 """Of audio before the first chunk: one record's worth, far more than any file has."""
 _AUDIO_OFFSET_S = 1.0
@@ -98,7 +95,7 @@ def decode_events(
     """Frames and audio packets of a file, from `start_s` seconds after its first frame on.
 
     With a start or a duration, times count from the start. A file is entered at the GOP of the start; one without a
-    usable index, or a pipe, is decoded from its front. Unpacking, the model, and whoever takes the frames overlap.
+    usable index, or a pipe, is decoded from its front.
     With `recover`, GOPs that are damaged are passed over: the last good frame stands for theirs, and a `Gap` follows.
 
     Raises:
@@ -113,16 +110,12 @@ def decode_events(
         raise InputError("--recover needs a file: a pipe cannot seek")
     window = _Window(reader, start_s, duration_s, recover)
     decoder = StreamDecoder(tokenizer, reader.header, tokens)
-    with (
-        Prefetch(window.events(), _CHUNKS_AHEAD) as unpacked,
-        Prefetch(_decoded(decoder, unpacked, window), _FRAMES_AHEAD) as ready,
-    ):
-        shown = False
-        gap: Gap | None = None
-        for event in ready:
-            shown = shown or isinstance(event, Frame)
-            gap = event if isinstance(event, Gap) else gap
-            yield event
+    shown = False
+    gap: Gap | None = None
+    for event in _decoded(decoder, window.events(), window):
+        shown = shown or isinstance(event, Frame)
+        gap = event if isinstance(event, Gap) else gap
+        yield event
     if not shown and gap:
         raise DamageError(f"nothing of the file could be recovered: {gap.reason}")
     if not shown:

@@ -33,7 +33,6 @@ from vtok_codec.tokens.radix import Digits, digits_to_tokens
 _MAX_PENDING_AUDIO_BYTES = 1 << 20
 _MAX_PENDING_PACKETS = 1 << 14
 _FRAMES_AHEAD = 16
-_CHUNKS_AHEAD = 2
 _DEFAULT_RATE = Fraction(25)
 MAX_STICKINESS = 4.0
 """Of `EncodeSettings.stickiness`: beyond it pictures freeze."""
@@ -167,7 +166,9 @@ def encode_video(
     stream: BinaryIO,
     on_frames: Callable[[int], None] = lambda count: None,
 ) -> EncodeSummary:
-    """Code a whole video into `stream`; reading, the model, and packing overlap.
+    """Code a whole video into `stream`, reading ahead of the model.
+
+    Packing stays in the model's thread: on two cores one of its own takes more from torch's threads than it saves.
 
     `on_frames` is told how many frames each written chunk had.
 
@@ -179,11 +180,8 @@ def encode_video(
     encoder = StreamEncoder(tokenizer, header, settings.stickiness)
     frames = 0
     failure: list[InputError] = []
-    with (
-        Prefetch(events, _FRAMES_AHEAD) as ready,
-        Prefetch(_coded(encoder, ready, failure), _CHUNKS_AHEAD) as chunks,
-    ):
-        for item in chunks:
+    with Prefetch(events, _FRAMES_AHEAD) as ready:
+        for item in _coded(encoder, ready, failure):
             if isinstance(item, CodedChunk):
                 _write_chunk(writer, header, item)
                 frames += len(item.pts)
