@@ -326,6 +326,24 @@ def test_the_rate_term_makes_digits_cheaper() -> None:
     assert float(distortion.detach()) < 0.05 * float(wanted.square().mean())
 
 
+def test_each_number_of_tokens_has_its_own_rate_weight() -> None:
+    """Samples that read more tokens pay less for a bit: the same gradient must scale with λ."""
+    model = randomized(OneVAE(TINY))
+    video = torch.rand(2, 3, 8, 32, 32) * 2 - 1
+    plain = replace(STAGES["rate"], lpips_weight=0.0, token_weights=(0.0, 0.0, 0.0, 1.0))
+
+    def cost(*weights: float) -> float:
+        torch.manual_seed(0)
+        loss = Objective(replace(plain, rate_weights=weights), TINY, None)(
+            model, video, torch.Generator().manual_seed(0)
+        )
+        return float(loss.total.detach()) - loss.parts["rmse"]
+
+    assert cost(9.0, 9.0, 9.0, 0.5) == pytest.approx(5 * cost(9.0, 9.0, 9.0, 0.1), rel=1e-3)
+    with pytest.raises(TrainingError, match="4 tokens"):
+        cost(0.1, 0.2)
+
+
 def test_an_unknown_optimizer_is_refused() -> None:
     with pytest.raises(TrainingError, match="use adamw or muon"):
         StageOptimizer(OneVAE(TINY), [], replace(STAGES["discrete"], optimizer="sgd"))
@@ -354,7 +372,16 @@ def test_stage_numbers_can_be_set() -> None:
     stage = override(STAGES["discrete"], (("learning_rate", "0.5"), ("warmup_steps", "7")))
     assert isinstance(stage, Stage) and (stage.learning_rate, stage.warmup_steps) == (0.5, 7)
     assert override(STAGES["discrete"], (("optimizer", "adamw"),)).optimizer == "adamw"
-    for key, value in (("learning_rat", "1"), ("learning_rate", "much"), ("name", "x"), ("phases", "x")):
+    assert override(STAGES["rate"], (("rate_weights", "0.4,0.3,0.2,0.1"),)).rate_weights == (0.4, 0.3, 0.2, 0.1)
+    wrong = {
+        "learning_rat": "1",
+        "learning_rate": "much",
+        "name": "x",
+        "phases": "x",
+        "betas": "0.5",
+        "rate_weights": "a",
+    }
+    for key, value in wrong.items():
         with pytest.raises(TrainingError, match="--set"):
             override(STAGES["discrete"], ((key, value),))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vtok_codec.errors import TrainingError
 from vtok_codec.evaluation.lpips import LPIPS
 from vtok_codec.models.onevae import OneVAE, OneVAEConfig
 from vtok_codec.training.prior import DigitPrior
@@ -28,12 +29,15 @@ class Objective(nn.Module):
         super().__init__()
         if stage.lpips_weight and lpips is None:
             raise ValueError(f"stage {stage.name} has an LPIPS term and no LPIPS network")
+        for name, weights in (("rate_weights", stage.rate_weights), ("token_weights", stage.token_weights)):
+            if weights and len(weights) != config.max_tokens:
+                raise TrainingError(f"--set {name}: the model has {config.max_tokens} tokens, give as many numbers")
         self.stage = stage
         self.lpips = lpips
         self.digits_a_token = len(config.fsq_levels)
         # Starts near the error of rounding, so that the discrete stage finds a decoder used to it.
         self.log_std = nn.Parameter(torch.full((config.latent_channels, 1, 1, 1), -2.0))
-        self.prior = DigitPrior(config) if stage.rate_weight else None
+        self.prior = DigitPrior(config) if any(stage.rate_weights) else None
 
     @property
     def trained(self) -> dict[str, nn.Parameter]:
@@ -59,18 +63,25 @@ class Objective(nn.Module):
         rmse = (error + 1e-6).sqrt().mean()
         perceptual = self._perceptual(video, reconstruction, generator)
         bits = self._bits_per_pixel(straight, counts, video)
+        rate = (bits * self._rate_weights(counts)).mean()
         stage = self.stage
-        total = rmse + stage.lpips_weight * perceptual + stage.kl_weight * kl + stage.rate_weight * bits
-        terms = {"rmse": rmse, "lpips": perceptual, "kl": kl, "bpp": bits}
+        total = rmse + stage.lpips_weight * perceptual + stage.kl_weight * kl + rate
+        terms = {"rmse": rmse, "lpips": perceptual, "kl": kl, "bpp": bits.mean()}
         return Loss(total, {name: float(term.detach()) for name, term in terms.items()})
 
     def _bits_per_pixel(self, codes: Tensor, counts: Tensor, video: Tensor) -> Tensor:
         """What the tokens that each sample reads would cost, by the prior."""
         if self.prior is None:
-            return video.new_zeros(())
+            return video.new_zeros(len(video))
         token = torch.arange(codes.shape[1], device=codes.device) // self.digits_a_token
         read = (token[None] < counts[:, None])[:, :, None, None, None]
-        return (self.prior(codes) * read).sum() / (video.numel() / video.shape[1])
+        return (self.prior(codes) * read).flatten(1).sum(1) / video[0, 0].numel()
+
+    def _rate_weights(self, counts: Tensor) -> Tensor:
+        """λ of each sample, which reads `counts` tokens."""
+        if self.prior is None:
+            return torch.zeros(len(counts), device=counts.device)
+        return torch.tensor(self.stage.rate_weights, device=counts.device)[counts - 1]
 
     def _token_counts(self, batch: int, generator: torch.Generator) -> Tensor:
         weights = torch.tensor(self.stage.token_weights)

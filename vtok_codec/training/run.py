@@ -130,19 +130,24 @@ def _device_name(device: str) -> str:
 
 
 def override(stage: Stage, overrides: tuple[tuple[str, str], ...]) -> Stage:
-    """The stage with some of its numbers and names set otherwise.
+    """The stage with some of its numbers, lists of numbers (`0.2,0.1`) and names set otherwise.
 
     Raises:
         TrainingError: a field does not exist, is a structure, or the value is none of its kind.
     """
     for key, text in overrides:
         current: Any = getattr(stage, key, None)
-        if type(current) not in (int, float, str) or key in ("name", "starts_from"):
+        numbers = isinstance(current, tuple) and all(isinstance(part, float) for part in current)
+        if not (numbers or type(current) in (int, float, str)) or key in ("name", "starts_from"):
             raise TrainingError(f"--set {key}: stage {stage.name} has no setting of that name")
         try:
-            stage = dataclasses.replace(stage, **{key: type(current)(text)})
+            value = tuple(map(float, text.split(","))) if numbers else type(current)(text)
         except ValueError:
             raise TrainingError(f"--set {key}={text}: not a number") from None
+        if numbers and current and len(value) != len(current):
+            raise TrainingError(f"--set {key}={text}: give {len(current)} numbers")
+        changes: dict[str, Any] = {key: value}
+        stage = dataclasses.replace(stage, **changes)
     return stage
 
 
