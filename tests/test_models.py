@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -11,11 +12,20 @@ from conftest import TINY, randomized
 from torch import Tensor
 
 from vtok_codec.errors import ModelError
+from vtok_codec.models.blocks import (
+    BLOCKS,
+    RESAMPLING,
+    AlphaBlender,
+    BlendedShuffle,
+    BlendedUnshuffle,
+    FrameBlock,
+    FullBlock,
+    ResidualBlock,
+)
 from vtok_codec.models.causal import (
     CausalChain,
     FrameConv,
     PositionNorm,
-    ResidualBlock,
     State,
     TemporalConv,
     fold_time,
@@ -23,8 +33,10 @@ from vtok_codec.models.causal import (
     unfold_time,
     unshuffle,
 )
+from vtok_codec.models.complexity import complexity
+from vtok_codec.models.convert import convert
 from vtok_codec.models.fsq import FSQ
-from vtok_codec.models.onevae import OneVAE
+from vtok_codec.models.onevae import Codebook, Level, OneVAE
 from vtok_codec.models.presets import PRESETS
 from vtok_codec.models.weights import build_model, dump_weights
 
@@ -143,7 +155,87 @@ def test_norm_gradients_are_summed_in_fp32() -> None:
     assert (gradients[1] - gradients[0]).norm() <= 0.01 * gradients[0].norm()
 
 
+@pytest.mark.parametrize("resampling", RESAMPLING)
+@pytest.mark.parametrize("blocks", BLOCKS)
+def test_every_variant_streams(blocks: str, resampling: str) -> None:
+    config = replace(TINY, blocks=blocks, resampling=resampling)
+    model = randomized(OneVAE(config)).double().eval()
+    video = random_video(12)
+    digits, _ = model.encode_digits(video, None)
+    whole, _ = model.decode_digits(digits, None)
+    states: list[State] = [None, None]
+    for number, chunk in enumerate(video.split(4, dim=2)):
+        part, states[0] = model.encode_digits(chunk, states[0])
+        assert torch.equal(part, digits[:, :, number : number + 1])
+        pixels, states[1] = model.decode_digits(part, states[1])
+        assert torch.allclose(pixels, whole[:, :, 4 * number : 4 * number + 4], atol=1e-12)
+
+
+def test_without_causality_the_past_depends_on_the_future() -> None:
+    model = randomized(OneVAE(replace(TINY, causal=False))).double().eval()
+    video = random_video(12)
+    other = video.clone()
+    other[:, :, 8:] = random_video(4, seed=2)
+    latents, others = (model.encoder(x, None)[0] for x in (video, other))
+    assert not torch.equal(latents[:, :, 1], others[:, :, 1])
+
+
+def test_blends_start_as_the_papers_and_learn_only_where_asked() -> None:
+    blender = AlphaBlender(learned=False)
+    one, zero = torch.ones(2), torch.zeros(2)
+    assert float(blender(one, zero)[0]) == pytest.approx(1 / (1 + math.exp(-0.2)))
+    assert not blender.logit.requires_grad and AlphaBlender(learned=True).logit.requires_grad
+
+
+DEEPER = replace(TINY, levels=(*TINY.levels, Level((1, 2, 2), 24, 1, 2)))
+
+
+def test_conversion_keeps_what_stands_for_the_same() -> None:
+    source, target = randomized(OneVAE(TINY)), randomized(OneVAE(DEEPER), seed=1)
+    conversion = convert(source.state_dict(), TINY, target)
+    mine, theirs = target.state_dict(), source.state_dict()
+    # One more level in front of the decoder's chain moves every place in it by three.
+    places = {f"decoder.chain.layers.{place}": f"decoder.chain.layers.{place + 3}" for place in range(4)}
+    for there, here in (places | {"encoder.chain.layers.3.out": "encoder.chain.layers.3.out"}).items():
+        names = [name for name in theirs if name.startswith(there + ".")]
+        assert names and all(torch.equal(theirs[name], mine[name.replace(there, here, 1)]) for name in names)
+    assert {"encoder.linear.weight", "decoder.enter.weight", "decoder.out.weight"} <= set(conversion.new)
+    assert {"encoder.linear.weight", "decoder.enter.weight"} <= set(conversion.dropped)
+    assert not target.decoder.out.weight.any()
+    assert set(conversion.kept) | set(conversion.new) == set(mine)
+    assert "kept; new: " in str(conversion)
+
+
+def test_conversion_to_a_deeper_decoder_changes_nothing_yet() -> None:
+    """Blocks that are new begin as the identity."""
+    levels = (TINY.levels[0], replace(TINY.levels[1], decoder_blocks=4))
+    source, target = randomized(OneVAE(TINY)).eval(), OneVAE(replace(TINY, levels=levels)).eval()
+    conversion = convert(source.state_dict(), TINY, target)
+    assert not conversion.dropped and all(name.startswith("decoder.chain.") for name in conversion.new)
+    codes = torch.rand(1, 24, 2, 3, 4) * 2 - 1
+    assert torch.allclose(source.decoder(codes, None)[0], target.decoder(codes, None)[0], atol=1e-5)
+
+
+def test_conversion_to_another_quantizer_keeps_both_networks() -> None:
+    target = OneVAE(replace(TINY, codebook=Codebook("simvq", 6, 32)))
+    conversion = convert(randomized(OneVAE(TINY)).state_dict(), TINY, target)
+    assert set(conversion.new) == {"quantizer.entries", "quantizer.map.weight"} and not conversion.dropped
+
+
+def test_complexity_counts_what_the_networks_multiply() -> None:
+    config = replace(TINY, levels=(replace(TINY.levels[0], encoder_blocks=0, decoder_blocks=0),))
+    figures = complexity(OneVAE(config))
+    positions = 256 * 256 / 4 / 4 / 2
+    block, width, latents = 3 * 2 * 4 * 4, 8, 24
+    assert figures.encoder_gmac == pytest.approx(positions * (block * width + width * latents + block * latents) / 1e9)
+    decoding = latents * width + 9 * width * block + latents * block
+    assert figures.decoder_gmac == pytest.approx(positions * decoding / 1e9)
+
+
 LAYERS = {
+    "full": lambda: FullBlock(8),
+    "frame": lambda: CausalChain([FrameBlock(8)]),
+    "blend": lambda: CausalChain([BlendedUnshuffle(8, 8, (1, 2, 2)), BlendedShuffle(8, 8, (2, 1, 1))]),
     "temporal": lambda: TemporalConv(8),
     "block": lambda: ResidualBlock(8),
     "chain": lambda: CausalChain([FrameConv(8, 8), PositionNorm(8), ResidualBlock(8)]),
@@ -166,7 +258,7 @@ def test_bf16_gradients_are_close_to_fp32(name: str, frames: int, memory_format:
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             y, _ = layer(x, None)
         y.float().square().mean().backward()
-        gradients.append([parameter.grad.clone() for parameter in layer.parameters()])
+        gradients.append([p.grad.clone() for p in layer.parameters() if p.requires_grad])
     for exact, rounded in zip(*gradients, strict=True):
         assert torch.isfinite(rounded).all()
         assert (rounded - exact).norm() <= 0.03 * exact.norm() + 1e-6

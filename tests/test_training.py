@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,17 +19,24 @@ from vtok_codec.evaluation.lpips import LPIPS
 from vtok_codec.media.picture import png_bytes
 from vtok_codec.models.fsq import FSQ
 from vtok_codec.models.onevae import OneVAE
-from vtok_codec.models.weights import parse_tensors
+from vtok_codec.models.weights import build_model, parse_tensors
 from vtok_codec.registry import find_weights
+from vtok_codec.training.adversarial import (
+    PatchDiscriminator,
+    adaptive_weight,
+    discriminator_loss,
+    generator_loss,
+)
+from vtok_codec.training.codebook_use import CodebookUse
 from vtok_codec.training.crops import Augmentation, CropSampler, CropShape, Prefetcher
 from vtok_codec.training.klt import _equalizing_rotation, warm_start
 from vtok_codec.training.library import ClipLibrary
-from vtok_codec.training.objective import Objective
+from vtok_codec.training.objective import DISTORTIONS, Objective
 from vtok_codec.training.optimizer import StageOptimizer
 from vtok_codec.training.prior import DigitPrior
 from vtok_codec.training.run import RunSettings, override, resume_training, run_training
 from vtok_codec.training.stages import STAGES, Phase, Stage
-from vtok_codec.training.trainer import CHECKPOINT, LOG, WEIGHTS, Budget, Trainer
+from vtok_codec.training.trainer import CHECKPOINT, LOG, WEIGHTS, Budget, Trainer, train_only
 
 SHAPE = CropShape(batch=2, frames=8, size=32)
 
@@ -166,6 +172,7 @@ def test_lpips_is_that_of_its_authors() -> None:
 @pytest.mark.parametrize("name", STAGES)
 def test_every_parameter_of_a_stage_gets_a_gradient(name: str) -> None:
     model = randomized(OneVAE(TINY))
+    train_only(model, STAGES[name].trains)
     lpips = LPIPS(parse_tensors(find_weights("lpips-alex").data, "lpips"))
     stage = replace(STAGES[name], lpips_frames=2)
     objective = Objective(stage, TINY, lpips)
@@ -173,23 +180,53 @@ def test_every_parameter_of_a_stage_gets_a_gradient(name: str) -> None:
     loss = objective(model, video, torch.Generator().manual_seed(0))
     loss.total.backward()
     for parameter_name, parameter in model.named_parameters():
-        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), parameter_name
-        assert parameter.grad.abs().sum() > 0, parameter_name
+        if parameter.requires_grad:
+            assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), parameter_name
+            assert parameter.grad.abs().sum() > 0, parameter_name
+        else:
+            assert parameter.grad is None and parameter_name.startswith("encoder."), parameter_name
 
 
-def test_both_stages_learn(data: Path, tmp_path: Path, small_stages: None) -> None:
+def model_of(run: Path, preset: str = "tiny") -> OneVAE:
+    """The EMA weights of a run."""
+    return build_model(preset, (run / WEIGHTS).read_bytes(), str(run))
+
+
+@torch.inference_mode()
+def error_of(model: OneVAE, folder: Path) -> float:
+    """Root mean squared error over some fixed crops, all tokens read."""
+    objective = Objective(replace(STAGES["discrete"], lpips_weight=0.0), model.config, None)
+    sampler = sampler_of(folder, seed=99)
+    losses = [objective(model, sampler.batch(n, SHAPE), torch.Generator().manual_seed(n)) for n in range(16)]
+    return float(np.mean([float(loss.parts["rmse"]) for loss in losses]))
+
+
+def test_both_stages_learn(tmp_path: Path, small_stages: None) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "lanes.mp4").symlink_to(LANES)
     run_training(settings_of(data, "continuous"), tmp_path / "c", Budget(steps=20), quiet=True)
-    run_training(settings_of(data, "discrete", str(tmp_path / "c")), tmp_path / "d", Budget(steps=100), quiet=True)
-    losses = [json.loads(line)["rmse"] for line in (tmp_path / "d" / LOG).read_text().splitlines()]
-    assert len(losses) == 2 and losses[1] < losses[0]
+    run_training(settings_of(data, "discrete", str(tmp_path / "c")), tmp_path / "d", Budget(steps=150), quiet=True)
+    assert len((tmp_path / "d" / LOG).read_text().splitlines()) == 3
+    before, after = (error_of(model_of(tmp_path / run), data) for run in ("c", "d"))
+    assert after < 0.99 * before, (before, after)
 
 
-@pytest.mark.parametrize(("stage", "optimizer"), [("continuous", "muon"), ("continuous", "adamw"), ("rate", "muon")])
+@pytest.mark.parametrize(
+    ("stage", "optimizer"),
+    [
+        ("continuous", "muon"),
+        ("continuous", "adamw"),
+        ("rate", "muon"),
+        ("decoder", "muon"),
+        ("adversarial", "adamw"),
+    ],
+)
 def test_a_resumed_run_ends_with_the_same_weights(
     data: Path, tmp_path: Path, small_stages: None, stage: str, optimizer: str
 ) -> None:
     start = None
-    if stage == "rate":
+    if stage != "continuous":
         run_training(settings_of(data, "continuous"), tmp_path / "start", Budget(steps=1), quiet=True)
         start = str(tmp_path / "start")
     settings = settings_of(data, stage, start)
@@ -326,6 +363,82 @@ def test_the_rate_term_makes_digits_cheaper() -> None:
     assert float(distortion.detach()) < 0.05 * float(wanted.square().mean())
 
 
+def test_a_frozen_encoder_stays_as_it_is(data: Path, tmp_path: Path, small_stages: None) -> None:
+    """What a decoder stage makes must still read the files of the model it started from."""
+    run_training(settings_of(data, "continuous"), tmp_path / "start", Budget(steps=1), quiet=True)
+    settings = settings_of(data, "decoder", str(tmp_path / "start"))
+    run_training(settings, tmp_path / "run", Budget(steps=3), quiet=True)
+    before, after = (model_of(tmp_path / run).state_dict() for run in ("start", "run"))
+    changed = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed == {"decoder"}
+
+
+def test_parts_that_do_not_exist_are_refused() -> None:
+    with pytest.raises(TrainingError, match="name some of encoder, quantizer, decoder"):
+        train_only(OneVAE(TINY), ("encoder", "head"))
+
+
+def test_the_quantizer_alone_trains_the_layers_beside_it() -> None:
+    model = OneVAE(TINY)
+    train_only(model, ("quantizer",))
+    trained = {name.rpartition(".")[0] or name for name, value in model.named_parameters() if value.requires_grad}
+    assert trained == {"encoder.out", "encoder.linear", "decoder.enter", "decoder.linear", "decoder"}
+
+
+def test_a_stage_may_start_continuous() -> None:
+    stage = replace(STAGES["compress"], lpips_weight=0.0, continuous_until=0.5, discrete_share=1.0)
+    model, objective = randomized(OneVAE(TINY)), Objective(stage, TINY, None)
+    video = torch.rand(2, 3, 8, 32, 32) * 2 - 1
+    rounded = []
+    for progress in (0.4, 0.6):
+        loss = objective(model, video, torch.Generator().manual_seed(0), progress)
+        codes = model.quantizer.quantize(model.encoder(video, None)[0]).codes
+        counts, _ = objective._draw(video, torch.Generator().manual_seed(0), progress)
+        discrete = model.decoder(codes, None, counts)[0]
+        rounded.append(torch.allclose(loss.reconstruction, discrete, atol=1e-5))
+    assert rounded == [False, True]
+
+
+@pytest.mark.parametrize("distortion", DISTORTIONS)
+def test_distortions_grow_with_the_error(distortion: str) -> None:
+    error = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    small, large = (float(DISTORTIONS[distortion](scale * error)) for scale in (0.1, 0.2))
+    assert 1.9 * small < large < 4.1 * small
+    assert float(DISTORTIONS[distortion](0 * error)) <= 1.001e-3
+
+
+def test_a_discriminator_learns_to_tell_blurred_from_sharp() -> None:
+    torch.manual_seed(0)
+    discriminator = PatchDiscriminator()
+    optimizer = torch.optim.Adam(discriminator.parameters(), lr=2e-3, betas=(0.5, 0.9))
+    losses = []
+    for _ in range(30):
+        sharp = torch.rand(2, 3, 4, 32, 32) * 2 - 1
+        blurred = torch.nn.functional.avg_pool3d(sharp, (1, 3, 3), 1, (0, 1, 1))
+        loss = discriminator_loss(discriminator, sharp, blurred)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[0] > 0.8 and losses[-1] < 0.3
+    assert generator_loss(discriminator, blurred) > generator_loss(discriminator, sharp)
+    assert discriminator(sharp).shape == (2, 1, 4, 4, 4)
+
+
+def test_the_adaptive_weight_makes_both_losses_pull_alike() -> None:
+    last = torch.randn(5, requires_grad=True)
+    weight = adaptive_weight((3 * last).sum(), (0.5 * last).sum(), last)
+    assert float(weight) == pytest.approx(6.0, rel=1e-4)
+
+
+def test_codebook_use_is_counted() -> None:
+    use = CodebookUse(8)
+    use.add(torch.tensor([[0, 0], [3, 3]]))
+    figures = use.take()
+    assert figures["codebook_used"] == 0.25 and figures["codebook_perplexity"] == pytest.approx(2.0)
+    assert use.take()["codebook_used"] == 0
+
+
 def test_each_number_of_tokens_has_its_own_rate_weight() -> None:
     """Samples that read more tokens pay less for a bit: the same gradient must scale with λ."""
     model = randomized(OneVAE(TINY))
@@ -337,7 +450,7 @@ def test_each_number_of_tokens_has_its_own_rate_weight() -> None:
         loss = Objective(replace(plain, rate_weights=weights), TINY, None)(
             model, video, torch.Generator().manual_seed(0)
         )
-        return float(loss.total.detach()) - loss.parts["rmse"]
+        return float(loss.total.detach() - loss.parts["rmse"])
 
     assert cost(9.0, 9.0, 9.0, 0.5) == pytest.approx(5 * cost(9.0, 9.0, 9.0, 0.1), rel=1e-3)
     with pytest.raises(TrainingError, match="4 tokens"):

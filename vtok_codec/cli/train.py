@@ -11,10 +11,12 @@ from vtok_codec.cli.common import Device, Quiet, reports_errors
 from vtok_codec.errors import TrainingError
 from vtok_codec.registry import DEFAULT_MODEL
 
+_STAGES = "continuous, discrete, unified, compress, rate, decoder, adversarial"
+
 
 @reports_errors
 def train(
-    stage: Annotated[str, typer.Option(help="Stage of the training tree: continuous, discrete, rate.")] = "continuous",
+    stage: Annotated[str, typer.Option(help=f"Stage of the training tree: {_STAGES}.")] = "continuous",
     preset: Annotated[str, typer.Option(help="Shape of the model.")] = DEFAULT_MODEL,
     start: Annotated[
         str | None, typer.Option("--from", help="Weights to start from: a run's folder, a file, or a shipped model.")

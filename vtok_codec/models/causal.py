@@ -91,72 +91,35 @@ class CausalLayer(nn.Module):
 
 
 class TemporalConv(CausalLayer):
-    """A causal `3×1×1` convolution: a frame sees itself and the two before it; before a GOP stand zeros.
+    """A causal `3×k×k` convolution: a frame sees itself and the two before it; before a GOP stand zeros.
 
-    It is written as one `1×1` convolution over the three time slots stacked on the channels, since `conv3d` with a
+    It is written as one `k×k` convolution over the three time slots stacked on the channels, since `conv3d` with a
     `(3, 1, 1)` kernel gives NaN gradients in bf16 on the CPU (torch 2.13, contiguous input of two frames).
     """
 
     MEMORY = 2
     """Frames of input kept as state."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, kernel: int = 1, causal: bool = True) -> None:
+        """Without `causal` a frame sees one before and one after it: for whole clips only, which have no state."""
         super().__init__()
-        self.mix = FrameConv((self.MEMORY + 1) * channels, channels, kernel=1)
+        self.causal = causal
+        self.mix = FrameConv((self.MEMORY + 1) * channels, channels, kernel)
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         b, c, t, h, w = x.shape
+        if not self.causal:
+            slots = F.pad(x, (0, 0, 0, 0, 1, 1))
+            return self.mix(self._stacked(slots, t)), None
         if state is None:
             state = x.new_zeros(b, self.MEMORY, h, w, c).permute(0, 4, 1, 2, 3)
         assert isinstance(state, Tensor)
         slots = torch.cat([state, x], dim=2)
-        stacked = torch.cat([slots[:, :, i : i + t] for i in range(self.MEMORY + 1)], dim=1)
         # A copy, since a view would keep the whole chunk alive.
-        return self.mix(stacked), slots[:, :, -self.MEMORY :].clone()
+        return self.mix(self._stacked(slots, t)), slots[:, :, -self.MEMORY :].clone()
 
-
-class ResidualBlock(CausalLayer):
-    """VidTok's 2D + 1D block: norm → 1×3×3 → SiLU → + causal 3×1×1 → SiLU → 1×3×3 → + input.
-
-    Its last convolution starts at zero, so that a fresh block is the identity.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = PositionNorm(channels)
-        self.spatial = FrameConv(channels, channels)
-        self.temporal = TemporalConv(channels)
-        self.out = FrameConv(channels, channels)
-        zero_init(self.out)
-
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        h = F.silu(self.spatial(self.norm(x)))
-        mixed, state = self.temporal(h, state)
-        return x + self.out(F.silu(h + mixed)), state
-
-
-class Unshuffle(nn.Module):
-    """Downsampling without loss: space-time to channels, then a `1×1` convolution to the new width."""
-
-    def __init__(self, in_channels: int, out_channels: int, factor: Factor) -> None:
-        super().__init__()
-        self.factor = factor
-        self.project = FrameConv(in_channels * math.prod(factor), out_channels, kernel=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.project(unshuffle(x, self.factor))
-
-
-class Shuffle(nn.Module):
-    """Upsampling: a `1×1` convolution, then channels to space-time. Causal, unlike trilinear interpolation."""
-
-    def __init__(self, in_channels: int, out_channels: int, factor: Factor) -> None:
-        super().__init__()
-        self.factor = factor
-        self.project = FrameConv(in_channels, out_channels * math.prod(factor), kernel=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return shuffle(self.project(x), self.factor)
+    def _stacked(self, slots: Tensor, frames: int) -> Tensor:
+        return torch.cat([slots[:, :, i : i + frames] for i in range(self.MEMORY + 1)], dim=1)
 
 
 class CausalChain(CausalLayer):

@@ -7,20 +7,23 @@ in [−1, 1] that the decoder reads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from vtok_codec.models.quantizer import AFFINITY, Quantized, Quantizer, factored_entropy, straight_through
 
 _MARGIN = 1e-3
 """Widens the bound so that the outermost digits are reached before tanh is flat (FSQ, appendix A.1)."""
 
 
-class FSQ(nn.Module):
-    """Rounds each channel of `B (N·d) T H W` to one of its L levels. It computes in fp32, whatever the input."""
+class FSQ(Quantizer):
+    """Rounds each channel of `B (N·d) T H W` to one of its L levels."""
 
     def __init__(self, levels: Sequence[int], tokens: int) -> None:
-        super().__init__()
+        super().__init__(tokens, len(levels), math.prod(levels))
         # Integers, which a change of the module's floating-point type leaves alone; never saved with the weights.
         self.levels: Tensor
         self.register_buffer("levels", torch.tensor(list(levels) * tokens).view(-1, 1, 1, 1), persistent=False)
@@ -44,7 +47,22 @@ class FSQ(nn.Module):
     def straight_through(self, latents: Tensor) -> Tensor:
         """Rounded codes in [−1, 1] whose gradient is that of the unrounded ones."""
         bounded = self.bound(latents)
-        return (bounded + (bounded.round() - bounded).detach()) / self.zero_digit
+        return straight_through(bounded, bounded.round()) / self.zero_digit
+
+    def quantize(self, latents: Tensor) -> Quantized:
+        """The index of a token is Σ digit·basis, its first digit being the least."""
+        codes = self.straight_through(latents)
+        digits = self.split_tokens((codes.detach() * self.zero_digit).round() + self.zero_digit).long()
+        levels = self.levels[: self.channels].flatten()
+        basis = levels.cumprod(0) // levels
+        return Quantized(codes, (digits * basis).sum(-1).permute(0, 4, 1, 2, 3), codes.new_zeros(()))
+
+    def entropy(self, latents: Tensor) -> Tensor:
+        exact = (self.bound(latents) + self.zero_digit).movedim(1, -1)[..., None]
+        levels = torch.arange(int(self.levels.max()), device=latents.device)
+        logits = -AFFINITY * (exact - levels).square()
+        logits = logits.masked_fill(levels >= self.levels.view(-1, 1), -math.inf)
+        return factored_entropy(logits.softmax(-1), self.tokens)
 
     def digits(self, latents: Tensor, previous: Tensor | None = None, stickiness: float = 0.0) -> Tensor:
         """The digits 0…L−1 of each channel, uint8.

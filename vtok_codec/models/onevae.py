@@ -15,21 +15,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vtok_codec.errors import ModelError
+from vtok_codec.models.blocks import BLOCKS, RESAMPLING, downsampling, upsampling
 from vtok_codec.models.causal import (
     CausalChain,
     CausalLayer,
     Factor,
     FrameConv,
     PositionNorm,
-    ResidualBlock,
-    Shuffle,
     State,
-    Unshuffle,
     shuffle,
     unshuffle,
     zero_init,
 )
+from vtok_codec.models.codebook import LFQ, VQ, SimVQ
 from vtok_codec.models.fsq import FSQ
+from vtok_codec.models.quantizer import Quantizer
 
 RGB = 3
 
@@ -45,6 +46,18 @@ class Level:
 
 
 @dataclass(frozen=True)
+class Codebook:
+    """A quantizer to compare FSQ with."""
+
+    kind: str
+    """`vq`, `simvq` or `lfq`."""
+    channels: int
+    """Of a token. LFQ has two to the power of it as entries."""
+    size: int = 0
+    """Entries, where `kind` is not `lfq`."""
+
+
+@dataclass(frozen=True)
 class OneVAEConfig:
     """The shape of a model: data, not code."""
 
@@ -54,6 +67,18 @@ class OneVAEConfig:
     """Levels of each digit of a token."""
     max_tokens: int
     """Tokens a latent position, N: nested, the first k of them always decodable."""
+    blocks: str = "2d+1d"
+    """Of `BLOCKS`."""
+    resampling: str = "shuffle"
+    """Of `RESAMPLING`."""
+    causal: bool = True
+    """Without it every frame sees its neighbours on both sides: for whole clips only, no codec can stream it."""
+    codebook: Codebook | None = None
+    """In place of FSQ; such a model has no digits, so that no `.vtk` can hold its tokens."""
+
+    def __post_init__(self) -> None:
+        if self.blocks not in BLOCKS or self.resampling not in RESAMPLING:
+            raise ModelError(f"no blocks {self.blocks!r} or no resampling {self.resampling!r}")
 
     @property
     def stride(self) -> Factor:
@@ -62,8 +87,30 @@ class OneVAEConfig:
         return t, h, w
 
     @property
+    def token_channels(self) -> int:
+        """Latent channels of a token, d."""
+        return self.codebook.channels if self.codebook else len(self.fsq_levels)
+
+    @property
     def latent_channels(self) -> int:
-        return len(self.fsq_levels) * self.max_tokens
+        return self.token_channels * self.max_tokens
+
+
+def make_quantizer(config: OneVAEConfig) -> Quantizer:
+    """The quantizer of a configuration.
+
+    Raises:
+        ModelError: there is none of that kind.
+    """
+    codebook, tokens = config.codebook, config.max_tokens
+    if codebook is None:
+        return FSQ(config.fsq_levels, tokens)
+    if codebook.kind == "lfq":
+        return LFQ(tokens, codebook.channels)
+    kinds = {"vq": VQ, "simvq": SimVQ}
+    if codebook.kind not in kinds:
+        raise ModelError(f"no quantizer {codebook.kind!r}; use fsq, lfq, {', '.join(kinds)}")
+    return kinds[codebook.kind](tokens, codebook.channels, codebook.size)
 
 
 class Encoder(CausalLayer):
@@ -81,11 +128,13 @@ class Encoder(CausalLayer):
 
     @staticmethod
     def _layers(config: OneVAEConfig) -> Iterator[nn.Module]:
-        channels = RGB
+        block = BLOCKS[config.blocks]
+        channels, kind = RGB, "shuffle"
         for level in config.levels:
-            yield Unshuffle(channels, level.channels, level.factor)
-            yield from (ResidualBlock(level.channels) for _ in range(level.encoder_blocks))
-            channels = level.channels
+            yield downsampling(kind, channels, level.channels, level.factor)
+            yield from (block(level.channels, config.causal) for _ in range(level.encoder_blocks))
+            # Pixels themselves are only ever unshuffled.
+            channels, kind = level.channels, config.resampling
 
     def forward(self, video: Tensor, state: State) -> tuple[Tensor, State]:
         features, state = self.chain(video, state)
@@ -98,7 +147,7 @@ class Decoder(CausalLayer):
     def __init__(self, config: OneVAEConfig) -> None:
         super().__init__()
         self.stride = config.stride
-        self.digits = len(config.fsq_levels)
+        self.token_channels = config.token_channels
         self.max_tokens = config.max_tokens
         finest, coarsest = config.levels[0], config.levels[-1]
         self.enter = FrameConv(config.latent_channels, coarsest.channels, kernel=1)
@@ -113,11 +162,12 @@ class Decoder(CausalLayer):
 
     @staticmethod
     def _layers(config: OneVAEConfig) -> Iterator[nn.Module]:
+        block = BLOCKS[config.blocks]
         for index in range(len(config.levels) - 1, -1, -1):
             level = config.levels[index]
-            yield from (ResidualBlock(level.channels) for _ in range(level.decoder_blocks))
+            yield from (block(level.channels, config.causal) for _ in range(level.decoder_blocks))
             if index > 0:
-                yield Shuffle(level.channels, config.levels[index - 1].channels, level.factor)
+                yield upsampling(config.resampling, level.channels, config.levels[index - 1].channels, level.factor)
 
     def forward(self, codes: Tensor, state: State, counts: Tensor | None = None) -> tuple[Tensor, State]:
         """`counts`, int64 `B`: the tokens to read of each sample, 1…N; the rest are set to zero. None reads all."""
@@ -132,7 +182,7 @@ class Decoder(CausalLayer):
         return shuffle(self.linear(codes), self.stride) + detail, state
 
     def _kept_channels(self, counts: Tensor) -> Tensor:
-        token = torch.arange(self.max_tokens * self.digits, device=counts.device) // self.digits
+        token = torch.arange(self.max_tokens * self.token_channels, device=counts.device) // self.token_channels
         return (token[None] < counts[:, None])[:, :, None, None, None]
 
 
@@ -143,8 +193,19 @@ class OneVAE(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
-        self.fsq = FSQ(config.fsq_levels, config.max_tokens)
+        self.quantizer = make_quantizer(config)
         self.decoder = Decoder(config)
+
+    @property
+    def fsq(self) -> FSQ:
+        """The quantizer of a model that has digits.
+
+        Raises:
+            ModelError: this one quantizes by another means.
+        """
+        if not isinstance(self.quantizer, FSQ):
+            raise ModelError(f"the model quantizes by {type(self.quantizer).__name__}, which has no digits")
+        return self.quantizer
 
     def encode_digits(self, video: Tensor, state: State, stickiness: float = 0.0) -> tuple[Tensor, State]:
         """Video `B 3 T H W` in [−1, 1] → digits uint8 `B (N·d) T/st H/sh W/sw`, and the state after it.
@@ -161,7 +222,7 @@ class OneVAE(nn.Module):
     def decode_digits(self, digits: Tensor, state: State) -> tuple[Tensor, State]:
         """Digits uint8 `B (k·d) t h w` of the first k ≤ N tokens → video in [−1, 1], and the decoder's state."""
         b, c = digits.shape[:2]
-        per_token = len(self.config.fsq_levels)
+        per_token = self.config.token_channels
         codes = self.fsq.codes(F.pad(digits, (0,) * 7 + (self.config.latent_channels - c,)))
         counts = torch.full((b,), c // per_token, device=digits.device)
         return self.decoder(codes.to(self.dtype), state, counts)

@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+from vtok_codec.models.causal import Factor
 from vtok_codec.models.onevae import Level, OneVAEConfig
 
 FSQ_64000 = (8, 8, 8, 5, 5, 5)
 """64,000 codes, about 16 bits a token (VidTok, Cosmos, OneVAE)."""
 
+
+def _nano(*deeper: Level) -> OneVAEConfig:
+    """About 6 M parameters at 4×8×8; encodes and decodes 256×256 faster than real time on two CPU cores."""
+    levels = (
+        Level(factor=(2, 4, 4), channels=64, encoder_blocks=1, decoder_blocks=2),
+        Level(factor=(2, 2, 2), channels=192, encoder_blocks=3, decoder_blocks=4),
+    )
+    return OneVAEConfig(levels + deeper, FSQ_64000, max_tokens=4)
+
+
+def _base(*deeper: Level) -> OneVAEConfig:
+    """The papers' scale, about 75 M parameters at 4×8×8: for GPUs, and whoever has them to train it."""
+    levels = (
+        Level(factor=(2, 4, 4), channels=256, encoder_blocks=2, decoder_blocks=3),
+        Level(factor=(2, 2, 2), channels=512, encoder_blocks=4, decoder_blocks=8),
+    )
+    return OneVAEConfig(levels + deeper, FSQ_64000, max_tokens=4)
+
+
+_DEEPER: dict[str, Factor | None] = {"4x8x8": None, "8x8x8": (2, 1, 1), "4x16x16": (1, 2, 2), "8x16x16": (2, 2, 2)}
+"""What the stride of each preset has below 4×8×8."""
+
+
+def _nano_level(factor: Factor) -> Level:
+    # The fewer tokens, the more the decoder has to make of them (OneVAE, expanded decoder).
+    return Level(factor, channels=256, encoder_blocks=2, decoder_blocks=4)
+
+
+def _base_level(factor: Factor) -> Level:
+    return Level(factor, channels=512, encoder_blocks=2, decoder_blocks=6)
+
+
 PRESETS = {
-    # About 6 M parameters; encodes and decodes 256×256 faster than real time on two CPU cores.
-    "onevae-nano-4x8x8": OneVAEConfig(
-        levels=(
-            Level(factor=(2, 4, 4), channels=64, encoder_blocks=1, decoder_blocks=2),
-            Level(factor=(2, 2, 2), channels=192, encoder_blocks=3, decoder_blocks=4),
-        ),
-        fsq_levels=FSQ_64000,
-        max_tokens=4,
-    ),
+    f"onevae-{size}-{stride}": make(*([level(factor)] if factor else []))
+    for size, make, level in (("nano", _nano, _nano_level), ("base", _base, _base_level))
+    for stride, factor in _DEEPER.items()
 }

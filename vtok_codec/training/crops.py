@@ -46,17 +46,17 @@ class Augmentation:
 
 
 class CropSampler:
-    """Crops of a library, `B 3 T H W` in [−1, 1]. Batch `n` of a seed is always the same."""
+    """Crops of a library, `B 3 T H W` in [−1, 1]. Crop `i` of batch `n` of a seed is always the same."""
 
     def __init__(self, library: ClipLibrary, augmentation: Augmentation, seed: int) -> None:
         self._library = library
         self._augmentation = augmentation
         self._seed = seed
 
-    def batch(self, number: int, shape: CropShape) -> Tensor:
-        """Batch `number`, of any shape."""
-        rng = np.random.default_rng((self._seed, number))
-        return torch.stack([self._crop(rng, shape) for _ in range(shape.batch)])
+    def batch(self, number: int, shape: CropShape, first: int = 0) -> Tensor:
+        """Batch `number`, of any shape: its crops from `first` on, where several processes share it."""
+        places = range(first, first + shape.batch)
+        return torch.stack([self._crop(np.random.default_rng((self._seed, number, place)), shape) for place in places])
 
     def _crop(self, rng: np.random.Generator, shape: CropShape) -> Tensor:
         augment = self._augmentation
@@ -137,8 +137,10 @@ def _expose(rng: np.random.Generator, video: Tensor, augment: Augmentation) -> T
 class Prefetcher:
     """Makes the next batches in threads while the model works; they come out in order."""
 
-    def __init__(self, sampler: CropSampler, ahead: int = 6, threads: int = 2) -> None:
+    def __init__(self, sampler: CropSampler, rank: int = 0, ahead: int = 6, threads: int = 2) -> None:
+        """`rank`: the number of this process among those that share each batch."""
         self._sampler = sampler
+        self._rank = rank
         self._ahead = ahead
         # One core a thread: the model's own threads have the rest.
         self._pool = ThreadPoolExecutor(threads, "crops", initializer=torch.set_num_threads, initargs=(1,))
@@ -150,7 +152,7 @@ class Prefetcher:
         self._pending = {key: future for key, future in self._pending.items() if key in wanted}
         for key in wanted:
             if key not in self._pending:
-                self._pending[key] = self._pool.submit(self._sampler.batch, *key)
+                self._pending[key] = self._pool.submit(self._sampler.batch, *key, self._rank * shape.batch)
         return self._pending.pop((number, shape)).result()
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vtok_codec.models.causal import unshuffle
+from vtok_codec.models.fsq import FSQ
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.training.crops import CropSampler, CropShape
 
@@ -41,7 +42,7 @@ def warm_start(model: OneVAE, sampler: CropSampler, batches: int = 24) -> WarmSt
     shape = CropShape(batch=32, frames=stride[0] * 2, size=64)
     blocks = torch.cat([_blocks(sampler.batch(n, shape), stride) for n in range(batches)])
     mean = blocks.mean(0)
-    components, scale = _balanced_klt(blocks - mean, len(model.config.fsq_levels), model.config.max_tokens)
+    components, scale = _balanced_klt(blocks - mean, model.config.token_channels, model.config.max_tokens)
     best = min((_fit(model, blocks, mean, components / scale * gain, gain) for gain in _GAINS), key=lambda fit: fit.mse)
     _fit(model, blocks, mean, components / scale * best.gain, best.gain)
     return best
@@ -93,7 +94,11 @@ def _equalizing_rotation(variances: Tensor) -> Tensor:
 def _fit(model: OneVAE, blocks: Tensor, mean: Tensor, weights: Tensor, gain: float) -> WarmStart:
     """Write encoder weights `(pixels, channels)` and the least-squares decoder of their quantized codes."""
     latents = (blocks - mean) @ weights
-    codes = model.fsq.straight_through(latents.T[None, :, :, None, None])[0, :, :, 0, 0].T
+    positions = latents.T[None, :, :, None, None]
+    # A codebook that learns has nothing to round to yet.
+    rounds = isinstance(model.quantizer, FSQ)
+    codes = model.fsq.straight_through(positions) if rounds else model.quantizer.continuous(positions)
+    codes = codes[0, :, :, 0, 0].T
     design = torch.cat([codes, torch.ones(len(codes), 1)], dim=1).double()
     gram = design.T @ design / len(design)
     solution = torch.linalg.solve(gram, design.T @ blocks.double() / len(design)).float()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,33 +10,64 @@ from torch import Tensor, nn
 from vtok_codec.errors import TrainingError
 from vtok_codec.evaluation.lpips import LPIPS
 from vtok_codec.models.onevae import OneVAE, OneVAEConfig
+from vtok_codec.models.quantizer import Quantizer
+from vtok_codec.training.adversarial import adaptive_weight, generator_loss
 from vtok_codec.training.prior import DigitPrior
+from vtok_codec.training.processes import Processes
 from vtok_codec.training.stages import Stage
 
+_CHARBONNIER = 1e-3
+"""Where the Charbonnier distance turns from a parabola to a line, in units of pixels in [−1, 1]."""
 
-@dataclass(frozen=True)
-class Loss:
-    """The loss of a batch, with its parts."""
+
+class Loss(NamedTuple):
+    """The loss of a batch, and what it came from."""
 
     total: Tensor
-    parts: dict[str, float]
+    parts: dict[str, Tensor]
+    """Its terms before weighting, detached."""
+    reconstruction: Tensor
+    """`B 3 T H W`, detached."""
+    indices: Tensor
+    """Codebook entries `B N T H W`, of all samples and tokens."""
+
+
+def _rmse(error: Tensor) -> Tensor:
+    """The root of each sample's error: between MSE, which hard clips rule, and PSNR, which easy ones do."""
+    return (error.square().flatten(1).mean(1) + 1e-6).sqrt().mean()
+
+
+DISTORTIONS = {
+    "rmse": _rmse,
+    "mse": lambda error: error.square().mean(),
+    "l1": lambda error: error.abs().mean(),
+    "charbonnier": lambda error: (error.square() + _CHARBONNIER**2).sqrt().mean(),
+}
+"""Of an error `B 3 T H W` in pixels of [−1, 1]."""
 
 
 class Objective(nn.Module):
-    """Loss of a batch of videos. Its own parameters (the posterior's spread, the prior) train along with the model."""
+    """Loss of a batch of videos. Its own parameters (the posterior's spread, the prior) train along with the model.
 
-    def __init__(self, stage: Stage, config: OneVAEConfig, lpips: LPIPS | None) -> None:
+    Raises:
+        TrainingError: the stage asks for what this model or this version has not.
+    """
+
+    def __init__(
+        self, stage: Stage, config: OneVAEConfig, lpips: LPIPS | None, processes: Processes | None = None
+    ) -> None:
         super().__init__()
         if stage.lpips_weight and lpips is None:
             raise ValueError(f"stage {stage.name} has an LPIPS term and no LPIPS network")
-        for name, weights in (("rate_weights", stage.rate_weights), ("token_weights", stage.token_weights)):
-            if weights and len(weights) != config.max_tokens:
-                raise TrainingError(f"--set {name}: the model has {config.max_tokens} tokens, give as many numbers")
+        _check(stage, config)
         self.stage = stage
         self.lpips = lpips
-        self.digits_a_token = len(config.fsq_levels)
+        self.processes = processes or Processes()
+        self.token_channels = config.token_channels
+        self.token_weights = torch.tensor(stage.token_weights or _nested_weights(config.max_tokens))
         # Starts near the error of rounding, so that the discrete stage finds a decoder used to it.
-        self.log_std = nn.Parameter(torch.full((config.latent_channels, 1, 1, 1), -2.0))
+        spread = torch.full((config.latent_channels, 1, 1, 1), -2.0)
+        self.log_std = nn.Parameter(spread, requires_grad=stage.kl_weight > 0)
         self.prior = DigitPrior(config) if any(stage.rate_weights) else None
 
     @property
@@ -44,36 +75,84 @@ class Objective(nn.Module):
         """Its parameters that train, by name: all but those of the LPIPS network."""
         return {name: value for name, value in self.named_parameters() if value.requires_grad}
 
-    def forward(self, model: OneVAE, video: Tensor, generator: torch.Generator) -> Loss:
-        """`video` is `B 3 T H W` in [−1, 1]; `generator` makes every random choice of the step."""
-        batch = len(video)
-        counts = self._token_counts(batch, generator).to(video.device)
-        rounded = torch.rand(batch, generator=generator).to(video.device) < self.stage.discrete_share
-        latents, _ = model.encoder(video, None)
-        latents = latents.float()
-        kl = self._kl(latents) if self.stage.kl_weight else latents.new_zeros(())
-        if self.stage.kl_weight:
-            noise = torch.randn(latents.shape, generator=generator).to(latents.device)
-            latents = latents + noise * self.log_std.exp()
-        straight = model.fsq.straight_through(latents)
-        codes = torch.where(rounded[:, None, None, None, None], straight, model.fsq.continuous(latents))
+    def forward(
+        self,
+        model: OneVAE,
+        video: Tensor,
+        generator: torch.Generator,
+        progress: float = 1.0,
+        discriminator: nn.Module | None = None,
+    ) -> Loss:
+        """`video` is `B 3 T H W` in [−1, 1]; `generator` makes every random choice of the step.
+
+        `progress` is the part of the stage that is done. With a `discriminator` its judgement is part of the loss.
+        """
+        counts, rounded = self._draw(video, generator, progress)
+        latents, kl = self._latents(model, video, generator)
+        codes, codebook_terms, indices = self._codes(model.quantizer, latents, rounded)
         reconstruction, _ = model.decoder(codes, None, counts)
-        error = (reconstruction.float() - video).square().flatten(1).mean(1)
-        # The root of each sample's error: between MSE, which hard clips rule, and PSNR, which easy ones do.
-        rmse = (error + 1e-6).sqrt().mean()
+        distortion = DISTORTIONS[self.stage.distortion](reconstruction.float() - video)
         perceptual = self._perceptual(video, reconstruction, generator)
-        bits = self._bits_per_pixel(straight, counts, video)
-        rate = (bits * self._rate_weights(counts)).mean()
+        bits = self._bits_per_pixel(codes, counts, video)
         stage = self.stage
-        total = rmse + stage.lpips_weight * perceptual + stage.kl_weight * kl + rate
-        terms = {"rmse": rmse, "lpips": perceptual, "kl": kl, "bpp": bits.mean()}
-        return Loss(total, {name: float(term.detach()) for name, term in terms.items()})
+        total = distortion + stage.lpips_weight * perceptual + stage.kl_weight * kl
+        total = total + (bits * self._rate_weights(counts)).mean()
+        parts = {stage.distortion: distortion, "lpips": perceptual, "kl": kl, "bpp": bits.mean()}
+        for name, (weight, term) in codebook_terms.items():
+            total = total + weight * term
+            parts[name] = term
+        if discriminator is not None:
+            judged = generator_loss(discriminator, reconstruction)
+            scale = adaptive_weight(distortion, judged, model.decoder.out.weight)
+            total = total + stage.adversarial_weight * scale * judged
+            parts |= {"adversarial": judged, "adaptive": scale}
+        parts = {name: term.detach() for name, term in parts.items()}
+        return Loss(total, parts, reconstruction.detach(), indices)
+
+    def _draw(self, video: Tensor, generator: torch.Generator, progress: float) -> tuple[Tensor, Tensor]:
+        """How many tokens each sample reads, and whether it is rounded."""
+        share = self.stage.discrete_share if progress >= self.stage.continuous_until else 0.0
+        batch = len(video) * self.processes.count
+        counts = torch.multinomial(self.token_weights, batch, replacement=True, generator=generator) + 1
+        rounded = torch.rand(batch, generator=generator) < share
+        return self.processes.share(counts).to(video.device), self.processes.share(rounded).to(video.device)
+
+    def _latents(self, model: OneVAE, video: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The latents of the encoder, or a sample of their posterior, in fp32; and the KL term."""
+        trains = any(parameter.requires_grad for parameter in model.encoder.parameters())
+        with torch.set_grad_enabled(trains and torch.is_grad_enabled()):
+            latents, _ = model.encoder(video, None)
+        latents = latents.float()
+        if not self.stage.kl_weight:
+            return latents, latents.new_zeros(())
+        shape = (len(latents) * self.processes.count, *latents.shape[1:])
+        noise = self.processes.share(torch.randn(shape, generator=generator)).to(latents.device)
+        # KL divergence of N(latents, σ²) from N(0, 1), nats a latent channel.
+        kl = (0.5 * (latents.square() + (2 * self.log_std).exp() - 1) - self.log_std).mean()
+        return latents + noise * self.log_std.exp(), kl
+
+    def _codes(
+        self, quantizer: Quantizer, latents: Tensor, rounded: Tensor
+    ) -> tuple[Tensor, dict[str, tuple[float, Tensor]], Tensor]:
+        """What the decoder reads, the quantizer's own terms with their weights, and the codebook entries."""
+        quantized = quantizer.quantize(latents)
+        if self.training and "quantizer" in self.stage.trains:
+            quantizer.learn(latents.detach(), quantized.indices)
+        codes = torch.where(rounded[:, None, None, None, None], quantized.codes, quantizer.continuous(latents))
+        terms: dict[str, tuple[float, Tensor]] = {}
+        if quantized.codebook_loss.requires_grad:
+            terms["codebook"] = (1.0, quantized.codebook_loss)
+        if self.stage.commitment_weight:
+            terms["commitment"] = (self.stage.commitment_weight, quantizer.commitment(latents, quantized.codes))
+        if self.stage.entropy_weight:
+            terms["entropy"] = (self.stage.entropy_weight, quantizer.entropy(latents))
+        return codes, terms, quantized.indices
 
     def _bits_per_pixel(self, codes: Tensor, counts: Tensor, video: Tensor) -> Tensor:
         """What the tokens that each sample reads would cost, by the prior."""
         if self.prior is None:
             return video.new_zeros(len(video))
-        token = torch.arange(codes.shape[1], device=codes.device) // self.digits_a_token
+        token = torch.arange(codes.shape[1], device=codes.device) // self.token_channels
         read = (token[None] < counts[:, None])[:, :, None, None, None]
         return (self.prior(codes) * read).flatten(1).sum(1) / video[0, 0].numel()
 
@@ -83,17 +162,24 @@ class Objective(nn.Module):
             return torch.zeros(len(counts), device=counts.device)
         return torch.tensor(self.stage.rate_weights, device=counts.device)[counts - 1]
 
-    def _token_counts(self, batch: int, generator: torch.Generator) -> Tensor:
-        weights = torch.tensor(self.stage.token_weights)
-        return torch.multinomial(weights, batch, replacement=True, generator=generator) + 1
-
-    def _kl(self, latents: Tensor) -> Tensor:
-        """KL divergence of N(latents, σ²) from N(0, 1), nats a latent channel."""
-        return (0.5 * (latents.square() + (2 * self.log_std).exp() - 1) - self.log_std).mean()
-
     def _perceptual(self, video: Tensor, reconstruction: Tensor, generator: torch.Generator) -> Tensor:
         if self.lpips is None or not self.stage.lpips_weight:
             return video.new_zeros(())
         frames = torch.randperm(video.shape[2], generator=generator)[: self.stage.lpips_frames]
         source, output = (x[:, :, frames].transpose(1, 2).flatten(0, 1) for x in (video, reconstruction))
         return self.lpips(source, output).mean()
+
+
+def _nested_weights(tokens: int) -> tuple[float, ...]:
+    """All tokens half of the time, fewer as often each."""
+    return (*(0.5 / max(1, tokens - 1) for _ in range(tokens - 1)), 0.5)
+
+
+def _check(stage: Stage, config: OneVAEConfig) -> None:
+    for name, weights in (("rate_weights", stage.rate_weights), ("token_weights", stage.token_weights)):
+        if weights and len(weights) != config.max_tokens:
+            raise TrainingError(f"--set {name}: the model has {config.max_tokens} tokens, give as many numbers")
+    if stage.distortion not in DISTORTIONS:
+        raise TrainingError(f"no distortion {stage.distortion!r}; use one of {', '.join(DISTORTIONS)}")
+    if config.codebook and (any(stage.rate_weights) or (stage.entropy_weight and config.codebook.kind != "lfq")):
+        raise TrainingError(f"{config.codebook.kind} has no rate and no entropy term")

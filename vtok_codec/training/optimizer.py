@@ -19,7 +19,7 @@ more, the decoder's pixel offsets jitter, and every picture shows the grid of la
 
 
 class StageOptimizer:
-    """Steps every weight of a model at the rate of its kind.
+    """Steps every weight of a model that requires a gradient, at the rate of its kind.
 
     With AdamW alone each linear path steps in proportion to its weights: the KLT's are tiny next to a network's. With
     Muon (Jordan 2024; `torch.optim.Muon`) the convolutions inside the two networks step along the orthogonalized
@@ -30,7 +30,7 @@ class StageOptimizer:
         if stage.optimizer not in ("adamw", "muon"):
             raise TrainingError(f"no optimizer {stage.optimizer!r}; use adamw or muon")
         hidden = [conv for chain in (model.encoder.chain, model.decoder.chain) for conv in _convolutions(chain)]
-        matrices = hidden if stage.optimizer == "muon" else []
+        matrices = [conv for conv in hidden if conv.weight.requires_grad] if stage.optimizer == "muon" else []
         self._matrices = [(conv.weight, _matrix_view(conv.weight)) for conv in matrices]
         self._adamw = torch.optim.AdamW(
             _adamw_groups(model, others, {id(conv.weight) for conv in matrices}),
@@ -49,7 +49,7 @@ class StageOptimizer:
 
     @property
     def parameters(self) -> list[Tensor]:
-        """Every weight that steps."""
+        """Every weight that steps, `others` among them."""
         weights = [p for group in self._adamw.param_groups for p in group["params"]]
         return weights + [weight for weight, _ in self._matrices]
 
@@ -101,13 +101,15 @@ def _adamw_groups(model: OneVAE, others: Iterable[nn.Parameter], stepped: set[in
     """AdamW's groups, each with `rate_scale`, its part of the learning rate."""
     linear = [model.encoder.linear, model.decoder.linear]
     special = stepped | {id(p) for layer in linear for p in layer.parameters()}
-    rest = [p for p in model.parameters() if id(p) not in special]
+    rest = [p for p in model.parameters() if id(p) not in special and p.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in rest if p.ndim > 1], "rate_scale": 1.0},
         {"params": [p for p in rest if p.ndim <= 1], "rate_scale": 1.0, "weight_decay": 0.0},
         {"params": list(others), "rate_scale": 1.0, "weight_decay": 0.0},
     ]
     for layer in linear:
+        if not layer.weight.requires_grad:
+            continue
         scale = float(layer.weight.detach().square().mean().sqrt()) * _LINEAR_STEP
         groups.append({"params": list(layer.parameters()), "rate_scale": scale, "weight_decay": 0.0})
     return groups

@@ -13,6 +13,8 @@ import torch
 
 from vtok_codec.errors import ModelError, TrainingError
 from vtok_codec.evaluation.lpips import load_lpips
+from vtok_codec.models.complexity import complexity
+from vtok_codec.models.convert import convert
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.presets import PRESETS
 from vtok_codec.models.weights import build_model
@@ -21,6 +23,7 @@ from vtok_codec.training.crops import CropSampler
 from vtok_codec.training.klt import warm_start
 from vtok_codec.training.library import ClipLibrary
 from vtok_codec.training.objective import Objective
+from vtok_codec.training.processes import join_processes, leave_processes
 from vtok_codec.training.stages import STAGES, Stage
 from vtok_codec.training.trainer import CHECKPOINT, WEIGHTS, Budget, Cadence, Trainer
 from vtok_codec.training.validation import validation_clips
@@ -55,10 +58,13 @@ def run_training(settings: RunSettings, folder: Path, budget: Budget, quiet: boo
     """
     if (folder / CHECKPOINT).exists():
         raise TrainingError(f"{folder} holds a run already; use --resume {folder}, or another --run")
-    trainer = _trainer(settings, folder, resumed=False, quiet=quiet)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / _SETTINGS).write_text(json.dumps(dataclasses.asdict(settings), indent=1) + "\n", encoding="utf-8")
-    trainer.train(budget, quiet)
+    try:
+        trainer = _trainer(settings, folder, resumed=False, quiet=quiet)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _SETTINGS).write_text(json.dumps(dataclasses.asdict(settings), indent=1) + "\n", encoding="utf-8")
+        trainer.train(budget, quiet)
+    finally:
+        leave_processes()
 
 
 def resume_training(folder: Path, budget: Budget, quiet: bool) -> None:
@@ -74,9 +80,12 @@ def resume_training(folder: Path, budget: Budget, quiet: bool) -> None:
         raise TrainingError(f"{folder} holds no run that can be resumed: {error}") from error
     fields["data"] = tuple(fields["data"])
     fields["overrides"] = tuple((key, value) for key, value in fields["overrides"])
-    trainer = _trainer(RunSettings(**fields), folder, resumed=True, quiet=quiet)
-    trainer.restore(state)
-    trainer.train(budget, quiet)
+    try:
+        trainer = _trainer(RunSettings(**fields), folder, resumed=True, quiet=quiet)
+        trainer.restore(state)
+        trainer.train(budget, quiet)
+    finally:
+        leave_processes()
 
 
 def _trainer(settings: RunSettings, folder: Path, resumed: bool, quiet: bool) -> Trainer:
@@ -84,13 +93,19 @@ def _trainer(settings: RunSettings, folder: Path, resumed: bool, quiet: bool) ->
         raise TrainingError(f"no stage {settings.stage!r}; use one of {', '.join(STAGES)}")
     stage = override(STAGES[settings.stage], settings.overrides)
     device = torch.device(_device_name(settings.device))
-    library = ClipLibrary(map(Path, settings.data), int(settings.cache_gib * 2**30))
+    processes = join_processes(device)
+    quiet = quiet or not processes.leads
+    # The processes of one machine share its memory.
+    library = ClipLibrary(map(Path, settings.data), int(settings.cache_gib * 2**30) // processes.count)
     sampler = CropSampler(library, stage.augmentation, settings.seed)
     torch.manual_seed(settings.seed)
     model = _initial_model(settings, stage, sampler, resumed, quiet)
+    if not quiet:
+        print(f"{settings.preset}: {complexity(model)}")
     lpips = load_lpips() if stage.lpips_weight else None
-    clips = validation_clips(Path(settings.validation), settings.validation_clips) if settings.validation else []
-    objective = Objective(stage, model.config, lpips)
+    watched = settings.validation and processes.leads
+    clips = validation_clips(Path(settings.validation or ""), settings.validation_clips) if watched else []
+    objective = Objective(stage, model.config, lpips, processes)
     return Trainer(
         model,
         settings.preset,
@@ -103,30 +118,41 @@ def _trainer(settings: RunSettings, folder: Path, resumed: bool, quiet: bool) ->
         device,
         Cadence(),
         settings.compiled,
+        processes,
     )
 
 
 def _initial_model(settings: RunSettings, stage: Stage, sampler: CropSampler, resumed: bool, quiet: bool) -> OneVAE:
     if settings.preset not in PRESETS:
         raise ModelError(f"no preset {settings.preset!r}; use one of {', '.join(PRESETS)}")
+    model = OneVAE(PRESETS[settings.preset])
     if resumed:
         # The checkpoint holds every weight, and the size of each group's steps.
-        return OneVAE(PRESETS[settings.preset])
+        return model
+    new_linear_paths = True
     if settings.start:
         path = Path(settings.start)
         weights = find_weights(path / WEIGHTS if path.is_dir() else settings.start)
-        return build_model(settings.preset, weights.data, str(weights.path))
-    if stage.starts_from != "klt":
+        if weights.metadata.get("preset") == settings.preset:
+            return build_model(settings.preset, weights.data, str(weights.path))
+        source = build_model(weights.metadata.get("preset", ""), weights.data, str(weights.path))
+        conversion = convert(source.state_dict(), source.config, model)
+        new_linear_paths = "encoder.linear.weight" in conversion.new
+        if not quiet:
+            print(f"from {weights.path}: {conversion}")
+    elif stage.starts_from != "klt":
         raise TrainingError(f"stage {stage.name} goes on from stage {stage.starts_from}: name its run with --from")
-    model = OneVAE(PRESETS[settings.preset])
-    start = warm_start(model, sampler)
-    if not quiet:
-        print(f"warm start from the KLT: {start.psnr_db:.2f} dB on training blocks, gain {start.gain}")
+    if new_linear_paths:
+        start = warm_start(model, sampler)
+        if not quiet:
+            print(f"warm start from the KLT: {start.psnr_db:.2f} dB on training blocks, gain {start.gain}")
     return model
 
 
 def _device_name(device: str) -> str:
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    """With several processes on a machine, each its own GPU."""
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    return f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and "LOCAL_RANK" in os.environ else name
 
 
 def override(stage: Stage, overrides: tuple[tuple[str, str], ...]) -> Stage:
@@ -137,18 +163,22 @@ def override(stage: Stage, overrides: tuple[tuple[str, str], ...]) -> Stage:
     """
     for key, text in overrides:
         current: Any = getattr(stage, key, None)
-        numbers = isinstance(current, tuple) and all(isinstance(part, float) for part in current)
-        if not (numbers or type(current) in (int, float, str)) or key in ("name", "starts_from"):
+        listed = isinstance(current, tuple) and all(isinstance(part, float | str) for part in current)
+        if not (listed or type(current) in (int, float, str)) or key in ("name", "starts_from"):
             raise TrainingError(f"--set {key}: stage {stage.name} has no setting of that name")
         try:
-            value = tuple(map(float, text.split(","))) if numbers else type(current)(text)
+            value = tuple(map(_kind_of_parts(key), text.split(","))) if listed else type(current)(text)
         except ValueError:
             raise TrainingError(f"--set {key}={text}: not a number") from None
-        if numbers and current and len(value) != len(current):
+        if key == "betas" and len(value) != len(current):
             raise TrainingError(f"--set {key}={text}: give {len(current)} numbers")
         changes: dict[str, Any] = {key: value}
         stage = dataclasses.replace(stage, **changes)
     return stage
+
+
+def _kind_of_parts(key: str) -> type[str] | type[float]:
+    return str if key == "trains" else float
 
 
 def default_cache_gib() -> float:

@@ -15,6 +15,10 @@ class Phase:
     shape: CropShape
 
 
+PARTS = ("encoder", "quantizer", "decoder")
+"""What a stage may train. The quantizer is, beside what it learns itself, the layers on both sides of it."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """One step of the training tree."""
@@ -22,21 +26,35 @@ class Stage:
     name: str
     starts_from: str
     """`klt` for a fresh model, or the stage whose weights it goes on from."""
-    discrete_share: float
-    """R_dis of OneVAE eq. 5: the part of samples that go through FSQ; the others stay unrounded."""
-    kl_weight: float
-    """Weight of the KL term on the latents; 0 leaves them without noise."""
-    lpips_weight: float
-    lpips_frames: int
-    """Frames of each sample that LPIPS looks at."""
-    learning_rate: float
     phases: tuple[Phase, ...]
+    learning_rate: float
+    trains: tuple[str, ...] = ("encoder", "quantizer", "decoder")
+    """Of `PARTS`."""
+    discrete_share: float = 1.0
+    """R_dis of OneVAE eq. 5: the part of samples that go through the quantizer; the others stay unrounded."""
+    continuous_until: float = 0.0
+    """The fraction of the stage in which all samples stay unrounded."""
+    distortion: str = "rmse"
+    """Of `DISTORTIONS`."""
+    kl_weight: float = 0.0
+    """Weight of the KL term on the latents; 0 leaves them without noise."""
+    lpips_weight: float = 0.0
+    lpips_frames: int = 1
+    """Frames of each sample that LPIPS looks at."""
+    commitment_weight: float = 0.0
+    """Of how far latents lie from their codes."""
+    entropy_weight: float = 0.0
+    """Of the quantizer's entropy term: sure choices, spread over the codebook."""
+    adversarial_weight: float = 0.0
+    """Of the discriminator's judgement, after it was scaled to pull as hard as the distortion; 0 has none."""
+    adversarial_start: float = 0.0
+    """The fraction of the stage after which the discriminator joins in."""
     rate_weights: tuple[float, ...] = ()
     """λ where 1…N tokens are read: what a bit a pixel, as a trained prior codes those tokens, weighs against the root
     mean squared error; none trains no prior. The more tokens are read, the less a further bit gains (at 28, 29.5 and
     30.5 dB about 0.4, 0.2 and 0.1), so λ falls."""
-    token_weights: tuple[float, ...] = (0.28, 0.32, 0.10, 0.30)
-    """How often 1…N tokens are read in training. Most weight lies on what `vtok encode` writes by default."""
+    token_weights: tuple[float, ...] = ()
+    """How often 1…N tokens are read in training. None: all of them half of the time, else fewer."""
     optimizer: str = "muon"
     """`muon`: Muon on the matrices of the hidden layers, AdamW on the rest; or `adamw` for everything."""
     warmup_steps: int = 200
@@ -57,40 +75,79 @@ _SMALL = CropShape(batch=12, frames=16, size=64)
 _MIDDLE = CropShape(batch=6, frames=16, size=96)
 _LARGE = CropShape(batch=4, frames=16, size=128)
 
+_FINE = CropShape(batch=1, frames=16, size=256)
+_GROWING = (Phase(0.0, _SMALL), Phase(0.45, _MIDDLE), Phase(0.75, _LARGE))
+_MOSTLY_TWO = (0.28, 0.32, 0.10, 0.30)
+"""Most weight lies on the two tokens that `vtok encode` writes by default."""
+
 STAGES = {
     stage.name: stage
     for stage in (
         Stage(
             name="continuous",
             starts_from="klt",
+            phases=(Phase(0.0, _SMALL),),
+            learning_rate=1e-3,
             discrete_share=0.0,
             kl_weight=1e-4,
-            lpips_weight=0.0,
-            lpips_frames=0,
-            learning_rate=1e-3,
-            phases=(Phase(0.0, _SMALL),),
+            token_weights=_MOSTLY_TWO,
         ),
         Stage(
             name="discrete",
             starts_from="continuous",
-            discrete_share=0.9,
-            kl_weight=0.0,
-            lpips_weight=0.02,
-            lpips_frames=1,
+            phases=_GROWING,
             learning_rate=8e-4,
-            phases=(Phase(0.0, _SMALL), Phase(0.45, _MIDDLE), Phase(0.75, _LARGE)),
+            discrete_share=0.9,
+            lpips_weight=0.02,
+            token_weights=_MOSTLY_TWO,
+        ),
+        Stage(
+            name="unified",
+            starts_from="continuous",
+            phases=_GROWING,
+            learning_rate=8e-4,
+            discrete_share=0.5,
+            lpips_weight=0.02,
+            token_weights=_MOSTLY_TWO,
+        ),
+        Stage(
+            name="compress",
+            starts_from="discrete",
+            phases=_GROWING,
+            learning_rate=8e-4,
+            discrete_share=0.9,
+            continuous_until=0.3,
+            lpips_weight=0.02,
+            token_weights=_MOSTLY_TWO,
         ),
         Stage(
             name="rate",
             starts_from="discrete",
-            discrete_share=1.0,
-            kl_weight=0.0,
-            lpips_weight=0.02,
-            lpips_frames=1,
+            phases=(Phase(0.0, _SMALL), Phase(0.35, _MIDDLE), Phase(0.7, _LARGE)),
             learning_rate=6e-4,
+            lpips_weight=0.02,
             rate_weights=(0.25, 0.2, 0.14, 0.1),
             token_weights=(0.22, 0.28, 0.10, 0.40),
-            phases=(Phase(0.0, _SMALL), Phase(0.35, _MIDDLE), Phase(0.7, _LARGE)),
+        ),
+        Stage(
+            name="decoder",
+            starts_from="rate",
+            phases=(Phase(0.0, _LARGE), Phase(0.5, _FINE)),
+            learning_rate=3e-4,
+            trains=("decoder",),
+            lpips_weight=0.02,
+            token_weights=_MOSTLY_TWO,
+        ),
+        Stage(
+            name="adversarial",
+            starts_from="rate",
+            phases=(Phase(0.0, _MIDDLE),),
+            learning_rate=2e-4,
+            trains=("decoder",),
+            lpips_weight=0.1,
+            adversarial_weight=0.1,
+            adversarial_start=0.1,
+            token_weights=_MOSTLY_TWO,
         ),
     )
 }

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.onevae import OneVAE
-from vtok_codec.training.validation import whole_latents
+from vtok_codec.training.validation import decode_codes, whole_latents
 
 
 @torch.inference_mode()
@@ -19,9 +19,8 @@ def reconstruction_strip(model: OneVAE, clips: Sequence[Tensor], counts: Sequenc
     rows = []
     for clip in clips:
         video = whole_latents(clip[None], model.config.stride[0]).to(model.device)
-        digits, _ = model.encode_digits(video, None)
-        per_token = len(model.config.fsq_levels)
-        outputs = [model.decode_digits(digits[:, : count * per_token], None)[0] for count in counts]
+        codes = model.quantizer.quantize(model.encoder(video, None)[0]).codes
+        outputs = [decode_codes(model, codes, count) for count in counts]
         rows.append(torch.cat([x[0, :, -1].float().cpu() for x in (video, *outputs)], dim=2))
     height, width = (max(row.shape[axis] for row in rows) for axis in (1, 2))
     padded = [torch.nn.functional.pad(row, (0, width - row.shape[2], 0, height - row.shape[1])) for row in rows]

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ from vtok_codec.errors import TrainingError
 from vtok_codec.media.picture import png_bytes
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import dump_weights
+from vtok_codec.training.adversarial import PatchDiscriminator, discriminator_loss
+from vtok_codec.training.codebook_use import CodebookUse
 from vtok_codec.training.crops import CropSampler, Prefetcher
 from vtok_codec.training.objective import Loss, Objective
 from vtok_codec.training.optimizer import StageOptimizer
-from vtok_codec.training.stages import Stage
+from vtok_codec.training.processes import Processes
+from vtok_codec.training.stages import PARTS, Stage
 from vtok_codec.training.strips import reconstruction_strip
 from vtok_codec.training.validation import validate
 
@@ -31,6 +35,8 @@ WEIGHTS = "ema.safetensors"
 LOG = "log.jsonl"
 _MAX_BAD_STEPS = 5
 """Steps in a row with a loss that is not finite, after which a run stops."""
+_ADVERSARIAL_BETAS = (0.5, 0.9)
+"""Of AdamW for the discriminator (OneVAE, section 4.1, after VQGAN)."""
 _FINAL_RATE = 0.02
 """Learning rate at the end of the cosine, as a part of its peak."""
 
@@ -58,6 +64,75 @@ class Cadence:
     checkpoint_minutes: float = 5.0
 
 
+_QUANTIZER_LAYERS = (
+    "encoder.out.",
+    "encoder.linear.",
+    "decoder.enter.",
+    "decoder.linear.",
+    "decoder.count_bias",
+)
+"""By the prefixes of their names, the layers that the part "quantizer" trains beside the quantizer itself."""
+
+
+def train_only(model: OneVAE, parts: Collection[str]) -> None:
+    """Freeze all of a model but these of `PARTS`.
+
+    Raises:
+        TrainingError: there is no such part, or none is left.
+    """
+    unknown = set(parts) - set(PARTS)
+    if unknown or not parts:
+        raise TrainingError(f"--set trains={','.join(parts)}: name some of {', '.join(PARTS)}")
+    for name, parameter in model.named_parameters():
+        chosen = name.split(".")[0] in parts or ("quantizer" in parts and name.startswith(_QUANTIZER_LAYERS))
+        if not chosen:
+            parameter.requires_grad_(False)
+
+
+class _Adversary:
+    """The discriminator of a run, which trains against the decoder."""
+
+    def __init__(self, stage: Stage, device: torch.device, processes: Processes) -> None:
+        self.discriminator = PatchDiscriminator().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._shared = processes.wrap(self.discriminator)
+        self.optimizer = torch.optim.AdamW(
+            self.discriminator.parameters(), lr=stage.learning_rate, betas=_ADVERSARIAL_BETAS, weight_decay=0.0
+        )
+        self._peak_rate = stage.learning_rate
+
+    def learn(self, real: Tensor, made: Tensor, factor: float) -> Tensor:
+        """One step at `factor` of the learning rate; its loss."""
+        self.optimizer.param_groups[0]["lr"] = self._peak_rate * factor
+        self.optimizer.zero_grad()
+        loss = discriminator_loss(self._shared, real, made)
+        loss.backward()
+        if math.isfinite(float(loss.detach())):
+            self.optimizer.step()
+        return loss.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"discriminator": self.discriminator.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.discriminator.load_state_dict(state["discriminator"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+class _Step(nn.Module):
+    """A model with its objective, as one module, so that several processes can average its gradients."""
+
+    def __init__(self, model: OneVAE, objective: Objective) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+
+    def forward(
+        self, video: Tensor, generator: torch.Generator, progress: float, discriminator: nn.Module | None
+    ) -> Loss:
+        loss: Loss = self.objective(self.model, video, generator, progress, discriminator)
+        return loss
+
+
 class Trainer:
     """Trains `model` through one stage into a run folder: checkpoint, EMA weights, log, strips."""
 
@@ -74,7 +149,10 @@ class Trainer:
         device: torch.device,
         cadence: Cadence | None = None,
         compiled: bool = False,
+        processes: Processes | None = None,
     ) -> None:
+        self.processes = processes or Processes()
+        train_only(model, stage.trains)
         # Channels-last weights keep every convolution on its fast path.
         self.model: OneVAE = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
@@ -87,28 +165,38 @@ class Trainer:
         self.validation, self.device = validation, device
         self.cadence = cadence or Cadence()
         self.optimizer = StageOptimizer(self.model, self.objective.trained.values(), stage)
+        # Random, so that every process must make the same one.
+        torch.manual_seed(seed)
+        self._adversary = _Adversary(stage, device, self.processes) if stage.adversarial_weight else None
+        self._shared = self.processes.wrap(_Step(self.model, self.objective))
+        self._codebook_use = CodebookUse(self.model.quantizer.codebook_size)
         self.step = 0
         self.seconds = 0.0
         self.skipped_steps = 0
         self._bad_in_a_row = 0
-        self._batches = Prefetcher(sampler)
+        self._batches = Prefetcher(sampler, self.processes.rank)
 
     def train(self, budget: Budget, quiet: bool = False) -> None:
         """Train until the budget is spent, then save. What was trained before counts towards it."""
         self.run_folder.mkdir(parents=True, exist_ok=True)
-        bar = tqdm(total=1.0, bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}", disable=quiet or None)
+        bar = tqdm(
+            total=1.0,
+            bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}",
+            disable=quiet or not self.processes.leads or None,
+        )
         started, saved = time.monotonic() - self.seconds, time.monotonic()
         window: list[dict[str, float]] = []
         window_start, pixels = time.monotonic(), 0
         try:
-            while (progress := budget.progress(self.step, self.seconds)) < 1:
+            while (progress := self.processes.agree(budget.progress(self.step, self.seconds))) < 1:
                 shape = self.stage.shape_at(progress)
                 window.append(self._train_step(self._batches.batch(self.step, shape), progress))
                 self.seconds = time.monotonic() - started
                 pixels += shape.batch * shape.frames * shape.size**2
                 if self.step % self.cadence.log_steps == 0:
                     rate = pixels / 1e6 / (time.monotonic() - window_start)
-                    entry = _mean(window) | {"mpixel_s": rate, "size": float(shape.size)}
+                    entry = self.processes.mean(_mean(window)) | self._codebook_use.take()
+                    entry |= {"mpixel_s": rate * self.processes.count, "size": float(shape.size)}
                     self._log(entry)
                     bar.set_postfix({key: f"{entry[key]:.4g}" for key in ("loss", "mpixel_s")}, refresh=False)
                     window, window_start, pixels = [], time.monotonic(), 0
@@ -128,8 +216,11 @@ class Trainer:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
         factor = _rate_factor(self.step, progress, self.stage.warmup_steps)
         self.optimizer.set_rate(self.stage.learning_rate * factor)
+        video = video.to(self.device)
+        joined = self._adversary is not None and progress >= self.stage.adversarial_start
+        judge = self._adversary.discriminator.requires_grad_(False) if self._adversary and joined else None
         with torch.autocast(self.device.type, torch.bfloat16):
-            loss: Loss = self.objective(self.model, video.to(self.device), generator)
+            loss: Loss = self._shared(video, generator, progress, judge)
         self.optimizer.zero_grad()
         loss.total.backward()
         norm = nn.utils.clip_grad_norm_(self.optimizer.parameters, self.stage.clip_norm)
@@ -140,7 +231,13 @@ class Trainer:
             self._bad_in_a_row = 0
             self.optimizer.step()
             self._update_ema()
-        return loss.parts | {"loss": float(loss.total.detach()), "grad_norm": float(norm)}
+            self._codebook_use.add(loss.indices)
+        parts = {name: float(term) for name, term in loss.parts.items()}
+        if self._adversary:
+            self._adversary.discriminator.requires_grad_(True)
+            with torch.autocast(self.device.type, torch.bfloat16):
+                parts["discriminator"] = float(self._adversary.learn(video, loss.reconstruction, factor))
+        return parts | {"loss": float(loss.total.detach()), "grad_norm": float(norm)}
 
     def _skip_step(self) -> None:
         self.skipped_steps += 1
@@ -157,9 +254,11 @@ class Trainer:
         pairs = zip(self.ema.parameters(), self.model.parameters(), strict=True)
         averages, values = (list(side) for side in zip(*pairs, strict=True))
         torch._foreach_lerp_(averages, values, 1 - decay)
+        for average, buffer in zip(self.ema.buffers(), self.model.buffers(), strict=True):
+            average.copy_(buffer)
 
     def _validate(self) -> None:
-        if not self.validation:
+        if not self.validation or not self.processes.leads:
             return
         counts = sorted({1, min(2, self.model.config.max_tokens), self.model.config.max_tokens})
         with torch.autocast(self.device.type, torch.bfloat16):
@@ -168,6 +267,8 @@ class Trainer:
         (self.run_folder / f"strip-{self.step:07d}.png").write_bytes(png_bytes(strip))
 
     def _log(self, entry: dict[str, float]) -> None:
+        if not self.processes.leads:
+            return
         line = {
             "stage": self.stage.name,
             "step": self.step,
@@ -180,6 +281,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write checkpoint and EMA weights, each in one move."""
+        if not self.processes.leads:
+            return
         state = {
             "preset": self.preset,
             "stage": self.stage.name,
@@ -191,6 +294,7 @@ class Trainer:
             "ema": self.ema.state_dict(),
             "objective": {name: value.detach() for name, value in self.objective.trained.items()},
             "optimizer": self.optimizer.state_dict(),
+            "adversary": self._adversary.state_dict() if self._adversary else None,
         }
         checkpoint = self.run_folder / CHECKPOINT
         partial = checkpoint.with_suffix(".partial")
@@ -218,6 +322,8 @@ class Trainer:
                 for name, value in self.objective.trained.items():
                     value.copy_(state["objective"][name])
             self.optimizer.load_state_dict(state["optimizer"])
+            if self._adversary:
+                self._adversary.load_state_dict(state["adversary"])
             self.step, self.seconds = state["step"], state["seconds"]
             self.skipped_steps = state["skipped_steps"]
         except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
@@ -232,4 +338,9 @@ def _rate_factor(step: int, progress: float, warmup_steps: int) -> float:
 
 
 def _mean(entries: list[dict[str, float]]) -> dict[str, float]:
-    return {key: sum(entry[key] for entry in entries) / len(entries) for key in entries[0]}
+    """Of each value, over the entries that have it: a term may join in midway."""
+    values: dict[str, list[float]] = {}
+    for entry in entries:
+        for key, value in entry.items():
+            values.setdefault(key, []).append(value)
+    return {key: sum(given) / len(given) for key, given in values.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from vtok_codec.codec.encoder import EncodeSettings
 from vtok_codec.media.reader import read_pixels
+from vtok_codec.models.fsq import FSQ
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.tokens.packing import pack
 from vtok_codec.tokens.radix import Digits
@@ -38,34 +40,56 @@ def _load(path: Path) -> Tensor:
 def validate(
     model: OneVAE, clips: Sequence[Tensor], counts: Sequence[int], prior: DigitPrior | None = None
 ) -> dict[str, float]:
-    """Means over clips for each number of tokens: PSNR (dB), the size of the digits as a file packs them, their order-0
-    entropy, and their cost by a prior, if there is one (each in bits a pixel)."""
-    psnr: dict[int, list[float]] = {count: [] for count in counts}
-    bits: dict[tuple[str, int], list[float]] = {}
-    digits_a_token = len(model.config.fsq_levels)
+    """Means over clips for each number of tokens: PSNR (dB), the same for the first frame, for the continuous path,
+    and the sizes of the tokens in bits a pixel: see `_sizes`."""
+    figures: dict[str, list[float]] = {}
     for clip in clips:
-        video = clip[None].to(model.device)
         stride = model.config.stride[0]
-        padded = whole_latents(video, stride)
-        digits, _ = model.encode_digits(padded, None)
-        planes = digits[0].cpu().numpy()
-        pixels = padded[0, 0, stride - 1 :].numel()
-        entropies = [_entropy_bits(plane) * plane.size for plane in planes]
-        prior_bits = prior(model.fsq.codes(digits))[0].sum(dim=(1, 2, 3)).tolist() if prior else []
+        padded = whole_latents(clip[None].to(model.device), stride)
+        source = _levels(padded)[:, :, stride - 1 :]
+        latents, _ = model.encoder(padded, None)
+        codes, indices, _ = model.quantizer.quantize(latents)
         for count in counts:
-            output, _ = model.decode_digits(digits[:, : count * digits_a_token], None)
-            shown = ((output.float().clamp(-1, 1) + 1) * 127.5).round()
-            source = ((padded + 1) * 127.5).round()
-            error = (shown - source)[:, :, stride - 1 :].square().mean()
-            psnr[count].append(float(10 * torch.log10(255**2 / error)))
-            kept = count * digits_a_token
-            sizes = {"packed": 8 * _packed_bytes(planes[:kept], model), "order0": sum(entropies[:kept])}
-            if prior_bits:
-                sizes["prior"] = sum(prior_bits[:kept])
-            for name, size in sizes.items():
-                bits.setdefault((name, count), []).append(size / pixels)
-    figures = {f"psnr_{count}": float(np.mean(psnr[count])) for count in counts}
-    return figures | {f"{name}_bpp_{count}": float(np.mean(sizes)) for (name, count), sizes in bits.items()}
+            shown = _levels(decode_codes(model, codes, count))[:, :, stride - 1 :]
+            figures.setdefault(f"psnr_{count}", []).append(_psnr_db(shown, source))
+            figures.setdefault(f"psnr_first_{count}", []).append(_psnr_db(shown[:, :, :1], source[:, :, :1]))
+            smooth = _levels(decode_codes(model, model.quantizer.continuous(latents), count))[:, :, stride - 1 :]
+            figures.setdefault(f"psnr_continuous_{count}", []).append(_psnr_db(smooth, source))
+            for name, bits in _sizes(model, codes, indices, count, prior).items():
+                figures.setdefault(f"{name}_bpp_{count}", []).append(bits / source[0, 0].numel())
+    return {name: float(np.mean(values)) for name, values in figures.items()}
+
+
+def decode_codes(model: OneVAE, codes: Tensor, count: int) -> Tensor:
+    """The video `B 3 T H W` in [−1, 1] of the first `count` tokens."""
+    counts = torch.full((len(codes),), count, device=codes.device)
+    video: Tensor = model.decoder(codes.to(model.dtype), None, counts)[0].float()
+    return video
+
+
+def _levels(video: Tensor) -> Tensor:
+    return ((video.clamp(-1, 1) + 1) * 127.5).round()
+
+
+def _psnr_db(shown: Tensor, source: Tensor) -> float:
+    return float(10 * torch.log10(255**2 / (shown - source).square().mean()))
+
+
+def _sizes(model: OneVAE, codes: Tensor, indices: Tensor, count: int, prior: DigitPrior | None) -> dict[str, float]:
+    """Bits of the first `count` tokens: `raw` at log₂ of the codebook's size each; and where they have digits,
+    `packed` as a file has them, their `order0` entropy, and their cost by a `prior`, if there is one."""
+    quantizer = model.quantizer
+    sizes = {"raw": math.log2(quantizer.codebook_size) * indices[:, :count].numel()}
+    if not isinstance(quantizer, FSQ):
+        return sizes
+    kept = count * quantizer.channels
+    digits = (codes * quantizer.zero_digit).round() + quantizer.zero_digit
+    planes = digits[0, :kept].to(torch.uint8).cpu().numpy()
+    sizes["packed"] = 8.0 * _packed_bytes(planes, model)
+    sizes["order0"] = sum(_entropy_bits(plane) * plane.size for plane in planes)
+    if prior:
+        sizes["prior"] = float(prior(codes)[0, :kept].sum())
+    return sizes
 
 
 def whole_latents(video: Tensor, stride: int) -> Tensor:

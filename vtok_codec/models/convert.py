@@ -1,0 +1,83 @@
+"""Weights of one configuration carried over to another: continuous to discrete, 4×8×8 to 4×16×16, a deeper decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vtok_codec.models.causal import zero_init
+from vtok_codec.models.onevae import OneVAE, OneVAEConfig
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What became of the weights, by the names that the new model has for them."""
+
+    kept: tuple[str, ...]
+    new: tuple[str, ...]
+    """Of the model only: as it was initialized."""
+    dropped: tuple[str, ...]
+    """Of the source only, by their names there."""
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.kept)} tensors kept"]
+        for label, names in (("new", self.new), ("dropped", self.dropped)):
+            modules = dict.fromkeys(name.rpartition(".")[0] for name in names)
+            if modules:
+                parts.append(f"{label}: {', '.join(modules)}")
+        return "; ".join(parts)
+
+
+@torch.no_grad()
+def convert(tensors: Mapping[str, Tensor], source: OneVAEConfig, model: OneVAE) -> Conversion:
+    """Give `model` every weight of `source` that stands for the same thing and has the same shape.
+
+    Where the latent grid changes, the network's last layer is set to zero again: what it would make of features that
+    nothing has trained yet is worse than nothing, and the linear paths (`warm_start`) carry the picture meanwhile.
+    """
+    theirs = {_role(name, source): (name, value) for name, value in tensors.items()}
+    state = model.state_dict()
+    kept, new = [], []
+    for name, value in state.items():
+        _, given = theirs.get(_role(name, model.config), ("", None))
+        if given is not None and given.shape == value.shape:
+            value.copy_(given)
+            kept.append(name)
+        else:
+            new.append(name)
+    roles = {_role(name, model.config) for name in kept}
+    dropped = tuple(name for role, (name, _) in theirs.items() if role not in roles)
+    if source.stride != model.config.stride:
+        zero_init(model.decoder.out)
+        new += [name for name in kept if name.startswith("decoder.out.")]
+        kept = [name for name in kept if not name.startswith("decoder.out.")]
+    return Conversion(tuple(kept), tuple(new), dropped)
+
+
+def _role(name: str, config: OneVAEConfig) -> str:
+    """A name by what the tensor does, whatever its place in a chain: `encoder.level1.block0.…`."""
+    if name.startswith(("encoder.chain.layers.", "decoder.chain.layers.")):
+        side, _, _, place, rest = name.split(".", 4)
+        return f"{side}.{_places(side, config)[int(place)]}.{rest}"
+    if name.startswith(("encoder.linear", "decoder.linear")):
+        return f"{name}/{config.stride}"
+    if name.startswith(("decoder.out", "decoder.norm")):
+        return name
+    # All others sit at the latent grid.
+    return f"{name}/level{len(config.levels)}"
+
+
+def _places(side: str, config: OneVAEConfig) -> list[str]:
+    """What each layer of a chain is."""
+    places = []
+    for number, level in enumerate(config.levels):
+        blocks = level.encoder_blocks if side == "encoder" else level.decoder_blocks
+        names = [f"level{number}.block{block}" for block in range(blocks)]
+        if side == "encoder":
+            places += [f"level{number}.down", *names]
+        else:
+            places = [*names, *([f"level{number}.up"] if number else []), *places]
+    return places

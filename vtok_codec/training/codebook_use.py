@@ -1,0 +1,26 @@
+"""How much of its codebook a quantizer uses."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class CodebookUse:
+    """Counts codebook entries over the steps between two lines of the log."""
+
+    def __init__(self, codebook_size: int) -> None:
+        self._counts = torch.zeros(codebook_size, dtype=torch.int64)
+
+    def add(self, indices: Tensor) -> None:
+        self._counts += torch.bincount(indices.flatten().cpu(), minlength=len(self._counts))
+
+    def take(self) -> dict[str, float]:
+        """The part of the codebook that occurred, and the perplexity (the number of entries that would do, used
+        equally often); counting starts afresh."""
+        counts, self._counts = self._counts, torch.zeros_like(self._counts)
+        share = counts[counts > 0].double() / counts.sum().clamp_min(1)
+        return {
+            "codebook_used": float((counts > 0).double().mean()),
+            "codebook_perplexity": float(torch.exp(-(share * share.log()).sum())),
+        }
