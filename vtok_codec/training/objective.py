@@ -93,11 +93,12 @@ class Objective(nn.Module):
         reconstruction, _ = model.decoder(codes, None, counts)
         distortion = DISTORTIONS[self.stage.distortion](reconstruction.float() - video)
         perceptual = self._perceptual(video, reconstruction, generator)
-        bits = self._bits_per_pixel(codes, counts, video)
+        bits = self._token_bits(codes, counts, video)
         stage = self.stage
         total = distortion + stage.lpips_weight * perceptual + stage.kl_weight * kl
-        total = total + (bits * self._rate_weights(counts)).mean()
-        parts = {stage.distortion: distortion, "lpips": perceptual, "kl": kl, "bpp": bits.mean()}
+        if self.prior is not None:
+            total = total + (bits * torch.tensor(stage.rate_weights, device=bits.device)).sum(1).mean()
+        parts = {stage.distortion: distortion, "lpips": perceptual, "kl": kl, "bpp": bits.sum(1).mean()}
         for name, (weight, term) in codebook_terms.items():
             total = total + weight * term
             parts[name] = term
@@ -148,19 +149,13 @@ class Objective(nn.Module):
             terms["entropy"] = (self.stage.entropy_weight, quantizer.entropy(latents))
         return codes, terms, quantized.indices
 
-    def _bits_per_pixel(self, codes: Tensor, counts: Tensor, video: Tensor) -> Tensor:
-        """What the tokens that each sample reads would cost, by the prior."""
+    def _token_bits(self, codes: Tensor, counts: Tensor, video: Tensor) -> Tensor:
+        """`B N`: what each token that a sample reads would cost by the prior, bits a pixel."""
+        tokens = codes.shape[1] // self.token_channels
         if self.prior is None:
-            return video.new_zeros(len(video))
-        token = torch.arange(codes.shape[1], device=codes.device) // self.token_channels
-        read = (token[None] < counts[:, None])[:, :, None, None, None]
-        return (self.prior(codes) * read).flatten(1).sum(1) / video[0, 0].numel()
-
-    def _rate_weights(self, counts: Tensor) -> Tensor:
-        """λ of each sample, which reads `counts` tokens."""
-        if self.prior is None:
-            return torch.zeros(len(counts), device=counts.device)
-        return torch.tensor(self.stage.rate_weights, device=counts.device)[counts - 1]
+            return video.new_zeros(len(video), tokens)
+        bits = self.prior(codes).unflatten(1, (tokens, -1)).flatten(2).sum(2) / video[0, 0].numel()
+        return bits * (torch.arange(tokens, device=bits.device) < counts[:, None])
 
     def _perceptual(self, video: Tensor, reconstruction: Tensor, generator: torch.Generator) -> Tensor:
         if self.lpips is None or not self.stage.lpips_weight:
