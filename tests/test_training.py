@@ -37,6 +37,7 @@ from vtok_codec.training.prior import DigitPrior
 from vtok_codec.training.run import RunSettings, override, resume_training, run_training
 from vtok_codec.training.stages import STAGES, Phase, Stage
 from vtok_codec.training.trainer import CHECKPOINT, LOG, WEIGHTS, Budget, Trainer, train_only
+from vtok_codec.training.validation import validation_clips
 
 SHAPE = CropShape(batch=2, frames=8, size=32)
 
@@ -512,3 +513,12 @@ def test_strips_are_png(tmp_path: Path) -> None:
     (tmp_path / "strip.png").write_bytes(png_bytes(picture))
     assert np.array_equal(pixels_of(tmp_path / "strip.png")[0], picture)
     assert math.isinf(psnr_db(picture, picture))
+
+
+def test_validation_takes_the_videos_of_a_folder(data: Path, tmp_path: Path) -> None:
+    (data / "broken.mp4").unlink()
+    clips = validation_clips(data, 12)
+    assert [tuple(clip.shape) for clip in clips] == [(3, 17, 64, 96), (3, 17, 80, 48)]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TrainingError, match="no video in"):
+        validation_clips(tmp_path / "empty", 12)

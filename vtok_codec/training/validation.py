@@ -11,27 +11,37 @@ import torch
 from torch import Tensor
 
 from vtok_codec.codec.encoder import EncodeSettings
+from vtok_codec.errors import TrainingError
 from vtok_codec.media.reader import read_pixels
 from vtok_codec.models.fsq import FSQ
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.tokens.packing import pack
 from vtok_codec.tokens.radix import Digits
+from vtok_codec.training.library import VIDEO_SUFFIXES
 from vtok_codec.training.prior import DigitPrior
 
 _FRAMES = 17
 _SIDE = 256
+_GRID = 16
+"""A multiple of every preset's stride."""
 
 
 def validation_clips(folder: Path, limit: int) -> list[Tensor]:
-    """The first 17 frames of every so many clips of a folder, centre-cropped to 256, `3 T H W` in [−1, 1]."""
-    paths = sorted(path for path in folder.iterdir() if path.is_file())
+    """The first 17 frames of every so many clips of a folder, centre-cropped to 256, `3 T H W` in [−1, 1].
+
+    Raises:
+        TrainingError: there is none.
+    """
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
+    if not paths:
+        raise TrainingError(f"no video in {folder}; name a folder of held-out clips with --val")
     chosen = paths[:: max(1, len(paths) // limit)][:limit]
     return [_load(path) for path in chosen]
 
 
 def _load(path: Path) -> Tensor:
     frames = torch.from_numpy(read_pixels(path, _FRAMES)).permute(3, 0, 1, 2).float() / 127.5 - 1
-    height, width = (min(_SIDE, size // 8 * 8) for size in frames.shape[2:])
+    height, width = (min(_SIDE, size // _GRID * _GRID) for size in frames.shape[2:])
     top, left = (frames.shape[2] - height) // 2, (frames.shape[3] - width) // 2
     return frames[:, :, top : top + height, left : left + width]
 

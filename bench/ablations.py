@@ -1,0 +1,307 @@
+"""The papers' claims at this machine's scale: each comparison from one start, on one order of data, for as many steps.
+
+    .venv/bin/python bench/ablations.py [COMPARISON…] --data DIR… --val DIR [--steps N] [--seed N]
+    .venv/bin/python bench/ablations.py --report
+
+The models are small (48 and 128 channels) and the crops 64 pixels wide, so that a run takes about ten minutes of two
+cores. Counting steps rather than minutes keeps a run the same whatever else the machine does; what a step costs stands
+beside it. A run that has ended is not run again: its figures lie in `docs/ablations/`, from which `--report` writes
+`docs/ablations.md`. Checkpoints go to `runs/ablations/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from ablations_report import write_report
+from common import ROOT, environment
+from torch import Tensor
+
+from vtok_codec.models.complexity import complexity
+from vtok_codec.models.convert import convert
+from vtok_codec.models.onevae import Codebook, Level, OneVAE, OneVAEConfig
+from vtok_codec.training.crops import Augmentation, CropSampler, CropShape
+from vtok_codec.training.klt import warm_start
+from vtok_codec.training.library import ClipLibrary
+from vtok_codec.training.objective import Objective
+from vtok_codec.training.stages import STAGES, Phase, Stage
+from vtok_codec.training.trainer import LOG, Budget, Cadence, Trainer
+from vtok_codec.training.validation import validation_clips
+
+RESULTS = ROOT / "docs" / "ablations"
+RUNS = ROOT / "runs" / "ablations"
+VALIDATIONS = 8
+"""Points of a learning curve."""
+CROP = CropShape(batch=12, frames=16, size=64)
+FSQ_3375 = (5, 5, 5, 3, 3, 3)
+"""As many codes as the codebooks that FSQ is compared with. Odd levels bound latents by tanh, as those do, so that all
+find the same decoder."""
+
+SMALL = OneVAEConfig(
+    levels=(
+        Level(factor=(2, 4, 4), channels=48, encoder_blocks=1, decoder_blocks=1),
+        Level(factor=(2, 2, 2), channels=128, encoder_blocks=2, decoder_blocks=3),
+    ),
+    fsq_levels=(8, 8, 8, 5, 5, 5),
+    max_tokens=4,
+)
+TWO_TOKENS = replace(SMALL, fsq_levels=FSQ_3375, max_tokens=2)
+"""Of 3,375 codes each, always read together: for the comparisons of quantizers."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of a comparison."""
+
+    name: str
+    config: OneVAEConfig
+    stage: Stage
+    start: str = "klt"
+    """`random`, `klt`, or the name of one of `STARTS`, whose weights are converted."""
+
+
+def _stage(name: str, config: OneVAEConfig, **changes: object) -> Stage:
+    """A stage on small crops, without LPIPS, so that PSNR is what is trained."""
+    all_tokens = (0.0,) * (config.max_tokens - 1) + (1.0,)
+    base = replace(STAGES[name], phases=(Phase(0.0, CROP),), lpips_weight=0.0, token_weights=all_tokens)
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def _with_last(config: OneVAEConfig, factor: tuple[int, int, int], decoder_blocks: int) -> OneVAEConfig:
+    """One more level in front of the latent grid."""
+    return replace(config, levels=(*config.levels, Level(factor, 128, 1, decoder_blocks)))
+
+
+def _fsq(config: OneVAEConfig, name: str, start: str = "klt", **changes: object) -> Run:
+    return Run(name, config, _stage("discrete", config, discrete_share=1.0, **changes), start)
+
+
+def _codebooks(start: str, **changes: object) -> list[Run]:
+    """Every quantizer, at 3,375 codes; LFQ at 4,096, the next power of two."""
+    kinds = {"VQ": Codebook("vq", 6, 3375), "SimVQ": Codebook("simvq", 6, 3375), "LFQ": Codebook("lfq", 12)}
+    runs = [_fsq(TWO_TOKENS, "FSQ", start, **changes)]
+    for name, codebook in kinds.items():
+        terms = {"commitment_weight": 0.05} | ({"entropy_weight": 0.002} if name == "LFQ" else {})
+        runs.append(_fsq(replace(TWO_TOKENS, codebook=codebook), name, start, **terms, **changes))
+    return runs
+
+
+STARTS = {
+    "continuous": Run("continuous", TWO_TOKENS, _stage("continuous", TWO_TOKENS)),
+    "continuous, nested": Run("continuous, nested", SMALL, _stage("continuous", SMALL, token_weights=())),
+}
+"""Continuous models that several comparisons go on from."""
+
+
+def _quantizer_in_frozen_model() -> list[Run]:
+    runs = _codebooks("continuous", trains=("quantizer",))
+    # LFQ has other channels than the frozen networks.
+    return [run for run in runs if run.name != "LFQ"]
+
+
+def _progressive() -> list[Run]:
+    simvq = next(run for run in _codebooks("continuous") if run.name == "SimVQ")
+    return [
+        _fsq(TWO_TOKENS, "progressive FSQ", "continuous"),
+        _fsq(TWO_TOKENS, "FSQ from the KLT", "klt"),
+        _fsq(TWO_TOKENS, "FSQ from scratch", "random"),
+        replace(simvq, name="progressive SimVQ"),
+    ]
+
+
+def _tokens() -> list[Run]:
+    one, two = (replace(SMALL, max_tokens=tokens) for tokens in (1, 2))
+    return [
+        _fsq(one, "4x8x8, 1 token"),
+        _fsq(_with_last(two, (2, 1, 1), 2), "8x8x8, 2 tokens"),
+        _fsq(two, "4x8x8, 2 tokens"),
+    ]
+
+
+def _expanded_decoder() -> list[Run]:
+    two = replace(SMALL, max_tokens=2)
+    return [
+        _fsq(_with_last(two, (1, 2, 2), 1), "1 block at the latent grid"),
+        _fsq(_with_last(two, (1, 2, 2), 4), "4 blocks at the latent grid"),
+    ]
+
+
+def _joint_path() -> list[Run]:
+    return [
+        Run(f"R_dis = {share}", TWO_TOKENS, _stage("discrete", TWO_TOKENS, discrete_share=share), "continuous")
+        for share in (1.0, 0.9, 0.5)
+    ]
+
+
+def _blocks() -> list[Run]:
+    return [
+        _fsq(replace(TWO_TOKENS, blocks=blocks, resampling=resampling), f"{blocks}, {resampling}")
+        for blocks, resampling in (
+            ("2d+1d", "shuffle"),
+            ("2d+1d", "blend"),
+            ("2d+1d", "learned-blend"),
+            ("3d", "shuffle"),
+            ("2d", "shuffle"),
+        )
+    ]
+
+
+def _causality() -> list[Run]:
+    return [_fsq(replace(TWO_TOKENS, causal=causal), "causal" if causal else "not causal") for causal in (True, False)]
+
+
+def _frame_rate() -> list[Run]:
+    return [
+        _fsq(TWO_TOKENS, "every frame", augmentation=Augmentation(skip=0.0)),
+        _fsq(TWO_TOKENS, "every second or third frame", augmentation=Augmentation(skip=1.0)),
+        _fsq(TWO_TOKENS, "of both, 30 % skipped", augmentation=Augmentation(skip=0.3)),
+    ]
+
+
+def _two_stages() -> list[Run]:
+    """Crops of twice the side from the middle on, of as many pixels a step."""
+    fine = CropShape(batch=3, frames=16, size=128)
+    return [
+        _fsq(TWO_TOKENS, "128 pixels throughout", phases=(Phase(0.0, fine),)),
+        _fsq(TWO_TOKENS, "64 pixels throughout"),
+        _fsq(TWO_TOKENS, "64, then 128 pixels", phases=(Phase(0.0, CROP), Phase(0.5, fine))),
+    ]
+
+
+def _nested() -> list[Run]:
+    alone = [
+        _fsq(SMALL, f"{count} of 4 tokens alone", "continuous, nested", token_weights=weights)
+        for count, weights in ((1, (1.0, 0.0, 0.0, 0.0)), (2, (0.0, 1.0, 0.0, 0.0)), (4, (0.0, 0.0, 0.0, 1.0)))
+    ]
+    return [_fsq(SMALL, "nested", "continuous, nested", token_weights=()), *alone]
+
+
+COMPARISONS: dict[str, Callable[[], list[Run]]] = {
+    "quantizer in a frozen model": _quantizer_in_frozen_model,
+    "progressive training": _progressive,
+    "tokens a position": _tokens,
+    "expanded decoder": _expanded_decoder,
+    "joint path": _joint_path,
+    "blocks and resampling": _blocks,
+    "causality": _causality,
+    "quantizers": lambda: _codebooks("klt"),
+    "frame rate": _frame_rate,
+    "crops": _two_stages,
+    "nested tokens": _nested,
+}
+
+
+class Workshop:
+    """What all runs share: the data, the held-out clips, the steps, the seed; and where figures go."""
+
+    def __init__(self, data: Sequence[Path], val: Path, steps: int, seed: int, results: Path) -> None:
+        self._results = results
+        self._library = ClipLibrary(data, 8 << 30)
+        self._clips: list[Tensor] = validation_clips(val, 8)
+        self._steps, self._seed = steps, seed
+        self._starts: dict[str, OneVAE] = {}
+
+    def run(self, comparison: str, run: Run) -> None:
+        """Train and write the figures down, unless they are there."""
+        target = self._results / slug(comparison) / f"{slug(run.name)}.json"
+        if target.exists():
+            return
+        print(f"{comparison}: {run.name}", flush=True)
+        _, figures = self._train(RUNS / slug(comparison) / slug(run.name), run)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+    def _train(self, folder: Path, run: Run) -> tuple[Trainer, dict[str, object]]:
+        model, sampler = self._initial(run), CropSampler(self._library, run.stage.augmentation, self._seed)
+        cost = complexity(model)
+        (folder / LOG).unlink(missing_ok=True)
+        cadence = Cadence(
+            log_steps=min(50, self._steps), validate_steps=max(1, self._steps // VALIDATIONS), checkpoint_minutes=1e9
+        )
+        objective = Objective(run.stage, run.config, None)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        trainer = Trainer(
+            model, "ablation", run.stage, objective, sampler, self._clips, folder, self._seed, device, cadence
+        )
+        started = time.monotonic()
+        trainer.train(Budget(steps=self._steps), quiet=True)
+        log = [json.loads(line) for line in (folder / LOG).read_text(encoding="utf-8").splitlines()]
+        validations = [line for line in log if "validation" in line]
+        return trainer, environment() | {
+            "run": run.name,
+            "start": run.start,
+            "steps": self._steps,
+            "seed": self._seed,
+            "minutes": (time.monotonic() - started) / 60,
+            "cost": asdict(cost),
+            "codebook_used": [line["codebook_used"] for line in log if "codebook_used" in line][-1],
+            "codebook_perplexity": [line["codebook_perplexity"] for line in log if "codebook_used" in line][-1],
+            "curve": [{key: line[key] for key in line if key == "step" or "_" in key} for line in validations],
+        }
+
+    def _initial(self, run: Run) -> OneVAE:
+        torch.manual_seed(self._seed)
+        model = OneVAE(run.config)
+        if run.start in STARTS:
+            source = self._start(STARTS[run.start])
+            convert(source.state_dict(), source.config, model)
+        elif run.start == "klt":
+            warm_start(model, CropSampler(self._library, run.stage.augmentation, self._seed))
+        return model
+
+    def _start(self, run: Run) -> OneVAE:
+        if run.name not in self._starts:
+            path = RUNS / f"start-{slug(run.name)}-{self._steps}-{self._seed}.pt"
+            if path.exists():
+                model = OneVAE(run.config)
+                model.load_state_dict(torch.load(path, weights_only=True))
+            else:
+                print(f"start: {run.name}", flush=True)
+                trainer, _ = self._train(RUNS / f"start-{slug(run.name)}", run)
+                model = copy.deepcopy(trainer.ema)
+                torch.save(model.state_dict(), path)
+            self._starts[run.name] = model
+        return self._starts[run.name]
+
+
+def slug(name: str) -> str:
+    """A name as a file has it."""
+    return "-".join("".join(c if c.isalnum() or c == "." else " " for c in name.lower()).split())
+
+
+def main() -> None:
+    """Run what is asked for and not yet there, or write the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("comparisons", nargs="*", metavar="COMPARISON", help="; ".join(COMPARISONS))
+    parser.add_argument("--data", type=Path, action="append")
+    parser.add_argument("--val", type=Path)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the figures")
+    parser.add_argument("--report", action="store_true", help="write the page from the figures that are there")
+    arguments = parser.parse_args()
+    if arguments.report:
+        write_report(
+            {name: [slug(run.name) for run in runs()] for name, runs in COMPARISONS.items()}, arguments.out, slug
+        )
+        return
+    if not arguments.data or not arguments.val:
+        parser.error("give --data and --val")
+    workshop = Workshop(arguments.data, arguments.val, arguments.steps, arguments.seed, arguments.out)
+    for name in arguments.comparisons or COMPARISONS:
+        if name not in COMPARISONS:
+            parser.error(f"no comparison {name!r}; use {', '.join(map(repr, COMPARISONS))}")
+    for name in arguments.comparisons or COMPARISONS:
+        for run in COMPARISONS[name]():
+            workshop.run(name, run)
+
+
+if __name__ == "__main__":
+    main()

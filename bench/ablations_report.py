@@ -1,0 +1,103 @@
+"""`docs/ablations.md` from the figures of `bench/ablations.py`: a table and a learning curve a comparison."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+_HEAD = """# Ablations: the papers' claims at this scale
+
+Small models (48 and 128 channels), crops of 16×64×64 pixels, 12 a step, the same start, order of data and number of
+steps within a comparison; PSNR over the first 17 frames of 8 held-out clips, EMA weights. A difference below about
+0.05 dB is noise of the seed. This page is written by `bench/ablations.py --report` from the figures beside it:
+
+    .venv/bin/python bench/ablations.py --data train/ --data images/ --val val/
+"""
+_COLUMNS = (
+    "run",
+    "M parameters",
+    "GMAC a frame",
+    "min",
+    "PSNR dB",
+    "first frame",
+    "unrounded",
+    "bits/px",
+    "packed",
+    "codebook used",
+)
+
+
+def write_report(comparisons: Mapping[str, Sequence[str]], folder: Path, slug: Any) -> None:
+    """The page beside `folder`, with what it holds of each comparison's runs, in their order; and the pictures in it.
+
+    A comparison's `verdict.md`, where there is one, stands under its title.
+    """
+    parts = [_HEAD]
+    for name, runs in comparisons.items():
+        place = folder / slug(name)
+        found = [
+            json.loads((place / f"{run}.json").read_text(encoding="utf-8"))
+            for run in runs
+            if (place / f"{run}.json").exists()
+        ]
+        if not found:
+            continue
+        verdict = place / "verdict.md"
+        text = verdict.read_text(encoding="utf-8").strip() + "\n\n" if verdict.exists() else ""
+        _curves(found).savefig(place / "curve.svg", metadata={"Date": None})
+        picture = f"![learning curves]({folder.name}/{slug(name)}/curve.svg)\n"
+        parts.append(f"## {name[0].upper()}{name[1:]}\n\n{text}{_table(found)}\n{picture}")
+    folder.with_suffix(".md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def _all_tokens(run: dict[str, Any]) -> str:
+    """The number of tokens that its figures are given for: all, but for a model that was trained for fewer."""
+    first = str(run["run"]).split()[0]
+    return (
+        first
+        if "alone" in run["run"]
+        else max(key.removeprefix("psnr_first_") for key in run["curve"][-1] if "psnr_first_" in key)
+    )
+
+
+def _table(runs: Sequence[dict[str, Any]]) -> str:
+    rows = ["| " + " | ".join(_COLUMNS) + " |", "| --- |" + " ---: |" * (len(_COLUMNS) - 1)]
+    for run in runs:
+        counts = [_all_tokens(run)] if run["run"] != "nested" else ["1", "2", "4"]
+        for count in counts:
+            rows.append("| " + " | ".join(_cells(run, count, len(counts) > 1)) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def _cells(run: dict[str, Any], count: str, named: bool) -> list[str]:
+    last, cost = run["curve"][-1], run["cost"]
+    packed = last.get(f"packed_bpp_{count}")
+    return [
+        f"{run['run']}, {count} read" if named else run["run"],
+        f"{cost['parameters'] / 1e6:.2f}",
+        f"{cost['encoder_gmac'] + cost['decoder_gmac']:.2f}",
+        f"{run['minutes']:.1f}",
+        f"{last[f'psnr_{count}']:.2f}",
+        f"{last[f'psnr_first_{count}']:.2f}",
+        f"{last[f'psnr_continuous_{count}']:.2f}",
+        f"{last[f'raw_bpp_{count}']:.4f}",
+        "–" if packed is None else f"{packed:.4f}",
+        f"{100 * run['codebook_used']:.0f} %",
+    ]
+
+
+def _curves(runs: Sequence[dict[str, Any]]) -> Figure:
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.add_subplot(xlabel="steps", ylabel="PSNR, dB")
+    for run in runs:
+        points = run["curve"]
+        axes.plot(
+            [p["step"] for p in points], [p[f"psnr_{_all_tokens(run)}"] for p in points], marker=".", label=run["run"]
+        )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return figure

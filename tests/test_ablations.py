@@ -1,0 +1,51 @@
+"""The comparisons of bench/ablations.py: each run is one that trains, and each name one of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "bench"))
+
+from ablations import COMPARISONS, STARTS, Run, slug
+
+from vtok_codec.models.convert import convert
+from vtok_codec.models.onevae import OneVAE
+from vtok_codec.training.objective import Objective
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(("comparison", "run"), [(name, run) for name, runs in COMPARISONS.items() for run in runs()])
+def test_every_run_trains(comparison: str, run: Run) -> None:
+    model = OneVAE(run.config).train()
+    if run.start in STARTS:
+        source = OneVAE(STARTS[run.start].config)
+        conversion = convert(source.state_dict(), source.config, model)
+        # Only the quantizer may be new: all else is what the runs are compared on.
+        assert all(name.startswith("quantizer.") or run.config.codebook for name in conversion.new)
+    else:
+        assert run.start in ("klt", "random")
+    video = torch.rand(2, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    loss = Objective(run.stage, run.config, None)(model, video, torch.Generator().manual_seed(0))
+    loss.total.backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert gradients and all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_names_make_files_of_their_own() -> None:
+    names = [slug(name) for name in COMPARISONS]
+    assert len(set(names)) == len(names)
+    for name, runs in COMPARISONS.items():
+        files = [slug(run.name) for run in runs()]
+        assert len(files) > 1 and len(set(files)) == len(files), name
