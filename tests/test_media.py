@@ -299,3 +299,24 @@ def test_a_picture_that_changes_its_size_is_refused_midway(make_clip: ClipMaker,
     both.write_bytes(b"".join(part.read_bytes() for part in parts))
     with VideoReader(both) as reader, pytest.raises(InputError, match="from 64x48 to 96x64; scale it"):
         list(reader.events())
+
+
+@pytest.mark.parametrize("name", ["faststart.mp4", "fragmented.mp4", "faststart.mov", "index.avi"])
+@pytest.mark.parametrize("part", [0.4, 0.9])
+def test_a_file_cut_short_is_told_after_its_frames(make_clip: ClipMaker, name: str, part: float) -> None:
+    """FFmpeg takes the end of the data for the end of the video."""
+    options = {
+        "faststart": ["-movflags", "+faststart"],
+        "fragmented": ["-movflags", "frag_keyframe+empty_moov", "-g", "5"],
+        "index": ["-c:v", "mpeg4"],
+    }[name.split(".")[0]]
+    path = make_clip(name, size="160x120", frames=50, options=["-pix_fmt", "yuv420p", *options])
+    with VideoReader(path) as reader:
+        whole = len(list(reader.frames()))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * part)])
+    frames = 0
+    with VideoReader(path) as reader, pytest.raises(InputError, match=r"cut short|damaged"):
+        for _ in reader.frames():
+            frames += 1
+    assert whole == 50 and 0 < frames < whole

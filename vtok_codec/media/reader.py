@@ -166,8 +166,17 @@ class VideoReader:
             if isinstance(packet.stream, AudioStream) and packet.size:
                 number = numbers[packet.stream.index]
                 yield AudioPacket(number, packet.pts, packet.dts, packet.duration or 0, bytes(packet))
+        if self._ends_early():
+            raise InputError(f"{self.name} is cut short: its index names frames after its end")
         if damaged:
             raise InputError(f"{self.name} is damaged: {damaged} packets could not be decoded")
+
+    def _ends_early(self) -> bool:
+        """Whether the container's own index (mp4, mov, avi) goes on after the end of the file: FFmpeg says nothing."""
+        if self.name == "standard input":
+            return False
+        end = max((entry.pos + entry.size for entry in self._stream.index_entries), default=0)
+        return 0 < self._container.size < end
 
     def _until_first_frame(self) -> tuple[list[AudioPacket], av.VideoFrame]:
         audio: list[AudioPacket] = []
