@@ -1,0 +1,221 @@
+"""Hard and malformed inputs, through `vtok encode` and, side by side, through FFmpeg's x264.
+
+    .venv/bin/python bench/inputs.py [--out FILE.json] [--hour]
+
+Every input is made here, from a moving test picture. Told are the exit code of each program, the frames that came out,
+and the first line that vtok says. A traceback or a signal is a crash; a bad input that ends in 0 without a word is a
+silent loss. `--hour` also codes an hour of video (3,600 s, 10 frames/s) and its first minute, and compares their peak
+memory; it takes a few minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import av
+import imageio_ffmpeg
+from common import print_table, write_json
+
+from vtok_codec.codec.tokenfile import verify
+from vtok_codec.errors import VtokError
+from vtok_codec.evaluation.usage import run_measured
+
+FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
+_HOUR_S, _MINUTE_S = 3600, 60
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one input."""
+
+    input: str
+    malformed: bool
+    frames: int | None
+    """That a lenient decoder finds in it; None where it cannot be opened."""
+    vtok_exit: int
+    vtok_frames: int
+    vtok_says: str
+    ffmpeg_exit: int
+    ffmpeg_frames: int
+    crashed: bool
+    silent_loss: bool
+    """vtok ended in 0, said nothing, and lost frames."""
+
+
+def make(target: Path, *options: str, size: str = "160x120", frames: int = 50, sound: int = 0) -> Path:
+    """A test clip with these options of FFmpeg's for its output."""
+    inputs = ["-f", "lavfi", "-i", f"testsrc2=size={size}:rate=25"]
+    for track in range(sound):
+        inputs += ["-f", "lavfi", "-i", f"sine=frequency={440 * (track + 1)}:sample_rate=44100"]
+    maps = [part for stream in range(1 + sound) for part in ("-map", str(stream))]
+    length = ["-t", str(frames / 25)] if sound else ["-frames:v", str(frames)]
+    subprocess.run([FFMPEG, "-v", "error", "-y", *inputs, *maps, *length, *options, str(target)], check=True)
+    return target
+
+
+def rotated(folder: Path) -> Path:
+    source, target = make(folder / "upright.mp4"), folder / "rotated.mp4"
+    command = [FFMPEG, "-v", "error", "-y", "-display_rotation:v:0", "90", "-i", source, "-c", "copy", target]
+    subprocess.run(command, check=True)
+    return target
+
+
+def edit_list(folder: Path) -> Path:
+    source, target = make(folder / "whole.mp4", "-g", "25", "-pix_fmt", "yuv420p"), folder / "edit.mp4"
+    subprocess.run([FFMPEG, "-v", "error", "-y", "-ss", "0.8", "-i", source, "-c", "copy", target], check=True)
+    return target
+
+
+HARD: dict[str, Callable[[Path], Path]] = {
+    "rotated by 90°": rotated,
+    "variable rate": lambda d: make(d / "vfr.mp4", "-vf", "select='mod(n,7)*mod(n,5)'", "-fps_mode", "vfr"),
+    "10 bit, PQ": lambda d: make(
+        d / "hdr.mkv", "-c:v", "ffv1", "-pix_fmt", "yuv420p10le", "-color_trc", "smpte2084", frames=10
+    ),
+    "odd size": lambda d: make(d / "odd.mkv", "-c:v", "ffv1", "-pix_fmt", "yuv444p", size="161x123", frames=10),
+    "one frame a second": lambda d: make(d / "slow.mp4", "-r", "1", frames=100),
+    "interlaced": lambda d: make(d / "field.mpg", "-c:v", "mpeg2video", "-flags", "+ilme+ildct", "-vf", "setfield=tff"),
+    "gif": lambda d: make(d / "a.gif", frames=20),
+    "anamorphic": lambda d: make(d / "sar.mp4", "-vf", "setsar=16/11"),
+    "4:2:2": lambda d: make(d / "422.mkv", "-c:v", "ffv1", "-pix_fmt", "yuv422p", frames=10),
+    "4:4:4": lambda d: make(d / "444.mp4", "-pix_fmt", "yuv444p"),
+    "full range": lambda d: make(d / "full.mp4", "-pix_fmt", "yuvj420p"),
+    "grey": lambda d: make(d / "grey.mkv", "-c:v", "ffv1", "-pix_fmt", "gray", frames=10),
+    "B-frames": lambda d: make(d / "b.mp4", "-bf", "3", "-pix_fmt", "yuv420p"),
+    "edit list": edit_list,
+    "two audio tracks": lambda d: make(d / "two.mp4", sound=2),
+    "audio in ADTS": lambda d: make(d / "adts.ts", sound=1),
+    "two frames": lambda d: make(d / "short.mp4", frames=2),
+    "one picture": lambda d: make(d / "one.png", "-update", "1", frames=1),
+    "MJPEG in AVI": lambda d: make(d / "m.avi", "-c:v", "mjpeg", "-pix_fmt", "yuvj420p"),
+    "VP9 in WebM": lambda d: make(d / "v.webm", "-c:v", "libvpx-vp9", "-cpu-used", "8", frames=20),
+    "raw y4m": lambda d: make(d / "r.y4m", "-pix_fmt", "yuv420p", frames=10),
+}
+
+
+def malformed(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Files that are not what they say, or not all of it."""
+    fast = make(folder / "fast.mp4", "-movflags", "+faststart", "-pix_fmt", "yuv420p", "-g", "10").read_bytes()
+    late = make(folder / "late.mp4", "-pix_fmt", "yuv420p").read_bytes()
+    pieces = make(folder / "pieces.mp4", "-movflags", "frag_keyframe+empty_moov", "-g", "10").read_bytes()
+    half = len(fast) // 2
+    contents = {
+        "empty.mp4": b"",
+        "text.mp4": b"This is no video.\n" * 50,
+        "zeroes.mp4": bytes(10_000),
+        "moov missing, cut.mp4": late[: len(late) // 2],
+        "faststart, cut at 50 %.mp4": fast[:half],
+        "faststart, cut in the header.mp4": fast[:200],
+        "fragmented, cut at 60 %.mp4": pieces[: int(len(pieces) * 0.6)],
+        "4 KiB zeroed in the middle.mp4": fast[:half] + bytes(4096) + fast[half + 4096 :],
+        "100 bytes flipped.mp4": bytes(
+            b ^ (0x55 if n % (len(fast) // 100) == 0 and n > 3000 else 0) for n, b in enumerate(fast)
+        ),
+        "4 KiB taken out.mp4": fast[:half] + fast[half + 4096 :],
+    }
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+        yield name.rpartition(".")[0], folder / name
+    yield "sound only", make_sound(folder / "sound.mp4")
+    yield "size changes midway", size_change(folder)
+
+
+def make_sound(target: Path) -> Path:
+    subprocess.run([FFMPEG, "-v", "error", "-y", "-f", "lavfi", "-i", "sine=duration=1", str(target)], check=True)
+    return target
+
+
+def size_change(folder: Path) -> Path:
+    """Two MPEG-2 streams of different sizes, one after the other."""
+    parts = [make(folder / f"{size}.mpg", "-c:v", "mpeg2video", size=size) for size in ("160x120", "192x144")]
+    target = folder / "joined.mpg"
+    target.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return target
+
+
+def frames_of(path: Path) -> int | None:
+    """As a lenient decoder counts them."""
+    count = 0
+    try:
+        with av.open(str(path)) as container:
+            for packet in container.demux(container.streams.video[0]):
+                try:
+                    count += len(packet.decode())
+                except av.FFmpegError:
+                    continue
+    except (av.FFmpegError, IndexError):
+        return count or None
+    return count
+
+
+def coded_frames(path: Path) -> int:
+    """Frames of a `.vtk`; 0 where there is none."""
+    try:
+        with open(path, "rb") as stream:
+            return verify(stream).totals.frames
+    except (OSError, VtokError):
+        return 0
+
+
+def outcome(name: str, path: Path, is_malformed: bool, folder: Path) -> Outcome:
+    """Both programs on one input."""
+    ours, theirs = folder / "o.vtk", folder / "o.mkv"
+    for target in (ours, theirs):
+        target.unlink(missing_ok=True)
+    vtok = [sys.executable, "-m", "vtok_codec", "encode", str(path), str(ours), "-f"]
+    done = subprocess.run(vtok, capture_output=True, text=True, check=False)
+    ffmpeg = [FFMPEG, "-v", "error", "-y", "-i", str(path), "-map", "0:v:0", "-c:v", "libx264", str(theirs)]
+    peer = subprocess.run(ffmpeg, capture_output=True, check=False)
+    says = next((line for line in done.stderr.splitlines() if "->" not in line), "").replace(f"{folder}/", "")
+    expected, coded = frames_of(path), coded_frames(ours)
+    crashed = done.returncode < 0 or "Traceback" in done.stderr
+    lost = is_malformed and done.returncode == 0 and not says
+    lost = lost or (not is_malformed and coded != expected)
+    theirs_frames = (frames_of(theirs) or 0) if theirs.exists() else 0
+    return Outcome(
+        name, is_malformed, expected, done.returncode, coded, says, peer.returncode, theirs_frames, crashed, lost
+    )
+
+
+def hour(folder: Path) -> dict[str, dict[str, float | None]]:
+    """Peak memory (MiB) and seconds of both commands on a minute and on an hour."""
+    figures: dict[str, dict[str, float | None]] = {}
+    for length in (_MINUTE_S, _HOUR_S):
+        clip, file, back = folder / "long.mp4", folder / "long.vtk", folder / "back.mp4"
+        picture = "testsrc2=size=256x144:rate=10"
+        command = [FFMPEG, "-v", "error", "-y", "-f", "lavfi", "-i", picture, "-t", str(length), "-preset", "ultrafast"]
+        subprocess.run([*command, "-pix_fmt", "yuv420p", str(clip)], check=True)
+        for name, source, target in (("encode", clip, file), ("decode", file, back)):
+            cost = run_measured([sys.executable, "-m", "vtok_codec", name, str(source), str(target), "-qf"])
+            figures[f"{name}, {length} s"] = {"peak_mib": cost.peak_mib, "seconds": cost.seconds}
+    return figures
+
+
+def main() -> None:
+    """Try, print, write JSON; end with 1 after a crash or a silent loss."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--hour", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        inputs = [(title, build(folder), False) for title, build in HARD.items()]
+        inputs += [(title, path, True) for title, path in malformed(folder)]
+        outcomes = [outcome(title, path, bad, folder) for title, path, bad in inputs]
+        long = hour(folder) if arguments.hour else {}
+    rows = [list(asdict(one).values()) for one in outcomes]
+    print_table(list(Outcome.__annotations__), rows)
+    for title, figures in long.items():
+        print(title, figures)
+    write_json(arguments.out, {"inputs": [asdict(one) for one in outcomes], "long": long})
+    raise SystemExit(int(any(one.crashed or one.silent_loss for one in outcomes)))
+
+
+if __name__ == "__main__":
+    main()
