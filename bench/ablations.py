@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -212,6 +213,9 @@ class Workshop:
         """Train and write the figures down, unless they are there."""
         target = self._results / slug(comparison) / f"{slug(run.name)}.json"
         if target.exists():
+            made = json.loads(target.read_text(encoding="utf-8"))
+            if (made["steps"], made["seed"]) != (self._steps, self._seed):
+                raise SystemExit(f"{target} has other steps or another seed; remove it to run it again")
             return
         print(f"{comparison}: {run.name}", flush=True)
         _, figures = self._train(RUNS / slug(comparison) / slug(run.name), run)
@@ -258,7 +262,8 @@ class Workshop:
 
     def _start(self, run: Run) -> OneVAE:
         if run.name not in self._starts:
-            path = RUNS / f"start-{slug(run.name)}-{self._steps}-{self._seed}.pt"
+            made_by = hashlib.sha256(repr((run, self._steps, self._seed)).encode()).hexdigest()[:12]
+            path = RUNS / f"start-{slug(run.name)}-{made_by}.pt"
             if path.exists():
                 model = OneVAE(run.config)
                 model.load_state_dict(torch.load(path, weights_only=True))

@@ -33,16 +33,18 @@ def inputs(document: dict[str, Any]) -> str:
     return (
         "## Inputs\n\n"
         "Each input is made by the bench. Frames: those that a lenient decoder finds. Then exit code and frames of\n"
-        "`vtok encode` and of `ffmpeg -i … -c:v libx264`, and the first line that vtok says. What came before the damage\n"
-        "is written in both; FFmpeg ends in 0 where vtok ends in 3.\n\n"
-        f"    .venv/bin/python bench/inputs.py --hour\n\n"
+        "`vtok encode` and of `ffmpeg -i … -c:v libx264`, and the first line that vtok says. What came before\n"
+        "the damage is written in both; FFmpeg ends in 0 where vtok ends in 3.\n\n"
+        "    .venv/bin/python bench/inputs.py --hour\n\n"
         f"{len(rows)} inputs, {crashes} crashes, {losses} lost without a word.\n\n"
         + table(["input", "frames", "vtok", "ffmpeg", "vtok says"], rows)
     )
 
 
 def length(document: dict[str, Any]) -> str:
-    """Memory over an hour."""
+    """Memory over an hour; nothing where it was not measured."""
+    if not document["long"]:
+        return ""
     rows = [[name, f"{one['peak_mib']:.0f}", f"{one['seconds']:.0f}"] for name, one in document["long"].items()]
     return "## An hour\n\n256×144, 10 frames/s; the same command.\n\n" + table(["command", "peak MiB", "seconds"], rows)
 
@@ -61,9 +63,9 @@ def faults(document: dict[str, Any]) -> str:
     rows = [[kind, *(str(count.get(name, 0)) for name in names)] for kind, count in document["counts"].items()]
     return (
         "## Faults in a `.vtk`\n\n"
-        f"One fault at a random place of a file of {document['bytes']} bytes and {document['frames']} frames, in GOPs of\n"
-        "half a second. Noticed: `verify` refuses it. Recovered: what `decode --recover` gives, chunk by chunk equal to\n"
-        "the whole file's. Where the header is lost nothing can be read.\n\n"
+        f"One fault at a random place of a file of {document['bytes']} bytes and {document['frames']} frames, in\n"
+        "GOPs of half a second. Noticed: `verify` refuses it. Recovered: what `decode --recover` gives, equal chunk\n"
+        "by chunk to the whole file's. Where the header is lost nothing can be read.\n\n"
         "    .venv/bin/python bench/faults.py --faults 1000\n\n" + table(["fault", *names], rows)
     )
 
@@ -72,9 +74,9 @@ def latency(document: dict[str, Any]) -> str:
     """How far a live pipe lags."""
     rows = [[name, f"{document[name]:.2g}"] for name in document if "frame" in name]
     return (
-        f"## A live pipe\n\n`vtok encode - - | vtok decode - -` on {document['size']} at {document['rate']} frames/s, as they come: a chunk of\n"
-        "16 frames is flushed as soon as it is complete.\n\n    .venv/bin/python bench/latency.py\n\n"
-        + table(["", ""], rows)
+        f"## A live pipe\n\n`vtok encode - - | vtok decode - -` on {document['size']} at {document['rate']} frames/s,\n"
+        "as they come: a chunk of 16 frames is flushed as soon as it is complete.\n\n"
+        "    .venv/bin/python bench/latency.py\n\n" + table(["", ""], rows)
     )
 
 
@@ -86,7 +88,7 @@ def main() -> None:
     names = ("inputs", "faults", "latency")
     read = {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in names}
     parts = [_INTRO, inputs(read["inputs"]), faults(read["faults"]), length(read["inputs"]), latency(read["latency"])]
-    (ROOT / "docs" / "reliability.md").write_text("\n".join(parts), encoding="utf-8")
+    (ROOT / "docs" / "reliability.md").write_text("\n".join(filter(None, parts)), encoding="utf-8")
 
 
 if __name__ == "__main__":

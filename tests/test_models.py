@@ -201,9 +201,18 @@ def test_conversion_keeps_what_stands_for_the_same() -> None:
         assert names and all(torch.equal(theirs[name], mine[name.replace(there, here, 1)]) for name in names)
     assert {"encoder.linear.weight", "decoder.enter.weight", "decoder.out.weight"} <= set(conversion.new)
     assert {"encoder.linear.weight", "decoder.enter.weight"} <= set(conversion.dropped)
-    assert not target.decoder.out.weight.any()
+    assert not target.decoder.out.weight.any() and not target.encoder.out.weight.any()
     assert set(conversion.kept) | set(conversion.new) == set(mine)
     assert "kept; new: " in str(conversion)
+
+
+def test_conversion_between_grids_of_one_depth_starts_from_the_linear_paths() -> None:
+    """Tensors of the same shape and place that mean another thing by now."""
+    other = replace(DEEPER, levels=(*TINY.levels, Level((2, 2, 2), 24, 1, 2)))
+    target = randomized(OneVAE(other), seed=1)
+    conversion = convert(randomized(OneVAE(DEEPER)).state_dict(), DEEPER, target)
+    assert {"encoder.out.weight", "decoder.out.weight", "encoder.linear.weight"} <= set(conversion.new)
+    assert not target.encoder.out.weight.any() and not target.decoder.out.weight.any()
 
 
 def test_conversion_to_a_deeper_decoder_changes_nothing_yet() -> None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -365,13 +366,38 @@ def test_the_rate_term_makes_digits_cheaper() -> None:
 
 
 def test_a_frozen_encoder_stays_as_it_is(data: Path, tmp_path: Path, small_stages: None) -> None:
-    """What a decoder stage makes must still read the files of the model it started from."""
+    """Tokens must mean to a decoder stage what they mean to the model it started from."""
     run_training(settings_of(data, "continuous"), tmp_path / "start", Budget(steps=1), quiet=True)
     settings = settings_of(data, "decoder", str(tmp_path / "start"))
     run_training(settings, tmp_path / "run", Budget(steps=3), quiet=True)
     before, after = (model_of(tmp_path / run).state_dict() for run in ("start", "run"))
     changed = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
     assert changed == {"decoder"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"token_weights": (0.0, 0.0, 0.0, 0.0)},
+        {"token_weights": (2.0, -1.0, 0.0, 0.0)},
+        {"warmup_steps": 0},
+        {"adversarial_weight": 0.1, "trains": ("quantizer",)},
+        {"distortion": "psnr"},
+    ],
+)
+def test_stages_that_cannot_train_are_refused_before_they_start(changes: dict[str, Any]) -> None:
+    with pytest.raises(TrainingError):
+        Objective(replace(STAGES["discrete"], lpips_weight=0.0, **changes), TINY, None)
+
+
+def test_a_compiled_decoder_can_be_judged(data: Path, tmp_path: Path, small_stages: None) -> None:
+    """The adaptive weight goes back through the compiled decoder before the loss does."""
+    run_training(settings_of(data, "continuous"), tmp_path / "start", Budget(steps=1), quiet=True)
+    settings = settings_of(data, "adversarial", str(tmp_path / "start"))
+    overrides = (*settings.overrides, ("adversarial_start", "0"), ("lpips_weight", "0"))
+    settings = replace(settings, compiled=True, overrides=overrides)
+    run_training(settings, tmp_path / "run", Budget(steps=2), quiet=True)
+    assert (tmp_path / "run" / WEIGHTS).exists()
 
 
 def test_parts_that_do_not_exist_are_refused() -> None:

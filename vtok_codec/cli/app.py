@@ -65,6 +65,5 @@ def main() -> None:
     except OSError as error:
         code = code or OutputError.exit_code
         os.write(2, f"vtok: cannot write standard output: {error.strerror}\n".encode())
-    # All is closed by now, but a thread may still wait for a pipe or be inside the model, and torch aborts when it is
-    # taken down under one.
+    # All is closed by now, but a thread may still wait for a pipe or be inside a decoder.
     os._exit(code)

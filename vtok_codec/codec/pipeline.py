@@ -1,4 +1,4 @@
-"""Runs a stage of work in a thread of its own, so that reading, the model and writing overlap."""
+"""Makes items ahead in a thread of its own, so that reading overlaps with the model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 _JOIN_S = 3.0
-"""How long to wait for a thread that is inside the model or a decoder. One that waits for a pipe is left."""
+"""How long to wait for a thread that is inside a decoder. One that waits for a pipe is left."""
 _POLL_S = 0.1
 """How often a thread that waits looks whether it still should."""
 

@@ -169,7 +169,9 @@ class VideoReader:
         if self._ends_early():
             raise InputError(f"{self.name} is cut short: its index names frames after its end")
         if damaged:
-            raise InputError(f"{self.name} is damaged: {damaged} packet{'s' if damaged > 1 else ''} could not be decoded")
+            raise InputError(
+                f"{self.name} is damaged: {damaged} packet{'s' if damaged > 1 else ''} could not be decoded"
+            )
 
     def _ends_early(self) -> bool:
         """Whether the container's own index (mp4, mov, avi) goes on after the end of the file: FFmpeg says nothing."""

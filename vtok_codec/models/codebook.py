@@ -86,7 +86,8 @@ class SimVQ(Quantizer):
 
     def quantize(self, latents: Tensor) -> Quantized:
         vectors = self.split_tokens(self.continuous(latents))
-        codebook = F.linear(self.entries, self.map.weight.float())
+        with torch.autocast(latents.device.type, enabled=False):
+            codebook = F.linear(self.entries, self.map.weight.float())
         indices = nearest(vectors.detach().flatten(0, -2), codebook.detach()).view(vectors.shape[:-1])
         chosen = codebook[indices]
         loss = (vectors.detach() - chosen).square().mean()
@@ -119,9 +120,11 @@ class LFQ(Quantizer):
 
 def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
     """For each row of `vectors` the row of `codebook` nearest to it, int64."""
-    norms = codebook.square().sum(1)
-    parts = [(norms - 2 * rows @ codebook.T).argmin(1) for rows in vectors.split(_ROWS_AT_ONCE)]
-    return torch.cat(parts)
+    # In bf16, which autocast would take, one row in twenty finds another than the nearest.
+    with torch.autocast(vectors.device.type, enabled=False):
+        norms = codebook.square().sum(1)
+        parts = [(norms - 2 * rows @ codebook.T).argmin(1) for rows in vectors.split(_ROWS_AT_ONCE)]
+        return torch.cat(parts)
 
 
 def _of_the_first(values: Tensor) -> Tensor:

@@ -35,8 +35,8 @@ class Conversion:
 def convert(tensors: Mapping[str, Tensor], source: OneVAEConfig, model: OneVAE) -> Conversion:
     """Give `model` every weight of `source` that stands for the same thing and has the same shape.
 
-    Where the latent grid changes, the network's last layer is set to zero again: what it would make of features that
-    nothing has trained yet is worse than nothing, and the linear paths (`warm_start`) carry the picture meanwhile.
+    Where the latent grid changes, the last layer of both networks is set to zero again: what they would make of
+    features that nothing has trained yet is worse than nothing, and the linear paths (`warm_start`) carry the picture.
     """
     theirs = {_role(name, source): (name, value) for name, value in tensors.items()}
     state = model.state_dict()
@@ -51,9 +51,11 @@ def convert(tensors: Mapping[str, Tensor], source: OneVAEConfig, model: OneVAE) 
     roles = {_role(name, model.config) for name in kept}
     dropped = tuple(name for role, (name, _) in theirs.items() if role not in roles)
     if source.stride != model.config.stride:
+        zero_init(model.encoder.out)
         zero_init(model.decoder.out)
-        new += [name for name in kept if name.startswith("decoder.out.")]
-        kept = [name for name in kept if not name.startswith("decoder.out.")]
+        last = ("encoder.out.", "decoder.out.")
+        new += [name for name in kept if name.startswith(last)]
+        kept = [name for name in kept if not name.startswith(last)]
     return Conversion(tuple(kept), tuple(new), dropped)
 
 

@@ -47,7 +47,8 @@ class Quantizer(nn.Module):
 
     def entropy(self, latents: Tensor) -> Tensor:
         """Entropy of each position's choice less that of the whole batch, nats a token: low where choices are sure
-        and spread over the codebook (LFQ, eq. 4; VidTok). The channels of a token count as independent.
+        and spread over the codebook (LFQ, eq. 4; VidTok). The channels of a token count as independent; of several
+        processes each takes its own samples for the batch.
 
         Raises:
             NotImplementedError: this quantizer has no such term.

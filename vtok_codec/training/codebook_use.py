@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vtok_codec.training.processes import Processes
+
 
 class CodebookUse:
     """Counts codebook entries over the steps between two lines of the log."""
@@ -15,10 +17,11 @@ class CodebookUse:
     def add(self, indices: Tensor) -> None:
         self._counts += torch.bincount(indices.flatten().cpu(), minlength=len(self._counts))
 
-    def take(self) -> dict[str, float]:
-        """The part of the codebook that occurred, and the perplexity (the number of entries that would do, used
-        equally often); counting starts afresh."""
+    def take(self, processes: Processes | None = None) -> dict[str, float]:
+        """The part of the codebook that occurred in all processes, and the perplexity (the number of entries that would
+        do, used equally often); counting starts afresh."""
         counts, self._counts = self._counts, torch.zeros_like(self._counts)
+        counts = (processes or Processes()).sum(counts)
         share = counts[counts > 0].double() / counts.sum().clamp_min(1)
         return {
             "codebook_used": float((counts > 0).double().mean()),

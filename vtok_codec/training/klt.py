@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vtok_codec.models.causal import unshuffle
+from vtok_codec.models.codebook import LFQ
 from vtok_codec.models.fsq import FSQ
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.training.crops import CropSampler, CropShape
@@ -96,8 +97,8 @@ def _fit(model: OneVAE, blocks: Tensor, mean: Tensor, weights: Tensor, gain: flo
     latents = (blocks - mean) @ weights
     positions = latents.T[None, :, :, None, None]
     # A codebook that learns has nothing to round to yet.
-    rounds = isinstance(model.quantizer, FSQ)
-    codes = model.fsq.straight_through(positions) if rounds else model.quantizer.continuous(positions)
+    rounds = isinstance(model.quantizer, FSQ | LFQ)
+    codes = model.quantizer.quantize(positions).codes if rounds else model.quantizer.continuous(positions)
     codes = codes[0, :, :, 0, 0].T
     design = torch.cat([codes, torch.ones(len(codes), 1)], dim=1).double()
     gram = design.T @ design / len(design)

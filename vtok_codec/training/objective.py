@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vtok_codec.errors import TrainingError
 from vtok_codec.evaluation.lpips import LPIPS
 from vtok_codec.models.onevae import OneVAE, OneVAEConfig
-from vtok_codec.models.quantizer import Quantizer
+from vtok_codec.models.quantizer import Quantized, Quantizer
 from vtok_codec.training.adversarial import adaptive_weight, generator_loss
 from vtok_codec.training.prior import DigitPrior
 from vtok_codec.training.processes import Processes
@@ -89,11 +89,11 @@ class Objective(nn.Module):
         """
         counts, rounded = self._draw(video, generator, progress)
         latents, kl = self._latents(model, video, generator)
-        codes, codebook_terms, indices = self._codes(model.quantizer, latents, rounded)
+        codes, quantized, codebook_terms = self._codes(model.quantizer, latents, rounded)
         reconstruction, _ = model.decoder(codes, None, counts)
         distortion = DISTORTIONS[self.stage.distortion](reconstruction.float() - video)
         perceptual = self._perceptual(video, reconstruction, generator)
-        bits = self._token_bits(codes, counts, video)
+        bits = self._token_bits(quantized.codes, counts, video)
         stage = self.stage
         total = distortion + stage.lpips_weight * perceptual + stage.kl_weight * kl
         if self.prior is not None:
@@ -108,7 +108,7 @@ class Objective(nn.Module):
             total = total + stage.adversarial_weight * scale * judged
             parts |= {"adversarial": judged, "adaptive": scale}
         parts = {name: term.detach() for name, term in parts.items()}
-        return Loss(total, parts, reconstruction.detach(), indices)
+        return Loss(total, parts, reconstruction.detach(), quantized.indices)
 
     def _draw(self, video: Tensor, generator: torch.Generator, progress: float) -> tuple[Tensor, Tensor]:
         """How many tokens each sample reads, and whether it is rounded."""
@@ -134,8 +134,8 @@ class Objective(nn.Module):
 
     def _codes(
         self, quantizer: Quantizer, latents: Tensor, rounded: Tensor
-    ) -> tuple[Tensor, dict[str, tuple[float, Tensor]], Tensor]:
-        """What the decoder reads, the quantizer's own terms with their weights, and the codebook entries."""
+    ) -> tuple[Tensor, Quantized, dict[str, tuple[float, Tensor]]]:
+        """What the decoder reads, the same if all were rounded, and the quantizer's own terms with their weights."""
         quantized = quantizer.quantize(latents)
         if self.training and "quantizer" in self.stage.trains:
             quantizer.learn(latents.detach(), quantized.indices)
@@ -147,7 +147,7 @@ class Objective(nn.Module):
             terms["commitment"] = (self.stage.commitment_weight, quantizer.commitment(latents, quantized.codes))
         if self.stage.entropy_weight:
             terms["entropy"] = (self.stage.entropy_weight, quantizer.entropy(latents))
-        return codes, terms, quantized.indices
+        return codes, quantized, terms
 
     def _token_bits(self, codes: Tensor, counts: Tensor, video: Tensor) -> Tensor:
         """`B N`: what each token that a sample reads would cost by the prior, bits a pixel."""
@@ -174,6 +174,12 @@ def _check(stage: Stage, config: OneVAEConfig) -> None:
     for name, weights in (("rate_weights", stage.rate_weights), ("token_weights", stage.token_weights)):
         if weights and len(weights) != config.max_tokens:
             raise TrainingError(f"--set {name}: the model has {config.max_tokens} tokens, give as many numbers")
+    if stage.token_weights and (min(stage.token_weights) < 0 or sum(stage.token_weights) <= 0):
+        raise TrainingError("--set token_weights: give shares of at least 0, and one above it")
+    if stage.warmup_steps < 1:
+        raise TrainingError("--set warmup_steps: give at least 1")
+    if stage.adversarial_weight and "decoder" not in stage.trains:
+        raise TrainingError("a discriminator judges the decoder: put it into --set trains=…")
     if stage.distortion not in DISTORTIONS:
         raise TrainingError(f"no distortion {stage.distortion!r}; use one of {', '.join(DISTORTIONS)}")
     if config.codebook and (any(stage.rate_weights) or (stage.entropy_weight and config.codebook.kind != "lfq")):

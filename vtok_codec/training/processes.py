@@ -34,6 +34,12 @@ class Processes:
         distributed.broadcast(shared, 0)
         return float(shared)
 
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes of a tensor on the CPU, which may change."""
+        if self.count > 1:
+            distributed.all_reduce(values)
+        return values
+
     def mean(self, values: dict[str, float]) -> dict[str, float]:
         """The mean over all processes of each value."""
         if self.count == 1:
@@ -61,6 +67,6 @@ def join_processes(device: torch.device) -> Processes:
 
 
 def leave_processes() -> None:
-    """The end of `join_processes`."""
+    """The end of `join_processes`, once all is done; not after an error, since leaving waits for the others."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()

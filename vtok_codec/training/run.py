@@ -58,13 +58,14 @@ def run_training(settings: RunSettings, folder: Path, budget: Budget, quiet: boo
     """
     if (folder / CHECKPOINT).exists():
         raise TrainingError(f"{folder} holds a run already; use --resume {folder}, or another --run")
-    try:
-        trainer = _trainer(settings, folder, resumed=False, quiet=quiet)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / _SETTINGS).write_text(json.dumps(dataclasses.asdict(settings), indent=1) + "\n", encoding="utf-8")
-        trainer.train(budget, quiet)
-    finally:
-        leave_processes()
+    trainer = _trainer(settings, folder, resumed=False, quiet=quiet)
+    folder.mkdir(parents=True, exist_ok=True)
+    if trainer.processes.leads:
+        partial = folder / f"{_SETTINGS}.partial"
+        partial.write_text(json.dumps(dataclasses.asdict(settings), indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, folder / _SETTINGS)
+    trainer.train(budget, quiet)
+    leave_processes()
 
 
 def resume_training(folder: Path, budget: Budget, quiet: bool) -> None:
@@ -80,12 +81,10 @@ def resume_training(folder: Path, budget: Budget, quiet: bool) -> None:
         raise TrainingError(f"{folder} holds no run that can be resumed: {error}") from error
     fields["data"] = tuple(fields["data"])
     fields["overrides"] = tuple((key, value) for key, value in fields["overrides"])
-    try:
-        trainer = _trainer(RunSettings(**fields), folder, resumed=True, quiet=quiet)
-        trainer.restore(state)
-        trainer.train(budget, quiet)
-    finally:
-        leave_processes()
+    trainer = _trainer(RunSettings(**fields), folder, resumed=True, quiet=quiet)
+    trainer.restore(state)
+    trainer.train(budget, quiet)
+    leave_processes()
 
 
 def _trainer(settings: RunSettings, folder: Path, resumed: bool, quiet: bool) -> Trainer:
@@ -93,18 +92,20 @@ def _trainer(settings: RunSettings, folder: Path, resumed: bool, quiet: bool) ->
         raise TrainingError(f"no stage {settings.stage!r}; use one of {', '.join(STAGES)}")
     stage = override(STAGES[settings.stage], settings.overrides)
     device = torch.device(_device_name(settings.device))
+    watched = Path(settings.validation) if settings.validation and os.environ.get("RANK", "0") == "0" else None
+    # Before joining: an error of one process after it is an error of all.
+    clips = validation_clips(watched, settings.validation_clips) if watched else []
     processes = join_processes(device)
     quiet = quiet or not processes.leads
     # The processes of one machine share its memory.
-    library = ClipLibrary(map(Path, settings.data), int(settings.cache_gib * 2**30) // processes.count)
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    library = ClipLibrary(map(Path, settings.data), int(settings.cache_gib * 2**30) // sharing)
     sampler = CropSampler(library, stage.augmentation, settings.seed)
     torch.manual_seed(settings.seed)
     model = _initial_model(settings, stage, sampler, resumed, quiet)
     if not quiet:
         print(f"{settings.preset}: {complexity(model)}")
     lpips = load_lpips() if stage.lpips_weight else None
-    watched = settings.validation and processes.leads
-    clips = validation_clips(Path(settings.validation or ""), settings.validation_clips) if watched else []
     objective = Objective(stage, model.config, lpips, processes)
     return Trainer(
         model,

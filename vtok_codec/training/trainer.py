@@ -99,6 +99,7 @@ class _Adversary:
             self.discriminator.parameters(), lr=stage.learning_rate, betas=_ADVERSARIAL_BETAS, weight_decay=0.0
         )
         self._peak_rate = stage.learning_rate
+        self._clip_norm = stage.clip_norm
 
     def learn(self, real: Tensor, made: Tensor, factor: float) -> Tensor:
         """One step at `factor` of the learning rate; its loss."""
@@ -106,7 +107,9 @@ class _Adversary:
         self.optimizer.zero_grad()
         loss = discriminator_loss(self._shared, real, made)
         loss.backward()
-        if math.isfinite(float(loss.detach())):
+        # The norm of gradients that are averaged is the same in all processes, so that all step or none.
+        norm = nn.utils.clip_grad_norm_(self.discriminator.parameters(), self._clip_norm)
+        if math.isfinite(float(norm)):
             self.optimizer.step()
         return loss.detach()
 
@@ -157,6 +160,8 @@ class Trainer:
         self.model: OneVAE = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
         if compiled:
+            # The adaptive weight of a discriminator goes back through the decoder twice.
+            torch._functorch.config.donated_buffer = not stage.adversarial_weight
             # Fixed shapes: a stage has a handful of them, and dynamic ones fail on channels-last views.
             self.model.encoder.compile(dynamic=False)
             self.model.decoder.compile(dynamic=False)
@@ -195,7 +200,7 @@ class Trainer:
                 pixels += shape.batch * shape.frames * shape.size**2
                 if self.step % self.cadence.log_steps == 0:
                     rate = pixels / 1e6 / (time.monotonic() - window_start)
-                    entry = self.processes.mean(_mean(window)) | self._codebook_use.take()
+                    entry = self.processes.mean(_mean(window)) | self._codebook_use.take(self.processes)
                     entry |= {"mpixel_s": rate * self.processes.count, "size": float(shape.size)}
                     self._log(entry)
                     bar.set_postfix({key: f"{entry[key]:.4g}" for key in ("loss", "mpixel_s")}, refresh=False)
@@ -225,7 +230,8 @@ class Trainer:
         loss.total.backward()
         norm = nn.utils.clip_grad_norm_(self.optimizer.parameters, self.stage.clip_norm)
         self.step += 1
-        if not math.isfinite(float(loss.total.detach())) or not math.isfinite(float(norm)):
+        # A loss that is not finite has no finite gradient. Their norm is the same in all processes, the loss is not.
+        if not math.isfinite(float(norm)):
             self._skip_step()
         else:
             self._bad_in_a_row = 0
