@@ -28,6 +28,16 @@ from vtok_codec.registry import DEFAULT_MODEL, find_weights
 
 _RUN_BYTES = 4096
 KINDS = ("flip", "cut", "zero", "remove", "no index, zero")
+COLUMNS = (
+    "faults",
+    "noticed",
+    "crashes",
+    "header lost",
+    "frames of readable files",
+    "frames recovered",
+    "frames wrong",
+)
+"""What is counted of each kind."""
 _LEAST_RECOVERED = 0.25
 """Of all frames, over all faults: GOPs are small here, and a cut takes half a file."""
 
@@ -123,16 +133,7 @@ def main() -> None:
             given.add(times)
         if found is not None:
             count["frames of readable files"] += frames
-    columns = (
-        "faults",
-        "noticed",
-        "crashes",
-        "header lost",
-        "frames of readable files",
-        "frames recovered",
-        "frames wrong",
-    )
-    print_table(["fault", *columns], [[kind, *(counts[kind][name] for name in columns)] for kind in KINDS])
+    print_table(["fault", *COLUMNS], [[kind, *(counts[kind][name] for name in COLUMNS)] for kind in KINDS])
     write_json(arguments.out, {"bytes": len(data), "frames": frames, "counts": {k: dict(c) for k, c in counts.items()}})
     total = sum(counts.values(), collections.Counter())
     few = total["frames recovered"] < _LEAST_RECOVERED * total["frames of readable files"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common import ROOT
+from faults import COLUMNS
 from results import table
 
 _INTRO = """# Reliability
@@ -51,22 +52,13 @@ def length(document: dict[str, Any]) -> str:
 
 def faults(document: dict[str, Any]) -> str:
     """Faults put into a file."""
-    names = (
-        "faults",
-        "noticed",
-        "crashes",
-        "header lost",
-        "frames of readable files",
-        "frames recovered",
-        "frames wrong",
-    )
-    rows = [[kind, *(str(count.get(name, 0)) for name in names)] for kind, count in document["counts"].items()]
+    rows = [[kind, *(str(count.get(name, 0)) for name in COLUMNS)] for kind, count in document["counts"].items()]
     return (
         "## Faults in a `.vtk`\n\n"
         f"One fault at a random place of a file of {document['bytes']} bytes and {document['frames']} frames, in\n"
         "GOPs of half a second. Noticed: `verify` refuses it. Recovered: what `decode --recover` gives, equal chunk\n"
         "by chunk to the whole file's. Where the header is lost nothing can be read.\n\n"
-        "    .venv/bin/python bench/faults.py --faults 1000\n\n" + table(["fault", *names], rows)
+        "    .venv/bin/python bench/faults.py --faults 1000\n\n" + table(["fault", *COLUMNS], rows)
     )
 
 

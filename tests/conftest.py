@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -39,6 +39,15 @@ def randomized(model: OneVAE, seed: int = 0) -> OneVAE:
             fan_in = max(1, parameter[0].numel()) if parameter.ndim > 1 else 1
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * (1.5 / fan_in) ** 0.5)
     return model
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """A tiny model spends more time handing work to threads than working."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

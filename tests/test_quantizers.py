@@ -131,6 +131,11 @@ def test_a_model_trains_with_each(codebook: Codebook) -> None:
         Objective(replace(stage, rate_weights=(0.1,) * 4), config, None)
 
 
+def test_a_learned_codebook_has_no_entropy_term() -> None:
+    with pytest.raises(ModelError, match="VQ has no entropy term"):
+        made("vq").entropy(latents())
+
+
 def test_an_unknown_quantizer_is_refused() -> None:
     with pytest.raises(ModelError, match="use fsq, lfq, vq, simvq"):
         make_quantizer(replace(TINY, codebook=Codebook("rvq", 6, 8)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from conftest import LANES, TINY, ClipMaker, pixels_of, psnr_db, randomized
 from safetensors.torch import load_file
 
+from vtok_codec.cli.train import _STAGES
 from vtok_codec.errors import TrainingError
 from vtok_codec.evaluation.lpips import LPIPS
 from vtok_codec.media.picture import png_bytes
@@ -40,6 +40,7 @@ from vtok_codec.training.stages import STAGES, Phase, Stage
 from vtok_codec.training.trainer import CHECKPOINT, LOG, WEIGHTS, Budget, Trainer, train_only
 from vtok_codec.training.validation import validation_clips
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SHAPE = CropShape(batch=2, frames=8, size=32)
 
 
@@ -76,15 +77,6 @@ def settings_of(folder: Path, stage: str, start: str | None = None) -> RunSettin
         compiled=False,
         overrides=(("warmup_steps", "2"),),
     )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """A tiny model spends more time handing work to threads than working."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -508,6 +500,11 @@ def test_runs_that_cannot_be_are_refused(data: Path, tmp_path: Path, small_stage
     (tmp_path / "run" / CHECKPOINT).touch()
     with pytest.raises(TrainingError, match="holds a run already"):
         run_training(settings_of(data, "continuous"), tmp_path / "run", Budget(steps=1), quiet=True)
+
+
+def test_the_help_names_every_stage() -> None:
+    """The command line lists them without importing torch."""
+    assert _STAGES.split(", ") == list(STAGES)
 
 
 def test_stage_numbers_can_be_set() -> None:

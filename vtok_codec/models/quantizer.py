@@ -6,9 +6,12 @@ quantization). *Codes* are what the decoder reads in place of the latents.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 from torch import Tensor, nn
+
+from vtok_codec.errors import ModelError
 
 AFFINITY = 4.0
 """Of the entropy term: a latent takes a level at distance x with a probability in proportion to exp(−AFFINITY·x²)."""
@@ -25,7 +28,7 @@ class Quantized(NamedTuple):
     """What the codebook itself is to minimize; zero for one that does not learn by gradient."""
 
 
-class Quantizer(nn.Module):
+class Quantizer(nn.Module, ABC):
     """The interface. It computes in fp32, whatever the input."""
 
     def __init__(self, tokens: int, channels: int, codebook_size: int) -> None:
@@ -34,13 +37,13 @@ class Quantizer(nn.Module):
         self.channels = channels
         self.codebook_size = codebook_size
 
+    @abstractmethod
     def continuous(self, latents: Tensor) -> Tensor:
         """Codes without rounding: the continuous path (OneVAE eq. 5)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def quantize(self, latents: Tensor) -> Quantized:
         """Latents `B (N·d) T H W` → their codes and codebook entries."""
-        raise NotImplementedError
 
     def learn(self, latents: Tensor, indices: Tensor) -> None:
         """Move the codebook towards the latents of a training step, if that is how it learns."""
@@ -51,9 +54,9 @@ class Quantizer(nn.Module):
         processes each takes its own samples for the batch.
 
         Raises:
-            NotImplementedError: this quantizer has no such term.
+            ModelError: this quantizer has no such term.
         """
-        raise NotImplementedError
+        raise ModelError(f"{type(self).__name__} has no entropy term")
 
     def commitment(self, latents: Tensor, codes: Tensor) -> Tensor:
         """How far latents lie from their codes: mean square."""
