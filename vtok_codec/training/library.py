@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import sys
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -49,7 +50,7 @@ class ClipLibrary:
             if path in self.unreadable:
                 return None
         try:
-            clip = read_pixels(path, MAX_FRAMES)
+            clip = _own_pages(read_pixels(path, MAX_FRAMES))
         except VtokError as error:
             with self._lock:
                 told = path in self.unreadable
@@ -66,3 +67,14 @@ class ClipLibrary:
             while self._held_bytes > self._budget_bytes and len(self._cache) > 1:
                 self._held_bytes -= self._cache.popitem(last=False)[1].nbytes
         return clip
+
+
+def _own_pages(clip: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A copy in pages of its own, which the system gets back when it goes.
+
+    Clips that come and go among the small allocations of training leave holes in the heap that nothing fits: two runs
+    with 6 GiB of clips each grew to 12 GiB each within 500 steps. So kept, they take 1.1 GiB beside their clips.
+    """
+    pages = np.frombuffer(mmap.mmap(-1, clip.nbytes), np.uint8).reshape(clip.shape)
+    pages[...] = clip
+    return pages
