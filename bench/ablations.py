@@ -33,6 +33,7 @@ from vtok_codec.training.klt import warm_start
 from vtok_codec.training.library import ClipLibrary
 from vtok_codec.training.objective import Objective
 from vtok_codec.training.stages import STAGES, Phase, Stage
+from vtok_codec.training.subjects import CodecSubject
 from vtok_codec.training.trainer import LOG, Budget, Cadence, Trainer
 from vtok_codec.training.validation import validation_clips
 
@@ -126,6 +127,23 @@ def _tokens() -> list[Run]:
     ]
 
 
+def _first_frame() -> list[Run]:
+    """At 4×16×16, on crops that start as GOPs do: elsewhere there is no first frame."""
+    two = _with_last(replace(SMALL, max_tokens=2), (1, 2, 2), 2)
+    start = Augmentation(gop_start=1.0)
+    return [
+        _fsq(config, name, augmentation=start)
+        for name, config in (("plain", two), ("enhanced", replace(two, enhanced_first_frame=True)))
+    ]
+
+
+def _gop_start() -> list[Run]:
+    return [
+        _fsq(TWO_TOKENS, f"{share:.0%} of the crops", augmentation=Augmentation(gop_start=share))
+        for share in (0.0, 0.5, 1.0)
+    ]
+
+
 def _expanded_decoder() -> list[Run]:
     two = replace(SMALL, max_tokens=2)
     return [
@@ -188,6 +206,8 @@ COMPARISONS: dict[str, Callable[[], list[Run]]] = {
     "quantizer in a frozen model": _quantizer_in_frozen_model,
     "progressive training": _progressive,
     "tokens a position": _tokens,
+    "first-frame enhancement": _first_frame,
+    "crops that start a GOP": _gop_start,
     "expanded decoder": _expanded_decoder,
     "joint path": _joint_path,
     "blocks and resampling": _blocks,
@@ -217,23 +237,35 @@ class Workshop:
             if (made["steps"], made["seed"]) != (self._steps, self._seed):
                 raise SystemExit(f"{target} has other steps or another seed; remove it to run it again")
             return
-        print(f"{comparison}: {run.name}", flush=True)
-        _, figures = self._train(RUNS / slug(comparison) / slug(run.name), run)
+        figures = self._twin(run)
+        if figures is None:
+            print(f"{comparison}: {run.name}", flush=True)
+            _, figures = self._train(RUNS / slug(comparison) / slug(run.name), run)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
-    def _train(self, folder: Path, run: Run) -> tuple[Trainer, dict[str, object]]:
-        model, sampler = self._initial(run), CropSampler(self._library, run.stage.augmentation, self._seed)
+    def _twin(self, run: Run) -> dict[str, object] | None:
+        """The figures of a run that is the same in all but its name: many comparisons share one."""
+        for name, runs in COMPARISONS.items():
+            for other in runs():
+                path = self._results / slug(name) / f"{slug(other.name)}.json"
+                if path.exists() and replace(other, name=run.name) == run:
+                    figures: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+                    if (figures["steps"], figures["seed"]) == (self._steps, self._seed):
+                        return figures | {"run": run.name}
+        return None
+
+    def _train(self, folder: Path, run: Run) -> tuple[Trainer[OneVAE], dict[str, object]]:
+        model, sampler = self._initial(run), self._sampler(run)
         cost = complexity(model)
         (folder / LOG).unlink(missing_ok=True)
         cadence = Cadence(
             log_steps=min(50, self._steps), validate_steps=max(1, self._steps // VALIDATIONS), checkpoint_minutes=1e9
         )
         objective = Objective(run.stage, run.config, None)
+        subject = CodecSubject("ablation", self._clips, objective.prior)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        trainer = Trainer(
-            model, "ablation", run.stage, objective, sampler, self._clips, folder, self._seed, device, cadence
-        )
+        trainer = Trainer(model, subject, run.stage, objective, sampler, folder, self._seed, device, cadence)
         started = time.monotonic()
         trainer.train(Budget(steps=self._steps), quiet=True)
         log = [json.loads(line) for line in (folder / LOG).read_text(encoding="utf-8").splitlines()]
@@ -257,8 +289,11 @@ class Workshop:
             source = self._start(STARTS[run.start])
             convert(source.state_dict(), source.config, model)
         elif run.start == "klt":
-            warm_start(model, CropSampler(self._library, run.stage.augmentation, self._seed))
+            warm_start(model, self._sampler(run))
         return model
+
+    def _sampler(self, run: Run) -> CropSampler:
+        return CropSampler(self._library, run.stage.augmentation, self._seed, run.config.stride[0])
 
     def _start(self, run: Run) -> OneVAE:
         if run.name not in self._starts:

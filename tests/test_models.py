@@ -309,7 +309,7 @@ def test_presets_build_and_code(name: str) -> None:
     st, sh, sw = config.stride
     with torch.inference_mode():
         digits, _ = model.encode_digits(torch.zeros(1, 3, st, 2 * sh, 3 * sw), None)
-        assert digits.shape == (1, config.latent_channels, 1, 2, 3)
+        assert digits.shape == (1, config.latent_channels, math.prod(config.first_grid), 2, 3)
         assert model.decode_digits(digits, None)[0].shape == (1, 3, st, 2 * sh, 3 * sw)
     assert math.prod(config.fsq_levels) <= 1 << 16
 

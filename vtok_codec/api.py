@@ -11,14 +11,15 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from vtok_codec.codec.decoder import decode_events
+from vtok_codec.codec.decoder import decode_events, slices
 from vtok_codec.codec.encoder import EncodeSettings
+from vtok_codec.codec.loading import decoder_weights, load_decoder
 from vtok_codec.codec.tokenfile import FileSummary, read_tokens, verify
-from vtok_codec.codec.tokenizer import Tokenizer, check_same_weights, load_tokenizer
+from vtok_codec.codec.tokenizer import PixelDecoder, Tokenizer, load_tokenizer
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import InputError
 from vtok_codec.media.types import Frame
-from vtok_codec.registry import DEFAULT_MODEL, find_shipped, find_weights
+from vtok_codec.registry import DEFAULT_MODEL, DETERMINISTIC, find_weights
 from vtok_codec.tokens.radix import Tokens, digits_to_tokens, tokens_to_digits
 
 _CHUNK_LATENTS = EncodeSettings.chunk_latents
@@ -30,6 +31,7 @@ class Codec:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
+        self._decoders: dict[tuple[str, int | None, int], PixelDecoder] = {}
 
     @property
     def name(self) -> str:
@@ -37,6 +39,8 @@ class Codec:
 
     def tokenize(self, frames: NDArray[np.uint8], tokens: int = 2, stickiness: float = 0.0) -> Tokens:
         """uint8 RGB `T H W 3` → uint16 `t h w n`, as one GOP: t = ⌈(T + 3) / 4⌉ with a stride of 4 in time.
+
+        Of a model with an enhanced first frame t is 3 more: that frame's finer grid comes as four of the usual one.
 
         They are the tokens that a file has with the same `tokens` and `stickiness` (see `EncodeSettings`).
 
@@ -57,33 +61,54 @@ class Codec:
         return np.concatenate(parts)
 
     def detokenize(
-        self, tokens: Tokens, size: tuple[int, int] | None = None, frames: int | None = None
+        self,
+        tokens: Tokens,
+        size: tuple[int, int] | None = None,
+        frames: int | None = None,
+        decoder: str = DETERMINISTIC,
+        steps: int | None = None,
+        seed: int = 0,
+        gop: int = 0,
     ) -> NDArray[np.uint8]:
         """uint16 `t h w n` of one GOP → uint8 RGB `T H W 3`.
 
-        `size` (height, width) and `frames` crop what padding added; by default nothing is cropped.
+        `size` (height, width) and `frames` crop what padding added; by default nothing is cropped. `decoder`: see
+        `decoder_weights`; a diffusion decoder takes `steps`, and makes its noise from `seed` and the number of the GOP.
 
         Raises:
             InputError: the tokens are of another shape, or above the codebook.
+            ModelError: there is no such decoder for this model.
         """
         st, sh, sw = self.tokenizer.id.stride
+        extra = self.tokenizer.id.extra_phases
         if tokens.ndim != 4 or not 1 <= tokens.shape[3] <= self.tokenizer.max_tokens or not tokens.size:
             raise InputError(f"tokens must be t h w n with n from 1 to {self.tokenizer.max_tokens}, not {tokens.shape}")
+        if tokens.shape[0] <= extra:
+            raise InputError(f"a GOP of {self.name} has {extra + 1} latent frames or more, not {tokens.shape[0]}")
         try:
             digits = tokens_to_digits(tokens, self.tokenizer.id.levels)
         except ValueError as error:
             raise InputError(str(error)) from None
         size = size or (tokens.shape[1] * sh, tokens.shape[2] * sw)
-        left = tokens.shape[0] * st - (st - 1)
+        left = (tokens.shape[0] - extra) * st - (st - 1)
         left = left if frames is None else min(frames, left)
         parts, state = [], None
-        for begin in range(0, tokens.shape[0], _CHUNK_LATENTS):
-            chunk = digits[:, begin : begin + _CHUNK_LATENTS]
-            shown = min(left, chunk.shape[1] * st - (st - 1 if begin == 0 else 0))
-            pixels, state = self.tokenizer.decode(chunk, size, shown, state)
+        pixel_decoder = self._decoder(decoder, steps, seed)
+        for part, most in slices(digits, self.tokenizer.id, fresh=True):
+            shown = min(left, most)
+            pixels, state = pixel_decoder.decode(part, size, shown, state, gop)
             parts.append(pixels)
             left -= shown
         return np.concatenate(parts)
+
+    def _decoder(self, decoder: str, steps: int | None, seed: int) -> PixelDecoder:
+        if decoder == DETERMINISTIC:
+            return self.tokenizer
+        if (decoder, steps, seed) not in self._decoders:
+            file = decoder_weights(self.tokenizer.id, decoder)
+            device = self.tokenizer.placement.device.type
+            self._decoders[decoder, steps, seed] = load_decoder(file, device, decoder, steps, seed)
+        return self._decoders[decoder, steps, seed]
 
 
 def load(model: str | Path = DEFAULT_MODEL, device: str = "auto") -> Codec:
@@ -102,7 +127,7 @@ class Clip:
         self._path = Path(path)
         self._model = model
         self._device = device
-        self._tokenizer: Tokenizer | None = None
+        self._decoders: dict[tuple[str, int | None, int], PixelDecoder] = {}
         with self._open() as stream:
             self.header = VtkReader(stream).header
 
@@ -112,7 +137,7 @@ class Clip:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._tokenizer = None
+        self._decoders.clear()
 
     @property
     def info(self) -> FileSummary:
@@ -125,15 +150,23 @@ class Clip:
         with self._open() as stream:
             return read_tokens(stream, gop)
 
-    def frames(self, start: float = 0.0, duration: float | None = None, tokens: int | None = None) -> Iterator[Frame]:
-        """The decoded frames from `start` seconds on; see `decode_events`."""
-        if self._tokenizer is None:
-            weights = find_weights(self._model) if self._model else find_shipped(self.header.model.name)
-            check_same_weights(weights, self.header.model)
-            self._tokenizer = load_tokenizer(weights, self._device)
+    def frames(
+        self,
+        start: float = 0.0,
+        duration: float | None = None,
+        tokens: int | None = None,
+        decoder: str = DETERMINISTIC,
+        steps: int | None = None,
+        seed: int = 0,
+    ) -> Iterator[Frame]:
+        """The decoded frames from `start` seconds on; see `decode_events`, and for the decoder `Codec.detokenize`."""
+        chosen = (decoder, steps, seed)
+        if chosen not in self._decoders:
+            file = decoder_weights(self.header.model, decoder, self._model)
+            self._decoders[chosen] = load_decoder(file, self._device, *chosen)
         with (
             self._open() as stream,
-            closing(decode_events(VtkReader(stream), self._tokenizer, tokens, start, duration)) as events,
+            closing(decode_events(VtkReader(stream), self._decoders[chosen], tokens, start, duration)) as events,
         ):
             for event in events:
                 if isinstance(event, Frame):

@@ -12,6 +12,8 @@ from pathlib import Path
 from vtok_codec.errors import ModelError
 
 DEFAULT_MODEL = "onevae-nano-4x8x8"
+DETERMINISTIC = "deterministic"
+"""The decoder that is part of every model; the others are diffusion decoders."""
 SUFFIX = ".safetensors"
 _PACKAGE = Path(__file__).resolve().parent
 _FOLDERS = (_PACKAGE / "weights", _PACKAGE.parent / "weights")
@@ -86,3 +88,19 @@ def find_shipped(name: str) -> WeightsFile:
     if name not in shipped:
         raise ModelError(f"no model {name!r} is here; 'vtok models' lists those that are, --weights names others")
     return shipped[name]
+
+
+def find_decoder(objective: str, codec_sha256: str) -> WeightsFile:
+    """The shipped diffusion decoder of an objective for the tokens of these weights.
+
+    Raises:
+        ModelError: there is none.
+    """
+    for weights in shipped_weights():
+        about = weights.metadata
+        if about.get("objective") == objective and about.get("codec_sha256") == codec_sha256:
+            return weights
+    raise ModelError(
+        f"no {objective} decoder for weights {codec_sha256[:12]} is here; use --decoder deterministic, "
+        "or name the weights file of one that 'vtok train --stage diffusion' made"
+    )

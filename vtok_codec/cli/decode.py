@@ -31,10 +31,11 @@ from vtok_codec.cli.common import (
     whole_output,
 )
 from vtok_codec.errors import DamageError
+from vtok_codec.registry import DETERMINISTIC
 
 if TYPE_CHECKING:
     from vtok_codec.codec.decoder import Gap
-    from vtok_codec.codec.tokenizer import Tokenizer
+    from vtok_codec.codec.tokenizer import PixelDecoder
     from vtok_codec.container.header import Header
     from vtok_codec.media.writer import OutputSettings
 
@@ -51,6 +52,13 @@ def decode(
     crf: Annotated[int | None, typer.Option(help="Quality of that encoder.")] = None,
     format_: Annotated[str, typer.Option("--format", help="On standard output: nut, y4m, matroska or mp4.")] = "nut",
     weights: Annotated[str | None, typer.Option(help="The model's weights file, if not a shipped one.")] = None,
+    decoder: Annotated[
+        str, typer.Option(help="deterministic, ddim or flow; or the weights file of a diffusion decoder.")
+    ] = "deterministic",
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of a diffusion decoder; ddim 2 and flow 4 if not given.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of a diffusion decoder's noise.")] = 0,
     recover: Annotated[
         bool, typer.Option("--recover", help="Pass over damaged GOPs; the last good frame stands in their place.")
     ] = False,
@@ -65,7 +73,9 @@ def decode(
     jobs = job_pairs(paths, output_dir, suffix)
     from vtok_codec.media.writer import output_settings, pipe_settings
 
-    loaded = _Tokenizers(weights, device, verbose)
+    if decoder == DETERMINISTIC and steps is not None:
+        raise typer.BadParameter("--steps is for --decoder ddim or flow")
+    loaded = _Decoders(weights, decoder, steps, seed, device, verbose)
 
     def work(source: str, target: str) -> None:
         piped = target == STANDARD_STREAM
@@ -83,23 +93,25 @@ def decode(
     run_jobs(jobs, work)
 
 
-class _Tokenizers:
-    """The model of each file, loaded once."""
+class _Decoders:
+    """What decodes each file, loaded once."""
 
-    def __init__(self, weights: str | None, device: str, verbose: bool) -> None:
-        self._weights, self._device, self._verbose = weights, device, verbose
-        self._loaded: dict[str, Tokenizer] = {}
+    def __init__(
+        self, weights: str | None, decoder: str, steps: int | None, seed: int, device: str, verbose: bool
+    ) -> None:
+        self._weights, self._decoder, self._steps, self._seed = weights, decoder, steps, seed
+        self._device, self._verbose = device, verbose
+        self._loaded: dict[str, PixelDecoder] = {}
 
-    def of(self, header: Header) -> Tokenizer:
-        from vtok_codec.codec.tokenizer import check_same_weights, load_tokenizer
-        from vtok_codec.registry import find_shipped, find_weights
+    def of(self, header: Header) -> PixelDecoder:
+        from vtok_codec.codec.loading import decoder_weights, load_decoder
 
-        file = find_weights(self._weights) if self._weights else find_shipped(header.model.name)
-        check_same_weights(file, header.model)
+        file = decoder_weights(header.model, self._decoder, self._weights)
         if file.sha256 not in self._loaded:
-            tokenizer = self._loaded[file.sha256] = load_tokenizer(file, self._device)
+            loaded = load_decoder(file, self._device, self._decoder, self._steps, self._seed)
+            self._loaded[file.sha256] = loaded
             if self._verbose:
-                notice(f"model {file.name}, {tokenizer.placement.device} {tokenizer.placement.dtype}")
+                notice(f"decoder {file.name}, {loaded.placement.device} {loaded.placement.dtype}")
         return self._loaded[file.sha256]
 
 
@@ -110,7 +122,7 @@ class _Job:
         self,
         source: str,
         settings: OutputSettings,
-        tokenizers: _Tokenizers,
+        decoders: _Decoders,
         tokens: int | None,
         start: float,
         duration: float | None,
@@ -119,7 +131,7 @@ class _Job:
         max_pixels: int,
         quiet: bool,
     ) -> None:
-        self._source, self._settings, self._tokenizers = source, settings, tokenizers
+        self._source, self._settings, self._decoders = source, settings, decoders
         self._tokens, self._start, self._duration = tokens, start, duration
         self._recover, self._audio, self._quiet = recover, audio, quiet
         self._max_pixels = max_pixels
@@ -141,8 +153,8 @@ class _Job:
         reader = VtkReader(stream)
         require_pixels(self._source, reader.header.width, reader.header.height, self._max_pixels)
         info = video_info(reader.header, self._audio)
-        tokenizer = self._tokenizers.of(reader.header)
-        events = decode_events(reader, tokenizer, self._tokens, self._start, self._duration, self._recover)
+        decoder = self._decoders.of(reader.header)
+        events = decode_events(reader, decoder, self._tokens, self._start, self._duration, self._recover)
         frames, damage, gaps = 0, None, []
         started = time.perf_counter()
         with (

@@ -24,7 +24,7 @@ from vtok_codec.cli.common import (
     whole_output,
 )
 from vtok_codec.errors import InputError, OutputError, VtokError
-from vtok_codec.registry import DEFAULT_MODEL, find_weights
+from vtok_codec.registry import DEFAULT_MODEL, DETERMINISTIC, find_weights
 
 if TYPE_CHECKING:
     from vtok_codec.codec.tokenizer import Tokenizer
@@ -48,6 +48,9 @@ def evaluate(
     tokens: Annotated[str, typer.Option("--tokens", "-t", help="Tokens a position, one run each.")] = "1,2,4",
     sticky: Annotated[str, typer.Option(help="Stickiness of digits, one run each, as of encode.")] = "0",
     model: Annotated[list[str] | None, typer.Option("--model", "-m", help="A shipped model or a weights file.")] = None,
+    decoder: Annotated[
+        str, typer.Option(help="Decoders, one run each: deterministic, ddim:STEPS, flow:STEPS, or FILE:STEPS.")
+    ] = DETERMINISTIC,
     against: Annotated[str, typer.Option(help="Encoders to compare with: any of x264,x265,av1.")] = "",
     measures: Annotated[str, typer.Option(help="What to measure; psnr and flicker always are.")] = ",".join(_MEASURES),
     protocol: Annotated[str | None, typer.Option(help="Prepare clips as a paper does: vidtok, onevae, cdt.")] = None,
@@ -79,7 +82,7 @@ def evaluate(
 
     names = list(dict.fromkeys(model or [DEFAULT_MODEL]))
     tokenizers = [load_tokenizer(find_weights(name), device) for name in names]
-    codecs: list[Codec] = [*model_codecs(tokenizers, counts, stickinesses)]
+    codecs: list[Codec] = [*model_codecs(tokenizers, counts, stickinesses, _names(decoder))]
     for name in anchors:
         codecs += anchor_codecs(name)
     taken = _taken(wanted, i3d, tokenizers[0])

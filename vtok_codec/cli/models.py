@@ -13,5 +13,7 @@ def models() -> None:
         if "preset" not in weights.metadata:
             continue
         default = " (default)" if weights.name == DEFAULT_MODEL else ""
+        if "objective" in weights.metadata:
+            default = f" (--decoder {weights.metadata['objective']} for {weights.metadata['codec_sha256'][:12]})"
         size = len(weights.data) / 1e6
         print(f"{weights.name}{default}: {size:.1f} MB, weights {weights.sha256[:12]}, {weights.path}")

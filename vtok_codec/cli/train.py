@@ -11,13 +11,21 @@ from vtok_codec.cli.common import Device, Quiet, reports_errors
 from vtok_codec.errors import TrainingError
 from vtok_codec.registry import DEFAULT_MODEL
 
-_STAGES = "continuous, discrete, unified, compress, rate, decoder, adversarial"
+_STAGES = "continuous, discrete, unified, compress, rate, decoder, adversarial, diffusion"
+_DENOISERS = {"ddim": "cdt-nano-4x8x8", "flow": "flow-nano-4x8x8"}
+"""Preset of a diffusion decoder, by its objective."""
 
 
 @reports_errors
 def train(
     stage: Annotated[str, typer.Option(help=f"Stage of the training tree: {_STAGES}.")] = "continuous",
-    preset: Annotated[str, typer.Option(help="Shape of the model.")] = DEFAULT_MODEL,
+    preset: Annotated[str | None, typer.Option(help=f"Shape of the model; {DEFAULT_MODEL} if not given.")] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="Of stage diffusion: ddim or flow, in place of a --preset.")
+    ] = None,
+    codec: Annotated[
+        str | None, typer.Option(help=f"Of stage diffusion: the weights to decode for; {DEFAULT_MODEL} if not given.")
+    ] = None,
     start: Annotated[
         str | None, typer.Option("--from", help="Weights to start from: a run's folder, a file, or a shipped model.")
     ] = None,
@@ -40,6 +48,8 @@ def train(
         raise typer.BadParameter("give --steps or --minutes")
     if not resume and not data:
         raise typer.BadParameter("give --data DIR")
+    if objective and (preset or objective not in _DENOISERS):
+        raise typer.BadParameter(f"give --objective {' or '.join(_DENOISERS)}, or a --preset")
     from vtok_codec.training.run import RunSettings, default_cache_gib, resume_training, run_training
     from vtok_codec.training.trainer import Budget
 
@@ -49,7 +59,7 @@ def train(
         return
     chosen = RunSettings(
         stage=stage,
-        preset=preset,
+        preset=_DENOISERS[objective] if objective else preset or DEFAULT_MODEL,
         start=start,
         data=tuple(map(str, data or ())),
         validation=str(val) if val else None,
@@ -59,6 +69,7 @@ def train(
         cache_gib=cache_gib or default_cache_gib(),
         compiled=compiled,
         overrides=tuple(map(_key_value, settings or ())),
+        codec=codec,
     )
     run_training(chosen, run or Path("runs") / stage, budget, quiet)
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from vtok_codec.codec.tokenfile import Damage, UnpackedChunk, gop_at, salvaged_events, unpacked_events
-from vtok_codec.codec.tokenizer import Tokenizer, check_fits
-from vtok_codec.container.header import Header
+from vtok_codec.codec.tokenizer import PixelDecoder, check_fits
+from vtok_codec.container.header import Header, ModelId
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.records import StoredPacket, Totals
 from vtok_codec.errors import DamageError, InputError
 from vtok_codec.media.types import AudioPacket, AudioTrack, Color, Frame, VideoInfo
 from vtok_codec.models.causal import State
+from vtok_codec.tokens.radix import Digits
 
 _SLICE_LATENTS = 4
 """Latent frames that go through the model at once."""
@@ -55,11 +56,10 @@ class Gap:
 class StreamDecoder:
     """Takes chunks in order and gives their frames. It holds the state of the open GOP."""
 
-    def __init__(self, tokenizer: Tokenizer, header: Header, tokens: int | None = None) -> None:
+    def __init__(self, pixel_decoder: PixelDecoder, header: Header, tokens: int | None = None) -> None:
         """`tokens`: how many of the file's tokens a position to use; None for all."""
-        self._tokenizer = tokenizer
+        self._pixel_decoder = pixel_decoder
         self._header = header
-        self._stride = header.model.stride[0]
         self._planes = (tokens or header.tokens) * len(header.model.levels)
         self._state: State = None
 
@@ -74,19 +74,31 @@ class StreamDecoder:
         size = (self._header.height, self._header.width)
         ends = (*chunk.pts[1:], chunk.pts[-1] + chunk.last_duration)
         shown = 0
-        for begin in range(0, digits.shape[1], _SLICE_LATENTS):
-            part = digits[:, begin : begin + _SLICE_LATENTS]
-            fresh = self._state is None
-            count = min(part.shape[1] * self._stride - (self._stride - 1 if fresh else 0), len(chunk.pts) - shown)
-            pixels, self._state = self._tokenizer.decode(part, size, count, self._state)
+        for part, frames in slices(digits, self._header.model, chunk.first):
+            count = min(frames, len(chunk.pts) - shown)
+            pixels, self._state = self._pixel_decoder.decode(part, size, count, self._state, chunk.gop)
             for number, image in enumerate(pixels, shown):
                 yield Frame(image, chunk.pts[number], ends[number] - chunk.pts[number])
             shown += count
 
 
+def slices(digits: Digits, model: ModelId, fresh: bool) -> Iterator[tuple[Digits, int]]:
+    """Digits `P t h w` in the slices that go through the model at once, each with the frames that it stands for.
+
+    They start a GOP if they are `fresh`.
+    """
+    stride, begin = model.stride[0], 0
+    while begin < digits.shape[1]:
+        extra = model.extra_phases if fresh else 0
+        part = digits[:, begin : begin + _SLICE_LATENTS + extra]
+        yield part, (part.shape[1] - extra) * stride - (stride - 1 if fresh else 0)
+        begin += part.shape[1]
+        fresh = False
+
+
 def decode_events(
     reader: VtkReader,
-    tokenizer: Tokenizer,
+    pixel_decoder: PixelDecoder,
     tokens: int | None = None,
     start_s: float = 0.0,
     duration_s: float | None = None,
@@ -103,13 +115,13 @@ def decode_events(
         DamageError, FormatError: the file is damaged, or does not fit the model; all frames before the damage were
             given.
     """
-    check_fits(tokenizer, reader.header)
+    check_fits(pixel_decoder, reader.header)
     if tokens is not None and not 1 <= tokens <= reader.header.tokens:
         raise InputError(f"--tokens {tokens}: the file carries {reader.header.tokens}")
     if recover and not reader.seekable:
         raise InputError("--recover needs a file: a pipe cannot seek")
     window = _Window(reader, start_s, duration_s, recover)
-    decoder = StreamDecoder(tokenizer, reader.header, tokens)
+    decoder = StreamDecoder(pixel_decoder, reader.header, tokens)
     shown = False
     gap: Gap | None = None
     for event in _decoded(decoder, window.events(), window):

@@ -151,7 +151,8 @@ class StreamEncoder:
         pixels = np.stack([frame.pixels for frame in frames])
         digits, self._state = self._tokenizer.encode(pixels, self._header.tokens, self._state, self._stickiness)
         chunk = CodedChunk(self._gop, tuple(frame.pts for frame in frames), frames[-1].duration, digits)
-        self._latents_in_gop += digits.shape[1]
+        first = self._latents_in_gop == 0
+        self._latents_in_gop += digits.shape[1] - (self._header.model.extra_phases if first else 0)
         if self._latents_in_gop >= self._header.gop_latents:
             self._state, self._latents_in_gop = None, 0
             self._gop += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ class Tokenizer:
         self.model = model.to(placement.device, placement.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         config = model.config
         self.max_tokens = config.max_tokens
-        self.id = ModelId(weights.name, weights.sha256, config.stride, config.fsq_levels)
+        self.id = ModelId(weights.name, weights.sha256, config.stride, config.fsq_levels, config.first_grid)
 
     @torch.inference_mode()
     def encode(self, frames: Pixels, tokens: int, state: State, stickiness: float = 0.0) -> tuple[Digits, State]:
@@ -74,14 +75,16 @@ class Tokenizer:
         return digits[0, :planes].cpu().numpy(), state
 
     @torch.inference_mode()
-    def decode(self, digits: Digits, size: tuple[int, int], frames: int, state: State) -> tuple[Pixels, State]:
-        """The `frames` frames of height and width `size` that a chunk stands for, and the state after it."""
+    def decode(
+        self, digits: Digits, size: tuple[int, int], frames: int, state: State, gop: int = 0
+    ) -> tuple[Pixels, State]:
+        """The `frames` frames of height and width `size` that a chunk stands for, and the state after it.
+
+        The GOP's number is for decoders that make noise of it.
+        """
         before = self.id.stride[0] - 1 if state is None else 0
         video, state = self.model.decode_digits(torch.from_numpy(digits)[None].to(self.placement.device), state)
-        height, width = size
-        shown = video[0, :, before : before + frames, :height, :width]
-        levels = shown.float().add_(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
-        return levels.permute(1, 2, 3, 0).contiguous().cpu().numpy(), state
+        return shown_pixels(video[0, :, before : before + frames], size), state
 
     def warm_up(self) -> None:
         """Code a small picture, so that what torch sets up at first use is not part of what is timed next."""
@@ -94,6 +97,13 @@ class Tokenizer:
         return pixels.float().div_(127.5).sub_(1).to(self.placement.dtype).permute(3, 0, 1, 2)[None]
 
 
+def shown_pixels(video: Tensor, size: tuple[int, int]) -> Pixels:
+    """Video `3 T H W` in [−1, 1] → uint8 `T h w 3`, cropped to height and width `size`."""
+    height, width = size
+    levels = video[:, :, :height, :width].float().add_(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+    return levels.permute(1, 2, 3, 0).contiguous().cpu().numpy()
+
+
 def load_tokenizer(weights: WeightsFile, device: str = "auto") -> Tokenizer:
     """A tokenizer on the chosen device.
 
@@ -103,16 +113,38 @@ def load_tokenizer(weights: WeightsFile, device: str = "auto") -> Tokenizer:
     return Tokenizer(weights, choose_placement(device))
 
 
-def check_fits(tokenizer: Tokenizer, header: Header) -> None:
+class PixelDecoder(Protocol):
+    """What turns digits back into frames: the model's own decoder, or a diffusion decoder."""
+
+    @property
+    def id(self) -> ModelId:
+        """The model whose digits it reads."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens a position that the model has."""
+
+    @property
+    def placement(self) -> Placement:
+        """Where it runs."""
+
+    def decode(
+        self, digits: Digits, size: tuple[int, int], frames: int, state: State, gop: int = 0
+    ) -> tuple[Pixels, State]:
+        """See `Tokenizer.decode`."""
+
+
+def check_fits(decoder: PixelDecoder, header: Header) -> None:
     """Refuse a header that says other things of its model than the model itself.
 
     Raises:
         FormatError: it does.
     """
     model = header.model
-    same = (model.stride, model.levels) == (tokenizer.id.stride, tokenizer.id.levels)
-    if not same or header.tokens > tokenizer.max_tokens:
-        raise FormatError(f"the header does not fit its model, {tokenizer.id.name}")
+    mine = decoder.id
+    same = (model.stride, model.levels, model.first_grid) == (mine.stride, mine.levels, mine.first_grid)
+    if not same or header.tokens > decoder.max_tokens:
+        raise FormatError(f"the header does not fit its model, {decoder.id.name}")
 
 
 def check_same_weights(weights: WeightsFile, wanted: ModelId) -> None:

@@ -40,6 +40,14 @@ class ModelId:
     """Frames, rows and columns that a latent position stands for."""
     levels: tuple[int, ...]
     """FSQ levels of each digit of a token."""
+    first_grid: tuple[int, int] = (1, 1)
+    """Rows and columns that the first latent frame of a GOP has for each of a later one. It is stored as so many
+    latent frames of the usual grid, its phases."""
+
+    @property
+    def extra_phases(self) -> int:
+        """How many latent frames more than its time a GOP has."""
+        return math.prod(self.first_grid) - 1
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,8 @@ class Header:
         """Latent frames, rows and columns of a chunk of `frames` frames, the first of its GOP or a later one."""
         st, sh, sw = self.model.stride
         height, width = self.coded_size
-        return -(-(frames + (st - 1 if first else 0)) // st), height // sh, width // sw
+        latents = -(-(frames + st - 1) // st) + self.model.extra_phases if first else -(-frames // st)
+        return latents, height // sh, width // sw
 
     def max_chunk_frames(self, first: bool) -> int:
         """Frames of a whole chunk. The first frame of a GOP stands for a whole latent frame."""
@@ -119,7 +128,8 @@ def header_to_json(header: Header) -> bytes:
             "weights_sha256": header.model.weights_sha256,
             "stride": list(header.model.stride),
             "levels": list(header.model.levels),
-        },
+        }
+        | ({"first_grid": list(header.model.first_grid)} if header.model.extra_phases else {}),
         "tokens": header.tokens,
         "gop_latents": header.gop_latents,
         "chunk_latents": header.chunk_latents,
@@ -189,7 +199,7 @@ class _Fields:
             raise FormatError(f"coded size {coded} does not follow from the size and the stride")
         if header.width * header.height > MAX_PIXELS:
             raise FormatError(f"{header.width}x{header.height} is more than {MAX_PIXELS} pixels")
-        digits = header.planes * math.prod(header.chunk_latent_shape(header.max_chunk_frames(False), False))
+        digits = header.planes * math.prod(header.chunk_latent_shape(header.max_chunk_frames(True), True))
         if digits > MAX_CHUNK_DIGITS:
             raise FormatError(f"a chunk of {digits} digits is more than {MAX_CHUNK_DIGITS}")
         return header
@@ -202,7 +212,10 @@ class _Fields:
         digest = self._get("weights_sha256", str)
         if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
             raise FormatError("weights_sha256 is not 64 hexadecimal digits")
-        return ModelId(self.text("name"), digest, (stride[0], stride[1], stride[2]), levels)
+        grid = self.integers("first_grid", 2, 2, 1, 64) if "first_grid" in self._fields else (1, 1)
+        if stride[1] % grid[0] or stride[2] % grid[1]:
+            raise FormatError(f"a first_grid of {grid[0]}x{grid[1]} does not divide the stride")
+        return ModelId(self.text("name"), digest, (stride[0], stride[1], stride[2]), levels, (grid[0], grid[1]))
 
     def audio(self) -> AudioHeader:
         try:

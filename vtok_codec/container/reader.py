@@ -350,7 +350,7 @@ class VtkReader:
         for tick in ticks[:-1]:
             pts.append(pts[-1] + tick)
         shape = self.header.chunk_latent_shape(record.frames, first)
-        self._latents_in_gop = shape[0] + (0 if first else self._latents_in_gop)
+        self._latents_in_gop = shape[0] + (-self.header.model.extra_phases if first else self._latents_in_gop)
         if self._latents_in_gop > self.header.gop_latents:
             raise DamageError(f"GOP {record.gop} is longer than the {self.header.gop_latents} latent frames allowed")
         self._gop = record.gop

@@ -12,7 +12,9 @@ from typing import Protocol
 import imageio_ffmpeg
 
 from vtok_codec.codec.decoder import decode_events
+from vtok_codec.codec.diffusion import DiffusionDecoder
 from vtok_codec.codec.encoder import EncodeSettings, encode_video
+from vtok_codec.codec.loading import decoder_weights
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import InputError, ModelError
@@ -20,6 +22,7 @@ from vtok_codec.evaluation.clips import Clip
 from vtok_codec.evaluation.usage import Cost, measured, run_measured
 from vtok_codec.media.reader import VideoReader
 from vtok_codec.media.types import Frame, Pixels
+from vtok_codec.registry import DETERMINISTIC
 
 _MATRIX_RGB = 0
 """Of ISO/IEC 23091-2."""
@@ -66,12 +69,13 @@ class Codec(Protocol):
 
 @dataclass(frozen=True)
 class VtokCodec:
-    """A model that writes so many tokens a position."""
+    """A model that writes so many tokens a position, decoded by itself or by a diffusion decoder."""
 
     tokenizer: Tokenizer
     tokens: int
     name: str
     stickiness: float = 0.0
+    diffusion: DiffusionDecoder | None = None
     suffix = ".vtk"
     is_anchor = False
 
@@ -85,6 +89,8 @@ class VtokCodec:
         placement = self.tokenizer.placement
         weights = self.tokenizer.id.weights_sha256[:12]
         where = f"{placement.device}, {placement.dtype}".replace("torch.", "")
+        if self.diffusion:
+            weights += f" decoded by {self.diffusion.weights_sha256[:12]} in {self.diffusion.steps} steps"
         return f"{self.name}: weights {weights}, {where}; seconds without start-up, memory of the whole process"
 
     @property
@@ -95,7 +101,7 @@ class VtokCodec:
             "tokens": str(self.tokens),
             "stickiness": str(self.stickiness),
             "placement": f"{placement.device} {placement.dtype}",
-        }
+        } | (self.diffusion.identity if self.diffusion else {})
 
     def encode(self, clip: Clip, target: Path) -> Cost:
         settings = EncodeSettings(tokens=self.tokens, stickiness=self.stickiness)
@@ -113,7 +119,7 @@ class VtokCodec:
 
     def frames(self, coded: Path) -> Iterator[Pixels]:
         with coded.open("rb") as stream:
-            for event in decode_events(VtkReader(stream), self.tokenizer):
+            for event in decode_events(VtkReader(stream), self.diffusion or self.tokenizer):
                 if isinstance(event, Frame):
                     yield event.pixels
 
@@ -221,12 +227,17 @@ class AnchorCodec:
 
 
 def model_codecs(
-    tokenizers: Sequence[Tokenizer], counts: Sequence[int], stickinesses: Sequence[float] = (0.0,)
+    tokenizers: Sequence[Tokenizer],
+    counts: Sequence[int],
+    stickinesses: Sequence[float] = (0.0,),
+    decoders: Sequence[str] = (DETERMINISTIC,),
 ) -> list[VtokCodec]:
-    """Each model with each number of tokens and each stickiness, under names that differ.
+    """Each model with each number of tokens, each stickiness and each decoder, under names that differ.
+
+    A decoder is written as for `decoder_weights`, a diffusion decoder with its steps after a colon: `ddim:2`.
 
     Raises:
-        ModelError: a model has fewer tokens, or the name of an anchor.
+        ModelError: a model has fewer tokens, the name of an anchor, or no such decoder.
     """
     codecs = []
     for tokenizer in tokenizers:
@@ -235,11 +246,24 @@ def model_codecs(
             raise ModelError(f"a model must not be called {name}; rename its file")
         if [other.id.name for other in tokenizers].count(name) > 1:
             name += f"-{tokenizer.id.weights_sha256[:8]}"
-        for count in counts:
-            if not 1 <= count <= tokenizer.max_tokens:
-                raise ModelError(f"--tokens {count}: {name} has 1 to {tokenizer.max_tokens} tokens")
-            codecs += [VtokCodec(tokenizer, count, name, stickiness) for stickiness in stickinesses]
+        for decoder in decoders:
+            diffusion = _diffusion(tokenizer, decoder)
+            titled = f"{name} {Path(decoder).name}" if diffusion else name
+            for count in counts:
+                if not 1 <= count <= tokenizer.max_tokens:
+                    raise ModelError(f"--tokens {count}: {name} has 1 to {tokenizer.max_tokens} tokens")
+                codecs += [VtokCodec(tokenizer, count, titled, delta, diffusion) for delta in stickinesses]
     return codecs
+
+
+def _diffusion(tokenizer: Tokenizer, decoder: str) -> DiffusionDecoder | None:
+    if decoder == DETERMINISTIC:
+        return None
+    name, _, steps = decoder.partition(":")
+    if steps and not steps.isdecimal():
+        raise ModelError(f"--decoder {decoder}: write the steps as a number, such as ddim:2")
+    file = decoder_weights(tokenizer.id, name)
+    return DiffusionDecoder(file, tokenizer.placement, int(steps) if steps else None)
 
 
 def anchor_codecs(name: str, crfs: tuple[float, ...] | None = None) -> list[AnchorCodec]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from vtok_codec.models.diffusion import Denoiser
 from vtok_codec.models.onevae import RGB, OneVAE
 
 _PICTURE = 256
@@ -21,17 +22,21 @@ class Complexity:
     encoder_gmac: float
     """10⁹ multiply-accumulates a frame of 256×256."""
     decoder_gmac: float
+    """Of a diffusion decoder, in one step."""
 
     def __str__(self) -> str:
+        encoding = f"{self.encoder_gmac:.2f} GMAC to encode and " if self.encoder_gmac else ""
         return (
-            f"{self.parameters / 1e6:.1f} M parameters, {self.encoder_gmac:.2f} GMAC to encode and "
+            f"{self.parameters / 1e6:.1f} M parameters, {encoding}"
             f"{self.decoder_gmac:.2f} GMAC to decode a frame of {_PICTURE}x{_PICTURE}"
         )
 
 
 @torch.inference_mode()
-def complexity(model: OneVAE) -> Complexity:
+def complexity(model: OneVAE | Denoiser) -> Complexity:
     """Counted on shapes alone, without computing anything."""
+    if isinstance(model, Denoiser):
+        return _denoising(model)
     shadow = copy.deepcopy(model).to("meta")
     frames = 4 * model.config.stride[0]
     video = torch.empty(1, RGB, frames, _PICTURE, _PICTURE, device="meta")
@@ -41,3 +46,18 @@ def complexity(model: OneVAE) -> Complexity:
         shadow.decoder(latents, None)
     encode, decode = (counter.get_total_flops() / 2e9 / frames for counter in (encoding, decoding))
     return Complexity(sum(parameter.numel() for parameter in model.parameters()), encode, decode)
+
+
+def _denoising(model: Denoiser) -> Complexity:
+    shadow = copy.deepcopy(model).to("meta")
+    codec = model.config.codec
+    frames, height, width = (4 * codec.stride[0], _PICTURE, _PICTURE)
+    grid = (4, height // codec.stride[1], width // codec.stride[2])
+    codes = torch.empty(1, codec.latent_channels, *grid, device="meta")
+    noise = torch.empty(1, RGB, frames, height, width, device="meta")
+    with FlopCounterMode(display=False) as decoding:
+        condition, _ = shadow.adapter.condition(codes, None)
+        shadow(noise, None, torch.ones(1, device="meta"), condition)
+    return Complexity(
+        sum(parameter.numel() for parameter in model.parameters()), 0.0, decoding.get_total_flops() / 2e9 / frames
+    )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vtok_codec.models.causal import zero_init
+from vtok_codec.models.first_frame import fine_stride
 from vtok_codec.models.onevae import OneVAE, OneVAEConfig
 
 
@@ -61,21 +62,27 @@ def convert(tensors: Mapping[str, Tensor], source: OneVAEConfig, model: OneVAE) 
 
 def _role(name: str, config: OneVAEConfig) -> str:
     """A name by what the tensor does, whatever its place in a chain: `encoder.level1.block0.…`."""
-    if name.startswith(("encoder.chain.layers.", "decoder.chain.layers.")):
-        side, _, _, place, rest = name.split(".", 4)
-        return f"{side}.{_places(side, config)[int(place)]}.{rest}"
-    if name.startswith(("encoder.linear", "decoder.linear")):
-        return f"{name}/{config.stride}"
-    if name.startswith(("decoder.out", "decoder.norm")):
+    side, part, *rest = name.split(".")
+    if part in ("chain", "deep"):
+        _, place, *rest = rest
+        return ".".join([side, _places(side, part, config)[int(place)], *rest])
+    if (side, part) in (("decoder", "out"), ("decoder", "norm")):
         return name
-    # All others sit at the latent grid.
-    return f"{name}/level{len(config.levels)}"
+    level, stride = len(config.levels), config.stride
+    if part == "first" and rest[0] not in ("blocks", "down"):
+        # What the first frame's own way does is what a model of its finer grid does with every frame.
+        name, level, stride = ".".join([side, *rest]), level - 1, fine_stride(stride, config.first_grid)
+    # All others sit at a latent grid.
+    return f"{name}/{stride}" if ".linear." in name else f"{name}/level{level}"
 
 
-def _places(side: str, config: OneVAEConfig) -> list[str]:
-    """What each layer of a chain is."""
-    places = []
-    for number, level in enumerate(config.levels):
+def _places(side: str, part: str, config: OneVAEConfig) -> list[str]:
+    """What each layer of a chain is. The last level of a model with an enhanced first frame has one of its own."""
+    levels = list(enumerate(config.levels))
+    if config.enhanced_first_frame:
+        levels = levels[-1:] if part == "deep" else levels[:-1]
+    places: list[str] = []
+    for number, level in levels:
         blocks = level.encoder_blocks if side == "encoder" else level.decoder_blocks
         names = [f"level{number}.block{block}" for block in range(blocks)]
         if side == "encoder":

@@ -73,7 +73,7 @@ class FSQ(Quantizer):
         """
         exact = self.bound(latents) + self.zero_digit
         nearest = exact.round().to(torch.uint8)
-        if stickiness <= 0:
+        if stickiness <= 0 or not latents.shape[2]:
             return nearest
         frames = []
         for frame in range(latents.shape[2]):

@@ -29,6 +29,7 @@ from vtok_codec.models.causal import (
     zero_init,
 )
 from vtok_codec.models.codebook import LFQ, VQ, SimVQ
+from vtok_codec.models.first_frame import FirstFrameDecoder, FirstFrameEncoder
 from vtok_codec.models.fsq import FSQ
 from vtok_codec.models.quantizer import Quantizer
 
@@ -75,16 +76,26 @@ class OneVAEConfig:
     """Without it every frame sees its neighbours on both sides: for whole clips only, no codec can stream it."""
     codebook: Codebook | None = None
     """In place of FSQ; such a model has no digits, so that no `.vtk` can hold its tokens."""
+    enhanced_first_frame: bool = False
+    """Whether the first latent frame of a GOP has the grid of the level above the latent grid (`first_frame`)."""
 
     def __post_init__(self) -> None:
         if self.blocks not in BLOCKS or self.resampling not in RESAMPLING:
             raise ModelError(f"no blocks {self.blocks!r} or no resampling {self.resampling!r}")
+        if self.enhanced_first_frame and (len(self.levels) < 2 or not self.causal):
+            raise ModelError("only a causal model of two levels or more can have an enhanced first frame")
 
     @property
     def stride(self) -> Factor:
         """Pixels a latent position stands for, over time, height and width."""
         t, h, w = (math.prod(level.factor[axis] for level in self.levels) for axis in range(3))
         return t, h, w
+
+    @property
+    def first_grid(self) -> tuple[int, int]:
+        """Rows and columns that the first latent frame of a GOP has for each of a later one."""
+        _, rows, columns = self.levels[-1].factor
+        return (rows, columns) if self.enhanced_first_frame else (1, 1)
 
     @property
     def token_channels(self) -> int:
@@ -114,35 +125,65 @@ def make_quantizer(config: OneVAEConfig) -> Quantizer:
 
 
 class Encoder(CausalLayer):
-    """Video `B 3 T H W` in [−1, 1] → latents `B (N·d) T/st H/sh W/sw`. T, H, W must be multiples of the stride."""
+    """Video `B 3 T H W` in [−1, 1] → latents `B (N·d) T/st H/sh W/sw`. T, H, W must be multiples of the stride.
+
+    With an enhanced first frame a GOP starts with the phases of that one (`first_frame`) in place of one latent frame.
+    """
 
     def __init__(self, config: OneVAEConfig) -> None:
         super().__init__()
         self.stride = config.stride
-        self.chain = CausalChain(self._layers(config))
+        *layers, last = self._layers(config)
         channels = config.levels[-1].channels
+        self.first: FirstFrameEncoder | None = None
+        if config.enhanced_first_frame:
+            above = config.levels[-2].channels
+            self.first = FirstFrameEncoder(above, config.latent_channels, self.stride, config.first_grid)
+            self.deep = CausalChain(last)
+        else:
+            layers.append(last)
+        self.chain = CausalChain(layer for level in layers for layer in level)
         self.norm = PositionNorm(channels)
         self.out = FrameConv(channels, config.latent_channels, kernel=1)
         zero_init(self.out)
         self.linear = FrameConv(RGB * math.prod(self.stride), config.latent_channels, kernel=1)
 
     @staticmethod
-    def _layers(config: OneVAEConfig) -> Iterator[nn.Module]:
+    def _layers(config: OneVAEConfig) -> Iterator[list[nn.Module]]:
+        """Level by level, from the finest."""
         block = BLOCKS[config.blocks]
         channels, kind = RGB, "shuffle"
         for level in config.levels:
-            yield downsampling(kind, channels, level.channels, level.factor)
-            yield from (block(level.channels, config.causal) for _ in range(level.encoder_blocks))
+            blocks = [block(level.channels, config.causal) for _ in range(level.encoder_blocks)]
+            yield [downsampling(kind, channels, level.channels, level.factor), *blocks]
             # Pixels themselves are only ever unshuffled.
             channels, kind = level.channels, config.resampling
 
     def forward(self, video: Tensor, state: State) -> tuple[Tensor, State]:
-        features, state = self.chain(video, state)
-        return self.linear(unshuffle(video, self.stride)) + self.out(F.silu(self.norm(features))), state
+        if self.first is None:
+            features, after = self.chain(video, state)
+            return self._latents(video, features), after
+        before, deep_before = (None, None) if state is None else state
+        above, after = self.chain(video, before)
+        features, deep_after = self.deep(above, deep_before)
+        latents = self._latents(video, features)
+        if state is None:
+            # Of the frames above the first latent one, the last has seen them all.
+            seen = above.shape[2] // latents.shape[2]
+            phases = self.first(video[:, :, : self.stride[0]], above[:, :, seen - 1 : seen])
+            latents = torch.cat([phases, latents[:, :, 1:]], dim=2)
+        return latents, (after, deep_after)
+
+    def _latents(self, video: Tensor, features: Tensor) -> Tensor:
+        refined: Tensor = self.out(F.silu(self.norm(features)))
+        return refined + self.linear(unshuffle(video, self.stride))
 
 
 class Decoder(CausalLayer):
-    """Codes `B (N·d) t h w` in [−1, 1] → video `B 3 t·st h·sh w·sw` in [−1, 1] (not clamped)."""
+    """Codes `B (N·d) t h w` in [−1, 1] → video `B 3 t·st h·sh w·sw` in [−1, 1] (not clamped).
+
+    With an enhanced first frame a GOP starts with the phases of that one, as the encoder gives them.
+    """
 
     def __init__(self, config: OneVAEConfig) -> None:
         super().__init__()
@@ -153,7 +194,18 @@ class Decoder(CausalLayer):
         self.enter = FrameConv(config.latent_channels, coarsest.channels, kernel=1)
         # Tells the network how many tokens it reads: a dropped token and one of zeros look alike.
         self.count_bias = nn.Parameter(torch.zeros(config.max_tokens, coarsest.channels))
-        self.chain = CausalChain(self._layers(config))
+        first, *layers = self._layers(config)
+        self.first: FirstFrameDecoder | None = None
+        if config.enhanced_first_frame:
+            channels = (config.levels[-2].channels, coarsest.channels)
+            self.first = FirstFrameDecoder(
+                config.latent_channels, config.max_tokens, channels, self.stride, config.first_grid
+            )
+            self.phases = math.prod(config.first_grid)
+            self.deep = CausalChain(first)
+        else:
+            layers.insert(0, first)
+        self.chain = CausalChain(layer for level in layers for layer in level)
         self.norm = PositionNorm(finest.channels)
         self.out = FrameConv(finest.channels, RGB * math.prod(finest.factor))
         zero_init(self.out)
@@ -161,13 +213,16 @@ class Decoder(CausalLayer):
         self.linear = FrameConv(config.latent_channels, RGB * math.prod(self.stride), kernel=1)
 
     @staticmethod
-    def _layers(config: OneVAEConfig) -> Iterator[nn.Module]:
+    def _layers(config: OneVAEConfig) -> Iterator[list[nn.Module]]:
+        """Level by level, from the latent grid, each with the way to the next finer one."""
         block = BLOCKS[config.blocks]
         for index in range(len(config.levels) - 1, -1, -1):
             level = config.levels[index]
-            yield from (block(level.channels, config.causal) for _ in range(level.decoder_blocks))
+            layers: list[nn.Module] = [block(level.channels, config.causal) for _ in range(level.decoder_blocks)]
             if index > 0:
-                yield upsampling(config.resampling, level.channels, config.levels[index - 1].channels, level.factor)
+                finer = config.levels[index - 1].channels
+                layers.append(upsampling(config.resampling, level.channels, finer, level.factor))
+            yield layers
 
     def forward(self, codes: Tensor, state: State, counts: Tensor | None = None) -> tuple[Tensor, State]:
         """`counts`, int64 `B`: the tokens to read of each sample, 1…N; the rest are set to zero. None reads all."""
@@ -175,11 +230,31 @@ class Decoder(CausalLayer):
             counts = torch.full((codes.shape[0],), self.max_tokens, device=codes.device)
         codes = codes * self._kept_channels(counts).to(codes.dtype)
         codes = codes.to(memory_format=torch.channels_last_3d)
-        features = self.enter(codes)
+        if self.first is None:
+            features, after = self.chain(self._enter(codes, counts), state)
+            return shuffle(self.linear(codes), self.stride) + self._detail(features), after
+        before, deep_before = (None, None) if state is None else state
+        if state is None:
+            fine, anchor, pixels = self.first(codes[:, :, : self.phases], counts)
+            codes = codes[:, :, self.phases :]
+            entered = torch.cat([anchor, self._enter(codes, counts)], dim=2)
+            above, deep_after = self.deep(entered, None)
+            seen = above.shape[2] // entered.shape[2]
+            above = torch.cat([above[:, :, :seen] + fine, above[:, :, seen:]], dim=2)
+            linear = torch.cat([pixels, shuffle(self.linear(codes), self.stride)], dim=2)
+        else:
+            above, deep_after = self.deep(self._enter(codes, counts), deep_before)
+            linear = shuffle(self.linear(codes), self.stride)
+        features, after = self.chain(above, before)
+        return linear + self._detail(features), (after, deep_after)
+
+    def _enter(self, codes: Tensor, counts: Tensor) -> Tensor:
+        features: Tensor = self.enter(codes)
         bias = self.count_bias[counts - 1].to(features.dtype)
-        features, state = self.chain(features + bias[:, :, None, None, None], state)
-        detail = shuffle(self.out(F.silu(self.norm(features))), self.out_factor)
-        return shuffle(self.linear(codes), self.stride) + detail, state
+        return features + bias[:, :, None, None, None]
+
+    def _detail(self, features: Tensor) -> Tensor:
+        return shuffle(self.out(F.silu(self.norm(features))), self.out_factor)
 
     def _kept_channels(self, counts: Tensor) -> Tensor:
         token = torch.arange(self.max_tokens * self.token_channels, device=counts.device) // self.token_channels
@@ -215,9 +290,12 @@ class OneVAE(nn.Module):
         before, last = (None, None) if state is None else state
         latents, after = self.encoder(video, before)
         assert last is None or isinstance(last, Tensor)
-        digits = self.fsq.digits(latents, last, stickiness)
+        # The phases of an enhanced first frame are no frames that a digit could keep its value from.
+        phases = math.prod(self.config.first_grid) if state is None and self.config.enhanced_first_frame else 0
+        fine, usual = latents[:, :, :phases], latents[:, :, phases:]
+        digits = torch.cat([self.fsq.digits(fine), self.fsq.digits(usual, last, stickiness)], dim=2)
         # A copy, since a view would keep the whole chunk alive.
-        return digits, (after, digits[:, :, -1:].clone())
+        return digits, (after, digits[:, :, -1:].clone() if usual.shape[2] else None)
 
     def decode_digits(self, digits: Tensor, state: State) -> tuple[Tensor, State]:
         """Digits uint8 `B (k·d) t h w` of the first k ≤ N tokens → video in [−1, 1], and the decoder's state."""

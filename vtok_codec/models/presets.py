@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vtok_codec.models.causal import Factor
+from vtok_codec.models.diffusion import DenoiserConfig
 from vtok_codec.models.onevae import Level, OneVAEConfig
 
 FSQ_64000 = (8, 8, 8, 5, 5, 5)
@@ -15,7 +16,7 @@ def _nano(*deeper: Level) -> OneVAEConfig:
         Level(factor=(2, 4, 4), channels=64, encoder_blocks=1, decoder_blocks=2),
         Level(factor=(2, 2, 2), channels=192, encoder_blocks=3, decoder_blocks=4),
     )
-    return OneVAEConfig(levels + deeper, FSQ_64000, max_tokens=4)
+    return OneVAEConfig(levels + deeper, FSQ_64000, max_tokens=4, enhanced_first_frame=_is_coarse(deeper))
 
 
 def _base(*deeper: Level) -> OneVAEConfig:
@@ -24,7 +25,12 @@ def _base(*deeper: Level) -> OneVAEConfig:
         Level(factor=(2, 4, 4), channels=256, encoder_blocks=2, decoder_blocks=3),
         Level(factor=(2, 2, 2), channels=512, encoder_blocks=4, decoder_blocks=8),
     )
-    return OneVAEConfig(levels + deeper, FSQ_64000, max_tokens=4)
+    return OneVAEConfig(levels + deeper, FSQ_64000, max_tokens=4, enhanced_first_frame=_is_coarse(deeper))
+
+
+def _is_coarse(deeper: tuple[Level, ...]) -> bool:
+    """Whether the grid is coarser than 8×8: there the first frame is what suffers most (OneVAE, Fig. 4)."""
+    return any(level.factor[1] > 1 for level in deeper)
 
 
 _DEEPER: dict[str, Factor | None] = {"4x8x8": None, "8x8x8": (2, 1, 1), "4x16x16": (1, 2, 2), "8x16x16": (2, 2, 2)}
@@ -45,3 +51,10 @@ PRESETS = {
     for size, make, level in (("nano", _nano, _nano_level), ("base", _base, _base_level))
     for stride, factor in _DEEPER.items()
 }
+
+DENOISERS = {
+    f"{family}-{size}-4x8x8": DenoiserConfig(PRESETS[f"onevae-{size}-4x8x8"], objective, down_blocks)
+    for family, objective in (("cdt", "ddim"), ("flow", "flow"))
+    for size, down_blocks in (("nano", (2, 3)), ("base", (2, 4)))
+}
+"""Diffusion decoders by name: CDT's, and One-DVA's flow."""

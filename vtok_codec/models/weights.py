@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as dump_safetensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from vtok_codec.errors import ModelError
+from vtok_codec.models.diffusion import Denoiser
 from vtok_codec.models.onevae import OneVAE
-from vtok_codec.models.presets import PRESETS
+from vtok_codec.models.presets import DENOISERS, PRESETS
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
-def dump_weights(model: OneVAE, preset: str, metadata: Mapping[str, str]) -> bytes:
+def dump_weights(model: nn.Module, preset: str, metadata: Mapping[str, str]) -> bytes:
     """The model's weights in fp16, ready to be written to a file."""
     tensors = {name: value.half().contiguous() for name, value in model.state_dict().items()}
     return dump_safetensors(tensors, {"preset": preset, **metadata})
@@ -43,9 +47,31 @@ def build_model(preset: str, data: bytes, source: str) -> OneVAE:
     Raises:
         ModelError: the preset is unknown, or the weights do not fit it.
     """
+    if preset in DENOISERS:
+        raise ModelError(f"{source} is a diffusion decoder, which has no encoder; name it with --decoder")
     if preset not in PRESETS:
-        raise ModelError(f"{source} is for the preset {preset!r}, which this version does not know")
-    model = OneVAE(PRESETS[preset])
+        raise _unknown(preset, source)
+    return _loaded(OneVAE(PRESETS[preset]), preset, data, source)
+
+
+def build_denoiser(preset: str, data: bytes, source: str) -> Denoiser:
+    """The same for a diffusion decoder.
+
+    Raises:
+        ModelError: the preset is unknown, or the weights do not fit it.
+    """
+    if preset in PRESETS:
+        raise ModelError(f"{source} is no diffusion decoder; use --decoder deterministic")
+    if preset not in DENOISERS:
+        raise _unknown(preset, source)
+    return _loaded(Denoiser(DENOISERS[preset]), preset, data, source)
+
+
+def _unknown(preset: str, source: str) -> ModelError:
+    return ModelError(f"{source} is for the preset {preset!r}, which this version does not know")
+
+
+def _loaded(model: Model, preset: str, data: bytes, source: str) -> Model:
     tensors = {name: value.float() for name, value in parse_tensors(data, source).items()}
     try:
         model.load_state_dict(tensors)

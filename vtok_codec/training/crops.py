@@ -43,15 +43,19 @@ class Augmentation:
     """Contrast almost removed: nested models fail on flat pictures that they never saw."""
     freeze: float = 0.04
     """The first frame repeated: still pictures."""
+    gop_start: float = 0.0
+    """The first frame repeated as often as at the start of a GOP, and as many fewer after it."""
 
 
 class CropSampler:
     """Crops of a library, `B 3 T H W` in [−1, 1]. Crop `i` of batch `n` of a seed is always the same."""
 
-    def __init__(self, library: ClipLibrary, augmentation: Augmentation, seed: int) -> None:
+    def __init__(self, library: ClipLibrary, augmentation: Augmentation, seed: int, stride: int = 4) -> None:
+        """`stride`: frames that a latent frame stands for."""
         self._library = library
         self._augmentation = augmentation
         self._seed = seed
+        self._stride = stride
 
     def batch(self, number: int, shape: CropShape, first: int = 0) -> Tensor:
         """Batch `number`, of any shape: its crops from `first` on, where several processes share it."""
@@ -73,7 +77,11 @@ class CropSampler:
             video = video.flip(1)
         if rng.random() < augment.freeze:
             video = video[:, :1].expand(-1, shape.frames, -1, -1)
-        return _expose(rng, video, augment).contiguous()
+        video = _expose(rng, video, augment)
+        if rng.random() < augment.gop_start:
+            repeats = self._stride - 1
+            video = torch.cat([video[:, :1].expand(-1, repeats, -1, -1), video[:, : shape.frames - repeats]], dim=1)
+        return video.contiguous()
 
     def _pick(self, rng: np.random.Generator, paths: Sequence[Path]) -> NDArray[np.uint8]:
         for _ in range(100):

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from vtok_codec.models.causal import unshuffle
+from vtok_codec.models.causal import FrameConv, unshuffle
 from vtok_codec.models.codebook import LFQ
 from vtok_codec.models.fsq import FSQ
 from vtok_codec.models.onevae import OneVAE
+from vtok_codec.models.quantizer import Quantizer
 from vtok_codec.training.crops import CropSampler, CropShape
 
 _GAINS = (0.35, 0.5, 0.7, 0.9)
@@ -41,12 +43,26 @@ def warm_start(model: OneVAE, sampler: CropSampler, batches: int = 24) -> WarmSt
     """Set the linear paths of `model` from blocks of the sampler's first batches. Its last layers must be zero."""
     stride = model.config.stride
     shape = CropShape(batch=32, frames=stride[0] * 2, size=64)
-    blocks = torch.cat([_blocks(sampler.batch(n, shape), stride) for n in range(batches)])
+    videos = [sampler.batch(n, shape) for n in range(batches)]
+    encoder, decoder = model.encoder, model.decoder
+    if encoder.first is not None and decoder.first is not None:
+        stills = [video[:, :, :1].expand(-1, -1, stride[0], -1, -1) for video in videos]
+        blocks = torch.cat([_blocks(still, encoder.first.stride) for still in stills])
+        _fit_paths(encoder.first.linear, decoder.first.linear, model, blocks)
+    return _fit_paths(encoder.linear, decoder.linear, model, torch.cat([_blocks(video, stride) for video in videos]))
+
+
+def _fit_paths(encoder: FrameConv, decoder: FrameConv, model: OneVAE, blocks: Tensor) -> WarmStart:
+    """Set two linear paths to the KLT of `blocks`, with the best of the gains."""
     mean = blocks.mean(0)
     components, scale = _balanced_klt(blocks - mean, model.config.token_channels, model.config.max_tokens)
-    best = min((_fit(model, blocks, mean, components / scale * gain, gain) for gain in _GAINS), key=lambda fit: fit.mse)
-    _fit(model, blocks, mean, components / scale * best.gain, best.gain)
-    return best
+    fits = [_fit(model.quantizer, blocks, mean, components / scale * gain) for gain in _GAINS]
+    gain, best = min(zip(_GAINS, fits, strict=True), key=lambda pair: pair[1].mse)
+    for path, (weight, bias) in ((encoder, best.encoder), (decoder, best.decoder)):
+        assert path.bias is not None
+        path.weight.copy_(weight[:, :, None, None])
+        path.bias.copy_(bias)
+    return WarmStart(gain, best.mse)
 
 
 def _blocks(video: Tensor, stride: tuple[int, int, int]) -> Tensor:
@@ -92,22 +108,24 @@ def _equalizing_rotation(variances: Tensor) -> Tensor:
     return rotation.float()
 
 
-def _fit(model: OneVAE, blocks: Tensor, mean: Tensor, weights: Tensor, gain: float) -> WarmStart:
-    """Write encoder weights `(pixels, channels)` and the least-squares decoder of their quantized codes."""
+class _Fit(NamedTuple):
+    """Weights `(out, in)` and biases of both linear paths, and the error that they leave."""
+
+    encoder: tuple[Tensor, Tensor]
+    decoder: tuple[Tensor, Tensor]
+    mse: float
+
+
+def _fit(quantizer: Quantizer, blocks: Tensor, mean: Tensor, weights: Tensor) -> _Fit:
+    """Encoder weights `(pixels, channels)` with the least-squares decoder of their quantized codes."""
     latents = (blocks - mean) @ weights
     positions = latents.T[None, :, :, None, None]
     # A codebook that learns has nothing to round to yet.
-    rounds = isinstance(model.quantizer, FSQ | LFQ)
-    codes = model.quantizer.quantize(positions).codes if rounds else model.quantizer.continuous(positions)
+    rounds = isinstance(quantizer, FSQ | LFQ)
+    codes = quantizer.quantize(positions).codes if rounds else quantizer.continuous(positions)
     codes = codes[0, :, :, 0, 0].T
     design = torch.cat([codes, torch.ones(len(codes), 1)], dim=1).double()
     gram = design.T @ design / len(design)
     solution = torch.linalg.solve(gram, design.T @ blocks.double() / len(design)).float()
     error = torch.cat([codes, torch.ones(len(codes), 1)], dim=1) @ solution - blocks
-    encoder, decoder = model.encoder.linear, model.decoder.linear
-    assert encoder.bias is not None and decoder.bias is not None
-    encoder.weight.copy_(weights.T[:, :, None, None])
-    encoder.bias.copy_(-(mean @ weights))
-    decoder.weight.copy_(solution[:-1].T[:, :, None, None])
-    decoder.bias.copy_(solution[-1])
-    return WarmStart(gain, float((error**2).mean()))
+    return _Fit((weights.T, -(mean @ weights)), (solution[:-1].T, solution[-1]), float((error**2).mean()))

@@ -28,8 +28,8 @@ class Loss(NamedTuple):
     """Its terms before weighting, detached."""
     reconstruction: Tensor
     """`B 3 T H W`, detached."""
-    indices: Tensor
-    """Codebook entries `B N T H W`, of all samples and tokens."""
+    indices: Tensor | None
+    """Codebook entries `B N T H W`, of all samples and tokens; None where no codebook trains."""
 
 
 def _rmse(error: Tensor) -> Tensor:
@@ -46,7 +46,17 @@ DISTORTIONS = {
 """Of an error `B 3 T H W` in pixels of [−1, 1]."""
 
 
-class Objective(nn.Module):
+class TrainingObjective(nn.Module):
+    """What a run minimizes: called with the model, a batch of videos, the step's generator, the progress of the stage
+    and a discriminator or None, it gives a `Loss`."""
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Its own parameters that train along, by name."""
+        return {name: value for name, value in self.named_parameters() if value.requires_grad}
+
+
+class Objective(TrainingObjective):
     """Loss of a batch of videos. Its own parameters (the posterior's spread, the prior) train along with the model.
 
     Raises:
@@ -64,16 +74,11 @@ class Objective(nn.Module):
         self.lpips = lpips
         self.processes = processes or Processes()
         self.token_channels = config.token_channels
-        self.token_weights = torch.tensor(stage.token_weights or _nested_weights(config.max_tokens))
+        self.token_weights = torch.tensor(stage.token_weights or nested_weights(config.max_tokens))
         # Starts near the error of rounding, so that the discrete stage finds a decoder used to it.
         spread = torch.full((config.latent_channels, 1, 1, 1), -2.0)
         self.log_std = nn.Parameter(spread, requires_grad=stage.kl_weight > 0)
         self.prior = DigitPrior(config) if any(stage.rate_weights) else None
-
-    @property
-    def trained(self) -> dict[str, nn.Parameter]:
-        """Its parameters that train, by name: all but those of the LPIPS network."""
-        return {name: value for name, value in self.named_parameters() if value.requires_grad}
 
     def forward(
         self,
@@ -158,14 +163,23 @@ class Objective(nn.Module):
         return bits * (torch.arange(tokens, device=bits.device) < counts[:, None])
 
     def _perceptual(self, video: Tensor, reconstruction: Tensor, generator: torch.Generator) -> Tensor:
-        if self.lpips is None or not self.stage.lpips_weight:
+        if not self.stage.lpips_weight:
             return video.new_zeros(())
-        frames = torch.randperm(video.shape[2], generator=generator)[: self.stage.lpips_frames]
-        source, output = (x[:, :, frames].transpose(1, 2).flatten(0, 1) for x in (video, reconstruction))
-        return self.lpips(source, output).mean()
+        return perceptual_distance(self.lpips, video, reconstruction, self.stage.lpips_frames, generator)
 
 
-def _nested_weights(tokens: int) -> tuple[float, ...]:
+def perceptual_distance(
+    lpips: LPIPS | None, video: Tensor, reconstruction: Tensor, frames: int, generator: torch.Generator
+) -> Tensor:
+    """LPIPS of so many frames of each sample, chosen at random."""
+    if lpips is None:
+        raise ValueError("no LPIPS network was given")
+    chosen = torch.randperm(video.shape[2], generator=generator)[:frames]
+    source, output = (x[:, :, chosen].transpose(1, 2).flatten(0, 1) for x in (video, reconstruction))
+    return lpips(source, output).mean()
+
+
+def nested_weights(tokens: int) -> tuple[float, ...]:
     """All tokens half of the time, fewer as often each."""
     return (*(0.5 / max(1, tokens - 1) for _ in range(tokens - 1)), 0.5)
 

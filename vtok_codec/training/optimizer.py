@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from vtok_codec.errors import TrainingError
 from vtok_codec.models.causal import FrameConv
-from vtok_codec.models.onevae import OneVAE
 from vtok_codec.training.stages import Stage
+from vtok_codec.training.subjects import Model, Subject
 
 _LINEAR_STEP = 2.0
 """Step of a linear path's weights over their root mean square, at a learning rate of 1: a tenth of a network's. With
@@ -26,14 +26,14 @@ class StageOptimizer:
     momentum of their `out × (in·k·k)` matrices, scaled so that the root mean square of a step is AdamW's.
     """
 
-    def __init__(self, model: OneVAE, others: Iterable[nn.Parameter], stage: Stage) -> None:
+    def __init__(self, model: Model, subject: Subject[Model], others: Iterable[nn.Parameter], stage: Stage) -> None:
         if stage.optimizer not in ("adamw", "muon"):
             raise TrainingError(f"no optimizer {stage.optimizer!r}; use adamw or muon")
-        hidden = [conv for chain in (model.encoder.chain, model.decoder.chain) for conv in _convolutions(chain)]
+        hidden = [conv for network in subject.networks(model) for conv in _convolutions(network)]
         matrices = [conv for conv in hidden if conv.weight.requires_grad] if stage.optimizer == "muon" else []
         self._matrices = [(conv.weight, _matrix_view(conv.weight)) for conv in matrices]
         self._adamw = torch.optim.AdamW(
-            _adamw_groups(model, others, {id(conv.weight) for conv in matrices}),
+            _adamw_groups(model, subject.linear_paths(model), others, {id(conv.weight) for conv in matrices}),
             lr=stage.learning_rate,
             betas=stage.betas,
             weight_decay=stage.weight_decay,
@@ -97,9 +97,10 @@ def _matrix_view(weight: Tensor) -> nn.Parameter:
     return nn.Parameter(view)
 
 
-def _adamw_groups(model: OneVAE, others: Iterable[nn.Parameter], stepped: set[int]) -> list[dict[str, Any]]:
+def _adamw_groups(
+    model: nn.Module, linear: Sequence[FrameConv], others: Iterable[nn.Parameter], stepped: set[int]
+) -> list[dict[str, Any]]:
     """AdamW's groups, each with `rate_scale`, its part of the learning rate."""
-    linear = [model.encoder.linear, model.decoder.linear]
     special = stepped | {id(p) for layer in linear for p in layer.parameters()}
     rest = [p for p in model.parameters() if id(p) not in special and p.requires_grad]
     groups: list[dict[str, Any]] = [

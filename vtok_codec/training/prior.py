@@ -8,6 +8,7 @@ encoder choose digits that can be foretold, which then repeat, so that zstd find
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,10 @@ class DigitPrior(nn.Module):
         super().__init__()
         channels, tokens = config.latent_channels, config.max_tokens
         digits = len(config.fsq_levels)
+        # The phases of an enhanced first frame foretell each other, in a prior of their own.
+        self.phases = math.prod(config.first_grid)
+        usual = replace(config, enhanced_first_frame=False)
+        self.first = DigitPrior(usual) if config.enhanced_first_frame else None
         self.levels: Tensor
         levels = torch.tensor(config.fsq_levels * tokens).view(-1, 1, 1, 1)
         self.register_buffer("levels", levels, persistent=False)
@@ -49,6 +54,11 @@ class DigitPrior(nn.Module):
         self.register_buffer("mask", before, persistent=False)
 
     def forward(self, codes: Tensor) -> Tensor:
+        if self.first is None:
+            return self._bits(codes)
+        return torch.cat([self.first(codes[:, :, : self.phases]), self._bits(codes[:, :, self.phases :])], dim=2)
+
+    def _bits(self, codes: Tensor) -> Tensor:
         past = self._past(codes)
         features = self.past(past) + self._present(codes)
         mean, log_scale = self._out(F.silu(features))

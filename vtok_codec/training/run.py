@@ -10,21 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from vtok_codec.errors import ModelError, TrainingError
 from vtok_codec.evaluation.lpips import load_lpips
 from vtok_codec.models.complexity import complexity
 from vtok_codec.models.convert import convert
-from vtok_codec.models.onevae import OneVAE
-from vtok_codec.models.presets import PRESETS
-from vtok_codec.models.weights import build_model
-from vtok_codec.registry import find_weights
+from vtok_codec.models.diffusion import Denoiser
+from vtok_codec.models.onevae import OneVAE, OneVAEConfig
+from vtok_codec.models.presets import DENOISERS, PRESETS
+from vtok_codec.models.weights import build_denoiser, build_model
+from vtok_codec.registry import DEFAULT_MODEL, WeightsFile, find_weights
 from vtok_codec.training.crops import CropSampler
+from vtok_codec.training.diffusion import DenoisingObjective
 from vtok_codec.training.klt import warm_start
 from vtok_codec.training.library import ClipLibrary
 from vtok_codec.training.objective import Objective
 from vtok_codec.training.processes import join_processes, leave_processes
-from vtok_codec.training.stages import STAGES, Stage
+from vtok_codec.training.stages import DIFFUSION, STAGES, Stage
+from vtok_codec.training.subjects import CodecSubject, DenoiserSubject, Subject
 from vtok_codec.training.trainer import CHECKPOINT, WEIGHTS, Budget, Cadence, Trainer
 from vtok_codec.training.validation import validation_clips
 
@@ -48,6 +52,8 @@ class RunSettings:
     compiled: bool
     overrides: tuple[tuple[str, str], ...]
     """Fields of the stage that are set otherwise than it has them."""
+    codec: str | None = None
+    """The weights that a diffusion decoder is for: a shipped name, a file, or the folder of a run."""
 
 
 def run_training(settings: RunSettings, folder: Path, budget: Budget, quiet: bool) -> None:
@@ -87,10 +93,12 @@ def resume_training(folder: Path, budget: Budget, quiet: bool) -> None:
     leave_processes()
 
 
-def _trainer(settings: RunSettings, folder: Path, resumed: bool, quiet: bool) -> Trainer:
-    if settings.stage not in STAGES:
-        raise TrainingError(f"no stage {settings.stage!r}; use one of {', '.join(STAGES)}")
-    stage = override(STAGES[settings.stage], settings.overrides)
+def _trainer(settings: RunSettings, folder: Path, resumed: bool, quiet: bool) -> Trainer[Any]:
+    stage, codec_config = _stage_and_codec(settings)
+    augmentation = stage.augmentation
+    if codec_config.enhanced_first_frame:
+        # Its own way through the networks is only ever taken at the start of a GOP.
+        augmentation = dataclasses.replace(augmentation, gop_start=1.0)
     device = torch.device(_device_name(settings.device))
     watched = Path(settings.validation) if settings.validation and os.environ.get("RANK", "0") == "0" else None
     # Before joining: an error of one process after it is an error of all.
@@ -100,20 +108,29 @@ def _trainer(settings: RunSettings, folder: Path, resumed: bool, quiet: bool) ->
     # The processes of one machine share its memory.
     sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     library = ClipLibrary(map(Path, settings.data), int(settings.cache_gib * 2**30) // sharing)
-    sampler = CropSampler(library, stage.augmentation, settings.seed)
+    sampler = CropSampler(library, augmentation, settings.seed, codec_config.stride[0])
     torch.manual_seed(settings.seed)
-    model = _initial_model(settings, stage, sampler, resumed, quiet)
+    model: nn.Module
+    subject: Subject[Any]
+    objective: Objective | DenoisingObjective
+    if settings.preset in DENOISERS:
+        start = None if resumed else settings.start
+        model, codec, codec_is = _initial_denoiser(settings, start, folder, resumed, quiet)
+        lpips = load_lpips() if stage.lpips_weight else None
+        objective = DenoisingObjective(stage, codec, lpips, processes)
+        subject = DenoiserSubject(settings.preset, clips, codec, codec_is, lpips)
+    else:
+        model = _initial_model(settings, stage, sampler, resumed, quiet)
+        objective = Objective(stage, model.config, load_lpips() if stage.lpips_weight else None, processes)
+        subject = CodecSubject(settings.preset, clips, objective.prior)
     if not quiet:
         print(f"{settings.preset}: {complexity(model)}")
-    lpips = load_lpips() if stage.lpips_weight else None
-    objective = Objective(stage, model.config, lpips, processes)
     return Trainer(
         model,
-        settings.preset,
+        subject,
         stage,
         objective,
         sampler,
-        clips,
         folder,
         settings.seed,
         device,
@@ -123,17 +140,56 @@ def _trainer(settings: RunSettings, folder: Path, resumed: bool, quiet: bool) ->
     )
 
 
+def _stage_and_codec(settings: RunSettings) -> tuple[Stage, OneVAEConfig]:
+    """The stage as it is set, and the shape of the model that codes, or whose tokens are decoded."""
+    if settings.stage not in STAGES:
+        raise TrainingError(f"no stage {settings.stage!r}; use one of {', '.join(STAGES)}")
+    names = DENOISERS if settings.stage == DIFFUSION else PRESETS
+    if settings.preset not in names:
+        raise ModelError(f"no preset {settings.preset!r} for stage {settings.stage}; use one of {', '.join(names)}")
+    stage = override(STAGES[settings.stage], settings.overrides)
+    return stage, DENOISERS[settings.preset].codec if settings.stage == DIFFUSION else PRESETS[settings.preset]
+
+
+def _initial_denoiser(
+    settings: RunSettings, start: str | None, folder: Path, resumed: bool, quiet: bool
+) -> tuple[Denoiser, OneVAE, dict[str, str]]:
+    """The denoiser, the codec it is for, and what that one is called."""
+    config = DENOISERS[settings.preset]
+    weights = _weights_of(settings.codec or DEFAULT_MODEL)
+    codec = build_model(weights.metadata.get("preset", ""), weights.data, str(weights.path))
+    if codec.config != config.codec:
+        raise ModelError(f"{settings.preset} is for another model than {weights.path}; name its codec with --codec")
+    about = {"codec": weights.name, "codec_sha256": weights.sha256}
+    if resumed:
+        made_for = _weights_of(str(folder)).metadata.get("codec_sha256")
+        if made_for != weights.sha256:
+            raise TrainingError(f"{folder} decodes other weights than {weights.path}; start anew with --from {folder}")
+    model = Denoiser(config)
+    model.start_from(codec)
+    if start:
+        given = _weights_of(start)
+        model = build_denoiser(given.metadata.get("preset", ""), given.data, str(given.path)).train()
+        if model.config != config:
+            raise ModelError(f"{given.path} is no {settings.preset}")
+    if not quiet:
+        print(f"a decoder for {weights.name}, weights {weights.sha256[:12]}")
+    return model, codec.to(memory_format=torch.channels_last), about  # type: ignore[call-overload]
+
+
+def _weights_of(name: str) -> WeightsFile:
+    """Of a shipped name, a file, or the folder of a run."""
+    return find_weights(Path(name) / WEIGHTS if Path(name).is_dir() else name)
+
+
 def _initial_model(settings: RunSettings, stage: Stage, sampler: CropSampler, resumed: bool, quiet: bool) -> OneVAE:
-    if settings.preset not in PRESETS:
-        raise ModelError(f"no preset {settings.preset!r}; use one of {', '.join(PRESETS)}")
     model = OneVAE(PRESETS[settings.preset])
     if resumed:
         # The checkpoint holds every weight, and the size of each group's steps.
         return model
     new_linear_paths = True
     if settings.start:
-        path = Path(settings.start)
-        weights = find_weights(path / WEIGHTS if path.is_dir() else settings.start)
+        weights = _weights_of(settings.start)
         if weights.metadata.get("preset") == settings.preset:
             return build_model(settings.preset, weights.data, str(weights.path))
         source = build_model(weights.metadata.get("preset", ""), weights.data, str(weights.path))

@@ -41,6 +41,12 @@ class Stage:
     lpips_weight: float = 0.0
     lpips_frames: int = 1
     """Frames of each sample that LPIPS looks at."""
+    lpips_start: float = 0.0
+    """The fraction of a diffusion decoder's stage after which LPIPS joins in."""
+    noise_only_until: float = 0.0
+    """The fraction of its stage in which a diffusion decoder sees nothing but noise, at time 1 (One-DVA, stage 1)."""
+    noise_only_share: float = 0.1
+    """The part of its samples that do so after it (One-DVA, stage 2)."""
     commitment_weight: float = 0.0
     """Of how far latents lie from their codes."""
     entropy_weight: float = 0.0
@@ -80,6 +86,9 @@ _FINE = CropShape(batch=1, frames=16, size=256)
 _GROWING = (Phase(0.0, _SMALL), Phase(0.45, _MIDDLE), Phase(0.75, _LARGE))
 _MOSTLY_TWO = (0.28, 0.32, 0.10, 0.30)
 """Most weight lies on the two tokens that `vtok encode` writes by default."""
+
+DIFFUSION = "diffusion"
+"""The stage of the diffusion decoders; all others train codecs."""
 
 STAGES = {
     stage.name: stage
@@ -149,6 +158,17 @@ STAGES = {
             adversarial_weight=0.1,
             adversarial_start=0.1,
             token_weights=_MOSTLY_TWO,
+        ),
+        Stage(
+            name=DIFFUSION,
+            starts_from="rate",
+            phases=(Phase(0.0, _SMALL), Phase(0.35, _MIDDLE), Phase(0.75, _LARGE)),
+            learning_rate=6e-4,
+            lpips_weight=0.1,
+            lpips_frames=2,
+            lpips_start=0.4,
+            noise_only_until=0.2,
+            token_weights=(0.4, 0.3, 0.05, 0.25),
         ),
     )
 }

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from vtok_codec.media.types import Pixels
+from vtok_codec.models.diffusion import Denoiser
 from vtok_codec.models.onevae import OneVAE
+from vtok_codec.models.sampling import path_of, sample
 from vtok_codec.training.validation import decode_codes, whole_latents
 
 
@@ -20,8 +22,29 @@ def reconstruction_strip(model: OneVAE, clips: Sequence[Tensor], counts: Sequenc
     for clip in clips:
         video = whole_latents(clip[None], model.config.stride[0]).to(model.device)
         codes = model.quantizer.quantize(model.encoder(video, None)[0]).codes
-        outputs = [decode_codes(model, codes, count) for count in counts]
-        rows.append(torch.cat([x[0, :, -1].float().cpu() for x in (video, *outputs)], dim=2))
+        rows.append([video, *(decode_codes(model, codes, count) for count in counts)])
+    return _last_frames(rows)
+
+
+@torch.inference_mode()
+def denoising_strip(model: Denoiser, codec: OneVAE, clips: Sequence[Tensor]) -> Pixels:
+    """One row a clip: its last frame, the same from one token by the codec's own decoder, by one step, and by as many
+    as the objective is usually decoded with."""
+    rows = []
+    for number, clip in enumerate(clips):
+        video = whole_latents(clip[None], codec.config.stride[0]).to(model.device)
+        codes = codec.quantizer.quantize(codec.encoder(video, None)[0]).codes
+        noise = torch.randn(video.shape, generator=torch.Generator().manual_seed(number)).to(model.device)
+        one = torch.ones(1, dtype=torch.long, device=model.device)
+        steps = (1, path_of(model.config.objective).default_steps)
+        shown = [sample(model, codes, noise, None, one, count)[0] for count in steps]
+        rows.append([video, decode_codes(codec, codes, 1), *shown])
+    return _last_frames(rows)
+
+
+def _last_frames(videos: Sequence[Sequence[Tensor]]) -> Pixels:
+    """The last frames of videos `1 3 T H W` in [−1, 1], in rows and columns."""
+    rows = [torch.cat([video[0, :, -1].float().cpu() for video in row], dim=2) for row in videos]
     height, width = (max(row.shape[axis] for row in rows) for axis in (1, 2))
     padded = [torch.nn.functional.pad(row, (0, width - row.shape[2], 0, height - row.shape[1])) for row in rows]
     picture = torch.cat(padded, dim=1).clamp(-1, 1).permute(1, 2, 0)

@@ -7,10 +7,9 @@ import json
 import math
 import os
 import time
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch import Tensor, nn
@@ -19,16 +18,14 @@ from tqdm import tqdm
 from vtok_codec.errors import TrainingError
 from vtok_codec.media.picture import png_bytes
 from vtok_codec.models.onevae import OneVAE
-from vtok_codec.models.weights import dump_weights
 from vtok_codec.training.adversarial import PatchDiscriminator, discriminator_loss
 from vtok_codec.training.codebook_use import CodebookUse
 from vtok_codec.training.crops import CropSampler, Prefetcher
-from vtok_codec.training.objective import Loss, Objective
+from vtok_codec.training.objective import Loss, TrainingObjective
 from vtok_codec.training.optimizer import StageOptimizer
 from vtok_codec.training.processes import Processes
-from vtok_codec.training.stages import PARTS, Stage
-from vtok_codec.training.strips import reconstruction_strip
-from vtok_codec.training.validation import validate
+from vtok_codec.training.stages import Stage
+from vtok_codec.training.subjects import Model, Subject
 
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "ema.safetensors"
@@ -62,31 +59,6 @@ class Cadence:
     log_steps: int = 50
     validate_steps: int = 1000
     checkpoint_minutes: float = 5.0
-
-
-_QUANTIZER_LAYERS = (
-    "encoder.out.",
-    "encoder.linear.",
-    "decoder.enter.",
-    "decoder.linear.",
-    "decoder.count_bias",
-)
-"""By the prefixes of their names, the layers that the part "quantizer" trains beside the quantizer itself."""
-
-
-def train_only(model: OneVAE, parts: Collection[str]) -> None:
-    """Freeze all of a model but these of `PARTS`.
-
-    Raises:
-        TrainingError: there is no such part, or none is left.
-    """
-    unknown = set(parts) - set(PARTS)
-    if unknown or not parts:
-        raise TrainingError(f"--set trains={','.join(parts)}: name some of {', '.join(PARTS)}")
-    for name, parameter in model.named_parameters():
-        chosen = name.split(".")[0] in parts or ("quantizer" in parts and name.startswith(_QUANTIZER_LAYERS))
-        if not chosen:
-            parameter.requires_grad_(False)
 
 
 class _Adversary:
@@ -124,7 +96,7 @@ class _Adversary:
 class _Step(nn.Module):
     """A model with its objective, as one module, so that several processes can average its gradients."""
 
-    def __init__(self, model: OneVAE, objective: Objective) -> None:
+    def __init__(self, model: nn.Module, objective: TrainingObjective) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
@@ -136,17 +108,16 @@ class _Step(nn.Module):
         return loss
 
 
-class Trainer:
+class Trainer(Generic[Model]):
     """Trains `model` through one stage into a run folder: checkpoint, EMA weights, log, strips."""
 
     def __init__(
         self,
-        model: OneVAE,
-        preset: str,
+        model: Model,
+        subject: Subject[Model],
         stage: Stage,
-        objective: Objective,
+        objective: TrainingObjective,
         sampler: CropSampler,
-        validation: list[Tensor],
         run: Path,
         seed: int,
         device: torch.device,
@@ -155,26 +126,24 @@ class Trainer:
         processes: Processes | None = None,
     ) -> None:
         self.processes = processes or Processes()
-        train_only(model, stage.trains)
+        subject.freeze(model, stage)
         # Channels-last weights keep every convolution on its fast path.
-        self.model: OneVAE = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.model: Model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
         if compiled:
             # The adaptive weight of a discriminator goes back through the decoder twice.
             torch._functorch.config.donated_buffer = not stage.adversarial_weight
-            # Fixed shapes: a stage has a handful of them, and dynamic ones fail on channels-last views.
-            self.model.encoder.compile(dynamic=False)
-            self.model.decoder.compile(dynamic=False)
-        self.objective = objective.to(device)
-        self.preset, self.stage, self.run_folder, self.seed = preset, stage, run, seed
-        self.validation, self.device = validation, device
+            subject.compile(self.model)
+        self.objective: TrainingObjective = objective.to(device)
+        self.subject, self.stage, self.run_folder, self.seed = subject, stage, run, seed
+        self.device = device
         self.cadence = cadence or Cadence()
-        self.optimizer = StageOptimizer(self.model, self.objective.trained.values(), stage)
+        self.optimizer = StageOptimizer(self.model, subject, self.objective.trained.values(), stage)
         # Random, so that every process must make the same one.
         torch.manual_seed(seed)
         self._adversary = _Adversary(stage, device, self.processes) if stage.adversarial_weight else None
         self._shared = self.processes.wrap(_Step(self.model, self.objective))
-        self._codebook_use = CodebookUse(self.model.quantizer.codebook_size)
+        self._codebook_use = CodebookUse(self.model.quantizer.codebook_size) if isinstance(self.model, OneVAE) else None
         self.step = 0
         self.seconds = 0.0
         self.skipped_steps = 0
@@ -200,7 +169,8 @@ class Trainer:
                 pixels += shape.batch * shape.frames * shape.size**2
                 if self.step % self.cadence.log_steps == 0:
                     rate = pixels / 1e6 / (time.monotonic() - window_start)
-                    entry = self.processes.mean(_mean(window)) | self._codebook_use.take(self.processes)
+                    entry = self.processes.mean(_mean(window))
+                    entry |= self._codebook_use.take(self.processes) if self._codebook_use else {}
                     entry |= {"mpixel_s": rate * self.processes.count, "size": float(shape.size)}
                     self._log(entry)
                     bar.set_postfix({key: f"{entry[key]:.4g}" for key in ("loss", "mpixel_s")}, refresh=False)
@@ -237,7 +207,8 @@ class Trainer:
             self._bad_in_a_row = 0
             self.optimizer.step()
             self._update_ema()
-            self._codebook_use.add(loss.indices)
+            if self._codebook_use and loss.indices is not None:
+                self._codebook_use.add(loss.indices)
         parts = {name: float(term) for name, term in loss.parts.items()}
         if self._adversary:
             self._adversary.discriminator.requires_grad_(True)
@@ -264,12 +235,11 @@ class Trainer:
             average.copy_(buffer)
 
     def _validate(self) -> None:
-        if not self.validation or not self.processes.leads:
+        if not self.subject.clips or not self.processes.leads:
             return
-        counts = sorted({1, min(2, self.model.config.max_tokens), self.model.config.max_tokens})
         with torch.autocast(self.device.type, torch.bfloat16):
-            self._log({"validation": 1.0} | validate(self.ema, self.validation, counts, self.objective.prior))
-            strip = reconstruction_strip(self.ema, self.validation[:4], counts)
+            self._log({"validation": 1.0} | self.subject.figures(self.ema))
+            strip = self.subject.strip(self.ema)
         (self.run_folder / f"strip-{self.step:07d}.png").write_bytes(png_bytes(strip))
 
     def _log(self, entry: dict[str, float]) -> None:
@@ -290,7 +260,7 @@ class Trainer:
         if not self.processes.leads:
             return
         state = {
-            "preset": self.preset,
+            "preset": self.subject.preset,
             "stage": self.stage.name,
             "seed": self.seed,
             "step": self.step,
@@ -309,7 +279,7 @@ class Trainer:
         metadata = {"stage": self.stage.name, "steps": str(self.step), "minutes": f"{self.seconds / 60:.1f}"}
         weights = self.run_folder / WEIGHTS
         partial = weights.with_suffix(".partial")
-        partial.write_bytes(dump_weights(self.ema, self.preset, metadata))
+        partial.write_bytes(self.subject.weights(self.ema, metadata))
         os.replace(partial, weights)
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -318,7 +288,7 @@ class Trainer:
         Raises:
             TrainingError: it belongs to another preset or stage.
         """
-        for key, mine in (("preset", self.preset), ("stage", self.stage.name)):
+        for key, mine in (("preset", self.subject.preset), ("stage", self.stage.name)):
             if state.get(key) != mine:
                 raise TrainingError(f"the checkpoint is of {key} {state.get(key)!r}, this run of {mine!r}")
         try:

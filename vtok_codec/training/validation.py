@@ -12,9 +12,12 @@ from torch import Tensor
 
 from vtok_codec.codec.encoder import EncodeSettings
 from vtok_codec.errors import TrainingError
+from vtok_codec.evaluation.lpips import LPIPS
 from vtok_codec.media.reader import read_pixels
+from vtok_codec.models.diffusion import Denoiser
 from vtok_codec.models.fsq import FSQ
 from vtok_codec.models.onevae import OneVAE
+from vtok_codec.models.sampling import path_of, sample
 from vtok_codec.tokens.packing import pack
 from vtok_codec.tokens.radix import Digits
 from vtok_codec.training.library import VIDEO_SUFFIXES
@@ -50,8 +53,8 @@ def _load(path: Path) -> Tensor:
 def validate(
     model: OneVAE, clips: Sequence[Tensor], counts: Sequence[int], prior: DigitPrior | None = None
 ) -> dict[str, float]:
-    """Means over clips for each number of tokens: PSNR (dB), the same for the first frame, for the continuous path,
-    and the sizes of the tokens in bits a pixel: see `_sizes`."""
+    """Means over clips for each number of tokens: PSNR (dB), the same for the first frame and for the later ones, for
+    the continuous path, and the sizes of the tokens in bits a pixel: see `_sizes`."""
     figures: dict[str, list[float]] = {}
     for clip in clips:
         stride = model.config.stride[0]
@@ -63,11 +66,48 @@ def validate(
             shown = _levels(decode_codes(model, codes, count))[:, :, stride - 1 :]
             figures.setdefault(f"psnr_{count}", []).append(_psnr_db(shown, source))
             figures.setdefault(f"psnr_first_{count}", []).append(_psnr_db(shown[:, :, :1], source[:, :, :1]))
+            figures.setdefault(f"psnr_later_{count}", []).append(_psnr_db(shown[:, :, 1:], source[:, :, 1:]))
             smooth = _levels(decode_codes(model, model.quantizer.continuous(latents), count))[:, :, stride - 1 :]
             figures.setdefault(f"psnr_continuous_{count}", []).append(_psnr_db(smooth, source))
             for name, bits in _sizes(model, codes, indices, count, prior).items():
                 figures.setdefault(f"{name}_bpp_{count}", []).append(bits / source[0, 0].numel())
     return {name: float(np.mean(values)) for name, values in figures.items()}
+
+
+@torch.inference_mode()
+def validate_denoiser(model: Denoiser, codec: OneVAE, clips: Sequence[Tensor], lpips: LPIPS | None) -> dict[str, float]:
+    """Means over clips for 1 and 2 tokens, of the codec's own decoder (`_base`) and of the denoiser in so many steps:
+    PSNR (dB), LPIPS, and the energy of gradients as a part of the source's, which blur lowers."""
+    figures: dict[str, list[float]] = {}
+    default = path_of(model.config.objective).default_steps
+    for number, clip in enumerate(clips):
+        padded = whole_latents(clip[None].to(model.device), codec.config.stride[0])
+        codes = codec.quantizer.quantize(codec.encoder(padded, None)[0]).codes
+        noise = torch.randn(padded.shape, generator=torch.Generator().manual_seed(number)).to(model.device)
+        for count in (1, min(2, codec.config.max_tokens)):
+            counts = torch.full((1,), count, device=model.device)
+            made = {"base": codec.decoder(codes, None, counts)[0]}
+            for steps in sorted({1, default}):
+                made[f"{steps}_steps"] = sample(model, codes, noise, None, counts, steps)[0]
+            for name, video in made.items():
+                for measure, value in _looks(padded, video.float(), codec.config.stride[0] - 1, lpips).items():
+                    figures.setdefault(f"{measure}_{count}_{name}", []).append(value)
+    return {name: float(np.mean(values)) for name, values in figures.items()}
+
+
+def _looks(source: Tensor, shown: Tensor, skipped: int, lpips: LPIPS | None) -> dict[str, float]:
+    source, shown = (_levels(video)[:, :, skipped:] for video in (source, shown))
+    looks = {"psnr": _psnr_db(shown, source), "energy": _gradient_energy(shown) / _gradient_energy(source)}
+    if lpips:
+        # As many frames as show what the clip is like.
+        pair = [(video[0, :, ::4].transpose(0, 1) / 127.5 - 1).contiguous() for video in (source, shown)]
+        looks["lpips"] = float(lpips(*pair).mean())
+    return looks
+
+
+def _gradient_energy(levels: Tensor) -> float:
+    """Mean square of the differences between neighbours in a row and in a column."""
+    return float(levels.diff(dim=-1).square().mean() + levels.diff(dim=-2).square().mean())
 
 
 def decode_codes(model: OneVAE, codes: Tensor, count: int) -> Tensor:
@@ -110,9 +150,11 @@ def whole_latents(video: Tensor, stride: int) -> Tensor:
 
 def _packed_bytes(planes: Digits, model: OneVAE) -> int:
     """In chunks as long as a file's."""
-    levels = model.config.fsq_levels
-    chunk = EncodeSettings.chunk_latents
-    return sum(len(pack(planes[:, start : start + chunk], levels)) for start in range(0, planes.shape[1], chunk))
+    levels, chunk = model.config.fsq_levels, EncodeSettings.chunk_latents
+    extra = math.prod(model.config.first_grid) - 1
+    starts = [0, *range(chunk + extra, planes.shape[1], chunk)]
+    ends = [*starts[1:], planes.shape[1]]
+    return sum(len(pack(planes[:, start:end], levels)) for start, end in zip(starts, ends, strict=True))
 
 
 def _entropy_bits(plane: np.ndarray) -> float:

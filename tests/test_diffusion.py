@@ -1,0 +1,383 @@
+"""Diffusion decoders: they start at the deterministic one, stream, repeat, train, and refuse other codecs' tokens."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import LANES, TINY, randomized
+from torch import Tensor
+
+from vtok_codec.api import Codec
+from vtok_codec.codec.decoder import decode_events
+from vtok_codec.codec.diffusion import DiffusionDecoder, load_diffusion
+from vtok_codec.codec.encoder import EncodeSettings, encode_video
+from vtok_codec.codec.loading import decoder_weights
+from vtok_codec.codec.tokenizer import Tokenizer, load_tokenizer
+from vtok_codec.container.reader import VtkReader
+from vtok_codec.errors import ModelError, TrainingError
+from vtok_codec.evaluation.codecs import model_codecs
+from vtok_codec.evaluation.lpips import load_lpips
+from vtok_codec.media.reader import read_pixels
+from vtok_codec.media.types import Frame, VideoInfo
+from vtok_codec.models.causal import State
+from vtok_codec.models.complexity import complexity
+from vtok_codec.models.diffusion import Denoiser, DenoiserConfig
+from vtok_codec.models.onevae import OneVAE
+from vtok_codec.models.presets import DENOISERS, PRESETS
+from vtok_codec.models.sampling import PATHS, sample
+from vtok_codec.models.weights import build_denoiser, build_model, dump_weights
+from vtok_codec.registry import WeightsFile, find_decoder, find_weights
+from vtok_codec.training.crops import Augmentation, CropSampler, CropShape
+from vtok_codec.training.diffusion import DenoisingObjective
+from vtok_codec.training.klt import warm_start
+from vtok_codec.training.library import ClipLibrary
+from vtok_codec.training.run import RunSettings, resume_training, run_training
+from vtok_codec.training.stages import DIFFUSION, STAGES, Phase
+from vtok_codec.training.trainer import CHECKPOINT, LOG, WEIGHTS, Budget
+
+CONFIGS = {objective: DenoiserConfig(TINY, objective, (1, 1)) for objective in PATHS}
+
+
+@pytest.fixture(autouse=True)
+def small(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
+    for objective, config in CONFIGS.items():
+        monkeypatch.setitem(DENOISERS, f"{objective}-tiny", config)
+    phases = (Phase(0.0, CropShape(2, 8, 32)),)
+    monkeypatch.setitem(STAGES, DIFFUSION, replace(STAGES[DIFFUSION], phases=phases, warmup_steps=2))
+
+
+@pytest.fixture(scope="module")
+def codec() -> OneVAE:
+    return randomized(OneVAE(TINY)).eval()
+
+
+@pytest.fixture(params=CONFIGS)
+def denoiser(request: pytest.FixtureRequest, codec: OneVAE) -> Denoiser:
+    return randomized(Denoiser(CONFIGS[request.param]), seed=3).eval()
+
+
+def random_codes(latents: int = 5, batch: int = 2) -> Tensor:
+    return torch.rand(batch, 24, latents, 3, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def random_noise(latents: int = 5, batch: int = 2, seed: int = 1) -> Tensor:
+    return torch.randn(batch, 3, 4 * latents, 24, 32, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("objective", PATHS)
+@torch.inference_mode()
+def test_untrained_it_is_the_deterministic_decoder(codec: OneVAE, objective: str, steps: int) -> None:
+    denoiser = Denoiser(CONFIGS[objective]).eval()
+    denoiser.start_from(codec)
+    counts = torch.tensor([1, 3])
+    wanted, _ = codec.decoder(random_codes(), None, counts)
+    got, _ = sample(denoiser, random_codes(), random_noise(), None, counts, steps)
+    assert torch.allclose(got, wanted, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_chunks_equal_the_whole_on_the_same_noise(denoiser: Denoiser) -> None:
+    codes, noise, counts = random_codes(), random_noise(), torch.tensor([2, 4])
+    whole, _ = sample(denoiser, codes, noise, None, counts, 3)
+    state: State = None
+    parts = []
+    for begin, end in ((0, 1), (1, 3), (3, 5)):
+        part, state = sample(denoiser, codes[:, :, begin:end], noise[:, :, 4 * begin : 4 * end], state, counts, 3)
+        parts.append(part)
+    assert torch.allclose(torch.cat(parts, dim=2), whole, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_all_that_it_reads_counts(denoiser: Denoiser) -> None:
+    whole, _ = sample(denoiser, random_codes(), random_noise(), None, None, 2)
+    later = random_noise()
+    later[:, :, 8:] = random_noise(3, seed=2)
+    changed, _ = sample(denoiser, random_codes(), later, None, None, 2)
+    assert torch.allclose(whole[:, :, :8], changed[:, :, :8], atol=1e-5)
+    assert not torch.allclose(whole[:, :, 8:12], changed[:, :, 8:12], atol=1e-3)
+    fewer, _ = sample(denoiser, random_codes(), random_noise(), None, torch.tensor([1, 1]), 2)
+    assert not torch.allclose(fewer, whole, atol=1e-3)
+    condition, _ = denoiser.adapter.condition(random_codes(), None)
+    times = (denoiser(random_noise(), None, torch.full((2,), time), condition)[0] for time in (0.2, 0.9))
+    assert not torch.allclose(*times, atol=1e-3)
+    for scale in range(2):
+        without = [torch.zeros_like(f) if n == scale else f for n, f in enumerate(condition.features)]
+        other, _ = denoiser(random_noise(), None, torch.ones(2), condition._replace(features=tuple(without)))
+        assert not torch.allclose(other, denoiser(random_noise(), None, torch.ones(2), condition)[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("objective", PATHS)
+def test_paths_lead_from_video_to_noise(objective: str) -> None:
+    path = PATHS[objective]
+    clean, noise = random_noise(seed=5), random_noise(seed=6)
+    assert torch.allclose(path.noisy(clean, noise, torch.zeros(2)), clean, atol=1e-6)
+    assert torch.allclose(path.noisy(clean, noise, torch.ones(2)), noise, atol=1e-6)
+    # A network that is always right is followed along the path, whatever the steps.
+    middle = path.step(noise, clean, torch.tensor(1.0), torch.tensor(0.4))
+    assert torch.allclose(middle, path.noisy(clean, noise, torch.full((2,), 0.4)), atol=1e-5)
+    assert torch.allclose(path.step(middle, clean, torch.tensor(0.4), torch.tensor(0.0)), clean, atol=1e-5)
+
+
+def test_the_flow_steps_along_its_velocity() -> None:
+    """One-DVA, eq. 2, with the velocity that x₀ implies."""
+    noisy, clean = random_noise(seed=5), random_noise(seed=6)
+    t, s = torch.tensor(0.8), torch.tensor(0.3)
+    velocity = (noisy - clean) / t
+    assert torch.allclose(PATHS["flow"].step(noisy, clean, t, s), noisy + velocity * (s - t), atol=1e-5)
+
+
+def test_weights_of_times_are_bounded() -> None:
+    times = torch.linspace(1e-4, 1, 50)
+    ddim = PATHS["ddim"].weight(times)
+    assert ddim.max() == 5 and ddim.min() == pytest.approx(0.2) and (ddim.diff() <= 0).all()
+    snr = (math.cos(0.45 * math.pi / 2) / math.sin(0.45 * math.pi / 2)) ** 2
+    assert float(PATHS["ddim"].weight(torch.tensor(0.45))) == pytest.approx(snr, rel=1e-5)
+    flow = PATHS["flow"].weight(times)
+    assert flow.max() == pytest.approx(100) and flow[-1] == 1
+
+
+@pytest.mark.parametrize("scales", [1, 2])
+def test_an_adapter_may_have_fewer_scales(codec: OneVAE, scales: int) -> None:
+    denoiser = Denoiser(replace(CONFIGS["ddim"], adapter_scales=scales))
+    condition, _ = denoiser.adapter.condition(random_codes(), None)
+    assert [f.shape[-1] for f in condition.features] == [4, 8][:scales]
+    denoiser.start_from(codec)
+    assert sample(denoiser, random_codes(), random_noise(), None)[0].shape == (2, 3, 20, 24, 32)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"blocks": "3d"}, {"causal": False}, {"resampling": "blend"}, {"enhanced_first_frame": True}]
+)
+def test_codecs_of_another_kind_have_none(changes: dict[str, object]) -> None:
+    with pytest.raises(ModelError):
+        DenoiserConfig(replace(TINY, **changes), "ddim", (1, 1))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("steps", [0, 65])
+def test_steps_out_of_range_are_refused(codec: OneVAE, steps: int) -> None:
+    with pytest.raises(ModelError, match="steps"):
+        sample(Denoiser(CONFIGS["ddim"]), random_codes(), random_noise(), None, None, steps)
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_presets_fit_their_codecs(name: str) -> None:
+    config = DENOISERS[name]
+    cost = complexity(Denoiser(config))
+    # One step has to stay within four times the deterministic decoder's time.
+    assert cost.encoder_gmac == 0 and cost.decoder_gmac < 3 * complexity(OneVAE(config.codec)).decoder_gmac
+
+
+@pytest.mark.parametrize("objective", PATHS)
+def test_every_parameter_trains(codec: OneVAE, objective: str) -> None:
+    model = randomized(Denoiser(CONFIGS[objective]), seed=3)
+    loss_of = DenoisingObjective(STAGES[DIFFUSION], codec, load_lpips())
+    video = torch.rand(4, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    loss = loss_of(model, video, torch.Generator().manual_seed(0), progress=0.5)
+    loss.total.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().sum() > 0, name
+    assert not any(parameter.grad is not None for parameter in codec.parameters())
+    assert set(loss.parts) == {"error", "weighted", "lpips"} and loss.indices is None
+
+
+def test_stages_of_noise() -> None:
+    """One-DVA: nothing but noise at first, then at a tenth of the times; LPIPS in the second part only."""
+    stage = replace(STAGES[DIFFUSION], noise_only_until=0.2, lpips_start=0.4)
+    loss_of = DenoisingObjective(stage, randomized(OneVAE(TINY)), load_lpips())
+    generator = torch.Generator().manual_seed(0)
+    assert (loss_of._times("flow", 100, generator, 0.1) == 1).all()
+    for objective in PATHS:
+        times = loss_of._times(objective, 4000, generator, 0.3)
+        assert 0.08 < float((times == 1).float().mean()) < 0.12 and times.min() > 0 and times.max() == 1
+    video = torch.rand(1, 3, 8, 32, 32) * 2 - 1
+    early = loss_of(Denoiser(CONFIGS["flow"]), video, generator, progress=0.3)
+    assert "lpips" not in early.parts
+
+
+def settings_of(data: Path, objective: str, codec: Path, start: str | None = None) -> RunSettings:
+    return RunSettings(
+        stage=DIFFUSION,
+        preset=f"{objective}-tiny",
+        start=start,
+        data=(str(data),),
+        validation=str(data),
+        validation_clips=1,
+        seed=5,
+        device="cpu",
+        cache_gib=1.0,
+        compiled=False,
+        overrides=(),
+        codec=str(codec),
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+    """A folder with a clip, and a codec made of the KLT of its blocks."""
+    folder = tmp_path_factory.mktemp("diffusion")
+    data = folder / "data"
+    data.mkdir()
+    (data / "lanes.mp4").symlink_to(LANES)
+    model = OneVAE(TINY)
+    warm_start(model, CropSampler(ClipLibrary([data], 1 << 30), Augmentation(), 0), batches=3)
+    codec = folder / "codec.safetensors"
+    codec.write_bytes(dump_weights(model, "tiny", {}))
+    yield data, codec
+
+
+@pytest.mark.parametrize("objective", PATHS)
+def test_it_learns_what_the_deterministic_decoder_leaves(trained: tuple[Path, Path], objective: str) -> None:
+    data, codec_path = trained
+    codec = build_model("tiny", codec_path.read_bytes(), "here")
+    model = Denoiser(CONFIGS[objective])
+    model.start_from(codec)
+    loss_of = DenoisingObjective(replace(STAGES[DIFFUSION], lpips_weight=0.0), codec, None)
+    video = CropSampler(ClipLibrary([data], 1 << 30), Augmentation(), 1).batch(0, CropShape(4, 8, 32))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    errors = []
+    for step in range(60):
+        loss = loss_of(model, video, torch.Generator().manual_seed(step % 3))
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+        errors.append(float(loss.parts["error"]))
+    assert np.mean(errors[-3:]) < 0.9 * np.mean(errors[:3]), (errors[:3], errors[-3:])
+
+
+def test_a_run_tells_how_it_does_and_what_it_is_for(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    data, codec = trained
+    run_training(settings_of(data, "flow", codec), tmp_path / "run", Budget(steps=2), quiet=True)
+    log = [json.loads(line) for line in (tmp_path / "run" / LOG).read_text().splitlines()]
+    figures = log[-1]
+    for name in ("psnr_1_base", "psnr_1_1_steps", "psnr_2_4_steps", "lpips_2_4_steps", "energy_1_base"):
+        assert math.isfinite(figures[name])
+    assert 0 < figures["energy_1_base"] < 2 and figures["lpips_1_base"] > 0
+    assert list((tmp_path / "run").glob("strip-*.png"))
+    run = WeightsFile("run", tmp_path / "run" / WEIGHTS)
+    assert (run.metadata["objective"], run.metadata["codec"]) == ("flow", "codec")
+    decoder = load_diffusion(run, "cpu")
+    assert decoder.id.weights_sha256 == WeightsFile("codec", codec).sha256 and decoder.steps == 4
+    on = replace(settings_of(data, "flow", codec, str(tmp_path / "run")), validation=None)
+    run_training(on, tmp_path / "on", Budget(steps=1), quiet=True)
+    with pytest.raises(ModelError, match="is no ddim-tiny"):
+        run_training(replace(on, preset="ddim-tiny"), tmp_path / "off", Budget(steps=1), quiet=True)
+    with pytest.raises(ModelError, match="for stage discrete"):
+        run_training(replace(on, stage="discrete"), tmp_path / "off", Budget(steps=1), quiet=True)
+
+
+def test_a_resumed_run_ends_with_the_same_weights(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    data, codec = trained
+    settings = replace(settings_of(data, "ddim", codec), validation=None)
+    run_training(settings, tmp_path / "whole", Budget(steps=4), quiet=True)
+    run_training(settings, tmp_path / "halves", Budget(steps=4), quiet=True)
+    resume_training(tmp_path / "halves", Budget(steps=4), quiet=True)
+    first, second = (torch.load(tmp_path / name / CHECKPOINT, weights_only=True)["ema"] for name in ("whole", "halves"))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(dump_weights(randomized(OneVAE(TINY)), "tiny", {}))
+    text = (tmp_path / "halves" / "run.json").read_text()
+    (tmp_path / "halves" / "run.json").write_text(text.replace(str(codec), str(other)))
+    with pytest.raises(TrainingError, match="decodes other weights"):
+        resume_training(tmp_path / "halves", Budget(steps=5), quiet=True)
+
+
+@pytest.fixture
+def pair(codec: OneVAE, tmp_path: Path) -> tuple[Tokenizer, WeightsFile]:
+    """A codec, and the weights of a diffusion decoder for it."""
+    path = tmp_path / "codec.safetensors"
+    path.write_bytes(dump_weights(codec, "tiny", {}))
+    file = WeightsFile("codec", path)
+    decoder = tmp_path / "decoder.safetensors"
+    about = {"codec": "codec", "codec_sha256": file.sha256, "objective": "ddim"}
+    decoder.write_bytes(dump_weights(randomized(Denoiser(CONFIGS["ddim"]), seed=3), "ddim-tiny", about))
+    return load_tokenizer(file, "cpu"), WeightsFile("decoder", decoder)
+
+
+def coded(tokenizer: Tokenizer, frames: np.ndarray, chunk: int = 4) -> bytes:
+    out = io.BytesIO()
+    info = VideoInfo(frames.shape[2], frames.shape[1], Fraction(25), Fraction(1, 25))
+    video = [Frame(image, number, 1) for number, image in enumerate(frames)]
+    encode_video(info, video, tokenizer, EncodeSettings(gop_seconds=0.8, chunk_latents=chunk), out)
+    return out.getvalue()
+
+
+def pixels(data: bytes, decoder: DiffusionDecoder, **window: float) -> np.ndarray:
+    events = decode_events(VtkReader(io.BytesIO(data)), decoder, **window)  # type: ignore[arg-type]
+    return np.stack([event.pixels for event in events if isinstance(event, Frame)])
+
+
+def test_decoding_repeats_wherever_it_starts(pair: tuple[Tokenizer, WeightsFile]) -> None:
+    tokenizer, file = pair
+    frames = read_pixels(LANES, 50)[:, :52, :70]
+    data = coded(tokenizer, frames)
+    whole = pixels(data, load_diffusion(file, "cpu", 2, seed=7))
+    assert whole.shape == frames.shape
+    assert np.array_equal(pixels(data, load_diffusion(file, "cpu", 2, seed=7)), whole)
+    assert not np.array_equal(pixels(data, load_diffusion(file, "cpu", 2, seed=8)), whole)
+    later = pixels(data, load_diffusion(file, "cpu", 2, seed=7), start_s=1.2)
+    assert np.array_equal(later, whole[30:])
+    # GOPs have noise of their own, and one of still pictures must not show its first one again.
+    still = coded(tokenizer, np.repeat(frames[:1], 40, axis=0))
+    shown = pixels(still, load_diffusion(file, "cpu", 2, seed=7))
+    assert not np.array_equal(shown[0], shown[17])
+
+
+def test_how_a_file_is_cut_into_chunks_changes_nothing_visible(pair: tuple[Tokenizer, WeightsFile]) -> None:
+    tokenizer, file = pair
+    frames = read_pixels(LANES, 40)[:, :48, :64]
+    one, other = (pixels(coded(tokenizer, frames, n), load_diffusion(file, "cpu")) for n in (1, 4))
+    assert np.abs(one.astype(int) - other).max() <= 3
+
+
+def test_arrays_decode_as_files(pair: tuple[Tokenizer, WeightsFile]) -> None:
+    tokenizer, file = pair
+    frames = read_pixels(LANES, 17)[:, :48, :64]
+    api = Codec(tokenizer)
+    tokens = api.tokenize(frames)
+    made = api.detokenize(tokens, decoder=str(file.path), steps=2, seed=3)
+    assert np.array_equal(made, pixels(coded(tokenizer, frames), load_diffusion(file, "cpu", 2, seed=3)))
+
+
+def test_decoders_are_measured_side_by_side(pair: tuple[Tokenizer, WeightsFile], tmp_path: Path) -> None:
+    tokenizer, file = pair
+    plain, two = model_codecs([tokenizer], [1], decoders=["deterministic", f"{file.path}:3"])
+    assert (plain.name, two.name) == ("codec", "codec decoder.safetensors:3")
+    assert plain.identity != two.identity and "in 3 steps" in two.description
+    source = tmp_path / "lanes.vtk"
+    source.write_bytes(coded(tokenizer, read_pixels(LANES, 5)))
+    assert not np.array_equal(*(np.stack(list(codec.frames(source))) for codec in (plain, two)))
+    with pytest.raises(ModelError, match="steps as a number"):
+        model_codecs([tokenizer], [1], decoders=["ddim:two"])
+
+
+def test_decoders_of_other_tokens_are_refused(pair: tuple[Tokenizer, WeightsFile], tmp_path: Path) -> None:
+    tokenizer, file = pair
+    assert decoder_weights(tokenizer.id, str(file.path)).sha256 == file.sha256
+    stranger = replace(tokenizer.id, weights_sha256="0" * 64)
+    with pytest.raises(ModelError, match="use --decoder deterministic"):
+        decoder_weights(stranger, str(file.path))
+    with pytest.raises(ModelError, match="no ddim decoder for weights 000000000000"):
+        find_decoder("ddim", "0" * 64)
+    with pytest.raises(ModelError, match="no weights file"):
+        decoder_weights(tokenizer.id, str(tmp_path / "none.safetensors"))
+    with pytest.raises(ModelError, match="name it with --decoder"):
+        build_model("ddim-tiny", file.data, "here")
+    with pytest.raises(ModelError, match="no diffusion decoder"):
+        build_denoiser("tiny", file.data, "here")
+    with pytest.raises(ModelError, match="no diffusion decoder"):
+        load_diffusion(find_weights("onevae-nano-4x8x8"), "cpu")
+    for wrong in ({"steps": 0}, {"steps": 65}, {"seed": -1}):
+        with pytest.raises(ModelError, match="give"):
+            load_diffusion(file, "cpu", **wrong)
