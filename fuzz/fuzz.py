@@ -2,7 +2,7 @@
 
     bin/setup fuzz && .venv/bin/python fuzz/fuzz.py {container,sealed,header,packing} [CORPUS…] [libFuzzer's options]
 
-Without a corpus it starts from the golden file of the tests. `-max_total_time=20` ends it after 20 s; `-rss_limit_mb`
+Without a corpus it starts from the golden files of the tests. `-max_total_time=20` ends it after 20 s; `-rss_limit_mb`
 (512 here) ends it where memory grows without bound. A crash is written to `crash-…` in the working folder.
 """
 
@@ -26,7 +26,7 @@ with atheris.instrument_imports(include=["vtok_codec"]):
     from vtok_codec.errors import FormatError
     from vtok_codec.tokens.packing import unpack
 
-_GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "data" / "golden-1.0.vtk"
+_GOLDEN = sorted((Path(__file__).resolve().parent.parent / "tests" / "data").glob("golden-*.vtk"))
 _LEVELS = (8, 8, 8, 5, 5, 5)
 _RSS_LIMIT_MB = 512
 
@@ -76,8 +76,11 @@ def packing(data: bytes) -> None:
 
 
 def seeds(target: str) -> list[bytes]:
-    """What to start from: the golden file, or its parts."""
-    golden = _GOLDEN.read_bytes()
+    """What to start from: the golden files, or their parts."""
+    return [seed for path in _GOLDEN for seed in _seeds_of(path.read_bytes(), target)]
+
+
+def _seeds_of(golden: bytes, target: str) -> list[bytes]:
     if target in ("container", "sealed"):
         return [golden, golden[: len(golden) // 2]]
     reader = VtkReader(io.BytesIO(golden))

@@ -132,6 +132,56 @@ def test_pipes_give_the_same_tokens_and_frames(clip: Path, tmp_path: Path, ffmpe
     assert len(direct) == 61 and all(np.array_equal(a, b) for a, b in zip(direct, piped, strict=True))
 
 
+@pytest.fixture(scope="module")
+def diffusion_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusion decoder for the shipped model, as a run leaves it in its folder; untrained but for some noise."""
+    import torch
+
+    from vtok_codec.models.denoiser import Denoiser
+    from vtok_codec.models.presets import DENOISERS
+    from vtok_codec.models.weights import dump_weights
+    from vtok_codec.registry import DEFAULT_MODEL, find_weights
+
+    torch.manual_seed(0)
+    model = Denoiser(DENOISERS["cdt-nano-4x8x8"])
+    torch.nn.init.normal_(model.out.weight, std=0.01)
+    about = {"objective": "ddim", "codec": DEFAULT_MODEL, "codec_sha256": find_weights(DEFAULT_MODEL).sha256}
+    path = tmp_path_factory.mktemp("run") / "ema.safetensors"
+    path.write_bytes(dump_weights(model, "cdt-nano-4x8x8", about))
+    return path
+
+
+def test_decoding_by_diffusion_repeats(clip: Path, diffusion_weights: Path, tmp_path: Path) -> None:
+    chosen = ("--decoder", diffusion_weights, "--steps", 2, "--duration", 0.2, "-q")
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        assert text(vtok("decode", clip, tmp_path / f"{name}.y4m", *chosen, "--seed", seed)) == (0, "", "")
+    a, b, c = ((tmp_path / f"{name}.y4m").read_bytes() for name in "abc")
+    assert a == b != c
+    folder = ("--decoder", diffusion_weights.parent, "--duration", 0.2, "-q")
+    assert vtok("decode", clip, tmp_path / "d.y4m", *folder).returncode == 0
+    assert (tmp_path / "d.y4m").read_bytes() != vtok("decode", clip, "-", "--format", "y4m", "--duration", 0.2).stdout
+
+
+def test_decoders_that_cannot_be_used_are_told_in_one_line(clip: Path, diffusion_weights: Path, tmp_path: Path) -> None:
+    for options, message in (
+        (("--decoder", "ddim"), "no ddim decoder for weights"),
+        (("--decoder", tmp_path), "holds no ema.safetensors"),
+        (("--decoder", diffusion_weights, "--steps", 99), "--steps 99: give 1 to 16"),
+        (("--steps", 2), "no steps and no noise"),
+    ):
+        code, out, err = text(vtok("decode", clip, tmp_path / "o.mp4", *options))
+        assert code == 6 and out == "" and message in err and err.count("\n") == 1, err
+    assert not list(tmp_path.iterdir())
+    code, _, err = text(vtok("encode", LANES, tmp_path / "o.vtk", "--model", diffusion_weights))
+    assert code == 6 and "name it with --decoder" in err
+    code, _, err = text(vtok("train", "--stage", "diffusion", "--data", DATA, "--steps", 1))
+    assert code == 2 and "needs --objective" in err
+    code, _, err = text(vtok("train", "--objective", "ddim", "--data", DATA, "--steps", 1))
+    assert code == 2 and "is for --stage diffusion" in err
+    code, _, err = text(vtok("train", "--codec", "x", "--data", DATA, "--steps", 1, "--run", tmp_path / "run"))
+    assert code != 0 and "--codec is for stage diffusion" in err
+
+
 def test_decode_writes_every_pipe_format(clip: Path, tmp_path: Path) -> None:
     for name in ("y4m", "matroska", "mp4"):
         result = vtok("decode", clip, "-", "--format", name, "--duration", "0.2", "-q")

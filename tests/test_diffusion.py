@@ -18,33 +18,34 @@ from torch import Tensor
 
 from vtok_codec.api import Codec
 from vtok_codec.codec.decoder import decode_events
-from vtok_codec.codec.diffusion import DiffusionDecoder, load_diffusion
+from vtok_codec.codec.diffusion import MAX_SEED, DiffusionDecoder
 from vtok_codec.codec.encoder import EncodeSettings, encode_video
-from vtok_codec.codec.loading import decoder_weights
+from vtok_codec.codec.loading import pixel_decoder
 from vtok_codec.codec.tokenizer import Tokenizer, load_tokenizer
 from vtok_codec.container.reader import VtkReader
-from vtok_codec.errors import ModelError, TrainingError
+from vtok_codec.errors import InputError, ModelError, TrainingError
 from vtok_codec.evaluation.codecs import model_codecs
 from vtok_codec.evaluation.lpips import load_lpips
 from vtok_codec.media.reader import read_pixels
 from vtok_codec.media.types import Frame, VideoInfo
 from vtok_codec.models.causal import State
 from vtok_codec.models.complexity import complexity
-from vtok_codec.models.diffusion import Denoiser, DenoiserConfig
+from vtok_codec.models.denoiser import Condition, Denoiser, DenoiserConfig
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.presets import DENOISERS, PRESETS
 from vtok_codec.models.sampling import PATHS, sample
 from vtok_codec.models.weights import build_denoiser, build_model, dump_weights
-from vtok_codec.registry import WeightsFile, find_decoder, find_weights
+from vtok_codec.registry import WeightsFile, find_decoder
 from vtok_codec.training.crops import Augmentation, CropSampler, CropShape
-from vtok_codec.training.diffusion import DenoisingObjective
+from vtok_codec.training.denoising import DenoisingObjective
 from vtok_codec.training.klt import warm_start
 from vtok_codec.training.library import ClipLibrary
-from vtok_codec.training.run import RunSettings, resume_training, run_training
+from vtok_codec.training.run import RunSettings, override, resume_training, run_training
 from vtok_codec.training.stages import DIFFUSION, STAGES, Phase
-from vtok_codec.training.trainer import CHECKPOINT, LOG, WEIGHTS, Budget
+from vtok_codec.training.trainer import CHECKPOINT, LOG, WEIGHTS, Budget, Trainer
+from vtok_codec.training.validation import validate_denoiser
 
-CONFIGS = {objective: DenoiserConfig(TINY, objective, (1, 1)) for objective in PATHS}
+CONFIGS = {objective: DenoiserConfig(TINY, objective, TINY.levels) for objective in PATHS}
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +71,10 @@ def random_codes(latents: int = 5, batch: int = 2) -> Tensor:
     return torch.rand(batch, 24, latents, 3, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
+def picture_of(codec: OneVAE, codes: Tensor, counts: Tensor | None = None) -> Tensor:
+    return codec.decoder(codes, None, counts)[0].clamp(-2, 2)
+
+
 def random_noise(latents: int = 5, batch: int = 2, seed: int = 1) -> Tensor:
     return torch.randn(batch, 3, 4 * latents, 24, 32, generator=torch.Generator().manual_seed(seed))
 
@@ -78,43 +83,48 @@ def random_noise(latents: int = 5, batch: int = 2, seed: int = 1) -> Tensor:
 @pytest.mark.parametrize("objective", PATHS)
 @torch.inference_mode()
 def test_untrained_it_is_the_deterministic_decoder(codec: OneVAE, objective: str, steps: int) -> None:
-    denoiser = Denoiser(CONFIGS[objective]).eval()
-    denoiser.start_from(codec)
-    counts = torch.tensor([1, 3])
-    wanted, _ = codec.decoder(random_codes(), None, counts)
-    got, _ = sample(denoiser, random_codes(), random_noise(), None, counts, steps)
-    assert torch.allclose(got, wanted, atol=1e-5)
+    denoiser, counts = Denoiser(CONFIGS[objective]).eval(), torch.tensor([1, 3])
+    picture = picture_of(codec, random_codes(), counts)
+    got, _ = sample(denoiser, random_codes(), picture, random_noise(), None, counts, steps)
+    assert torch.allclose(got, picture, atol=1e-5)
 
 
 @torch.inference_mode()
-def test_chunks_equal_the_whole_on_the_same_noise(denoiser: Denoiser) -> None:
+def test_chunks_equal_the_whole_on_the_same_noise(codec: OneVAE, denoiser: Denoiser) -> None:
     codes, noise, counts = random_codes(), random_noise(), torch.tensor([2, 4])
-    whole, _ = sample(denoiser, codes, noise, None, counts, 3)
+    picture = picture_of(codec, codes, counts)
+    whole, _ = sample(denoiser, codes, picture, noise, None, counts, 3)
     state: State = None
     parts = []
     for begin, end in ((0, 1), (1, 3), (3, 5)):
-        part, state = sample(denoiser, codes[:, :, begin:end], noise[:, :, 4 * begin : 4 * end], state, counts, 3)
+        codes_of, frames = codes[:, :, begin:end], slice(4 * begin, 4 * end)
+        part, state = sample(denoiser, codes_of, picture[:, :, frames], noise[:, :, frames], state, counts, 3)
         parts.append(part)
     assert torch.allclose(torch.cat(parts, dim=2), whole, atol=1e-4)
 
 
 @torch.inference_mode()
-def test_all_that_it_reads_counts(denoiser: Denoiser) -> None:
-    whole, _ = sample(denoiser, random_codes(), random_noise(), None, None, 2)
-    later = random_noise()
+def test_all_that_it_reads_counts(codec: OneVAE, denoiser: Denoiser) -> None:
+    codes, noise = random_codes(), random_noise()
+    picture = picture_of(codec, codes)
+    whole, _ = sample(denoiser, codes, picture, noise, None, None, 2)
+    later = noise.clone()
     later[:, :, 8:] = random_noise(3, seed=2)
-    changed, _ = sample(denoiser, random_codes(), later, None, None, 2)
+    changed, _ = sample(denoiser, codes, picture, later, None, None, 2)
     assert torch.allclose(whole[:, :, :8], changed[:, :, :8], atol=1e-5)
     assert not torch.allclose(whole[:, :, 8:12], changed[:, :, 8:12], atol=1e-3)
-    fewer, _ = sample(denoiser, random_codes(), random_noise(), None, torch.tensor([1, 1]), 2)
+    fewer, _ = sample(denoiser, codes, picture, noise, None, torch.tensor([1, 1]), 2)
     assert not torch.allclose(fewer, whole, atol=1e-3)
-    condition, _ = denoiser.adapter.condition(random_codes(), None)
-    times = (denoiser(random_noise(), None, torch.full((2,), time), condition)[0] for time in (0.2, 0.9))
-    assert not torch.allclose(*times, atol=1e-3)
+    features, _ = denoiser.adapter(codes, None, torch.tensor([4, 4]))
+    condition, times = Condition(features, picture), torch.ones(2)
+    told, _ = denoiser(noise, None, times, condition)
+    assert not torch.allclose(denoiser(noise, None, 0.2 * times, condition)[0], told, atol=1e-3)
     for scale in range(2):
-        without = [torch.zeros_like(f) if n == scale else f for n, f in enumerate(condition.features)]
-        other, _ = denoiser(random_noise(), None, torch.ones(2), condition._replace(features=tuple(without)))
-        assert not torch.allclose(other, denoiser(random_noise(), None, torch.ones(2), condition)[0], atol=1e-3)
+        without = tuple(torch.zeros_like(f) if n == scale else f for n, f in enumerate(features))
+        other, _ = denoiser(noise, None, times, condition._replace(features=without))
+        assert not torch.allclose(other, told, atol=1e-3)
+    other, _ = denoiser(noise, None, times, condition._replace(picture=-picture))
+    assert not torch.allclose(other + picture, told - picture, atol=1e-3)
 
 
 @pytest.mark.parametrize("objective", PATHS)
@@ -148,33 +158,36 @@ def test_weights_of_times_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("scales", [1, 2])
-def test_an_adapter_may_have_fewer_scales(codec: OneVAE, scales: int) -> None:
+def test_an_adapter_may_have_fewer_scales(scales: int) -> None:
     denoiser = Denoiser(replace(CONFIGS["ddim"], adapter_scales=scales))
-    condition, _ = denoiser.adapter.condition(random_codes(), None)
-    assert [f.shape[-1] for f in condition.features] == [4, 8][:scales]
-    denoiser.start_from(codec)
-    assert sample(denoiser, random_codes(), random_noise(), None)[0].shape == (2, 3, 20, 24, 32)
+    features, _ = denoiser.adapter(random_codes(), None, torch.tensor([4, 4]))
+    assert [f.shape[-1] for f in features] == [4, 8][:scales]
+    noise = random_noise()
+    assert sample(denoiser, random_codes(), noise, noise, None)[0].shape == noise.shape
 
 
-@pytest.mark.parametrize(
-    "changes", [{"blocks": "3d"}, {"causal": False}, {"resampling": "blend"}, {"enhanced_first_frame": True}]
-)
+@pytest.mark.parametrize("changes", [{"causal": False}, {"enhanced_first_frame": True}])
 def test_codecs_of_another_kind_have_none(changes: dict[str, object]) -> None:
     with pytest.raises(ModelError):
-        DenoiserConfig(replace(TINY, **changes), "ddim", (1, 1))  # type: ignore[arg-type]
+        DenoiserConfig(replace(TINY, **changes), "ddim", TINY.levels)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("steps", [0, 65])
-def test_steps_out_of_range_are_refused(codec: OneVAE, steps: int) -> None:
+def test_levels_have_to_reach_the_latent_grid() -> None:
+    with pytest.raises(ModelError, match="do not fit"):
+        DenoiserConfig(TINY, "ddim", TINY.levels[:1])
+
+
+@pytest.mark.parametrize("steps", [0, 17])
+def test_steps_out_of_range_are_refused(steps: int) -> None:
     with pytest.raises(ModelError, match="steps"):
-        sample(Denoiser(CONFIGS["ddim"]), random_codes(), random_noise(), None, None, steps)
+        sample(Denoiser(CONFIGS["ddim"]), random_codes(), random_noise(), random_noise(), None, None, steps)
 
 
 @pytest.mark.parametrize("name", DENOISERS)
 def test_presets_fit_their_codecs(name: str) -> None:
     config = DENOISERS[name]
     cost = complexity(Denoiser(config))
-    # One step has to stay within four times the deterministic decoder's time.
+    # With the deterministic decoder before it, one step has to stay within four times that one's time.
     assert cost.encoder_gmac == 0 and cost.decoder_gmac < 3 * complexity(OneVAE(config.codec)).decoder_gmac
 
 
@@ -242,7 +255,6 @@ def test_it_learns_what_the_deterministic_decoder_leaves(trained: tuple[Path, Pa
     data, codec_path = trained
     codec = build_model("tiny", codec_path.read_bytes(), "here")
     model = Denoiser(CONFIGS[objective])
-    model.start_from(codec)
     loss_of = DenoisingObjective(replace(STAGES[DIFFUSION], lpips_weight=0.0), codec, None)
     video = CropSampler(ClipLibrary([data], 1 << 30), Augmentation(), 1).batch(0, CropShape(4, 8, 32))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -267,8 +279,8 @@ def test_a_run_tells_how_it_does_and_what_it_is_for(trained: tuple[Path, Path], 
     assert list((tmp_path / "run").glob("strip-*.png"))
     run = WeightsFile("run", tmp_path / "run" / WEIGHTS)
     assert (run.metadata["objective"], run.metadata["codec"]) == ("flow", "codec")
-    decoder = load_diffusion(run, "cpu")
-    assert decoder.id.weights_sha256 == WeightsFile("codec", codec).sha256 and decoder.steps == 4
+    decoder = DiffusionDecoder(run, load_tokenizer(WeightsFile("codec", codec), "cpu"))
+    assert decoder.steps == 4 and decoder.chosen(2, 1).steps == 2
     on = replace(settings_of(data, "flow", codec, str(tmp_path / "run")), validation=None)
     run_training(on, tmp_path / "on", Budget(steps=1), quiet=True)
     with pytest.raises(ModelError, match="is no ddim-tiny"):
@@ -281,16 +293,60 @@ def test_a_resumed_run_ends_with_the_same_weights(trained: tuple[Path, Path], tm
     data, codec = trained
     settings = replace(settings_of(data, "ddim", codec), validation=None)
     run_training(settings, tmp_path / "whole", Budget(steps=4), quiet=True)
-    run_training(settings, tmp_path / "halves", Budget(steps=4), quiet=True)
+
+    class StoppedError(Exception):
+        pass
+
+    def stop_at_two(self: Trainer[Denoiser], *args: object, **kwargs: object) -> dict[str, float]:
+        if self.step == 2:
+            self.save()
+            raise StoppedError
+        return train_step(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    train_step = Trainer._train_step
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StoppedError):
+        patch.setattr(Trainer, "_train_step", stop_at_two)
+        run_training(settings, tmp_path / "halves", Budget(steps=4), quiet=True)
     resume_training(tmp_path / "halves", Budget(steps=4), quiet=True)
-    first, second = (torch.load(tmp_path / name / CHECKPOINT, weights_only=True)["ema"] for name in ("whole", "halves"))
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    whole, halves = (torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in ("whole", "halves"))
+    assert whole["step"] == halves["step"] == 4
+    for part in ("model", "ema"):
+        assert all(torch.equal(value, halves[part][name]) for name, value in whole[part].items())
     other = tmp_path / "other.safetensors"
     other.write_bytes(dump_weights(randomized(OneVAE(TINY)), "tiny", {}))
     text = (tmp_path / "halves" / "run.json").read_text()
     (tmp_path / "halves" / "run.json").write_text(text.replace(str(codec), str(other)))
-    with pytest.raises(TrainingError, match="decodes other weights"):
+    with pytest.raises(TrainingError, match="beside another codec_sha256"):
         resume_training(tmp_path / "halves", Budget(steps=5), quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("token_weights", "1,1"),
+        ("token_weights", "-1,1,1,1"),
+        ("warmup_steps", "0"),
+        ("rate_weights", "1,1,1,1"),
+        ("trains", "decoder"),
+        ("adversarial_weight", "1"),
+        ("distortion", "mse"),
+    ],
+)
+def test_settings_that_it_cannot_use_are_refused(
+    trained: tuple[Path, Path], tmp_path: Path, key: str, value: str
+) -> None:
+    data, codec = trained
+    with pytest.raises(TrainingError, match=f"--set {key}"):
+        settings = replace(settings_of(data, "ddim", codec), overrides=((key, value),))
+        run_training(settings, tmp_path / "run", Budget(steps=1), quiet=True)
+    with pytest.raises(TrainingError, match="noise_only_until"):
+        override(STAGES["discrete"], (("noise_only_until", "0.5"),))
+
+
+@torch.inference_mode()
+def test_a_flat_clip_has_no_energy_to_keep(codec: OneVAE) -> None:
+    figures = validate_denoiser(Denoiser(CONFIGS["ddim"]).eval(), codec, [torch.zeros(3, 5, 32, 32)], None)
+    assert set(figures) == {f"psnr_{k}_{name}" for k in (1, 2) for name in ("base", "1_steps", "2_steps")}
 
 
 @pytest.fixture
@@ -322,22 +378,22 @@ def test_decoding_repeats_wherever_it_starts(pair: tuple[Tokenizer, WeightsFile]
     tokenizer, file = pair
     frames = read_pixels(LANES, 50)[:, :52, :70]
     data = coded(tokenizer, frames)
-    whole = pixels(data, load_diffusion(file, "cpu", 2, seed=7))
+    whole = pixels(data, DiffusionDecoder(file, tokenizer, 2, 7))
     assert whole.shape == frames.shape
-    assert np.array_equal(pixels(data, load_diffusion(file, "cpu", 2, seed=7)), whole)
-    assert not np.array_equal(pixels(data, load_diffusion(file, "cpu", 2, seed=8)), whole)
-    later = pixels(data, load_diffusion(file, "cpu", 2, seed=7), start_s=1.2)
+    assert np.array_equal(pixels(data, DiffusionDecoder(file, tokenizer, 2, 7)), whole)
+    assert not np.array_equal(pixels(data, DiffusionDecoder(file, tokenizer, 2, 8)), whole)
+    later = pixels(data, DiffusionDecoder(file, tokenizer, 2, 7), start_s=1.2)
     assert np.array_equal(later, whole[30:])
     # GOPs have noise of their own, and one of still pictures must not show its first one again.
     still = coded(tokenizer, np.repeat(frames[:1], 40, axis=0))
-    shown = pixels(still, load_diffusion(file, "cpu", 2, seed=7))
+    shown = pixels(still, DiffusionDecoder(file, tokenizer, 2, 7))
     assert not np.array_equal(shown[0], shown[17])
 
 
 def test_how_a_file_is_cut_into_chunks_changes_nothing_visible(pair: tuple[Tokenizer, WeightsFile]) -> None:
     tokenizer, file = pair
     frames = read_pixels(LANES, 40)[:, :48, :64]
-    one, other = (pixels(coded(tokenizer, frames, n), load_diffusion(file, "cpu")) for n in (1, 4))
+    one, other = (pixels(coded(tokenizer, frames, n), DiffusionDecoder(file, tokenizer)) for n in (1, 4))
     assert np.abs(one.astype(int) - other).max() <= 3
 
 
@@ -347,7 +403,7 @@ def test_arrays_decode_as_files(pair: tuple[Tokenizer, WeightsFile]) -> None:
     api = Codec(tokenizer)
     tokens = api.tokenize(frames)
     made = api.detokenize(tokens, decoder=str(file.path), steps=2, seed=3)
-    assert np.array_equal(made, pixels(coded(tokenizer, frames), load_diffusion(file, "cpu", 2, seed=3)))
+    assert np.array_equal(made, pixels(coded(tokenizer, frames), DiffusionDecoder(file, tokenizer, 2, 3)))
 
 
 def test_decoders_are_measured_side_by_side(pair: tuple[Tokenizer, WeightsFile], tmp_path: Path) -> None:
@@ -364,20 +420,36 @@ def test_decoders_are_measured_side_by_side(pair: tuple[Tokenizer, WeightsFile],
 
 def test_decoders_of_other_tokens_are_refused(pair: tuple[Tokenizer, WeightsFile], tmp_path: Path) -> None:
     tokenizer, file = pair
-    assert decoder_weights(tokenizer.id, str(file.path)).sha256 == file.sha256
-    stranger = replace(tokenizer.id, weights_sha256="0" * 64)
+    made = pixel_decoder(tokenizer, file.path, 3, MAX_SEED)
+    assert isinstance(made, DiffusionDecoder) and (made.steps, made.seed) == (3, MAX_SEED)
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(dump_weights(randomized(OneVAE(TINY), seed=9), "tiny", {}))
+    stranger = load_tokenizer(WeightsFile("other", path), "cpu")
     with pytest.raises(ModelError, match="use --decoder deterministic"):
-        decoder_weights(stranger, str(file.path))
+        pixel_decoder(stranger, file.path)
     with pytest.raises(ModelError, match="no ddim decoder for weights 000000000000"):
         find_decoder("ddim", "0" * 64)
     with pytest.raises(ModelError, match="no weights file"):
-        decoder_weights(tokenizer.id, str(tmp_path / "none.safetensors"))
+        pixel_decoder(tokenizer, tmp_path / "none.safetensors")
+    with pytest.raises(ModelError, match="holds no ema"):
+        pixel_decoder(tokenizer, tmp_path)
     with pytest.raises(ModelError, match="name it with --decoder"):
         build_model("ddim-tiny", file.data, "here")
     with pytest.raises(ModelError, match="no diffusion decoder"):
         build_denoiser("tiny", file.data, "here")
-    with pytest.raises(ModelError, match="no diffusion decoder"):
-        load_diffusion(find_weights("onevae-nano-4x8x8"), "cpu")
-    for wrong in ({"steps": 0}, {"steps": 65}, {"seed": -1}):
+    for steps, seed in ((0, 0), (17, 0), (1, -1), (1, MAX_SEED + 1)):
         with pytest.raises(ModelError, match="give"):
-            load_diffusion(file, "cpu", **wrong)
+            made.chosen(steps, seed)
+    for steps, seed in ((1, 0), (None, 1)):
+        with pytest.raises(ModelError, match="no steps and no noise"):
+            pixel_decoder(tokenizer, "deterministic", steps, seed)
+    with pytest.raises(InputError, match="no GOP -1"):
+        made.decode(np.zeros((6, 1, 2, 2), np.uint8), (16, 16), 1, None, -1)
+
+
+def test_every_seed_has_noise_of_its_own(pair: tuple[Tokenizer, WeightsFile]) -> None:
+    tokenizer, file = pair
+    decoder = DiffusionDecoder(file, tokenizer)
+    noises = [decoder.chosen(1, seed)._noise(0, 0, (1, 1)) for seed in (0, 1, 1 << 63, (1 << 63) + 1, MAX_SEED)]
+    noises += [decoder._noise(gop, latent, (1, 1)) for gop, latent in ((1, 0), (0, 1), (MAX_SEED, 0))]
+    assert len({noise.tobytes() for noise in noises}) == len(noises)

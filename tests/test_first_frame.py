@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import LANES, TINY, randomized
+from conftest import DATA, LANES, TINY, randomized
 from torch import Tensor
 
 from vtok_codec.api import Codec
@@ -31,10 +32,15 @@ from vtok_codec.models.onevae import Level, OneVAE, OneVAEConfig
 from vtok_codec.models.presets import PRESETS
 from vtok_codec.models.weights import dump_weights
 from vtok_codec.registry import WeightsFile
+from vtok_codec.training import run
 from vtok_codec.training.crops import Augmentation, CropSampler, CropShape
 from vtok_codec.training.klt import warm_start
 from vtok_codec.training.library import ClipLibrary
+from vtok_codec.training.objective import Objective
+from vtok_codec.training.optimizer import StageOptimizer
 from vtok_codec.training.prior import DigitPrior
+from vtok_codec.training.stages import STAGES
+from vtok_codec.training.subjects import CodecSubject
 from vtok_codec.training.validation import validate
 
 ENHANCED = replace(TINY, levels=(*TINY.levels, Level((1, 2, 2), 24, 1, 2)), enhanced_first_frame=True)
@@ -192,6 +198,22 @@ def test_headers_tell_the_grid(tokenizer: Tokenizer) -> None:
         check_fits(tokenizer, other)
 
 
+def test_a_grid_cannot_make_a_chunk_too_large(tokenizer: Tokenizer) -> None:
+    header = make_header(VideoInfo(8192, 4096, Fraction(25), Fraction(1, 25)), tokenizer, EncodeSettings())
+    fields = json.loads(header_to_json(header))
+    fields["model"] |= {"stride": [4, 64, 64], "first_grid": [64, 64]}
+    with pytest.raises(FormatError, match="a chunk of 402"):
+        header_from_json(json.dumps(fields).encode())
+
+
+def test_golden_file_still_reads() -> None:
+    """Two GOPs, of nine and three frames, by `test_container.write_file` with a `first_grid` of 2 and 2."""
+    data = (DATA / "golden-first-grid.vtk").read_bytes()
+    assert VtkReader(io.BytesIO(data)).header.model.first_grid == (2, 2)
+    assert np.array_equal(read_tokens(io.BytesIO(data)), np.load(DATA / "golden-first-grid.npy"))
+    verify(io.BytesIO(data))
+
+
 def test_a_finer_model_gives_the_first_frame_its_weights() -> None:
     """What codes every frame on the finer grid is what the enhanced first frame needs."""
     source, target = randomized(OneVAE(TINY)).eval(), randomized(OneVAE(ENHANCED), seed=1).eval()
@@ -207,6 +229,47 @@ def test_a_finer_model_gives_the_first_frame_its_weights() -> None:
     assert torch.allclose(from_phases(got, (2, 2)), wanted, atol=1e-5)
     back = convert(target.state_dict(), ENHANCED, OneVAE(TINY))
     assert "encoder.linear.weight" in back.kept and "decoder.enter.weight" in back.kept
+
+
+@pytest.mark.parametrize("name", ["continuous", "discrete", "rate"])
+def test_every_parameter_trains(name: str) -> None:
+    model = randomized(OneVAE(ENHANCED))
+    start = Augmentation(gop_start=1.0)
+    objective = Objective(replace(STAGES[name], lpips_weight=0.0, augmentation=start), ENHANCED, None)
+    assert objective.unseen_frames == 3
+    video = torch.rand(8, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    video[:, :, :4] = video[:, :, :1]
+    loss = objective(model, video, torch.Generator().manual_seed(0))
+    loss.total.backward()
+    assert loss.video.shape == loss.reconstruction.shape == (8, 3, 5, 32, 32)
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, parameter_name
+    subject = CodecSubject("enhanced", [])
+    stepped = StageOptimizer(model.to(memory_format=torch.channels_last), subject, [], STAGES[name])  # type: ignore[call-overload]
+    assert {id(p) for p in stepped.parameters} == {id(p) for p in model.parameters()}
+
+
+def test_compressing_keeps_what_the_first_frame_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A 4×8×8 model goes on as the way of the first frame; only the coarse grid starts from the KLT."""
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
+    monkeypatch.setitem(PRESETS, "enhanced", ENHANCED)
+    monkeypatch.setattr(run, "warm_start", functools.partial(warm_start, batches=2))
+    (tmp_path / "lanes.mp4").symlink_to(LANES)
+    weights = tmp_path / "tiny.safetensors"
+    source = randomized(OneVAE(TINY)).eval()
+    weights.write_bytes(dump_weights(source, "tiny", {}))
+    settings = run.RunSettings(
+        "compress", "enhanced", str(weights), (str(tmp_path),), None, 1, 0, "cpu", 1.0, False, (("lpips_weight", "0"),)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        made: list[OneVAE] = []
+        patch.setattr(run, "Trainer", lambda model, *rest: made.append(model))
+        run._trainer(settings, tmp_path / "run", resumed=False, quiet=True)
+    still = torch.from_numpy(read_pixels(LANES, 1)).permute(3, 0, 1, 2)[None, :, :, :64, :64].float() / 127.5 - 1
+    still = still.expand(-1, -1, 4, -1, -1)
+    wanted, got = (model.eval().encoder(still, None)[0] for model in (source, made[0]))
+    assert torch.allclose(from_phases(got, (2, 2)), wanted, atol=0.02)
+    assert made[0].encoder.linear.weight.abs().sum() > 0 and not made[0].encoder.out.weight.any()
 
 
 def test_the_warm_start_gives_both_grids_their_paths(tmp_path: Path) -> None:
@@ -228,12 +291,12 @@ def test_the_warm_start_gives_both_grids_their_paths(tmp_path: Path) -> None:
 def test_the_prior_foretells_phases_apart(config: OneVAEConfig = ENHANCED) -> None:
     prior = randomized(DigitPrior(config)).eval()  # type: ignore[arg-type, type-var]
     codes = torch.rand(1, config.latent_channels, 7, 4, 5) * 2 - 1
-    changed = codes.clone()
-    changed[:, :, 3] *= -1
-    before, after = prior(codes), prior(changed)
+    before = prior(codes)
     assert before.shape == codes.shape
-    differs = (before != after)[0].flatten(2).any(2).any(0)
-    assert differs.tolist() == [False, False, False, True, False, False, False]
+    for phase, wanted in ((3, [0, 0, 0, 1, 0, 0, 0]), (1, [0, 1, 1, 1, 0, 0, 0]), (4, [0, 0, 0, 0, 1, 1, 1])):
+        changed = codes.clone()
+        changed[:, :, phase] *= -1
+        assert (before != prior(changed))[0].flatten(2).any(2).any(0).int().tolist() == wanted
 
 
 def test_crops_may_start_as_gops_do(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtok_codec.codec.decoder import decode_events, slices
+from vtok_codec.codec.diffusion import DiffusionDecoder
 from vtok_codec.codec.encoder import EncodeSettings
-from vtok_codec.codec.loading import decoder_weights, load_decoder
+from vtok_codec.codec.loading import decoder_file, pixel_decoder, tokenizer_of
 from vtok_codec.codec.tokenfile import FileSummary, read_tokens, verify
 from vtok_codec.codec.tokenizer import PixelDecoder, Tokenizer, load_tokenizer
 from vtok_codec.container.reader import VtkReader
@@ -31,7 +32,7 @@ class Codec:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self._decoders: dict[tuple[str, int | None, int], PixelDecoder] = {}
+        self._diffusion: dict[str, DiffusionDecoder] = {}
 
     @property
     def name(self) -> str:
@@ -65,7 +66,7 @@ class Codec:
         tokens: Tokens,
         size: tuple[int, int] | None = None,
         frames: int | None = None,
-        decoder: str = DETERMINISTIC,
+        decoder: str | Path = DETERMINISTIC,
         steps: int | None = None,
         seed: int = 0,
         gop: int = 0,
@@ -73,7 +74,7 @@ class Codec:
         """uint16 `t h w n` of one GOP → uint8 RGB `T H W 3`.
 
         `size` (height, width) and `frames` crop what padding added; by default nothing is cropped. `decoder`: see
-        `decoder_weights`; a diffusion decoder takes `steps`, and makes its noise from `seed` and the number of the GOP.
+        `pixel_decoder`; a diffusion decoder takes `steps`, and makes its noise from `seed` and the number of the GOP.
 
         Raises:
             InputError: the tokens are of another shape, or above the codebook.
@@ -93,22 +94,21 @@ class Codec:
         left = (tokens.shape[0] - extra) * st - (st - 1)
         left = left if frames is None else min(frames, left)
         parts, state = [], None
-        pixel_decoder = self._decoder(decoder, steps, seed)
+        frames_of = self.decoder(decoder, steps, seed)
         for part, most in slices(digits, self.tokenizer.id, fresh=True):
             shown = min(left, most)
-            pixels, state = pixel_decoder.decode(part, size, shown, state, gop)
+            pixels, state = frames_of.decode(part, size, shown, state, gop)
             parts.append(pixels)
             left -= shown
         return np.concatenate(parts)
 
-    def _decoder(self, decoder: str, steps: int | None, seed: int) -> PixelDecoder:
-        if decoder == DETERMINISTIC:
-            return self.tokenizer
-        if (decoder, steps, seed) not in self._decoders:
-            file = decoder_weights(self.tokenizer.id, decoder)
-            device = self.tokenizer.placement.device.type
-            self._decoders[decoder, steps, seed] = load_decoder(file, device, decoder, steps, seed)
-        return self._decoders[decoder, steps, seed]
+    def decoder(self, name: str | Path = DETERMINISTIC, steps: int | None = None, seed: int = 0) -> PixelDecoder:
+        """What turns digits into frames, see `pixel_decoder`; its weights are read once."""
+        if name == DETERMINISTIC:
+            return pixel_decoder(self.tokenizer, name, steps, seed)
+        if str(name) not in self._diffusion:
+            self._diffusion[str(name)] = DiffusionDecoder(decoder_file(self.tokenizer, name), self.tokenizer)
+        return self._diffusion[str(name)].chosen(steps, seed)
 
 
 def load(model: str | Path = DEFAULT_MODEL, device: str = "auto") -> Codec:
@@ -127,7 +127,7 @@ class Clip:
         self._path = Path(path)
         self._model = model
         self._device = device
-        self._decoders: dict[tuple[str, int | None, int], PixelDecoder] = {}
+        self._codec: Codec | None = None
         with self._open() as stream:
             self.header = VtkReader(stream).header
 
@@ -137,7 +137,7 @@ class Clip:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._decoders.clear()
+        self._codec = None
 
     @property
     def info(self) -> FileSummary:
@@ -155,18 +155,17 @@ class Clip:
         start: float = 0.0,
         duration: float | None = None,
         tokens: int | None = None,
-        decoder: str = DETERMINISTIC,
+        decoder: str | Path = DETERMINISTIC,
         steps: int | None = None,
         seed: int = 0,
     ) -> Iterator[Frame]:
         """The decoded frames from `start` seconds on; see `decode_events`, and for the decoder `Codec.detokenize`."""
-        chosen = (decoder, steps, seed)
-        if chosen not in self._decoders:
-            file = decoder_weights(self.header.model, decoder, self._model)
-            self._decoders[chosen] = load_decoder(file, self._device, *chosen)
+        if self._codec is None:
+            self._codec = Codec(tokenizer_of(self.header.model, self._model, self._device))
+        chosen = self._codec.decoder(decoder, steps, seed)
         with (
             self._open() as stream,
-            closing(decode_events(VtkReader(stream), self._decoders[chosen], tokens, start, duration)) as events,
+            closing(decode_events(VtkReader(stream), chosen, tokens, start, duration)) as events,
         ):
             for event in events:
                 if isinstance(event, Frame):

@@ -15,6 +15,8 @@ DEFAULT_MODEL = "onevae-nano-4x8x8"
 DETERMINISTIC = "deterministic"
 """The decoder that is part of every model; the others are diffusion decoders."""
 SUFFIX = ".safetensors"
+RUN_WEIGHTS = f"ema{SUFFIX}"
+"""The weights in the folder of a training run."""
 _PACKAGE = Path(__file__).resolve().parent
 _FOLDERS = (_PACKAGE / "weights", _PACKAGE.parent / "weights")
 """In a wheel, and in a checkout."""
@@ -65,12 +67,16 @@ def shipped_weights() -> list[WeightsFile]:
 
 
 def find_weights(name: str | Path) -> WeightsFile:
-    """Weights by shipped name, or by the path of a file.
+    """Weights by shipped name, or by the path of a file or of a training run's folder.
 
     Raises:
         ModelError: there are none.
     """
     path = Path(name)
+    if path.is_dir():
+        if not (path / RUN_WEIGHTS).is_file():
+            raise ModelError(f"{path} holds no {RUN_WEIGHTS}")
+        return WeightsFile(path.resolve().name, path / RUN_WEIGHTS)
     if path.suffix == SUFFIX:
         if not path.is_file():
             raise ModelError(f"no weights file at {path}")
@@ -91,7 +97,7 @@ def find_shipped(name: str) -> WeightsFile:
 
 
 def find_decoder(objective: str, codec_sha256: str) -> WeightsFile:
-    """The shipped diffusion decoder of an objective for the tokens of these weights.
+    """The shipped diffusion decoder of an objective for the tokens of these weights: the first by name.
 
     Raises:
         ModelError: there is none.

@@ -66,7 +66,9 @@ def evaluate(
 ) -> None:
     """Encode and decode clips; print size, quality, time and memory, and what x264, x265 and SVT-AV1 make of them."""
     counts, stickinesses = _numbers(tokens, "--tokens", int), _numbers(sticky, "--sticky", float)
-    anchors, wanted = _names(against), _names(measures)
+    anchors, wanted, decoders = _names(against), _names(measures), _names(decoder)
+    if not decoders:
+        raise typer.BadParameter("--decoder: name one or more, such as deterministic,ddim:2")
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv do not go together")
     if unknown := set(wanted) - set(_MEASURES):
@@ -82,7 +84,8 @@ def evaluate(
 
     names = list(dict.fromkeys(model or [DEFAULT_MODEL]))
     tokenizers = [load_tokenizer(find_weights(name), device) for name in names]
-    codecs: list[Codec] = [*model_codecs(tokenizers, counts, stickinesses, _names(decoder))]
+    of_models = model_codecs(tokenizers, counts, stickinesses, decoders)
+    codecs: list[Codec] = [*of_models]
     for name in anchors:
         codecs += anchor_codecs(name)
     taken = _taken(wanted, i3d, tokenizers[0])
@@ -92,8 +95,8 @@ def evaluate(
         groups, notes = _open_clips(clips, protocol, Path(folder))
         notes += [] if i3d else [_FVD_LEFT_OUT]
         context = _context(codecs, notes)
-        for tokenizer in tokenizers:
-            tokenizer.warm_up()
+        for model_codec in of_models:
+            model_codec.warm_up()
         evaluations = []
         for title, opened in groups.items():
             table = TextTable(opened, codecs, taken.names)

@@ -80,11 +80,13 @@ def _lines(summary: FileSummary) -> list[str]:
     rate = "still image" if header.rate is None else f"{float(header.rate):.6g} frames/s"
     kbit_s = 8 * summary.file_bytes / summary.duration_s / 1000 if summary.duration_s else 0.0
     color = "/".join(map(str, header.color))
+    grid = header.model.first_grid
+    first = f", a GOP's first frame {grid[0]}x{grid[1]} as fine" if header.model.extra_phases else ""
     rows = [
         ("video", f"{header.width}x{header.height}, {totals.frames} frames, {rate}, {summary.duration_s:.3f} s"),
         ("shape", f"SAR {header.sar}, rotation {header.rotation}, color {color} (range/primaries/transfer/matrix)"),
         ("model", f"{header.model.name} (weights {header.model.weights_sha256[:12]})"),
-        ("tokens", f"{header.tokens} a position of {'x'.join(map(str, header.model.stride))}"),
+        ("tokens", f"{header.tokens} a position of {'x'.join(map(str, header.model.stride))}{first}"),
         ("layout", f"{totals.gops} GOPs, {totals.chunks} chunks"),
         ("size", f"{summary.file_bytes} bytes, {summary.bits_per_pixel:.4f} bits/pixel, {kbit_s:.1f} kbit/s"),
     ]

@@ -12,8 +12,8 @@ def models() -> None:
     for weights in shipped_weights():
         if "preset" not in weights.metadata:
             continue
-        default = " (default)" if weights.name == DEFAULT_MODEL else ""
-        if "objective" in weights.metadata:
-            default = f" (--decoder {weights.metadata['objective']} for {weights.metadata['codec_sha256'][:12]})"
+        role = " (default)" if weights.name == DEFAULT_MODEL else ""
+        if objective := weights.metadata.get("objective"):
+            role = f" (--decoder {objective} for {weights.metadata.get('codec_sha256', 'unknown')[:12]})"
         size = len(weights.data) / 1e6
-        print(f"{weights.name}{default}: {size:.1f} MB, weights {weights.sha256[:12]}, {weights.path}")
+        print(f"{weights.name}{role}: {size:.1f} MB, weights {weights.sha256[:12]}, {weights.path}")

@@ -48,8 +48,10 @@ def train(
         raise typer.BadParameter("give --steps or --minutes")
     if not resume and not data:
         raise typer.BadParameter("give --data DIR")
-    if objective and (preset or objective not in _DENOISERS):
-        raise typer.BadParameter(f"give --objective {' or '.join(_DENOISERS)}, or a --preset")
+    if objective and (preset or objective not in _DENOISERS or stage != "diffusion"):
+        raise typer.BadParameter(f"--objective {' or '.join(_DENOISERS)} is for --stage diffusion, without a --preset")
+    if stage == "diffusion" and not (objective or preset or resume):
+        raise typer.BadParameter(f"--stage diffusion needs --objective {' or '.join(_DENOISERS)}")
     from vtok_codec.training.run import RunSettings, default_cache_gib, resume_training, run_training
     from vtok_codec.training.trainer import Budget
 

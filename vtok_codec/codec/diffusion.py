@@ -2,54 +2,71 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vtok_codec.codec.tokenizer import Placement, choose_placement, shown_pixels
-from vtok_codec.container.header import ModelId
-from vtok_codec.errors import ModelError
+from vtok_codec.codec.tokenizer import Tokenizer, shown_pixels
+from vtok_codec.errors import InputError, ModelError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
-from vtok_codec.models.fsq import FSQ
 from vtok_codec.models.onevae import RGB
-from vtok_codec.models.sampling import MAX_STEPS, path_of, sample
+from vtok_codec.models.sampling import check_steps, path_of, sample
 from vtok_codec.models.weights import build_denoiser
 from vtok_codec.registry import WeightsFile
 from vtok_codec.tokens.radix import Digits
 
 MAX_SEED = (1 << 64) - 1
+MAX_GOP = (1 << 64) - 1
 
 
 class DiffusionDecoder:
-    """A diffusion decoder for the tokens of one codec. The codec's own networks are not needed.
+    """A diffusion decoder beside the codec whose tokens it decodes.
 
     Raises:
-        ModelError: the weights cannot be used, or a number is out of its range.
+        ModelError: the weights cannot be used or are for another codec's tokens, or a number is out of its range.
     """
 
-    def __init__(self, weights: WeightsFile, placement: Placement, steps: int | None = None, seed: int = 0) -> None:
-        """`steps`: evaluations of the network; None takes what its objective is usually decoded with."""
-        preset = weights.metadata.get("preset", "")
-        model = build_denoiser(preset, weights.data, str(weights.path))
-        config = model.config.codec
-        self.placement = placement
-        self.model = model.to(placement.device, placement.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.steps = path_of(model.config.objective).default_steps if steps is None else steps
-        if not 1 <= self.steps <= MAX_STEPS:
-            raise ModelError(f"--steps {steps}: give 1 to {MAX_STEPS}")
+    def __init__(self, weights: WeightsFile, tokenizer: Tokenizer, steps: int | None = None, seed: int = 0) -> None:
+        """See `chosen` for `steps` and `seed`."""
+        made_for, wanted = weights.metadata.get("codec_sha256", ""), tokenizer.id
+        model = build_denoiser(weights.metadata.get("preset", ""), weights.data, str(weights.path))
+        if made_for != wanted.weights_sha256 or model.config.codec != tokenizer.model.config:
+            raise ModelError(
+                f"{weights.path} decodes tokens of weights {made_for[:12] or 'unknown'}, these are of "
+                f"{wanted.weights_sha256[:12]}; use --decoder deterministic, or train a decoder for them with "
+                "'vtok train --stage diffusion'"
+            )
+        self.tokenizer = tokenizer
+        self.id, self.max_tokens, self.placement = tokenizer.id, tokenizer.max_tokens, tokenizer.placement
+        place = self.placement
+        self.model = model.to(place.device, place.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.weights_sha256 = weights.sha256
+        self._choose(steps, seed)
+
+    def chosen(self, steps: int | None, seed: int) -> DiffusionDecoder:
+        """The same network with other choices: the evaluations of it, None for as many as its objective is usually
+        decoded with; and the seed of the noise.
+
+        Raises:
+            ModelError: they are out of range.
+        """
+        other = copy.copy(self)
+        other._choose(steps, seed)
+        return other
+
+    def _choose(self, steps: int | None, seed: int) -> None:
+        self.steps = path_of(self.model.config.objective).default_steps if steps is None else steps
+        check_steps(self.steps)
         if not 0 <= seed <= MAX_SEED:
             raise ModelError(f"--seed {seed}: give 0 to {MAX_SEED}")
         self.seed = seed
-        self.weights_sha256 = weights.sha256
-        self.max_tokens = config.max_tokens
-        digest = weights.metadata.get("codec_sha256", "")
-        self.id = ModelId(weights.metadata.get("codec", ""), digest, config.stride, config.fsq_levels)
-        self._fsq = FSQ(config.fsq_levels, config.max_tokens).to(placement.device)
 
     @property
     def identity(self) -> dict[str, str]:
-        """All that its frames depend on, apart from the tokens."""
+        """All that its frames depend on, apart from the tokens and their codec."""
         return {"decoder": self.weights_sha256, "steps": str(self.steps), "seed": str(self.seed)}
 
     @torch.inference_mode()
@@ -57,45 +74,30 @@ class DiffusionDecoder:
         self, digits: Digits, size: tuple[int, int], frames: int, state: State, gop: int = 0
     ) -> tuple[Pixels, State]:
         """The `frames` frames of height and width `size` that a chunk of GOP `gop` stands for, and the state then."""
-        done, before = (0, None) if state is None else state
+        done, picture_before, before = (0, None, None) if state is None else state
         place, (planes, latents) = int(done), digits.shape[:2]  # type: ignore[arg-type]
+        device, dtype, codec = self.placement.device, self.placement.dtype, self.tokenizer.model
+        given = torch.from_numpy(digits)[None].to(device)
+        picture, picture_after = codec.decode_digits(given, picture_before)
         noise = np.stack([self._noise(gop, place + n, digits.shape[2:]) for n in range(latents)], axis=1)
-        noisy = torch.from_numpy(noise).flatten(1, 2)[None].to(self.placement.device, self.placement.dtype)
-        given = torch.from_numpy(digits)[None].to(self.placement.device)
-        codes = self._fsq.codes(F.pad(given, (0,) * 7 + (self.max_tokens * len(self.id.levels) - planes,)))
-        counts = torch.full((1,), planes // len(self.id.levels), device=given.device)
-        video, after = sample(self.model, codes.to(self.placement.dtype), noisy, before, counts, self.steps)
+        noisy = torch.from_numpy(noise).flatten(1, 2)[None].to(device, dtype)
+        codes = codec.fsq.codes(F.pad(given, (0,) * 7 + (codec.config.latent_channels - planes,))).to(dtype)
+        counts = torch.full((1,), planes // codec.config.token_channels, device=device)
+        video, after = sample(self.model, codes, picture, noisy, before, counts, self.steps)
         skipped = self.id.stride[0] - 1 if state is None else 0
-        return shown_pixels(video[0, :, skipped : skipped + frames], size), (torch.tensor(place + latents), after)
+        shown = shown_pixels(video[0, :, skipped : skipped + frames], size)
+        return shown, (torch.tensor(place + latents), picture_after, after)
+
+    def warm_up(self) -> None:
+        """Decode a small picture, so that what torch sets up at first use is not part of what is timed next."""
+        planes = self.max_tokens * len(self.id.levels)
+        self.decode(np.zeros((planes, 1, 1, 1), np.uint8), self.id.stride[1:], 1, None)
 
     def _noise(self, gop: int, latent: int, grid: tuple[int, ...]) -> np.ndarray:
         """For the frames of one latent frame, `3 st H W`: the same wherever decoding started, however it was cut."""
+        if not 0 <= gop <= MAX_GOP:
+            raise InputError(f"there is no GOP {gop}")
         st, sh, sw = self.id.stride
-        stream = np.random.Generator(np.random.Philox(key=[self.seed, 0], counter=[0, 0, latent, gop]))
+        key, counter = (np.array(words, np.uint64) for words in ([self.seed, 0], [0, 0, latent, gop]))
+        stream = np.random.Generator(np.random.Philox(key=key, counter=counter))
         return stream.standard_normal((RGB, st, grid[0] * sh, grid[1] * sw), np.float32)
-
-
-def load_diffusion(
-    weights: WeightsFile, device: str = "auto", steps: int | None = None, seed: int = 0
-) -> DiffusionDecoder:
-    """A diffusion decoder on the chosen device.
-
-    Raises:
-        ModelError: the weights or the device cannot be used.
-    """
-    return DiffusionDecoder(weights, choose_placement(device), steps, seed)
-
-
-def check_same_codec(weights: WeightsFile, wanted: ModelId) -> None:
-    """Refuse a decoder of other weights than those that a file was made with.
-
-    Raises:
-        ModelError: they differ.
-    """
-    made_for = weights.metadata.get("codec_sha256", "")
-    if made_for != wanted.weights_sha256:
-        raise ModelError(
-            f"{weights.path} decodes weights {made_for[:12] or 'unknown'}, the file was made with "
-            f"{wanted.weights_sha256[:12]} of {wanted.name}; use --decoder deterministic, or train a decoder for it: "
-            "vtok train --stage diffusion"
-        )

@@ -1,41 +1,48 @@
-"""Which decoder a file is decoded with, and its weights: those of its own model, or of a diffusion decoder for it."""
+"""Which decoder a file is decoded with, and its weights: its own model's, or a diffusion decoder's beside it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from vtok_codec.codec.diffusion import check_same_codec, load_diffusion
-from vtok_codec.codec.tokenizer import PixelDecoder, check_same_weights, load_tokenizer
+from vtok_codec.codec.diffusion import DiffusionDecoder
+from vtok_codec.codec.tokenizer import PixelDecoder, Tokenizer, check_same_weights, load_tokenizer
 from vtok_codec.container.header import ModelId
+from vtok_codec.errors import ModelError
 from vtok_codec.registry import DETERMINISTIC, SUFFIX, WeightsFile, find_decoder, find_shipped, find_weights
 
 
-def decoder_weights(model: ModelId, decoder: str = DETERMINISTIC, weights: str | Path | None = None) -> WeightsFile:
-    """The weights that decode the tokens of a model.
-
-    `decoder` is `deterministic`, the objective of a shipped diffusion decoder, or the path of one's weights; `weights`
-    names the model's own where they are not shipped.
+def tokenizer_of(model: ModelId, weights: str | Path | None = None, device: str = "auto") -> Tokenizer:
+    """The model that made a file: the shipped one of its name, or the one that `weights` names.
 
     Raises:
-        ModelError: there are none, or they are for other tokens.
+        ModelError: it is not here, or is another one; or the device cannot be used.
+    """
+    file = find_weights(weights) if weights else find_shipped(model.name)
+    check_same_weights(file, model)
+    return load_tokenizer(file, device)
+
+
+def decoder_file(tokenizer: Tokenizer, decoder: str | Path) -> WeightsFile:
+    """The weights of a diffusion decoder: of an objective, where one is shipped for these tokens, or of a path.
+
+    Raises:
+        ModelError: there are none.
+    """
+    if str(decoder).endswith(SUFFIX) or Path(decoder).is_dir():
+        return find_weights(decoder)
+    return find_decoder(str(decoder), tokenizer.id.weights_sha256)
+
+
+def pixel_decoder(
+    tokenizer: Tokenizer, decoder: str | Path = DETERMINISTIC, steps: int | None = None, seed: int = 0
+) -> PixelDecoder:
+    """What turns digits into frames: `deterministic`, or else see `decoder_file`, and `DiffusionDecoder.chosen`.
+
+    Raises:
+        ModelError: there is no such decoder, it is for other tokens, or a number is out of its range.
     """
     if decoder == DETERMINISTIC:
-        file = find_weights(weights) if weights else find_shipped(model.name)
-        check_same_weights(file, model)
-        return file
-    if not decoder.endswith(SUFFIX):
-        return find_decoder(decoder, model.weights_sha256)
-    file = find_weights(decoder)
-    check_same_codec(file, model)
-    return file
-
-
-def load_decoder(
-    file: WeightsFile, device: str = "auto", decoder: str = DETERMINISTIC, steps: int | None = None, seed: int = 0
-) -> PixelDecoder:
-    """A decoder that `decoder_weights` found, on the chosen device.
-
-    Raises:
-        ModelError: the weights, the device or the steps cannot be used.
-    """
-    return load_tokenizer(file, device) if decoder == DETERMINISTIC else load_diffusion(file, device, steps, seed)
+        if steps is not None or seed:
+            raise ModelError("the deterministic decoder has no steps and no noise; leave out --steps and --seed")
+        return tokenizer
+    return DiffusionDecoder(decoder_file(tokenizer, decoder), tokenizer, steps, seed)

@@ -14,7 +14,7 @@ import imageio_ffmpeg
 from vtok_codec.codec.decoder import decode_events
 from vtok_codec.codec.diffusion import DiffusionDecoder
 from vtok_codec.codec.encoder import EncodeSettings, encode_video
-from vtok_codec.codec.loading import decoder_weights
+from vtok_codec.codec.loading import decoder_file
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import InputError, ModelError
@@ -110,6 +110,12 @@ class VtokCodec:
         if summary.failure:
             raise summary.failure
         return cost
+
+    def warm_up(self) -> None:
+        """Code a small picture, so that what torch sets up at first use is in nobody's time."""
+        self.tokenizer.warm_up()
+        if self.diffusion:
+            self.diffusion.warm_up()
 
     def decode(self, coded: Path) -> Cost:
         with measured() as cost:
@@ -234,7 +240,7 @@ def model_codecs(
 ) -> list[VtokCodec]:
     """Each model with each number of tokens, each stickiness and each decoder, under names that differ.
 
-    A decoder is written as for `decoder_weights`, a diffusion decoder with its steps after a colon: `ddim:2`.
+    A decoder is written as for `pixel_decoder`, a diffusion decoder with its steps after a colon: `ddim:2`.
 
     Raises:
         ModelError: a model has fewer tokens, the name of an anchor, or no such decoder.
@@ -248,7 +254,7 @@ def model_codecs(
             name += f"-{tokenizer.id.weights_sha256[:8]}"
         for decoder in decoders:
             diffusion = _diffusion(tokenizer, decoder)
-            titled = f"{name} {Path(decoder).name}" if diffusion else name
+            titled = f"{name} {_short(decoder, decoders)}" if diffusion else name
             for count in counts:
                 if not 1 <= count <= tokenizer.max_tokens:
                     raise ModelError(f"--tokens {count}: {name} has 1 to {tokenizer.max_tokens} tokens")
@@ -262,8 +268,13 @@ def _diffusion(tokenizer: Tokenizer, decoder: str) -> DiffusionDecoder | None:
     name, _, steps = decoder.partition(":")
     if steps and not steps.isdecimal():
         raise ModelError(f"--decoder {decoder}: write the steps as a number, such as ddim:2")
-    file = decoder_weights(tokenizer.id, name)
-    return DiffusionDecoder(file, tokenizer.placement, int(steps) if steps else None)
+    return DiffusionDecoder(decoder_file(tokenizer, name), tokenizer, int(steps) if steps else None)
+
+
+def _short(decoder: str, decoders: Sequence[str]) -> str:
+    """A decoder's name without its folder, where that tells it from the others."""
+    names = [Path(other).name for other in decoders]
+    return Path(decoder).name if names.count(Path(decoder).name) == 1 else decoder
 
 
 def anchor_codecs(name: str, crfs: tuple[float, ...] | None = None) -> list[AnchorCodec]:

@@ -39,7 +39,11 @@ class ResidualBlock(CausalLayer):
         zero_init(self.out)
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        h = F.silu(self.spatial(self.norm(x)))
+        return self.changed(x, self.norm(x), state)
+
+    def changed(self, x: Tensor, normed: Tensor, state: State) -> tuple[Tensor, State]:
+        """The block on an input that is normed already."""
+        h = F.silu(self.spatial(normed))
         mixed, state = self.temporal(h, state)
         return x + self.out(F.silu(h + mixed)), state
 

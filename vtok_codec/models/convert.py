@@ -38,6 +38,7 @@ def convert(tensors: Mapping[str, Tensor], source: OneVAEConfig, model: OneVAE) 
 
     Where the latent grid changes, the last layer of both networks is set to zero again: what they would make of
     features that nothing has trained yet is worse than nothing, and the linear paths (`warm_start`) carry the picture.
+    An enhanced first frame takes over what a model of its own grid does with every frame.
     """
     theirs = {_role(name, source): (name, value) for name, value in tensors.items()}
     state = model.state_dict()
@@ -51,12 +52,16 @@ def convert(tensors: Mapping[str, Tensor], source: OneVAEConfig, model: OneVAE) 
             new.append(name)
     roles = {_role(name, model.config) for name in kept}
     dropped = tuple(name for role, (name, _) in theirs.items() if role not in roles)
+    last: list[str] = []
     if source.stride != model.config.stride:
         zero_init(model.encoder.out)
         zero_init(model.decoder.out)
-        last = ("encoder.out.", "decoder.out.")
-        new += [name for name in kept if name.startswith(last)]
-        kept = [name for name in kept if not name.startswith(last)]
+        last += ["encoder.out.", "decoder.out."]
+    if model.encoder.first is not None and "encoder.first.linear.weight" in new:
+        zero_init(model.encoder.first.out)
+        last.append("encoder.first.out.")
+    new += [name for name in kept if name.startswith(tuple(last))]
+    kept = [name for name in kept if not name.startswith(tuple(last))]
     return Conversion(tuple(kept), tuple(new), dropped)
 
 

@@ -17,14 +17,15 @@ from torch import Tensor
 
 from vtok_codec.errors import ModelError
 from vtok_codec.models.causal import State
-from vtok_codec.models.diffusion import Condition, Denoiser
+from vtok_codec.models.denoiser import Condition, Denoiser
 
 _SNR_LIMITS = (0.2, 5.0)
 """Of the weight of DDIM's loss, the signal-to-noise ratio (CDT, eq. 10). Unlimited, it leaves out the noisiest times,
 with which decoding in few steps begins, and counts almost clean ones, which it never sees, thousands of times."""
 _LEAST_TIME = 0.1
 """Below it the weight of the flow's loss, 1/t², grows no further."""
-MAX_STEPS = 64
+MAX_STEPS = 16
+"""Each keeps a state as large as the deterministic decoder's and a half."""
 
 
 @dataclass(frozen=True)
@@ -89,22 +90,39 @@ def path_of(objective: str) -> Path:
     return PATHS[objective]
 
 
-def sample(
-    model: Denoiser, codes: Tensor, noise: Tensor, state: State, counts: Tensor | None = None, steps: int = 1
-) -> tuple[Tensor, State]:
-    """Video `B 3 T H W` in [−1, 1] from codes `B (N·d) t h w` and noise of the video's shape.
+def check_steps(steps: int) -> None:
+    """Raises:
+    ModelError: nobody decodes in so many steps.
+    """
+    if not 1 <= steps <= MAX_STEPS:
+        raise ModelError(f"--steps {steps}: give 1 to {MAX_STEPS}")
 
-    Every step has a state of its own, since it sees its own x_t; so chunks give what the whole gives on the same noise.
+
+def sample(
+    model: Denoiser,
+    codes: Tensor,
+    picture: Tensor,
+    noise: Tensor,
+    state: State,
+    counts: Tensor | None = None,
+    steps: int = 1,
+) -> tuple[Tensor, State]:
+    """Video `B 3 T H W` in [−1, 1] from codes `B (N·d) t h w`, the deterministic decoder's picture of them, and noise
+    of its shape.
+
+    `counts`, int64 `B`: the tokens that each sample reads; None reads all. Every step has a state of its own, since it
+    sees its own x_t; so chunks give what the whole gives on the same noise.
 
     Raises:
         ModelError: the number of steps is out of range.
     """
-    if not 1 <= steps <= MAX_STEPS:
-        raise ModelError(f"--steps {steps}: give 1 to {MAX_STEPS}")
+    check_steps(steps)
+    if counts is None:
+        counts = torch.full((len(codes),), model.config.codec.max_tokens, device=codes.device)
     path = path_of(model.config.objective)
     before: tuple[State, ...] = (None,) * (steps + 1) if state is None else tuple(state)
-    condition: Condition
-    condition, kept = model.adapter.condition(codes, before[0], counts)
+    features, kept = model.adapter(codes, before[0], counts)
+    condition = Condition(features, picture)
     after = [kept]
     times = torch.linspace(1, 0, steps + 1, device=noise.device)
     x = noise

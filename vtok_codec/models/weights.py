@@ -12,7 +12,7 @@ from safetensors.torch import save as dump_safetensors
 from torch import Tensor, nn
 
 from vtok_codec.errors import ModelError
-from vtok_codec.models.diffusion import Denoiser
+from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.presets import DENOISERS, PRESETS
 

@@ -8,6 +8,7 @@ stands within seconds where a random start stands after many minutes.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,16 +40,29 @@ class WarmStart:
 
 
 @torch.no_grad()
-def warm_start(model: OneVAE, sampler: CropSampler, batches: int = 24) -> WarmStart:
-    """Set the linear paths of `model` from blocks of the sampler's first batches. Its last layers must be zero."""
+def warm_start(model: OneVAE, sampler: CropSampler, batches: int = 24, kept: Collection[str] = ()) -> WarmStart | None:
+    """Set the linear paths of `model` from blocks of the sampler's first batches. The last layers beside them must be
+    zero.
+
+    A path whose weights are among the names `kept` stays. What is given is of the usual grid's, None if that one stays.
+    """
     stride = model.config.stride
+    encoder, decoder = model.encoder, model.decoder
+    fits_first = encoder.first is not None and "encoder.first.linear.weight" not in kept
+    fits_usual = "encoder.linear.weight" not in kept
+    if not (fits_first or fits_usual):
+        return None
     shape = CropShape(batch=32, frames=stride[0] * 2, size=64)
     videos = [sampler.batch(n, shape) for n in range(batches)]
-    encoder, decoder = model.encoder, model.decoder
     if encoder.first is not None and decoder.first is not None:
-        stills = [video[:, :, :1].expand(-1, -1, stride[0], -1, -1) for video in videos]
-        blocks = torch.cat([_blocks(still, encoder.first.stride) for still in stills])
-        _fit_paths(encoder.first.linear, decoder.first.linear, model, blocks)
+        if fits_first:
+            stills = [video[:, :, :1].expand(-1, -1, stride[0], -1, -1) for video in videos]
+            blocks = torch.cat([_blocks(still, encoder.first.stride) for still in stills])
+            _fit_paths(encoder.first.linear, decoder.first.linear, model, blocks)
+        # What comes first in a GOP has that way to itself.
+        videos = [video[:, :, stride[0] :] for video in videos]
+    if not fits_usual:
+        return None
     return _fit_paths(encoder.linear, decoder.linear, model, torch.cat([_blocks(video, stride) for video in videos]))
 
 

@@ -26,8 +26,10 @@ class Loss(NamedTuple):
     total: Tensor
     parts: dict[str, Tensor]
     """Its terms before weighting, detached."""
+    video: Tensor
+    """`B 3 T H W`: what of the batch a viewer would see."""
     reconstruction: Tensor
-    """`B 3 T H W`, detached."""
+    """Of that, detached."""
     indices: Tensor | None
     """Codebook entries `B N T H W`, of all samples and tokens; None where no codebook trains."""
 
@@ -73,6 +75,8 @@ class Objective(TrainingObjective):
         self.stage = stage
         self.lpips = lpips
         self.processes = processes or Processes()
+        # Where every crop starts a GOP, the copies of its first frame that a decoder cuts away count for nothing.
+        self.unseen_frames = config.stride[0] - 1 if stage.augmentation.gop_start == 1 else 0
         self.token_channels = config.token_channels
         self.token_weights = torch.tensor(stage.token_weights or nested_weights(config.max_tokens))
         # Starts near the error of rounding, so that the discrete stage finds a decoder used to it.
@@ -95,7 +99,8 @@ class Objective(TrainingObjective):
         counts, rounded = self._draw(video, generator, progress)
         latents, kl = self._latents(model, video, generator)
         codes, quantized, codebook_terms = self._codes(model.quantizer, latents, rounded)
-        reconstruction, _ = model.decoder(codes, None, counts)
+        decoded, _ = model.decoder(codes, None, counts)
+        video, reconstruction = video[:, :, self.unseen_frames :], decoded[:, :, self.unseen_frames :]
         distortion = DISTORTIONS[self.stage.distortion](reconstruction.float() - video)
         perceptual = self._perceptual(video, reconstruction, generator)
         bits = self._token_bits(quantized.codes, counts, video)
@@ -113,7 +118,7 @@ class Objective(TrainingObjective):
             total = total + stage.adversarial_weight * scale * judged
             parts |= {"adversarial": judged, "adaptive": scale}
         parts = {name: term.detach() for name, term in parts.items()}
-        return Loss(total, parts, reconstruction.detach(), quantized.indices)
+        return Loss(total, parts, video, reconstruction.detach(), quantized.indices)
 
     def _draw(self, video: Tensor, generator: torch.Generator, progress: float) -> tuple[Tensor, Tensor]:
         """How many tokens each sample reads, and whether it is rounded."""
@@ -184,14 +189,23 @@ def nested_weights(tokens: int) -> tuple[float, ...]:
     return (*(0.5 / max(1, tokens - 1) for _ in range(tokens - 1)), 0.5)
 
 
-def _check(stage: Stage, config: OneVAEConfig) -> None:
+def check_numbers(stage: Stage, tokens: int) -> None:
+    """Refuse what no model of so many tokens can train by.
+
+    Raises:
+        TrainingError: a number is out of its range, or a list has another length.
+    """
     for name, weights in (("rate_weights", stage.rate_weights), ("token_weights", stage.token_weights)):
-        if weights and len(weights) != config.max_tokens:
-            raise TrainingError(f"--set {name}: the model has {config.max_tokens} tokens, give as many numbers")
+        if weights and len(weights) != tokens:
+            raise TrainingError(f"--set {name}: the model has {tokens} tokens, give as many numbers")
     if stage.token_weights and (min(stage.token_weights) < 0 or sum(stage.token_weights) <= 0):
         raise TrainingError("--set token_weights: give shares of at least 0, and one above it")
     if stage.warmup_steps < 1:
         raise TrainingError("--set warmup_steps: give at least 1")
+
+
+def _check(stage: Stage, config: OneVAEConfig) -> None:
+    check_numbers(stage, config.max_tokens)
     if stage.adversarial_weight and "decoder" not in stage.trains:
         raise TrainingError("a discriminator judges the decoder: put it into --set trains=…")
     if stage.distortion not in DISTORTIONS:

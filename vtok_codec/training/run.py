@@ -16,20 +16,20 @@ from vtok_codec.errors import ModelError, TrainingError
 from vtok_codec.evaluation.lpips import load_lpips
 from vtok_codec.models.complexity import complexity
 from vtok_codec.models.convert import convert
-from vtok_codec.models.diffusion import Denoiser
+from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.onevae import OneVAE, OneVAEConfig
 from vtok_codec.models.presets import DENOISERS, PRESETS
 from vtok_codec.models.weights import build_denoiser, build_model
-from vtok_codec.registry import DEFAULT_MODEL, WeightsFile, find_weights
+from vtok_codec.registry import DEFAULT_MODEL, find_weights
 from vtok_codec.training.crops import CropSampler
-from vtok_codec.training.diffusion import DenoisingObjective
+from vtok_codec.training.denoising import DenoisingObjective
 from vtok_codec.training.klt import warm_start
 from vtok_codec.training.library import ClipLibrary
 from vtok_codec.training.objective import Objective
 from vtok_codec.training.processes import join_processes, leave_processes
-from vtok_codec.training.stages import DIFFUSION, STAGES, Stage
+from vtok_codec.training.stages import DENOISING_SETTINGS, DIFFUSION, SHARED_SETTINGS, STAGES, Stage
 from vtok_codec.training.subjects import CodecSubject, DenoiserSubject, Subject
-from vtok_codec.training.trainer import CHECKPOINT, WEIGHTS, Budget, Cadence, Trainer
+from vtok_codec.training.trainer import CHECKPOINT, Budget, Cadence, Trainer
 from vtok_codec.training.validation import validation_clips
 
 _SETTINGS = "run.json"
@@ -42,7 +42,8 @@ class RunSettings:
     stage: str
     preset: str
     start: str | None
-    """Weights to start from: a shipped name, a file, or the folder of a run; None for the KLT."""
+    """Weights to start from: a shipped name, a file, or the folder of a run; None for the KLT, and for a diffusion
+    decoder that adds nothing to its codec's own."""
     data: tuple[str, ...]
     validation: str | None
     validation_clips: int
@@ -95,10 +96,6 @@ def resume_training(folder: Path, budget: Budget, quiet: bool) -> None:
 
 def _trainer(settings: RunSettings, folder: Path, resumed: bool, quiet: bool) -> Trainer[Any]:
     stage, codec_config = _stage_and_codec(settings)
-    augmentation = stage.augmentation
-    if codec_config.enhanced_first_frame:
-        # Its own way through the networks is only ever taken at the start of a GOP.
-        augmentation = dataclasses.replace(augmentation, gop_start=1.0)
     device = torch.device(_device_name(settings.device))
     watched = Path(settings.validation) if settings.validation and os.environ.get("RANK", "0") == "0" else None
     # Before joining: an error of one process after it is an error of all.
@@ -108,14 +105,13 @@ def _trainer(settings: RunSettings, folder: Path, resumed: bool, quiet: bool) ->
     # The processes of one machine share its memory.
     sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     library = ClipLibrary(map(Path, settings.data), int(settings.cache_gib * 2**30) // sharing)
-    sampler = CropSampler(library, augmentation, settings.seed, codec_config.stride[0])
+    sampler = CropSampler(library, stage.augmentation, settings.seed, codec_config.stride[0])
     torch.manual_seed(settings.seed)
     model: nn.Module
     subject: Subject[Any]
     objective: Objective | DenoisingObjective
     if settings.preset in DENOISERS:
-        start = None if resumed else settings.start
-        model, codec, codec_is = _initial_denoiser(settings, start, folder, resumed, quiet)
+        model, codec, codec_is = _initial_denoiser(settings, resumed, quiet)
         lpips = load_lpips() if stage.lpips_weight else None
         objective = DenoisingObjective(stage, codec, lpips, processes)
         subject = DenoiserSubject(settings.preset, clips, codec, codec_is, lpips)
@@ -144,42 +140,37 @@ def _stage_and_codec(settings: RunSettings) -> tuple[Stage, OneVAEConfig]:
     """The stage as it is set, and the shape of the model that codes, or whose tokens are decoded."""
     if settings.stage not in STAGES:
         raise TrainingError(f"no stage {settings.stage!r}; use one of {', '.join(STAGES)}")
-    names = DENOISERS if settings.stage == DIFFUSION else PRESETS
+    denoises = settings.stage == DIFFUSION
+    names = DENOISERS if denoises else PRESETS
     if settings.preset not in names:
         raise ModelError(f"no preset {settings.preset!r} for stage {settings.stage}; use one of {', '.join(names)}")
+    if settings.codec and not denoises:
+        raise TrainingError(f"--codec is for stage {DIFFUSION}; stage {settings.stage} trains one")
     stage = override(STAGES[settings.stage], settings.overrides)
-    return stage, DENOISERS[settings.preset].codec if settings.stage == DIFFUSION else PRESETS[settings.preset]
+    config = DENOISERS[settings.preset].codec if denoises else PRESETS[settings.preset]
+    if config.enhanced_first_frame:
+        # Its own way through the networks is only ever taken at the start of a GOP.
+        stage = dataclasses.replace(stage, augmentation=dataclasses.replace(stage.augmentation, gop_start=1.0))
+    return stage, config
 
 
-def _initial_denoiser(
-    settings: RunSettings, start: str | None, folder: Path, resumed: bool, quiet: bool
-) -> tuple[Denoiser, OneVAE, dict[str, str]]:
+def _initial_denoiser(settings: RunSettings, resumed: bool, quiet: bool) -> tuple[Denoiser, OneVAE, dict[str, str]]:
     """The denoiser, the codec it is for, and what that one is called."""
     config = DENOISERS[settings.preset]
-    weights = _weights_of(settings.codec or DEFAULT_MODEL)
+    weights = find_weights(settings.codec or DEFAULT_MODEL)
     codec = build_model(weights.metadata.get("preset", ""), weights.data, str(weights.path))
     if codec.config != config.codec:
         raise ModelError(f"{settings.preset} is for another model than {weights.path}; name its codec with --codec")
-    about = {"codec": weights.name, "codec_sha256": weights.sha256}
-    if resumed:
-        made_for = _weights_of(str(folder)).metadata.get("codec_sha256")
-        if made_for != weights.sha256:
-            raise TrainingError(f"{folder} decodes other weights than {weights.path}; start anew with --from {folder}")
     model = Denoiser(config)
-    model.start_from(codec)
-    if start:
-        given = _weights_of(start)
-        model = build_denoiser(given.metadata.get("preset", ""), given.data, str(given.path)).train()
+    if settings.start and not resumed:
+        given = find_weights(settings.start)
+        model = build_denoiser(given.metadata.get("preset", ""), given.data, str(given.path))
         if model.config != config:
             raise ModelError(f"{given.path} is no {settings.preset}")
     if not quiet:
         print(f"a decoder for {weights.name}, weights {weights.sha256[:12]}")
+    about = {"codec": weights.name, "codec_sha256": weights.sha256}
     return model, codec.to(memory_format=torch.channels_last), about  # type: ignore[call-overload]
-
-
-def _weights_of(name: str) -> WeightsFile:
-    """Of a shipped name, a file, or the folder of a run."""
-    return find_weights(Path(name) / WEIGHTS if Path(name).is_dir() else name)
 
 
 def _initial_model(settings: RunSettings, stage: Stage, sampler: CropSampler, resumed: bool, quiet: bool) -> OneVAE:
@@ -187,22 +178,21 @@ def _initial_model(settings: RunSettings, stage: Stage, sampler: CropSampler, re
     if resumed:
         # The checkpoint holds every weight, and the size of each group's steps.
         return model
-    new_linear_paths = True
+    kept: tuple[str, ...] = ()
     if settings.start:
-        weights = _weights_of(settings.start)
+        weights = find_weights(settings.start)
         if weights.metadata.get("preset") == settings.preset:
             return build_model(settings.preset, weights.data, str(weights.path))
         source = build_model(weights.metadata.get("preset", ""), weights.data, str(weights.path))
         conversion = convert(source.state_dict(), source.config, model)
-        new_linear_paths = "encoder.linear.weight" in conversion.new
+        kept = conversion.kept
         if not quiet:
             print(f"from {weights.path}: {conversion}")
     elif stage.starts_from != "klt":
         raise TrainingError(f"stage {stage.name} goes on from stage {stage.starts_from}: name its run with --from")
-    if new_linear_paths:
-        start = warm_start(model, sampler)
-        if not quiet:
-            print(f"warm start from the KLT: {start.psnr_db:.2f} dB on training blocks, gain {start.gain}")
+    start = warm_start(model, sampler, kept=kept)
+    if start and not quiet:
+        print(f"warm start from the KLT: {start.psnr_db:.2f} dB on training blocks, gain {start.gain}")
     return model
 
 
@@ -221,7 +211,10 @@ def override(stage: Stage, overrides: tuple[tuple[str, str], ...]) -> Stage:
     for key, text in overrides:
         current: Any = getattr(stage, key, None)
         listed = isinstance(current, tuple) and all(isinstance(part, float | str) for part in current)
-        if not (listed or type(current) in (int, float, str)) or key in ("name", "starts_from"):
+        unread = (
+            DENOISING_SETTINGS if stage.name != DIFFUSION else vars(stage).keys() - DENOISING_SETTINGS - SHARED_SETTINGS
+        )
+        if not (listed or type(current) in (int, float, str)) or key in ("name", "starts_from") or key in unread:
             raise TrainingError(f"--set {key}: stage {stage.name} has no setting of that name")
         try:
             value = tuple(map(_kind_of_parts(key), text.split(","))) if listed else type(current)(text)

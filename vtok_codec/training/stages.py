@@ -90,6 +90,16 @@ _MOSTLY_TWO = (0.28, 0.32, 0.10, 0.30)
 DIFFUSION = "diffusion"
 """The stage of the diffusion decoders; all others train codecs."""
 
+DENOISING_SETTINGS = frozenset(("lpips_start", "noise_only_until", "noise_only_share"))
+"""Settings of that stage alone."""
+SHARED_SETTINGS = frozenset(
+    (
+        *("learning_rate", "lpips_weight", "lpips_frames", "token_weights", "optimizer", "warmup_steps"),
+        *("betas", "weight_decay", "clip_norm", "ema_decay"),
+    )
+)
+"""Settings that it has in common with the others."""
+
 STAGES = {
     stage.name: stage
     for stage in (

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from vtok_codec.media.types import Pixels
-from vtok_codec.models.diffusion import Denoiser
+from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.onevae import OneVAE
-from vtok_codec.models.sampling import path_of, sample
-from vtok_codec.training.validation import decode_codes, whole_latents
+from vtok_codec.training.validation import decode_codes, denoised, whole_latents
 
 
 @torch.inference_mode()
@@ -32,13 +31,8 @@ def denoising_strip(model: Denoiser, codec: OneVAE, clips: Sequence[Tensor]) -> 
     as the objective is usually decoded with."""
     rows = []
     for number, clip in enumerate(clips):
-        video = whole_latents(clip[None], codec.config.stride[0]).to(model.device)
-        codes = codec.quantizer.quantize(codec.encoder(video, None)[0]).codes
-        noise = torch.randn(video.shape, generator=torch.Generator().manual_seed(number)).to(model.device)
-        one = torch.ones(1, dtype=torch.long, device=model.device)
-        steps = (1, path_of(model.config.objective).default_steps)
-        shown = [sample(model, codes, noise, None, one, count)[0] for count in steps]
-        rows.append([video, decode_codes(codec, codes, 1), *shown])
+        source, made = denoised(model, codec, clip, number, [1])
+        rows.append([source, *made.values()])
     return _last_frames(rows)
 
 

@@ -12,7 +12,7 @@ from vtok_codec.errors import TrainingError
 from vtok_codec.evaluation.lpips import LPIPS
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import FrameConv
-from vtok_codec.models.diffusion import Denoiser
+from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import dump_weights
 from vtok_codec.training.prior import DigitPrior
@@ -40,6 +40,11 @@ class Subject(ABC, Generic[Model]):
         """`clips`: held out, `3 T H W` in [−1, 1]; none where nobody watches."""
         self.preset = preset
         self.clips = clips
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What else a checkpoint belongs to."""
+        return {}
 
     @abstractmethod
     def freeze(self, model: Model, stage: Stage) -> None:
@@ -88,7 +93,8 @@ class CodecSubject(Subject[OneVAE]):
     def networks(self, model: OneVAE) -> list[nn.Module]:
         sides = (model.encoder, model.decoder)
         enhanced = [part for side in sides if side.first for part in (side.deep, side.first.blocks)]
-        return [model.encoder.chain, model.decoder.chain, *enhanced]
+        down = [model.decoder.first.down] if model.decoder.first else []
+        return [model.encoder.chain, model.decoder.chain, *enhanced, *down]
 
     def linear_paths(self, model: OneVAE) -> list[FrameConv]:
         sides = (model.encoder, model.decoder)
@@ -125,17 +131,23 @@ class DenoiserSubject(Subject[Denoiser]):
         self._codec_is = codec_is
         self._lpips = lpips
 
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return {"codec_sha256": self._codec_is["codec_sha256"]}
+
     def freeze(self, model: Denoiser, stage: Stage) -> None:
         """All of it trains."""
 
     def networks(self, model: Denoiser) -> list[nn.Module]:
-        return [model.down, model.up, model.adapter.mixes]
+        paths = [model.down, model.up, model.falls, model.rises, model.skips]
+        return [*paths, model.adapter.mixes, model.adapter.rises]
 
     def linear_paths(self, model: Denoiser) -> list[FrameConv]:
-        return [model.adapter.linear]
+        return []
 
     def compile(self, model: Denoiser) -> None:
-        model.compile(dynamic=False)
+        for network in (model, model.adapter, self._codec.encoder, self._codec.decoder):
+            network.compile(dynamic=False)
 
     def figures(self, model: Denoiser) -> dict[str, float]:
         return validate_denoiser(model, self._codec, self.clips, self._lpips)

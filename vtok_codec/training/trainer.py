@@ -18,6 +18,7 @@ from tqdm import tqdm
 from vtok_codec.errors import TrainingError
 from vtok_codec.media.picture import png_bytes
 from vtok_codec.models.onevae import OneVAE
+from vtok_codec.registry import RUN_WEIGHTS
 from vtok_codec.training.adversarial import PatchDiscriminator, discriminator_loss
 from vtok_codec.training.codebook_use import CodebookUse
 from vtok_codec.training.crops import CropSampler, Prefetcher
@@ -28,7 +29,7 @@ from vtok_codec.training.stages import Stage
 from vtok_codec.training.subjects import Model, Subject
 
 CHECKPOINT = "checkpoint.pt"
-WEIGHTS = "ema.safetensors"
+WEIGHTS = RUN_WEIGHTS
 LOG = "log.jsonl"
 _MAX_BAD_STEPS = 5
 """Steps in a row with a loss that is not finite, after which a run stops."""
@@ -213,7 +214,7 @@ class Trainer(Generic[Model]):
         if self._adversary:
             self._adversary.discriminator.requires_grad_(True)
             with torch.autocast(self.device.type, torch.bfloat16):
-                parts["discriminator"] = float(self._adversary.learn(video, loss.reconstruction, factor))
+                parts["discriminator"] = float(self._adversary.learn(loss.video, loss.reconstruction, factor))
         return parts | {"loss": float(loss.total.detach()), "grad_norm": float(norm)}
 
     def _skip_step(self) -> None:
@@ -262,6 +263,7 @@ class Trainer(Generic[Model]):
         state = {
             "preset": self.subject.preset,
             "stage": self.stage.name,
+            "subject": dict(self.subject.identity),
             "seed": self.seed,
             "step": self.step,
             "seconds": self.seconds,
@@ -291,6 +293,11 @@ class Trainer(Generic[Model]):
         for key, mine in (("preset", self.subject.preset), ("stage", self.stage.name)):
             if state.get(key) != mine:
                 raise TrainingError(f"the checkpoint is of {key} {state.get(key)!r}, this run of {mine!r}")
+        for key, mine in self.subject.identity.items():
+            if state.get("subject", {}).get(key) != mine:
+                raise TrainingError(
+                    f"the checkpoint was made beside another {key}; go on from its {WEIGHTS} with --from"
+                )
         try:
             self.model.load_state_dict(state["model"])
             self.ema.load_state_dict(state["ema"])

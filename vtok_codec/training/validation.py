@@ -14,7 +14,7 @@ from vtok_codec.codec.encoder import EncodeSettings
 from vtok_codec.errors import TrainingError
 from vtok_codec.evaluation.lpips import LPIPS
 from vtok_codec.media.reader import read_pixels
-from vtok_codec.models.diffusion import Denoiser
+from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.fsq import FSQ
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.sampling import path_of, sample
@@ -66,7 +66,8 @@ def validate(
             shown = _levels(decode_codes(model, codes, count))[:, :, stride - 1 :]
             figures.setdefault(f"psnr_{count}", []).append(_psnr_db(shown, source))
             figures.setdefault(f"psnr_first_{count}", []).append(_psnr_db(shown[:, :, :1], source[:, :, :1]))
-            figures.setdefault(f"psnr_later_{count}", []).append(_psnr_db(shown[:, :, 1:], source[:, :, 1:]))
+            if source.shape[2] > 1:
+                figures.setdefault(f"psnr_later_{count}", []).append(_psnr_db(shown[:, :, 1:], source[:, :, 1:]))
             smooth = _levels(decode_codes(model, model.quantizer.continuous(latents), count))[:, :, stride - 1 :]
             figures.setdefault(f"psnr_continuous_{count}", []).append(_psnr_db(smooth, source))
             for name, bits in _sizes(model, codes, indices, count, prior).items():
@@ -76,28 +77,41 @@ def validate(
 
 @torch.inference_mode()
 def validate_denoiser(model: Denoiser, codec: OneVAE, clips: Sequence[Tensor], lpips: LPIPS | None) -> dict[str, float]:
-    """Means over clips for 1 and 2 tokens, of the codec's own decoder (`_base`) and of the denoiser in so many steps:
-    PSNR (dB), LPIPS, and the energy of gradients as a part of the source's, which blur lowers."""
+    """Means over clips for 1 and 2 tokens, of what `denoised` makes: PSNR (dB), LPIPS, and the energy of gradients as a
+    part of the source's, which blur lowers."""
     figures: dict[str, list[float]] = {}
-    default = path_of(model.config.objective).default_steps
     for number, clip in enumerate(clips):
-        padded = whole_latents(clip[None].to(model.device), codec.config.stride[0])
-        codes = codec.quantizer.quantize(codec.encoder(padded, None)[0]).codes
-        noise = torch.randn(padded.shape, generator=torch.Generator().manual_seed(number)).to(model.device)
-        for count in (1, min(2, codec.config.max_tokens)):
-            counts = torch.full((1,), count, device=model.device)
-            made = {"base": codec.decoder(codes, None, counts)[0]}
-            for steps in sorted({1, default}):
-                made[f"{steps}_steps"] = sample(model, codes, noise, None, counts, steps)[0]
-            for name, video in made.items():
-                for measure, value in _looks(padded, video.float(), codec.config.stride[0] - 1, lpips).items():
-                    figures.setdefault(f"{measure}_{count}_{name}", []).append(value)
+        source, made = denoised(model, codec, clip, number, sorted({1, min(2, codec.config.max_tokens)}))
+        for name, video in made.items():
+            for measure, value in _looks(source, video, codec.config.stride[0] - 1, lpips).items():
+                figures.setdefault(f"{measure}_{name}", []).append(value)
     return {name: float(np.mean(values)) for name, values in figures.items()}
+
+
+def denoised(
+    model: Denoiser, codec: OneVAE, clip: Tensor, seed: int, token_counts: Sequence[int]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """A clip `3 T H W` as whole latent frames `1 3 T H W`, and what is made of its first tokens: `K_base` by the
+    codec's own decoder, `K_S_steps` in one step and in as many as the objective is usually decoded with."""
+    source = whole_latents(clip[None].to(model.device), codec.config.stride[0])
+    codes = codec.quantizer.quantize(codec.encoder(source, None)[0]).codes
+    noise = torch.randn(source.shape, generator=torch.Generator().manual_seed(seed)).to(model.device)
+    made = {}
+    for count in token_counts:
+        counts = torch.full((1,), count, device=model.device)
+        picture = made[f"{count}_base"] = decode_codes(codec, codes, count)
+        for steps in sorted({1, path_of(model.config.objective).default_steps}):
+            video, _ = sample(model, codes, picture, noise, None, counts, steps)
+            made[f"{count}_{steps}_steps"] = video.float()
+    return source, made
 
 
 def _looks(source: Tensor, shown: Tensor, skipped: int, lpips: LPIPS | None) -> dict[str, float]:
     source, shown = (_levels(video)[:, :, skipped:] for video in (source, shown))
-    looks = {"psnr": _psnr_db(shown, source), "energy": _gradient_energy(shown) / _gradient_energy(source)}
+    looks = {"psnr": _psnr_db(shown, source)}
+    # A flat clip has none that could be kept.
+    if (energy := _gradient_energy(source)) > 0:
+        looks["energy"] = _gradient_energy(shown) / energy
     if lpips:
         # As many frames as show what the clip is like.
         pair = [(video[0, :, ::4].transpose(0, 1) / 127.5 - 1).contiguous() for video in (source, shown)]

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from vtok_codec.evaluation.lpips import LPIPS
-from vtok_codec.models.diffusion import Denoiser
+from vtok_codec.models.denoiser import Condition, Denoiser
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.sampling import path_of
-from vtok_codec.training.objective import Loss, TrainingObjective, nested_weights, perceptual_distance
+from vtok_codec.training.objective import Loss, TrainingObjective, check_numbers, nested_weights, perceptual_distance
 from vtok_codec.training.processes import Processes
 from vtok_codec.training.stages import Stage
 
@@ -24,6 +24,7 @@ class DenoisingObjective(TrainingObjective):
         super().__init__()
         if stage.lpips_weight and lpips is None:
             raise ValueError(f"stage {stage.name} has an LPIPS term and no LPIPS network")
+        check_numbers(stage, codec.config.max_tokens)
         self.stage = stage
         self.codec = codec.requires_grad_(False).eval()
         self.lpips = lpips
@@ -53,8 +54,9 @@ class DenoisingObjective(TrainingObjective):
         counts, times, noise = (self.processes.share(x).to(video.device) for x in (counts, times, noise))
         with torch.no_grad():
             codes = self.codec.quantizer.quantize(self.codec.encoder(video, None)[0]).codes
-        condition, _ = model.adapter.condition(codes, None, counts)
-        told, _ = model(path.noisy(video, noise, times), None, times, condition)
+            picture, _ = self.codec.decoder(codes, None, counts)
+        features, _ = model.adapter(codes, None, counts)
+        told, _ = model(path.noisy(video, noise, times), None, times, Condition(features, picture))
         told = told.float()
         error = (told - video).square().flatten(1).mean(1)
         weighted = (path.weight(times) * error).mean()
@@ -64,11 +66,12 @@ class DenoisingObjective(TrainingObjective):
             parts["lpips"] = perceptual_distance(self.lpips, video, told, stage.lpips_frames, generator)
             total = total + stage.lpips_weight * parts["lpips"]
         parts = {name: term.detach() for name, term in parts.items()}
-        return Loss(total, parts, told.detach(), None)
+        return Loss(total, parts, video, told.detach(), None)
 
     def _times(self, objective: str, batch: int, generator: torch.Generator, progress: float) -> Tensor:
-        """Of each sample: for DDIM uniform, for the flow logit-normal; a share of them, and before
-        `noise_only_until` all, are nothing but noise (One-DVA, stages 1 and 2)."""
+        """Of each sample: for DDIM uniform, for the flow logit-normal; a share of them, and before `noise_only_until`
+        all, are nothing but noise (One-DVA, stages 1 and 2; its stage 1 reads all tokens besides, here the fewer are
+        what the decoder is for)."""
         uniform = torch.rand(batch, generator=generator)
         normal = torch.randn(batch, generator=generator)
         alone = torch.rand(batch, generator=generator)

@@ -1,9 +1,9 @@
 """The diffusion decoder's network: a causal 3D U-Net on pixel-unshuffled video, conditioned on tokens (CDT, Fig. 2).
 
-It reads noisy video and a time, and tells the clean video. The codes of the tokens come in through a *condition
-adapter* at each scale of the down path (CDT, section 3.3.2). Its up path has the shape of the deterministic decoder
-and starts from its weights; all that is new starts at zero. So an untrained network gives the deterministic picture,
-whatever the noise, and training starts there rather than at nothing.
+It reads noisy video, a time, and what the tokens say, and tells the clean video. The tokens come in twice: their codes
+through a *condition adapter* at each scale of the down path (CDT, section 3.3.2), and as the deterministic decoder's
+picture, to which the network only adds. So an untrained network gives the deterministic picture, whatever the noise,
+and training starts there rather than at nothing.
 
 `vtok_codec.models.sampling` has what makes a video out of noise with it.
 """
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from vtok_codec.errors import ModelError
 from vtok_codec.models.blocks import ResidualBlock, Shuffle, Unshuffle
-from vtok_codec.models.causal import CausalLayer, FrameConv, PositionNorm, State, shuffle, zero_init
-from vtok_codec.models.onevae import RGB, Level, OneVAE, OneVAEConfig
+from vtok_codec.models.causal import FrameConv, PositionNorm, State, shuffle, zero_init
+from vtok_codec.models.onevae import RGB, Level, OneVAEConfig
 
 _TIME_FREQUENCIES = 32
 _TIME_FEATURES = 128
@@ -38,31 +38,28 @@ class DenoiserConfig:
     """The model whose tokens it decodes."""
     objective: str
     """Of `vtok_codec.models.sampling.PATHS`: what its noise and its loss follow."""
-    down_blocks: tuple[int, ...]
-    """Blocks of the down path at each level of the codec, from the finest to the latent grid."""
+    levels: tuple[Level, ...]
+    """From the finest to the codec's latent grid. The encoder's blocks are the down path's, the decoder's the up
+    path's."""
     adapter_scales: int = 0
-    """At how many scales of the down path the condition comes in, from the latent grid on; 0 means all."""
+    """At how many scales of the down path the codes come in, from the latent grid on; 0 means all."""
 
     def __post_init__(self) -> None:
-        plain = self.codec.blocks == "2d+1d" and self.codec.resampling == "shuffle" and self.codec.causal
-        if not plain or self.codec.codebook or self.codec.enhanced_first_frame:
-            raise ModelError("a diffusion decoder needs a causal codec of FSQ, usual blocks and one latent grid")
-        if len(self.down_blocks) != len(self.levels) or not 0 <= self.adapter_scales <= len(self.levels):
-            raise ModelError("a diffusion decoder has blocks at each level of its codec, and as many scales at most")
-
-    @property
-    def levels(self) -> tuple[Level, ...]:
-        """From the finest to the latent grid."""
-        return self.codec.levels
+        codec = self.codec
+        if not codec.causal or codec.codebook or codec.enhanced_first_frame:
+            raise ModelError("a diffusion decoder needs a causal codec of FSQ with one latent grid")
+        reached = tuple(math.prod(level.factor[axis] for level in self.levels) for axis in range(3))
+        if reached != codec.stride or not 0 <= self.adapter_scales <= len(self.levels):
+            raise ModelError(f"levels that reach {reached} do not fit a codec of stride {codec.stride}")
 
 
 class Condition(NamedTuple):
-    """What the codes of a chunk say: the same at every step of its decoding."""
+    """What the tokens of a chunk say: the same at every step of its decoding."""
 
     features: tuple[Tensor, ...]
-    """`B C T H W` at each scale of the down path that has an adapter, from the latent grid on."""
-    linear: Tensor
-    """`B 3 T H W`: the linear path's pixels."""
+    """`B C T H W` at each scale of the down path that the codes come in at, from the latent grid on."""
+    picture: Tensor
+    """`B 3 T H W` in [−1, 1]: what the deterministic decoder makes of them."""
 
 
 class TimedBlock(ResidualBlock):
@@ -74,29 +71,26 @@ class TimedBlock(ResidualBlock):
         nn.init.zeros_(self.modulate.weight)
         nn.init.zeros_(self.modulate.bias)
 
-    def forward(self, x: Tensor, state: State, time: Tensor | None = None) -> tuple[Tensor, State]:
-        """`time`: `B` features. None leaves the normed input as it is."""
+    def timed(self, x: Tensor, state: State, time: Tensor) -> tuple[Tensor, State]:
+        """`time`: `B` features."""
+        scale, shift = self.modulate(time).to(x.dtype)[:, :, None, None, None].chunk(2, dim=1)
         h = self.norm(x)
-        if time is not None:
-            scale, shift = self.modulate(time).to(h.dtype)[:, :, None, None, None].chunk(2, dim=1)
-            h = torch.addcmul(h + shift, h, scale)
-        h = F.silu(self.spatial(h))
-        mixed, state = self.temporal(h, state)
-        return x + self.out(F.silu(h + mixed)), state
+        return self.changed(x, torch.addcmul(h + shift, h, scale), state)
 
 
-class TimedChain(CausalLayer):
+class TimedChain(nn.Module):
     """Timed blocks one after another."""
 
     def __init__(self, channels: int, blocks: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(TimedBlock(channels) for _ in range(blocks))
 
-    def forward(self, x: Tensor, state: State, time: Tensor | None = None) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, state: State, time: Tensor) -> tuple[Tensor, State]:
         before: tuple[State, ...] = (None,) * len(self.blocks) if state is None else tuple(state)
         after = []
         for block, kept in zip(self.blocks, before, strict=True):
-            x, kept = block(x, kept, time)
+            assert isinstance(block, TimedBlock)
+            x, kept = block.timed(x, kept, time)
             after.append(kept)
         return x, tuple(after)
 
@@ -118,43 +112,36 @@ class TimeEmbedding(nn.Module):
         return F.silu(features)
 
 
-class ConditionAdapter(CausalLayer):
+class ConditionAdapter(nn.Module):
     """Codes → features for each scale of the down path, the finer ones made of the coarser ones (CDT, Fig. 2)."""
 
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
         codec = config.codec
-        levels = codec.levels[::-1][: config.adapter_scales or None]
+        levels = config.levels[::-1][: config.adapter_scales or None]
         self.token_channels, self.max_tokens = codec.token_channels, codec.max_tokens
-        self.stride = codec.stride
         self.enter = FrameConv(codec.latent_channels, levels[0].channels, kernel=1)
         self.count_bias = nn.Parameter(torch.zeros(codec.max_tokens, levels[0].channels))
-        self.linear = FrameConv(codec.latent_channels, RGB * math.prod(codec.stride), kernel=1)
-        self.mixes = nn.ModuleList(ResidualBlock(level.channels) for level in levels[:-1])
+        self.mixes = nn.ModuleList(ResidualBlock(level.channels) for level in levels)
         self.rises = nn.ModuleList(
             Shuffle(level.channels, finer.channels, level.factor) for level, finer in pairwise(levels)
         )
-        for rise in self.rises:
-            zero_init(rise.project)  # type: ignore[arg-type]
 
-    def condition(self, codes: Tensor, state: State, counts: Tensor | None = None) -> tuple[Condition, State]:
+    def forward(self, codes: Tensor, state: State, counts: Tensor) -> tuple[tuple[Tensor, ...], State]:
         """Codes `B (N·d) t h w` in [−1, 1], of which each sample reads the first `counts` tokens, 1…N."""
-        if counts is None:
-            counts = torch.full((codes.shape[0],), self.max_tokens, device=codes.device)
         token = torch.arange(codes.shape[1], device=codes.device) // self.token_channels
         kept = (token[None] < counts[:, None])[:, :, None, None, None]
         codes = (codes * kept.to(codes.dtype)).to(memory_format=torch.channels_last_3d)
-        bias = self.count_bias[counts - 1][:, :, None, None, None]
         x = self.enter(codes)
-        x = x + bias.to(x.dtype)
+        x = x + self.count_bias[counts - 1][:, :, None, None, None].to(x.dtype)
         before: tuple[State, ...] = (None,) * len(self.mixes) if state is None else tuple(state)
-        features, after = [x], []
-        for mix, rise, kept_state in zip(self.mixes, self.rises, before, strict=True):
-            x, kept_state = mix(x, kept_state)
-            x = rise(x)
+        features, after = [], []
+        for scale, mix in enumerate(self.mixes):
+            x = self.rises[scale - 1](x) if scale else x
+            x, memory = mix(x, before[scale])
             features.append(x)
-            after.append(kept_state)
-        return Condition(tuple(features), shuffle(self.linear(codes), self.stride)), tuple(after)
+            after.append(memory)
+        return tuple(features), tuple(after)
 
 
 class Denoiser(nn.Module):
@@ -166,13 +153,11 @@ class Denoiser(nn.Module):
         levels = config.levels
         self.adapter = ConditionAdapter(config)
         self.time = TimeEmbedding()
-        widths = (RGB, *(level.channels for level in levels))
+        widths = (2 * RGB, *(level.channels for level in levels))
         self.falls = nn.ModuleList(
             Unshuffle(width, level.channels, level.factor) for width, level in zip(widths[:-1], levels, strict=True)
         )
-        self.down = nn.ModuleList(
-            TimedChain(level.channels, blocks) for level, blocks in zip(levels, config.down_blocks, strict=True)
-        )
+        self.down = nn.ModuleList(TimedChain(level.channels, level.encoder_blocks) for level in levels)
         self.up = nn.ModuleList(TimedChain(level.channels, level.decoder_blocks) for level in levels)
         self.rises = nn.ModuleList(
             Shuffle(level.channels, finer.channels, level.factor) for finer, level in pairwise(levels)
@@ -181,9 +166,7 @@ class Denoiser(nn.Module):
         finest = levels[0]
         self.norm = PositionNorm(finest.channels)
         self.out = FrameConv(finest.channels, RGB * math.prod(finest.factor))
-        into_latents = self.falls[-1].project
-        for conv in (*self.skips, into_latents, self.out):
-            zero_init(conv)
+        zero_init(self.out)
 
     def forward(self, noisy: Tensor, state: State, time: Tensor, condition: Condition) -> tuple[Tensor, State]:
         """`time`: `B`, 0 for clean and 1 for nothing but noise."""
@@ -191,7 +174,7 @@ class Denoiser(nn.Module):
         before: tuple[State, ...] = (None,) * (2 * count) if state is None else tuple(state)
         after: list[State] = [None] * (2 * count)
         features = self.time(time)
-        x, passed = noisy, []
+        x, passed = torch.cat([noisy, condition.picture.to(noisy.dtype)], dim=1), []
         for place in range(count):
             x = self.falls[place](x)
             from_latents = count - 1 - place
@@ -204,26 +187,7 @@ class Denoiser(nn.Module):
                 x = self.rises[place](x) + self.skips[place](passed[place])
             x, after[count + place] = self.up[place](x, before[count + place], features)
         detail = shuffle(self.out(F.silu(self.norm(x))), self.config.levels[0].factor)
-        return condition.linear + detail, tuple(after)
-
-    @torch.no_grad()
-    def start_from(self, codec: OneVAE) -> None:
-        """Take over the deterministic decoder: its picture is what an untrained network gives."""
-        decoder = codec.decoder
-        for mine, theirs in (
-            (self.adapter.enter, decoder.enter),
-            (self.adapter.linear, decoder.linear),
-            (self.norm, decoder.norm),
-            (self.out, decoder.out),
-        ):
-            mine.load_state_dict(theirs.state_dict())
-        self.adapter.count_bias.copy_(decoder.count_bias)
-        layers = list(decoder.chain.layers)
-        for place in range(len(self.config.levels) - 1, -1, -1):
-            for block in self.up[place].blocks:  # type: ignore[union-attr]
-                block.load_state_dict(layers.pop(0).state_dict() | _prefixed("modulate.", block.modulate))
-            if place:
-                self.rises[place - 1].load_state_dict(layers.pop(0).state_dict())
+        return condition.picture + detail, tuple(after)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -232,7 +196,3 @@ class Denoiser(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.adapter.count_bias.device
-
-
-def _prefixed(prefix: str, module: nn.Module) -> dict[str, Tensor]:
-    return {prefix + name: value for name, value in module.state_dict().items()}
