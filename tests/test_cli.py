@@ -11,8 +11,10 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from conftest import DATA, LANES, ClipMaker, pixels_of, times_of
@@ -130,6 +132,42 @@ def test_pipes_give_the_same_tokens_and_frames(clip: Path, tmp_path: Path, ffmpe
     assert vtok("decode", clip, tmp_path / "direct.mkv", "--codec", "ffv1").returncode == 0
     direct, piped = pixels_of(tmp_path / "direct.mkv"), pixels_of(tmp_path / "rec.mkv")
     assert len(direct) == 61 and all(np.array_equal(a, b) for a, b in zip(direct, piped, strict=True))
+
+
+def test_a_pipe_keeps_every_audio_packet_beside_its_pictures(make_clip: ClipMaker, tmp_path: Path, ffmpeg: str) -> None:
+    """Two tracks through ffmpeg | encode | decode: the same packets at the same times, none far from its pictures."""
+    one = make_clip("one.mkv", frames=75, audio=True)
+    source = tmp_path / "two.mkv"
+    tracks = ["-map", "0", "-map", "0:a", "-c:v", "copy", "-c:a:0", "copy", "-c:a:1", "libopus"]
+    subprocess.run([ffmpeg, "-v", "error", "-i", one, *tracks, source], check=True)
+    shell = (
+        f"{ffmpeg} -v error -i {source} -map 0 -c copy -f nut - | tee {tmp_path}/in.nut "
+        f"| {' '.join(VTOK)} encode - - -q --gop 0.8 "
+        f"| {' '.join(VTOK)} decode - - -q > {tmp_path}/back.nut"
+    )
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", shell], capture_output=True, timeout=300, check=False)
+    assert text(done) == (0, "", "")
+    given, back = packets_of(tmp_path / "in.nut"), packets_of(tmp_path / "back.nut")
+    for track in (0, 1):
+        wanted, got = ([packet for packet in packets if packet[0] == track] for packets in (given, back))
+        assert len(wanted) > 100 and got == wanted
+    assert sorted(at for track, at, _ in given if track is None) == [at for track, at, _ in back if track is None]
+    shown = Fraction(0)
+    for track, at, _ in back:
+        if track is None:
+            shown = at
+        assert abs(at - shown) < 1
+
+
+def packets_of(path: Path) -> list[tuple[int | None, Fraction, bytes]]:
+    """Audio track, or None for a picture, time in seconds, and data of each packet, in the order of the file."""
+    with av.open(path) as container:
+        tracks = {stream.index: number for number, stream in enumerate(container.streams.audio)}
+        return [
+            (tracks.get(packet.stream.index), packet.pts * packet.time_base, bytes(packet))
+            for packet in container.demux()
+            if packet.pts is not None and packet.time_base is not None
+        ]
 
 
 @pytest.fixture(scope="module")
