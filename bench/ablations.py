@@ -202,6 +202,49 @@ def _nested() -> list[Run]:
     return [_fsq(SMALL, "nested", "continuous, nested", token_weights=()), *alone]
 
 
+def _capacity() -> list[Run]:
+    """Twice the work of a frame, by width or by depth."""
+    fine, coarse = TWO_TOKENS.levels
+    wide = (replace(fine, channels=72), replace(coarse, channels=184))
+    deep = tuple(
+        replace(level, encoder_blocks=2 * level.encoder_blocks, decoder_blocks=2 * level.decoder_blocks)
+        for level in TWO_TOKENS.levels
+    )
+    return [
+        _fsq(TWO_TOKENS, "48 and 128 channels"),
+        _fsq(replace(TWO_TOKENS, levels=wide), "72 and 184 channels"),
+        _fsq(replace(TWO_TOKENS, levels=deep), "twice the blocks"),
+    ]
+
+
+def _optimizers() -> list[Run]:
+    rates = {"muon": (4e-4, 8e-4, 1.6e-3), "adamw": (8e-4, 2e-3)}
+    return [
+        _fsq(TWO_TOKENS, f"{optimizer}, {rate:g}", optimizer=optimizer, learning_rate=rate)
+        for optimizer, each in rates.items()
+        for rate in each
+    ]
+
+
+def _augmentations() -> list[Run]:
+    plain = {"colour": "color", "flatness": "flat", "scale": "shrink", "photographs": "photo"}
+    return [
+        _fsq(TWO_TOKENS, "all"),
+        *(
+            _fsq(TWO_TOKENS, f"without {name}", augmentation=replace(Augmentation(), **{field: 0.0}))
+            for name, field in plain.items()
+        ),
+    ]
+
+
+def _losses() -> list[Run]:
+    return [_fsq(TWO_TOKENS, distortion, distortion=distortion) for distortion in ("rmse", "mse", "charbonnier", "l1")]
+
+
+def _averages() -> list[Run]:
+    return [_fsq(TWO_TOKENS, f"EMA {decay:g}", ema_decay=decay) for decay in (0.0, 0.99, 0.999)]
+
+
 COMPARISONS: dict[str, Callable[[], list[Run]]] = {
     "quantizer in a frozen model": _quantizer_in_frozen_model,
     "progressive training": _progressive,
@@ -216,6 +259,11 @@ COMPARISONS: dict[str, Callable[[], list[Run]]] = {
     "frame rate": _frame_rate,
     "crops": _two_stages,
     "nested tokens": _nested,
+    "width or depth": _capacity,
+    "optimizer and learning rate": _optimizers,
+    "augmentation": _augmentations,
+    "loss": _losses,
+    "average of the weights": _averages,
 }
 
 

@@ -44,7 +44,8 @@ def write_report(comparisons: Mapping[str, Sequence[str]], folder: Path, slug: A
             for run in runs
             if (place / f"{run}.json").exists()
         ]
-        if not found:
+        if len(found) < 2:
+            # Nothing to compare with yet.
             continue
         verdict = place / "verdict.md"
         text = verdict.read_text(encoding="utf-8").strip() + "\n\n" if verdict.exists() else ""
