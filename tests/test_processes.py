@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import LANES
+from conftest import LANES, TINY, randomized
 
+from vtok_codec.models.onevae import OneVAE
+from vtok_codec.models.weights import dump_weights
 from vtok_codec.training.processes import Processes
 from vtok_codec.training.trainer import CHECKPOINT, LOG
 
@@ -34,17 +36,19 @@ def train(processes: int, data: Path, folder: Path, batch: int, stage: str) -> l
     return [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
 
 
-@pytest.mark.parametrize("stage", ["continuous", "rate", "decoder"])
+@pytest.mark.parametrize("stage", ["continuous", "rate", "decoder", "diffusion"])
 def test_two_processes_train_as_one_with_twice_the_batch(tmp_path: Path, stage: str) -> None:
     data = tmp_path / "data"
     data.mkdir()
     (data / "lanes.mp4").symlink_to(LANES)
+    (data / "codec.safetensors").write_bytes(dump_weights(randomized(OneVAE(TINY)), "tiny", {}))
     alone = train(1, data, tmp_path / "alone", 4, stage)
     together = train(2, data, tmp_path / "together", 2, stage)
     assert [line["step"] for line in together] == [1, 2, 3, 4, 5, 6]
     for one, two in zip(alone, together, strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=0.01)
-        assert two["rmse"] == pytest.approx(one["rmse"], rel=0.01)
+        error = "error" if stage == "diffusion" else "rmse"
+        assert two[error] == pytest.approx(one[error], rel=0.01)
     weights = [torch.load(tmp_path / run / CHECKPOINT, weights_only=True)["model"] for run in ("alone", "together")]
     for name, value in weights[0].items():
         assert torch.allclose(value, weights[1][name], rtol=0.05, atol=2e-3), name
