@@ -303,7 +303,7 @@ def test_a_picture_that_changes_its_size_is_refused_midway(make_clip: ClipMaker,
 
 @pytest.mark.parametrize("name", ["faststart.mp4", "fragmented.mp4", "faststart.mov", "index.avi"])
 @pytest.mark.parametrize("part", [0.4, 0.9])
-def test_a_file_cut_short_is_told_after_its_frames(make_clip: ClipMaker, name: str, part: float) -> None:
+def test_a_file_cut_short_is_told_after_its_frames(make_clip: ClipMaker, ffmpeg: str, name: str, part: float) -> None:
     """FFmpeg takes the end of the data for the end of the video."""
     options = {
         "faststart": ["-movflags", "+faststart"],
@@ -320,3 +320,16 @@ def test_a_file_cut_short_is_told_after_its_frames(make_clip: ClipMaker, name: s
         for _ in reader.frames():
             frames += 1
     assert whole == 50 and 0 < frames < whole
+    # No frame fewer than FFmpeg's own decoder makes of what is left, at its most careful.
+    command = [ffmpeg, "-v", "quiet", "-threads", "1", "-i", path, "-f", "framemd5", "-fps_mode", "passthrough", "-"]
+    shown = subprocess.run(command, capture_output=True, check=False).stdout.decode().splitlines()
+    assert frames >= len([line for line in shown if line.startswith("0,")]) - 1
+
+
+def test_a_stream_cut_within_a_picture_is_told(make_clip: ClipMaker) -> None:
+    """Without an index, and by a pipe too: the packet that was cut says so, though it decodes."""
+    path = make_clip("in.mpg", size="160x120", frames=50)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * 0.55)])
+    with VideoReader(path) as reader, pytest.raises(InputError, match="cut or cannot be decoded"):
+        list(reader.frames())

@@ -140,7 +140,8 @@ class VideoReader:
             raise InputError(f"{self.name} has no video stream")
         if stream.codec_context is None:
             raise InputError(f"{self.name} has video of a codec that this FFmpeg cannot decode")
-        stream.thread_type = "AUTO"
+        # Threads of frames hold pictures back, which a live pipe would wait for, and lose those in flight at a damage.
+        stream.thread_type = "SLICE"
         return stream
 
     def _decode(self) -> Iterator[av.VideoFrame | AudioPacket]:
@@ -162,6 +163,8 @@ class VideoReader:
                 self._inside = False
             if packet is None:
                 break
+            # What was cut off may decode all the same, to half a picture.
+            damaged += packet.is_corrupt
             yield from (frame for frame in frames if isinstance(frame, av.VideoFrame))
             if isinstance(packet.stream, AudioStream) and packet.size:
                 number = numbers[packet.stream.index]
@@ -170,7 +173,7 @@ class VideoReader:
             raise InputError(f"{self.name} is cut short: its index names frames after its end")
         if damaged:
             raise InputError(
-                f"{self.name} is damaged: {damaged} packet{'s' if damaged > 1 else ''} could not be decoded"
+                f"{self.name} is damaged: {damaged} packet{'s are' if damaged > 1 else ' is'} cut or cannot be decoded"
             )
 
     def _ends_early(self) -> bool:
