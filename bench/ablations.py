@@ -3,10 +3,11 @@
     .venv/bin/python bench/ablations.py [COMPARISON…] --data DIR… --val DIR [--steps N] [--seed N]
     .venv/bin/python bench/ablations.py --report
 
-The models are small (48 and 128 channels) and the crops 64 pixels wide, so that a run takes about ten minutes of two
-cores. Counting steps rather than minutes keeps a run the same whatever else the machine does; what a step costs stands
+The models are small (48 and 128 channels) and the crops 64 pixels wide, so that a run takes about ten minutes of a
+core. Counting steps rather than minutes keeps a run the same whatever else the machine does; what a frame costs stands
 beside it. A run that has ended is not run again: its figures lie in `docs/ablations/`, from which `--report` writes
-`docs/ablations.md`. Checkpoints go to `runs/ablations/`.
+`docs/ablations.md`, and one that differs from another in its name only takes that one's. Checkpoints go to
+`runs/ablations/`.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 
 _HEAD = """# Ablations: the papers' claims at this scale
@@ -36,6 +37,8 @@ def write_report(comparisons: Mapping[str, Sequence[str]], folder: Path, slug: A
 
     A comparison's `verdict.md`, where there is one, stands under its title.
     """
+    # Else every picture differs each time in the names of its parts.
+    rcParams["svg.hashsalt"] = "vtok"
     parts = [_HEAD]
     for name, runs in comparisons.items():
         place = folder / slug(name)

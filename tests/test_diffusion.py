@@ -17,6 +17,7 @@ from conftest import LANES, TINY, randomized
 from torch import Tensor
 
 from vtok_codec.api import Codec
+from vtok_codec.cli.train import _DENOISERS
 from vtok_codec.codec.decoder import decode_events
 from vtok_codec.codec.diffusion import MAX_SEED, DiffusionDecoder
 from vtok_codec.codec.encoder import EncodeSettings, encode_video
@@ -170,6 +171,12 @@ def test_an_adapter_may_have_fewer_scales(scales: int) -> None:
 def test_codecs_of_another_kind_have_none(changes: dict[str, object]) -> None:
     with pytest.raises(ModelError):
         DenoiserConfig(replace(TINY, **changes), "ddim", TINY.levels)  # type: ignore[arg-type]
+
+
+def test_the_command_line_names_presets_that_exist() -> None:
+    """It knows them by heart, since it imports no torch."""
+    assert _DENOISERS.keys() == PATHS.keys()
+    assert all(DENOISERS[preset].objective == objective for objective, preset in _DENOISERS.items())
 
 
 def test_levels_have_to_reach_the_latent_grid() -> None:

@@ -9,7 +9,7 @@ from vtok_codec.evaluation.lpips import LPIPS
 from vtok_codec.models.denoiser import Condition, Denoiser
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.sampling import path_of
-from vtok_codec.training.objective import Loss, TrainingObjective, check_numbers, nested_weights, perceptual_distance
+from vtok_codec.training.objective import Loss, TrainingObjective, perceptual_distance
 from vtok_codec.training.processes import Processes
 from vtok_codec.training.stages import Stage
 
@@ -21,15 +21,8 @@ class DenoisingObjective(TrainingObjective):
     """Loss of a batch of videos: how far what the denoiser tells of noisy videos lies from the clean ones."""
 
     def __init__(self, stage: Stage, codec: OneVAE, lpips: LPIPS | None, processes: Processes | None = None) -> None:
-        super().__init__()
-        if stage.lpips_weight and lpips is None:
-            raise ValueError(f"stage {stage.name} has an LPIPS term and no LPIPS network")
-        check_numbers(stage, codec.config.max_tokens)
-        self.stage = stage
+        super().__init__(stage, codec.config.max_tokens, lpips, processes)
         self.codec = codec.requires_grad_(False).eval()
-        self.lpips = lpips
-        self.processes = processes or Processes()
-        self.token_weights = torch.tensor(stage.token_weights or nested_weights(codec.config.max_tokens))
 
     def train(self, mode: bool = True) -> DenoisingObjective:
         """The codec stays as it is."""

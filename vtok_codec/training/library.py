@@ -73,7 +73,8 @@ def _own_pages(clip: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A copy in pages of its own, which the system gets back when it goes.
 
     Clips that come and go among the small allocations of training leave holes in the heap that nothing fits: two runs
-    with 6 GiB of clips each grew to 12 GiB each within 500 steps. So kept, they take 1.1 GiB beside their clips.
+    of `bench/ablations.py` with 6 GiB of clips each grew to 12 GiB each within 500 steps. So kept, they take 1.1 to
+    1.4 GiB beside their clips.
     """
     pages = np.frombuffer(mmap.mmap(-1, clip.nbytes), np.uint8).reshape(clip.shape)
     pages[...] = clip

@@ -50,7 +50,22 @@ DISTORTIONS = {
 
 class TrainingObjective(nn.Module):
     """What a run minimizes: called with the model, a batch of videos, the step's generator, the progress of the stage
-    and a discriminator or None, it gives a `Loss`."""
+    and a discriminator or None, it gives a `Loss`.
+
+    Raises:
+        TrainingError: a number of the stage is out of its range.
+    """
+
+    def __init__(self, stage: Stage, tokens: int, lpips: LPIPS | None, processes: Processes | None) -> None:
+        """`tokens`: a position, N."""
+        super().__init__()
+        if stage.lpips_weight and lpips is None:
+            raise ValueError(f"stage {stage.name} has an LPIPS term and no LPIPS network")
+        _check_numbers(stage, tokens)
+        self.stage = stage
+        self.lpips = lpips
+        self.processes = processes or Processes()
+        self.token_weights = torch.tensor(stage.token_weights or _nested_weights(tokens))
 
     @property
     def trained(self) -> dict[str, nn.Parameter]:
@@ -68,17 +83,11 @@ class Objective(TrainingObjective):
     def __init__(
         self, stage: Stage, config: OneVAEConfig, lpips: LPIPS | None, processes: Processes | None = None
     ) -> None:
-        super().__init__()
-        if stage.lpips_weight and lpips is None:
-            raise ValueError(f"stage {stage.name} has an LPIPS term and no LPIPS network")
+        super().__init__(stage, config.max_tokens, lpips, processes)
         _check(stage, config)
-        self.stage = stage
-        self.lpips = lpips
-        self.processes = processes or Processes()
         # Where every crop starts a GOP, the copies of its first frame that a decoder cuts away count for nothing.
         self.unseen_frames = config.stride[0] - 1 if stage.augmentation.gop_start == 1 else 0
         self.token_channels = config.token_channels
-        self.token_weights = torch.tensor(stage.token_weights or nested_weights(config.max_tokens))
         # Starts near the error of rounding, so that the discrete stage finds a decoder used to it.
         spread = torch.full((config.latent_channels, 1, 1, 1), -2.0)
         self.log_std = nn.Parameter(spread, requires_grad=stage.kl_weight > 0)
@@ -184,12 +193,12 @@ def perceptual_distance(
     return lpips(source, output).mean()
 
 
-def nested_weights(tokens: int) -> tuple[float, ...]:
+def _nested_weights(tokens: int) -> tuple[float, ...]:
     """All tokens half of the time, fewer as often each."""
     return (*(0.5 / max(1, tokens - 1) for _ in range(tokens - 1)), 0.5)
 
 
-def check_numbers(stage: Stage, tokens: int) -> None:
+def _check_numbers(stage: Stage, tokens: int) -> None:
     """Refuse what no model of so many tokens can train by.
 
     Raises:
@@ -205,7 +214,6 @@ def check_numbers(stage: Stage, tokens: int) -> None:
 
 
 def _check(stage: Stage, config: OneVAEConfig) -> None:
-    check_numbers(stage, config.max_tokens)
     if stage.adversarial_weight and "decoder" not in stage.trains:
         raise TrainingError("a discriminator judges the decoder: put it into --set trains=…")
     if stage.distortion not in DISTORTIONS:

@@ -46,6 +46,10 @@ class Subject(ABC, Generic[Model]):
         """What else a checkpoint belongs to."""
         return {}
 
+    def codebook_size(self, model: Model) -> int | None:
+        """Entries of the codebook whose use is logged; None without one."""
+        return None
+
     @abstractmethod
     def freeze(self, model: Model, stage: Stage) -> None:
         """Leave a gradient to what the stage trains.
@@ -86,6 +90,9 @@ class CodecSubject(Subject[OneVAE]):
     def __init__(self, preset: str, clips: Sequence[Tensor], prior: DigitPrior | None = None) -> None:
         super().__init__(preset, clips)
         self._prior = prior
+
+    def codebook_size(self, model: OneVAE) -> int:
+        return model.quantizer.codebook_size
 
     def freeze(self, model: OneVAE, stage: Stage) -> None:
         train_only(model, stage.trains)

@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from vtok_codec.errors import TrainingError
 from vtok_codec.media.picture import png_bytes
-from vtok_codec.models.onevae import OneVAE
 from vtok_codec.registry import RUN_WEIGHTS
 from vtok_codec.training.adversarial import PatchDiscriminator, discriminator_loss
 from vtok_codec.training.codebook_use import CodebookUse
@@ -144,7 +143,8 @@ class Trainer(Generic[Model]):
         torch.manual_seed(seed)
         self._adversary = _Adversary(stage, device, self.processes) if stage.adversarial_weight else None
         self._shared = self.processes.wrap(_Step(self.model, self.objective))
-        self._codebook_use = CodebookUse(self.model.quantizer.codebook_size) if isinstance(self.model, OneVAE) else None
+        codebook_size = subject.codebook_size(self.model)
+        self._codebook_use = CodebookUse(codebook_size) if codebook_size else None
         self.step = 0
         self.seconds = 0.0
         self.skipped_steps = 0
