@@ -119,6 +119,10 @@ def malformed(folder: Path) -> Iterator[tuple[str, Path]]:
         ),
         "4 KiB taken out.mp4": fast[:half] + fast[half + 4096 :],
     }
+    for name in ("Matroska.mkv", "WebM.webm", "AVI.avi", "FLV.flv", "NUT.nut"):
+        codec = ["-c:v", "libvpx", "-deadline", "realtime"] if name == "WebM.webm" else ["-c:v", "mpeg4"]
+        whole = make(folder / name, *(["-c:v", "flv1"] if name == "FLV.flv" else codec)).read_bytes()
+        contents[f"{name.partition('.')[0]}, cut at 60 %.{name.partition('.')[2]}"] = whole[: int(len(whole) * 0.6)]
     for name, data in contents.items():
         (folder / name).write_bytes(data)
         yield name.rpartition(".")[0], folder / name

@@ -35,7 +35,8 @@ def inputs(document: dict[str, Any]) -> str:
         "## Inputs\n\n"
         "Each input is made by the bench. Frames: those that a lenient decoder finds. Then exit code and frames of\n"
         "`vtok encode` and of `ffmpeg -i … -c:v libx264`, and the first line that vtok says. What came before\n"
-        "the damage is written in both; FFmpeg ends in 0 where vtok ends in 3.\n\n"
+        "the damage is written in both; FFmpeg ends in 0 where vtok ends in 3. What says nowhere how long it is\n"
+        "(MPEG, y4m, gif, NUT; Matroska and FLV through a pipe) and ends between two pictures passes for whole.\n\n"
         "    .venv/bin/python bench/inputs.py --hour\n\n"
         f"{len(rows)} inputs, {crashes} crashes, {losses} lost without a word.\n\n"
         + table(["input", "frames", "vtok", "ffmpeg", "vtok says"], rows)

@@ -12,9 +12,12 @@ import av
 import numpy as np
 import pytest
 from conftest import ClipMaker, pixels_of, psnr_db, times_of
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vtok_codec.errors import InputError, OutputError
 from vtok_codec.media.color import RGBConverter, YUVConverter
+from vtok_codec.media.extent import HEAD_BYTES, announced_size
 from vtok_codec.media.reader import VideoReader, read_pixels
 from vtok_codec.media.types import AudioPacket, Color, Frame, VideoInfo
 from vtok_codec.media.writer import VideoWriter, output_settings, pipe_settings
@@ -301,14 +304,19 @@ def test_a_picture_that_changes_its_size_is_refused_midway(make_clip: ClipMaker,
         list(reader.events())
 
 
-@pytest.mark.parametrize("name", ["faststart.mp4", "fragmented.mp4", "faststart.mov", "index.avi"])
+@pytest.mark.parametrize(
+    "name", ["faststart.mp4", "fragmented.mp4", "faststart.mov", "mpeg4.avi", "vp8.webm", "x264.mkv", "flv.flv"]
+)
 @pytest.mark.parametrize("part", [0.4, 0.9])
 def test_a_file_cut_short_is_told_after_its_frames(make_clip: ClipMaker, ffmpeg: str, name: str, part: float) -> None:
     """FFmpeg takes the end of the data for the end of the video."""
     options = {
         "faststart": ["-movflags", "+faststart"],
         "fragmented": ["-movflags", "frag_keyframe+empty_moov", "-g", "5"],
-        "index": ["-c:v", "mpeg4"],
+        "mpeg4": ["-c:v", "mpeg4"],
+        "vp8": ["-c:v", "libvpx", "-deadline", "realtime"],
+        "x264": ["-c:v", "libx264"],
+        "flv": ["-c:v", "flv1"],
     }[name.split(".")[0]]
     path = make_clip(name, size="160x120", frames=50, options=["-pix_fmt", "yuv420p", *options])
     with VideoReader(path) as reader:
@@ -326,10 +334,55 @@ def test_a_file_cut_short_is_told_after_its_frames(make_clip: ClipMaker, ffmpeg:
     assert frames >= len([line for line in shown if line.startswith("0,")]) - 1
 
 
-def test_a_stream_cut_within_a_picture_is_told(make_clip: ClipMaker) -> None:
-    """Without an index, and by a pipe too: the packet that was cut says so, though it decodes."""
-    path = make_clip("in.mpg", size="160x120", frames=50)
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * 0.55)])
+@pytest.mark.parametrize("name", ["in.mpg", "in.nut"])
+def test_a_stream_cut_within_a_picture_is_told(make_clip: ClipMaker, name: str) -> None:
+    """Without an index, and by a pipe too: the packet or the picture that was cut says so, though it decodes."""
+    path = make_clip(name, size="160x120", frames=50, options=["-c:v", "mpeg4"] if name == "in.nut" else [])
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    start, size = packets[len(packets) // 2]
+    assert start is not None
+    path.write_bytes(path.read_bytes()[: start + size // 2])
     with VideoReader(path) as reader, pytest.raises(InputError, match="cut or cannot be decoded"):
         list(reader.frames())
+
+
+def test_what_was_written_to_a_pipe_says_no_size(make_clip: ClipMaker, tmp_path: Path, ffmpeg: str) -> None:
+    """Matroska without the sizes that are known at the end only is whole all the same."""
+    whole = make_clip("whole.mkv", size="160x120", frames=50)
+    piped = tmp_path / "piped.mkv"
+    with open(piped, "wb") as target:
+        command = [ffmpeg, "-v", "error", "-i", whole, "-c", "copy", "-f", "matroska", "-"]
+        subprocess.run(command, stdout=target, stdin=subprocess.DEVNULL, check=True)
+    assert announced_size(whole.read_bytes()[:HEAD_BYTES]) == whole.stat().st_size
+    with VideoReader(piped) as reader:
+        assert len(list(reader.frames())) == 50
+
+
+@pytest.mark.parametrize(
+    ("head", "size"),
+    [
+        (b"", None),
+        (b"\x1aE\xdf\xa3", None),
+        (b"\x1aE\xdf\xa3\x82AB\x18\x53\x80\x67\x40\x64", 7 + 6 + 100),
+        (b"\x1aE\xdf\xa3\x82AB\xec\x81\x00\x18\x53\x80\x67\x90", 7 + 3 + 5 + 16),
+        (b"\x1aE\xdf\xa3\x82AB\x18\x53\x80\x67\xff", None),
+        (b"\x1aE\xdf\xa3\x82AB\x18\x53\x80\x67\x01\x00", None),
+        (b"\x1aE\xdf\xa3\x00\x00\x00", None),
+        (b"RIFF\x10\x00\x00\x00AVI ", 24),
+        (b"RIFF\x00\x00\x00\x00AVI ", None),
+        (b"FLV\x01\x00\x08filesize\x00\x40\x59\x00\x00\x00\x00\x00\x00", 100),
+        (b"FLV\x01\x00\x08filesize\x00\x7f\xf8", None),
+        (b"FLV\x01\x00\x08filesize\x00\x7f\xf8\x00\x00\x00\x00\x00\x00", None),
+    ],
+)
+def test_announced_size(head: bytes, size: int | None) -> None:
+    """With a Void before the Segment; unknown, cut off and nonsensical sizes are none."""
+    assert announced_size(head) == size
+
+
+@given(st.binary(max_size=64))
+def test_announced_size_reads_any_bytes(data: bytes) -> None:
+    for magic in (b"", b"\x1aE\xdf\xa3", b"RIFF", b"FLV\x08filesize\x00"):
+        size = announced_size(magic + data)
+        assert size is None or size >= 0

@@ -15,12 +15,14 @@ import av
 import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.stream import Stream
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from vtok_codec.errors import InputError
 from vtok_codec.media.audio import describe_track
 from vtok_codec.media.color import RGBConverter
+from vtok_codec.media.extent import HEAD_BYTES, announced_size
 from vtok_codec.media.ffmpeg import reason
 from vtok_codec.media.types import AudioPacket, Color, Frame, VideoInfo
 
@@ -46,6 +48,7 @@ class VideoReader:
         self.name = str(source) if named else "standard input"
         self._container = self._open(source)
         try:
+            self._announced_bytes = announced_size(_head(source))
             self._stream = self._video_stream()
             tracks = [(s, describe_track(s)) for s in self._container.streams.audio] if audio else []
             self._tracks = {stream.index: track for stream, track in tracks if track}
@@ -153,7 +156,7 @@ class VideoReader:
             self._inside = True
             try:
                 packet = next(packets, None)
-                frames = [] if packet is None or isinstance(packet.stream, AudioStream) else packet.decode()
+                frames = [] if packet is None or isinstance(packet.stream, AudioStream) else _pictures(packet)
             except av.InvalidDataError:
                 damaged += 1
                 continue
@@ -163,25 +166,29 @@ class VideoReader:
                 self._inside = False
             if packet is None:
                 break
-            # What was cut off may decode all the same, to half a picture.
-            damaged += packet.is_corrupt
-            yield from (frame for frame in frames if isinstance(frame, av.VideoFrame))
+            # What was cut off may decode all the same, to half a picture: demuxer or decoder marks it.
+            damaged += packet.is_corrupt or any(frame.is_corrupt for frame in frames)
+            yield from frames
             if isinstance(packet.stream, AudioStream) and packet.size:
                 number = numbers[packet.stream.index]
                 yield AudioPacket(number, packet.pts, packet.dts, packet.duration or 0, bytes(packet))
-        if self._ends_early():
-            raise InputError(f"{self.name} is cut short: its index names frames after its end")
+        if reason_short := self._cut_short():
+            raise InputError(f"{self.name} is cut short: {reason_short}")
         if damaged:
             raise InputError(
                 f"{self.name} is damaged: {damaged} packet{'s are' if damaged > 1 else ' is'} cut or cannot be decoded"
             )
 
-    def _ends_early(self) -> bool:
-        """Whether the container's own index (mp4, mov, avi) goes on after the end of the file: FFmpeg says nothing."""
-        if self.name == "standard input":
-            return False
+    def _cut_short(self) -> str | None:
+        """How a file tells that its end is missing, of which FFmpeg says nothing; None where it does not."""
+        # Negative for a pipe.
+        size = self._container.size
         end = max((entry.pos + entry.size for entry in self._stream.index_entries), default=0)
-        return 0 < self._container.size < end
+        if 0 < size < end:
+            return "its index names frames after its end"
+        if 0 < size < (self._announced_bytes or 0):
+            return f"it says that it has {self._announced_bytes} bytes, and has {size}"
+        return None
 
     def _until_first_frame(self) -> tuple[list[AudioPacket], av.VideoFrame]:
         audio: list[AudioPacket] = []
@@ -227,6 +234,28 @@ class VideoReader:
             return 0
         rate = self.info.rate or Fraction(25)
         return self._previous_pts + max(1, round(1 / (rate * self.info.time_base)))
+
+
+def _pictures(packet: av.Packet[Stream]) -> list[av.VideoFrame]:
+    return [frame for frame in packet.decode() if isinstance(frame, av.VideoFrame)]
+
+
+def _head(source: str | Path | BinaryIO) -> bytes:
+    """The first bytes of a file; none of a pipe, which cannot give them twice."""
+    if source == _STDIN:
+        return b""
+    if isinstance(source, str | Path):
+        if not Path(source).is_file():
+            return b""
+        with open(source, "rb") as file:
+            return file.read(HEAD_BYTES)
+    if not source.seekable():
+        return b""
+    at = source.tell()
+    source.seek(0)
+    head = source.read(HEAD_BYTES)
+    source.seek(at)
+    return head
 
 
 def _shows_through(frame: av.VideoFrame) -> bool:
