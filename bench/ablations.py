@@ -68,6 +68,8 @@ class Run:
     stage: Stage
     start: str = "klt"
     """`random`, `klt`, or the name of one of `STARTS`, whose weights are converted."""
+    steps_share: float = 1.0
+    """Of the steps that all runs have: what goes on from a start of as many fewer."""
 
 
 def _stage(name: str, config: OneVAEConfig, **changes: object) -> Stage:
@@ -99,8 +101,9 @@ def _codebooks(start: str, **changes: object) -> list[Run]:
 STARTS = {
     "continuous": Run("continuous", TWO_TOKENS, _stage("continuous", TWO_TOKENS)),
     "continuous, nested": Run("continuous, nested", SMALL, _stage("continuous", SMALL, token_weights=())),
+    "small crops": replace(_fsq(TWO_TOKENS, "small crops"), steps_share=0.5),
 }
-"""Continuous models that several comparisons go on from."""
+"""Models that several runs go on from."""
 
 
 def _quantizer_in_frozen_model() -> list[Run]:
@@ -186,12 +189,16 @@ def _frame_rate() -> list[Run]:
 
 
 def _two_stages() -> list[Run]:
-    """Crops of twice the side from the middle on, of as many pixels a step."""
-    fine = CropShape(batch=3, frames=16, size=128)
+    """Crops of twice the side for the second half of the steps, of as many pixels a step."""
+    fine = (Phase(0.0, CropShape(batch=3, frames=16, size=128)),)
+    second = (
+        _fsq(TWO_TOKENS, "64, then 128 pixels", "small crops", phases=fine),
+        _fsq(TWO_TOKENS, "64, then the decoder alone at 128", "small crops", phases=fine, trains=("decoder",)),
+    )
     return [
-        _fsq(TWO_TOKENS, "128 pixels throughout", phases=(Phase(0.0, fine),)),
+        _fsq(TWO_TOKENS, "128 pixels throughout", phases=fine),
         _fsq(TWO_TOKENS, "64 pixels throughout"),
-        _fsq(TWO_TOKENS, "64, then 128 pixels", phases=(Phase(0.0, CROP), Phase(0.5, fine))),
+        *(replace(run, steps_share=0.5) for run in second),
     ]
 
 
@@ -308,21 +315,23 @@ class Workshop:
         model, sampler = self._initial(run), self._sampler(run)
         cost = complexity(model)
         (folder / LOG).unlink(missing_ok=True)
+        steps = round(self._steps * run.steps_share)
         cadence = Cadence(
-            log_steps=min(50, self._steps), validate_steps=max(1, self._steps // VALIDATIONS), checkpoint_minutes=1e9
+            log_steps=min(50, steps), validate_steps=max(1, self._steps // VALIDATIONS), checkpoint_minutes=1e9
         )
         objective = Objective(run.stage, run.config, None)
         subject = CodecSubject("ablation", self._clips, objective.prior)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         trainer = Trainer(model, subject, run.stage, objective, sampler, folder, self._seed, device, cadence)
         started = time.monotonic()
-        trainer.train(Budget(steps=self._steps), quiet=True)
+        trainer.train(Budget(steps=steps), quiet=True)
         log = [json.loads(line) for line in (folder / LOG).read_text(encoding="utf-8").splitlines()]
         validations = [line for line in log if "validation" in line]
         return trainer, environment() | {
             "run": run.name,
             "start": run.start,
             "steps": self._steps,
+            "steps_before": self._steps - steps if run.start in STARTS else 0,
             "seed": self._seed,
             "minutes": (time.monotonic() - started) / 60,
             "cost": asdict(cost),

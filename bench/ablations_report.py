@@ -98,10 +98,9 @@ def _curves(runs: Sequence[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.add_subplot(xlabel="steps", ylabel="PSNR, dB")
     for run in runs:
-        points = run["curve"]
-        axes.plot(
-            [p["step"] for p in points], [p[f"psnr_{_all_tokens(run)}"] for p in points], marker=".", label=run["run"]
-        )
+        points, count = run["curve"], _all_tokens(run)
+        steps = [run.get("steps_before", 0) + point["step"] for point in points]
+        axes.plot(steps, [point[f"psnr_{count}"] for point in points], marker=".", label=run["run"])
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     return figure
