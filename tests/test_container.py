@@ -27,6 +27,7 @@ from vtok_codec.container.records import (
     Record,
     StoredPacket,
     TokenPayload,
+    Totals,
     footer_from_bytes,
     packets_from_bytes,
     packets_to_bytes,
@@ -140,6 +141,18 @@ def test_gops_are_found_by_the_index() -> None:
     assert whole.shape == (5, 2, 3, 2)
     assert np.array_equal(read_tokens(io.BytesIO(WHOLE), 0), whole[:3])
     assert np.array_equal(read_tokens(io.BytesIO(WHOLE), 1), whole[3:])
+
+
+@pytest.mark.parametrize("before", [b"", b"something else, then "])
+def test_places_count_from_where_the_stream_stood(before: bytes) -> None:
+    """Also after a look at the index, which leaves the reader where it was."""
+    stream = io.BytesIO(before + WHOLE)
+    stream.seek(len(before))
+    reader = VtkReader(stream)
+    at = reader.position
+    assert len(reader.index()) == 2 and reader.position == at
+    assert isinstance(list(reader.events())[-1], Totals)
+    assert reader.position == len(WHOLE)
 
 
 @pytest.mark.parametrize("cut", range(0, len(WHOLE), 1))

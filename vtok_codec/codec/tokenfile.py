@@ -142,7 +142,7 @@ def verify(stream: BinaryIO) -> FileSummary:
     if digest.digest() != totals.token_digest:
         raise DamageError("the tokens do not match the digest at the end of the file")
     duration = float((end_pts - (first_pts or 0)) * header.time_base)
-    return FileSummary(header, totals, reader.bytes_read, token_size, audio_size, positions, duration)
+    return FileSummary(header, totals, reader.position, token_size, audio_size, positions, duration)
 
 
 def read_tokens(stream: BinaryIO, gop: int | None = None) -> Tokens:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, TypeAlias
 
@@ -28,17 +27,13 @@ from vtok_codec.container.records import (
     Totals,
     footer_from_bytes,
     index_from_bytes,
-    max_packed_bytes,
-    max_token_payload_bytes,
     packets_from_bytes,
+    token_payload_limit,
 )
+from vtok_codec.container.salvage import Salvage
+from vtok_codec.container.source import ByteSource
 from vtok_codec.container.writer import MAGIC, MAX_HEADER_BYTES, PREFIX, VERSION
 from vtok_codec.errors import DamageError, FormatError
-
-_SEARCH_EFFORT = 8
-"""How many times a file's size a search for whole records may read in all."""
-_PIECE = 1 << 20
-"""Most bytes asked of a stream at once, so that a lying length allocates nothing."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +68,7 @@ class VtkReader:
     """
 
     def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self.bytes_read = 0
+        self._source = ByteSource(stream)
         self.header = self._read_header()
         self._number = 0
         self._gop = -1
@@ -87,15 +81,18 @@ class VtkReader:
         self._index_offset = 0
         self._last_pts: int | None = None
         self._record_start = 0
-        """Where the record stands that is being read, in a stream that seeks."""
-        self._offsets: list[int] | None = None
-        self._effort = 0
-        """Bytes that `skip_damage` has looked at, over all its calls."""
+        """Where the record stands that is being read."""
+        self._salvage: Salvage | None = None
 
     @property
     def seekable(self) -> bool:
         """Whether `index` and `seek` can be used."""
-        return self._stream.seekable()
+        return self._source.seekable
+
+    @property
+    def position(self) -> int:
+        """Bytes from the start of the file to where the reader stands."""
+        return self._source.position
 
     @property
     def progress(self) -> str:
@@ -114,11 +111,10 @@ class VtkReader:
         """
         try:
             while True:
-                offset = self.bytes_read
-                self._record_start = self._stream.tell() if self.seekable else 0
+                self._record_start = self._source.position
                 record = self._read_record()
                 if record:
-                    self._note_place(record, offset)
+                    self._note_place(record)
                 event = self._event(record) if record else None
                 if event is not None:
                     yield event
@@ -136,14 +132,15 @@ class VtkReader:
         Raises:
             DamageError: the footer or the index are missing or altered.
         """
-        position = self._stream.tell()
+        source = self._source
+        position = source.position
         try:
-            end = self._stream.seek(0, 2)
-            self._stream.seek(max(0, end - FOOTER_SIZE))
-            index_offset, footer_offset = footer_from_bytes(self._stream.read(FOOTER_SIZE))
+            end = source.size()
+            source.seek(max(0, end - FOOTER_SIZE))
+            index_offset, footer_offset = footer_from_bytes(source.some(FOOTER_SIZE))
             if footer_offset != end - FOOTER_SIZE or index_offset >= footer_offset:
                 raise ValueError("the footer does not fit the file's size")
-            self._stream.seek(index_offset)
+            source.seek(index_offset)
             entries = index_from_bytes(self._read_index_record(footer_offset - index_offset))
             if not entries or entries[-1].offset >= index_offset:
                 raise ValueError("an entry of the index points past the records")
@@ -151,11 +148,11 @@ class VtkReader:
         except ValueError as error:
             raise DamageError(f"no usable index: {error}") from None
         finally:
-            self._stream.seek(position)
+            source.seek(position)
 
     def seek(self, gop: int, entry: GopEntry) -> None:
         """Go to the start of a GOP. From then on counts are not checked against the totals."""
-        self._stream.seek(entry.offset)
+        self._source.seek(entry.offset)
         self._whole = False
         self._number = -1
         self._gop = gop - 1
@@ -167,80 +164,23 @@ class VtkReader:
         It gives the most frames that may have stood in between, or None where no such GOP is left. The stream must
         seek. The index tells where GOPs start; without a usable one the rest of the file is searched.
         """
-        offsets = self._known_offsets()
-        most_effort = _SEARCH_EFFORT * self._stream.seek(0, 2)
-        searched = not offsets
-        starts: Iterable[int] = offsets[bisect_right(offsets, self._record_start) :]
-        for offset in self._record_like_places(self._record_start + 1) if searched else starts:
-            gop, effort = self._gop_starting_at(offset, searched)
-            self._effort += effort
-            if gop is not None:
-                # No record is shorter than its fields, so that a gap cannot claim more than its bytes could hold.
-                lost_records = (offset - self._record_start) // (FIELDS.size + CRC.size) + 1
-                self.seek(gop, GopEntry(offset, 0, 0))
-                return lost_records * self.header.max_chunk_frames(False)
-            if self._effort > most_effort:
-                # Crafted to look like records everywhere.
-                break
-        return None
+        if self._salvage is None:
+            self._salvage = Salvage(self._source, self.header, self._known_offsets())
+        found = self._salvage.next_gop(self._record_start, self._gop)
+        if found is None:
+            return None
+        self.seek(found.gop, GopEntry(found.offset, 0, 0))
+        return found.most_lost_frames
 
     def _known_offsets(self) -> list[int]:
-        """Where GOPs start, by the index; nothing without a usable one. Read once."""
-        if self._offsets is None:
-            try:
-                self._offsets = [entry.offset for entry in self.index()]
-            except DamageError:
-                self._offsets = []
-        return self._offsets
-
-    def _gop_starting_at(self, offset: int, searched: bool) -> tuple[int | None, int]:
-        """The number of the GOP whose first chunk is a whole record at `offset`, or None; and the bytes looked at."""
-        self._stream.seek(offset)
+        """Where GOPs start, by the index; nothing without a usable one."""
         try:
-            type_, size, _, gop, _, frames, raw_size = FIELDS.unpack(self._exactly(FIELDS.size))
-            if type_ != TOKENS or gop <= self._gop:
-                return None, FIELDS.size
-            limit = self._payload_limit(type_, gop, frames, raw_size)
-            if limit is None or size > limit:
-                return None, FIELDS.size
-            self._stream.seek(offset)
-            crc = zlib.crc32(self._exactly(FIELDS.size + size))
-            whole = CRC.unpack(self._exactly(CRC.size))[0] == crc
-            certain = not searched or self._starts_a_gop(frames) or self._goes_on(gop)
-            return gop if whole and certain else None, FIELDS.size + size
-        except (ValueError, DamageError):
-            return None, FIELDS.size
-
-    def _starts_a_gop(self, frames: int) -> bool:
-        """Whether a chunk of so many frames, with the digits of a first one, cannot be a later one of its GOP."""
-        header = self.header
-        return header.chunk_latent_shape(frames, True) != header.chunk_latent_shape(frames, False)
-
-    def _goes_on(self, gop: int) -> bool:
-        """Whether a chunk of the same GOP follows where the stream stands. Then the one before it was a whole chunk."""
-        data = self._read_some(FIELDS.size)
-        if len(data) < FIELDS.size:
-            return False
-        type_, _, _, next_gop, _, _, _ = FIELDS.unpack(data)
-        return bool(type_ == TOKENS and next_gop == gop)
-
-    def _record_like_places(self, start: int) -> Iterator[int]:
-        """Every place from `start` on where the type of a token record stands."""
-        tail, place = b"", start
-        while True:
-            self._stream.seek(place)
-            piece = self._stream.read(_PIECE)
-            if not piece:
-                return
-            text, first = tail + piece, place - len(tail)
-            found = text.find(TOKENS)
-            while found >= 0:
-                yield first + found
-                found = text.find(TOKENS, found + 1)
-            tail, place = text[1 - len(TOKENS) :], place + len(piece)
+            return [entry.offset for entry in self.index()]
+        except DamageError:
+            return []
 
     def _read_header(self) -> Header:
-        prefix = self._read_some(PREFIX.size)
+        prefix = self._source.some(PREFIX.size)
         if not prefix:
             raise FormatError("the input is empty")
         if prefix[: len(MAGIC)] != MAGIC[: len(prefix)]:
@@ -252,8 +192,8 @@ class VtkReader:
             raise FormatError(f"format version {major} is not known; this is vtok for version {VERSION[0]}")
         if size > MAX_HEADER_BYTES:
             raise DamageError(f"the header declares {size} bytes, more than {MAX_HEADER_BYTES}")
-        text = self._read_some(size)
-        crc = self._read_some(CRC.size)
+        text = self._source.some(size)
+        crc = self._source.some(CRC.size)
         if len(text) < size or len(crc) < CRC.size:
             raise DamageError("the header is cut short")
         if CRC.unpack(crc)[0] != zlib.crc32(prefix + text):
@@ -262,23 +202,19 @@ class VtkReader:
 
     def _read_record(self) -> Record | None:
         """The next record, its CRC checked; None for one of an unknown ancillary type, which is passed over."""
-        data = self._read_some(FIELDS.size)
-        if len(data) < FIELDS.size:
-            raise DamageError("the file is cut short")
+        data = self._source.exactly(FIELDS.size)
         type_, size, number, gop, pts, frames, raw_size = FIELDS.unpack(data)
         limit = self._payload_limit(type_, gop, frames, raw_size)
         if limit is not None and size > limit:
             raise DamageError(f"a record declares {size} bytes where at most {limit} belong")
         crc = zlib.crc32(data)
         pieces = []
-        for piece in self._pieces(size):
+        for piece in self._source.pieces(size):
             crc = zlib.crc32(piece, crc)
             if limit is not None:
                 pieces.append(piece)
-        stored = self._read_some(CRC.size)
-        if len(stored) < CRC.size:
-            raise DamageError("the file is cut short")
-        if CRC.unpack(stored)[0] != crc:
+        # Cut within the payload, it is cut here too.
+        if CRC.unpack(self._source.exactly(CRC.size))[0] != crc:
             raise DamageError("a record is damaged: its CRC does not match")
         if self._number < 0:
             self._number = number
@@ -293,16 +229,8 @@ class VtkReader:
 
     def _payload_limit(self, type_: bytes, gop: int, frames: int, raw_size: int) -> int | None:
         """Most bytes that a record of known type may have, from the header alone; None for an unknown type."""
-        header = self.header
         if type_ == TOKENS:
-            first = gop != self._gop
-            if not 0 < frames <= header.max_chunk_frames(first):
-                raise DamageError(f"a chunk declares {frames} frames")
-            shape = header.chunk_latent_shape(frames, first)
-            size = header.planes * shape[0] * shape[1] * shape[2]
-            if raw_size != size:
-                raise DamageError(f"a chunk declares {raw_size} digits where {size} belong")
-            return max_token_payload_bytes(frames, max_packed_bytes(size, header.planes))
+            return token_payload_limit(self.header, gop != self._gop, frames, raw_size)
         if type_ == AUDIO:
             return MAX_AUDIO_BYTES
         if type_ == INDEX:
@@ -330,11 +258,11 @@ class VtkReader:
             raise DamageError("the totals do not match the records")
         return totals
 
-    def _note_place(self, record: Record, offset: int) -> None:
+    def _note_place(self, record: Record) -> None:
         if record.type == TOKENS and record.gop != self._gop:
-            self._gops.append(GopEntry(offset, record.pts, self._frames))
+            self._gops.append(GopEntry(self._record_start, record.pts, self._frames))
         elif record.type == INDEX:
-            self._index_offset = offset
+            self._index_offset = self._record_start
 
     def _token_chunk(self, record: Record) -> TokenChunk:
         first = record.gop != self._gop
@@ -370,41 +298,20 @@ class VtkReader:
         )
 
     def _check_footer(self) -> None:
-        offset = self.bytes_read
-        places = footer_from_bytes(self._read_some(FOOTER_SIZE))
+        offset = self._source.position
+        places = footer_from_bytes(self._source.some(FOOTER_SIZE))
         if self._whole and places != (self._index_offset, offset):
             raise DamageError("the footer does not match the records")
-        if self._stream.read(1):
+        if self._source.some(1):
             raise DamageError("something stands after the end of the file")
 
     def _read_index_record(self, size: int) -> bytes:
         """The payload of the index record where the stream stands, which is at most `size` bytes before the footer."""
-        fields = FIELDS.unpack(self._exactly(FIELDS.size))
+        fields = FIELDS.unpack(self._source.exactly(FIELDS.size))
         if fields[0] != INDEX or fields[1] > min(size, MAX_INDEX_BYTES):
             raise ValueError("the footer does not point at an index that fits")
-        payload = self._exactly(fields[1])
-        (crc,) = CRC.unpack(self._exactly(CRC.size))
+        payload = self._source.exactly(fields[1])
+        (crc,) = CRC.unpack(self._source.exactly(CRC.size))
         if crc != zlib.crc32(payload, zlib.crc32(FIELDS.pack(*fields))):
             raise ValueError("the index is damaged: its CRC does not match")
         return payload
-
-    def _exactly(self, size: int) -> bytes:
-        data = self._read_some(size)
-        if len(data) < size:
-            raise ValueError("the file is cut short")
-        return data
-
-    def _read_some(self, size: int) -> bytes:
-        """Up to `size` bytes: fewer only where the stream ends, whatever one read of a pipe gives."""
-        return b"".join(self._pieces(size, cut_short=False))
-
-    def _pieces(self, size: int, cut_short: bool = True) -> Iterator[bytes]:
-        while size > 0:
-            piece = self._stream.read(min(size, _PIECE))
-            if not piece:
-                if cut_short:
-                    raise DamageError("the file is cut short")
-                return
-            size -= len(piece)
-            self.bytes_read += len(piece)
-            yield piece

@@ -11,7 +11,9 @@ import zlib
 from dataclasses import dataclass
 from itertools import pairwise
 
+from vtok_codec.container.header import Header
 from vtok_codec.container.varint import MAX_VARINT_BYTES, read_varint, write_varint
+from vtok_codec.errors import DamageError
 
 TOKENS = b"TOKN"
 AUDIO = b"audi"
@@ -101,9 +103,19 @@ def max_packed_bytes(digits: int, planes: int) -> int:
     return digits + digits // 64 + 64 * (planes + 1)
 
 
-def max_token_payload_bytes(frames: int, max_packed_bytes: int) -> int:
-    """No token payload of `frames` frames is larger."""
-    return _TOKEN_FIELDS.size + frames * MAX_VARINT_BYTES + max_packed_bytes
+def token_payload_limit(header: Header, first: bool, frames: int, raw_size: int) -> int:
+    """Most bytes of a token record's payload, from what the header allows and the record's fields declare.
+
+    Raises:
+        DamageError: no chunk of this file has so many frames, or so many digits.
+    """
+    if not 0 < frames <= header.max_chunk_frames(first):
+        raise DamageError(f"a chunk declares {frames} frames")
+    shape = header.chunk_latent_shape(frames, first)
+    digits = header.planes * shape[0] * shape[1] * shape[2]
+    if raw_size != digits:
+        raise DamageError(f"a chunk declares {raw_size} digits where {digits} belong")
+    return _TOKEN_FIELDS.size + frames * MAX_VARINT_BYTES + max_packed_bytes(digits, header.planes)
 
 
 CODER_ZSTD_GROUPS = (1, 1)
