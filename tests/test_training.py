@@ -15,7 +15,9 @@ from conftest import LANES, TINY, ClipMaker, pixels_of, psnr_db, randomized
 from safetensors.torch import load_file
 
 from vtok_codec.cli.train import _STAGES
-from vtok_codec.errors import TrainingError
+from vtok_codec.codec.loading import tokenizer_of
+from vtok_codec.codec.tokenizer import load_tokenizer
+from vtok_codec.errors import ModelError, TrainingError
 from vtok_codec.evaluation.lpips import LPIPS
 from vtok_codec.media.picture import png_bytes
 from vtok_codec.models.fsq import FSQ
@@ -366,6 +368,28 @@ def test_a_frozen_encoder_stays_as_it_is(data: Path, tmp_path: Path, small_stage
     before, after = (model_of(tmp_path / run).state_dict() for run in ("start", "run"))
     changed = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
     assert changed == {"decoder"}
+
+
+def test_a_decoder_trained_alone_reads_the_files_of_its_start(data: Path, tmp_path: Path, small_stages: None) -> None:
+    """Over two such stages and a resume; a stage that trains the encoder begins a new kind of tokens."""
+    run_training(settings_of(data, "continuous"), tmp_path / "start", Budget(steps=1), quiet=True)
+    for stage, start, name in (("decoder", "start", "first"), ("adversarial", "first", "second")):
+        run_training(settings_of(data, stage, str(tmp_path / start)), tmp_path / name, Budget(steps=1), quiet=True)
+    resume_training(tmp_path / "second", Budget(steps=2), quiet=True)
+    run_training(settings_of(data, "rate", str(tmp_path / "second")), tmp_path / "other", Budget(steps=1), quiet=True)
+    start, first, second, other = (find_weights(tmp_path / name) for name in ("start", "first", "second", "other"))
+    assert start.reads == {start.sha256}
+    assert second.reads == {start.sha256, first.sha256, second.sha256}
+    assert other.reads == {other.sha256}
+
+    tokenizer = load_tokenizer(start, "cpu")
+    frames = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), np.uint8)
+    digits, _ = tokenizer.encode(frames, 2, None)
+    reader = tokenizer_of(tokenizer.id, tmp_path / "second", "cpu")
+    assert np.array_equal(reader.encode(frames, 2, None)[0], digits)
+    assert not np.array_equal(*(each.decode(digits, (16, 16), 9, None)[0] for each in (tokenizer, reader)))
+    with pytest.raises(ModelError, match="the file was made with weights"):
+        tokenizer_of(tokenizer.id, tmp_path / "other", "cpu")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ DEFAULT_MODEL = "onevae-nano-4x8x8"
 DETERMINISTIC = "deterministic"
 """The decoder that is part of every model; the others are diffusion decoders."""
 SUFFIX = ".safetensors"
+READS = "reads"
+"""Of a weights file's metadata: other weights whose tokens its decoder reads, by their hashes, with spaces."""
 RUN_WEIGHTS = f"ema{SUFFIX}"
 """The weights in the folder of a training run."""
 _PACKAGE = Path(__file__).resolve().parent
@@ -40,6 +42,11 @@ class WeightsFile:
     @cached_property
     def sha256(self) -> str:
         return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Hashes of the weights whose files these decode: their own, and those whose encoder they left as it was."""
+        return frozenset((self.sha256, *self.metadata.get(READS, "").split()))
 
     @cached_property
     def metadata(self) -> dict[str, str]:

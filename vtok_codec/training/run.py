@@ -55,6 +55,8 @@ class RunSettings:
     """Fields of the stage that are set otherwise than it has them."""
     codec: str | None = None
     """The weights that a diffusion decoder is for: a shipped name, a file, or the folder of a run."""
+    reads: tuple[str, ...] = ()
+    """Hashes of other weights whose tokens the run's own keep; `run_training` fills them in."""
 
 
 def run_training(settings: RunSettings, folder: Path, budget: Budget, quiet: bool) -> None:
@@ -65,6 +67,7 @@ def run_training(settings: RunSettings, folder: Path, budget: Budget, quiet: boo
     """
     if (folder / CHECKPOINT).exists():
         raise TrainingError(f"{folder} holds a run already; use --resume {folder}, or another --run")
+    settings = dataclasses.replace(settings, reads=_kept_tokens(settings))
     trainer = _trainer(settings, folder, resumed=False, quiet=quiet)
     folder.mkdir(parents=True, exist_ok=True)
     if trainer.processes.leads:
@@ -86,7 +89,7 @@ def resume_training(folder: Path, budget: Budget, quiet: bool) -> None:
         state = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise TrainingError(f"{folder} holds no run that can be resumed: {error}") from error
-    fields["data"] = tuple(fields["data"])
+    fields |= {key: tuple(fields.get(key, ())) for key in ("data", "reads")}
     fields["overrides"] = tuple((key, value) for key, value in fields["overrides"])
     trainer = _trainer(RunSettings(**fields), folder, resumed=True, quiet=quiet)
     trainer.restore(state)
@@ -118,7 +121,7 @@ def _trainer(settings: RunSettings, folder: Path, resumed: bool, quiet: bool) ->
     else:
         model = _initial_model(settings, stage, sampler, resumed, quiet)
         objective = Objective(stage, model.config, load_lpips() if stage.lpips_weight else None, processes)
-        subject = CodecSubject(settings.preset, clips, objective.prior)
+        subject = CodecSubject(settings.preset, clips, objective.prior, settings.reads)
     if not quiet:
         print(f"{settings.preset}: {complexity(model)}")
     return Trainer(
@@ -152,6 +155,15 @@ def _stage_and_codec(settings: RunSettings) -> tuple[Stage, OneVAEConfig]:
         # Its own way through the networks is only ever taken at the start of a GOP.
         stage = dataclasses.replace(stage, augmentation=dataclasses.replace(stage.augmentation, gop_start=1.0))
     return stage, config
+
+
+def _kept_tokens(settings: RunSettings) -> tuple[str, ...]:
+    """The weights whose files a decoder can read that is trained alone: its start's, and all that those read."""
+    stage, _ = _stage_and_codec(settings)
+    if stage.trains != ("decoder",) or not settings.start:
+        return ()
+    start = find_weights(settings.start)
+    return tuple(sorted(start.reads)) if start.metadata.get("preset") == settings.preset else ()
 
 
 def _initial_denoiser(settings: RunSettings, resumed: bool, quiet: bool) -> tuple[Denoiser, OneVAE, dict[str, str]]:

@@ -15,6 +15,7 @@ from vtok_codec.models.causal import FrameConv
 from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import dump_weights
+from vtok_codec.registry import READS
 from vtok_codec.training.prior import DigitPrior
 from vtok_codec.training.stages import PARTS, Stage
 from vtok_codec.training.strips import denoising_strip, reconstruction_strip
@@ -87,9 +88,13 @@ class Subject(ABC, Generic[Model]):
 class CodecSubject(Subject[OneVAE]):
     """A OneVAE."""
 
-    def __init__(self, preset: str, clips: Sequence[Tensor], prior: DigitPrior | None = None) -> None:
+    def __init__(
+        self, preset: str, clips: Sequence[Tensor], prior: DigitPrior | None = None, reads: Sequence[str] = ()
+    ) -> None:
+        """`reads`: hashes of other weights whose tokens the model keeps, see `WeightsFile.reads`."""
         super().__init__(preset, clips)
         self._prior = prior
+        self._reads = " ".join(reads)
 
     def codebook_size(self, model: OneVAE) -> int:
         return model.quantizer.codebook_size
@@ -118,7 +123,8 @@ class CodecSubject(Subject[OneVAE]):
         return reconstruction_strip(model, self.clips[:_PICTURED_CLIPS], self._counts(model))
 
     def weights(self, model: OneVAE, metadata: Mapping[str, str]) -> bytes:
-        return dump_weights(model, self.preset, metadata)
+        reads = {READS: self._reads} if self._reads else {}
+        return dump_weights(model, self.preset, {**metadata, **reads})
 
     @staticmethod
     def _counts(model: OneVAE) -> list[int]:
