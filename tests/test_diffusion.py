@@ -425,6 +425,19 @@ def test_decoders_are_measured_side_by_side(pair: tuple[Tokenizer, WeightsFile],
         model_codecs([tokenizer], [1], decoders=["ddim:two"])
 
 
+def test_a_decoder_is_measured_with_the_models_that_it_is_for(
+    pair: tuple[Tokenizer, WeightsFile], codec: OneVAE, tmp_path: Path
+) -> None:
+    tokenizer, file = pair
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(dump_weights(codec, "tiny", {"steps": "1"}))
+    other = load_tokenizer(WeightsFile("other", path), "cpu")
+    measured = model_codecs([other, tokenizer], [1], decoders=["deterministic", str(file.path)])
+    assert [each.name for each in measured] == ["other", "codec", "codec decoder.safetensors"]
+    with pytest.raises(ModelError, match="decodes tokens of weights"):
+        model_codecs([other], [1], decoders=["deterministic", str(file.path)])
+
+
 def test_decoders_of_other_tokens_are_refused(pair: tuple[Tokenizer, WeightsFile], tmp_path: Path) -> None:
     tokenizer, file = pair
     made = pixel_decoder(tokenizer, file.path, 3, MAX_SEED)

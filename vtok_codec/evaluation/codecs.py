@@ -238,28 +238,44 @@ def model_codecs(
     stickinesses: Sequence[float] = (0.0,),
     decoders: Sequence[str] = (DETERMINISTIC,),
 ) -> list[VtokCodec]:
-    """Each model with each number of tokens, each stickiness and each decoder, under names that differ.
+    """Each model with each number of tokens, each stickiness and each decoder that is for it, under names that differ.
 
     A decoder is written as for `pixel_decoder`, a diffusion decoder with its steps after a colon: `ddim:2`.
 
     Raises:
-        ModelError: a model has fewer tokens, the name of an anchor, or no such decoder.
+        ModelError: a model has fewer tokens, or the name of an anchor; or a decoder is for none of the models.
     """
     codecs = []
-    for tokenizer in tokenizers:
+    for tokenizer, decoder, diffusion in _pairs(tokenizers, decoders):
         name = tokenizer.id.name
         if name in ANCHORS:
             raise ModelError(f"a model must not be called {name}; rename its file")
         if [other.id.name for other in tokenizers].count(name) > 1:
             name += f"-{tokenizer.id.weights_sha256[:8]}"
-        for decoder in decoders:
-            diffusion = _diffusion(tokenizer, decoder)
-            titled = f"{name} {_short(decoder, decoders)}" if diffusion else name
-            for count in counts:
-                if not 1 <= count <= tokenizer.max_tokens:
-                    raise ModelError(f"--tokens {count}: {name} has 1 to {tokenizer.max_tokens} tokens")
-                codecs += [VtokCodec(tokenizer, count, titled, delta, diffusion) for delta in stickinesses]
+        titled = f"{name} {_short(decoder, decoders)}" if diffusion else name
+        for count in counts:
+            if not 1 <= count <= tokenizer.max_tokens:
+                raise ModelError(f"--tokens {count}: {name} has 1 to {tokenizer.max_tokens} tokens")
+            codecs += [VtokCodec(tokenizer, count, titled, delta, diffusion) for delta in stickinesses]
     return codecs
+
+
+def _pairs(
+    tokenizers: Sequence[Tokenizer], decoders: Sequence[str]
+) -> list[tuple[Tokenizer, str, DiffusionDecoder | None]]:
+    """Each model with each decoder that is for it; None for its own."""
+    pairs = []
+    refusals: dict[str, ModelError] = {}
+    for tokenizer in tokenizers:
+        for decoder in decoders:
+            try:
+                pairs.append((tokenizer, decoder, _diffusion(tokenizer, decoder)))
+            except ModelError as error:
+                refusals[decoder] = error
+    for decoder, refusal in refusals.items():
+        if decoder not in {paired for _, paired, _ in pairs}:
+            raise refusal
+    return pairs
 
 
 def _diffusion(tokenizer: Tokenizer, decoder: str) -> DiffusionDecoder | None:
