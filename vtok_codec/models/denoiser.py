@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from vtok_codec.errors import ModelError
 from vtok_codec.models.blocks import ResidualBlock, Shuffle, Unshuffle
 from vtok_codec.models.causal import FrameConv, PositionNorm, State, shuffle, zero_init
-from vtok_codec.models.onevae import RGB, Level, OneVAEConfig
+from vtok_codec.models.onevae import RGB, Level, OneVAEConfig, first_tokens
 
 _TIME_FREQUENCIES = 32
 _TIME_FEATURES = 128
@@ -119,7 +119,7 @@ class ConditionAdapter(nn.Module):
         super().__init__()
         codec = config.codec
         levels = config.levels[::-1][: config.adapter_scales or None]
-        self.token_channels, self.max_tokens = codec.token_channels, codec.max_tokens
+        self.token_channels = codec.token_channels
         self.enter = FrameConv(codec.latent_channels, levels[0].channels, kernel=1)
         self.count_bias = nn.Parameter(torch.zeros(codec.max_tokens, levels[0].channels))
         self.mixes = nn.ModuleList(ResidualBlock(level.channels) for level in levels)
@@ -129,10 +129,7 @@ class ConditionAdapter(nn.Module):
 
     def forward(self, codes: Tensor, state: State, counts: Tensor) -> tuple[tuple[Tensor, ...], State]:
         """Codes `B (N·d) t h w` in [−1, 1], of which each sample reads the first `counts` tokens, 1…N."""
-        token = torch.arange(codes.shape[1], device=codes.device) // self.token_channels
-        kept = (token[None] < counts[:, None])[:, :, None, None, None]
-        codes = (codes * kept.to(codes.dtype)).to(memory_format=torch.channels_last_3d)
-        x = self.enter(codes)
+        x = self.enter(first_tokens(codes, counts, self.token_channels))
         x = x + self.count_bias[counts - 1][:, :, None, None, None].to(x.dtype)
         before: tuple[State, ...] = (None,) * len(self.mixes) if state is None else tuple(state)
         features, after = [], []

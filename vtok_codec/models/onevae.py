@@ -179,6 +179,13 @@ class Encoder(CausalLayer):
         return refined + self.linear(unshuffle(video, self.stride))
 
 
+def first_tokens(codes: Tensor, counts: Tensor, token_channels: int) -> Tensor:
+    """Codes `B (N·d) t h w` with all but the first `counts` tokens of each sample set to zero, channels-last."""
+    token = torch.arange(codes.shape[1], device=codes.device) // token_channels
+    kept = (token[None] < counts[:, None])[:, :, None, None, None]
+    return (codes * kept.to(codes.dtype)).to(memory_format=torch.channels_last_3d)
+
+
 class Decoder(CausalLayer):
     """Codes `B (N·d) t h w` in [−1, 1] → video `B 3 t·st h·sh w·sw` in [−1, 1] (not clamped).
 
@@ -228,8 +235,7 @@ class Decoder(CausalLayer):
         """`counts`, int64 `B`: the tokens to read of each sample, 1…N; the rest are set to zero. None reads all."""
         if counts is None:
             counts = torch.full((codes.shape[0],), self.max_tokens, device=codes.device)
-        codes = codes * self._kept_channels(counts).to(codes.dtype)
-        codes = codes.to(memory_format=torch.channels_last_3d)
+        codes = first_tokens(codes, counts, self.token_channels)
         if self.first is None:
             features, after = self.chain(self._enter(codes, counts), state)
             return shuffle(self.linear(codes), self.stride) + self._detail(features), after
@@ -255,10 +261,6 @@ class Decoder(CausalLayer):
 
     def _detail(self, features: Tensor) -> Tensor:
         return shuffle(self.out(F.silu(self.norm(features))), self.out_factor)
-
-    def _kept_channels(self, counts: Tensor) -> Tensor:
-        token = torch.arange(self.max_tokens * self.token_channels, device=counts.device) // self.token_channels
-        return (token[None] < counts[:, None])[:, :, None, None, None]
 
 
 class OneVAE(nn.Module):
