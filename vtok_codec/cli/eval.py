@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from vtok_codec.evaluation.clips import Clip
     from vtok_codec.evaluation.codecs import Codec
     from vtok_codec.evaluation.measure import ClipResult, Measures
-    from vtok_codec.evaluation.table import TextTable
 
 Number = TypeVar("Number", int, float)
 
@@ -80,45 +79,63 @@ def evaluate(
     from vtok_codec.evaluation.cache import ResultCache, default_folder
     from vtok_codec.evaluation.campaign import evaluate_all
     from vtok_codec.evaluation.codecs import anchor_codecs, model_codecs
-    from vtok_codec.evaluation.table import TextTable, to_csv, to_json
+    from vtok_codec.evaluation.protocols import open_groups
+    from vtok_codec.evaluation.table import to_csv, to_json
 
-    names = list(dict.fromkeys(model or [DEFAULT_MODEL]))
-    tokenizers = [load_tokenizer(find_weights(name), device) for name in names]
+    tokenizers = [load_tokenizer(find_weights(name), device) for name in dict.fromkeys(model or [DEFAULT_MODEL])]
     of_models = model_codecs(tokenizers, counts, stickinesses, decoders)
-    codecs: list[Codec] = [*of_models]
-    for name in anchors:
-        codecs += anchor_codecs(name)
+    codecs: list[Codec] = [*of_models, *(codec for name in anchors for codec in anchor_codecs(name))]
     taken = _taken(wanted, i3d, tokenizers[0])
     kept = ResultCache(None if no_cache else cache or default_folder())
-    as_text = not (as_json or as_csv)
     with tempfile.TemporaryDirectory(prefix="vtok-eval-") as folder:
-        groups, notes = _open_clips(clips, protocol, Path(folder))
+        groups, notes = open_groups(clips, protocol, Path(folder))
         notes += [] if i3d else [_FVD_LEFT_OUT]
-        context = _context(codecs, notes)
         for model_codec in of_models:
             model_codec.warm_up()
         evaluations = []
         for title, opened in groups.items():
-            table = TextTable(opened, codecs, taken.names)
-            if as_text:
-                print("\n".join([*[title] * (len(groups) > 1), table.heading()]))
-
-            def show(result: ClipResult, table: TextTable = table) -> None:
-                if as_text:
-                    print(table.row(result), flush=True)
-
-            evaluations.append(evaluate_all(title, opened, codecs, taken, Path(folder), kept, show))
-            if as_text:
-                _print_summary(evaluations[-1], table)
+            shown = None if as_json or as_csv else _Lines(title if len(groups) > 1 else None, opened, codecs, taken)
+            on_result = shown.row if shown else _unseen
+            evaluations.append(evaluate_all(title, opened, codecs, taken, Path(folder), kept, on_result))
+            if shown:
+                shown.summary(evaluations[-1])
+        context = _context(codecs, notes)
         if as_json:
             print(json.dumps(to_json(evaluations, context), indent=1))
         if as_csv:
             print(to_csv(evaluations), end="")
         if report:
             _write_page(report, evaluations, codecs, context, force)
-    for note in [] if quiet else notes:
+    _tell([] if quiet else notes, [failure for evaluation in evaluations for failure in evaluation.failures])
+
+
+class _Lines:
+    """Results on a terminal, as they come."""
+
+    def __init__(self, title: str | None, clips: list[Clip], codecs: list[Codec], taken: Measures) -> None:
+        from vtok_codec.evaluation.table import TextTable
+
+        self._table = TextTable(clips, codecs, taken.names)
+        print("\n".join([*([title] if title else []), self._table.heading()]))
+
+    def row(self, result: ClipResult) -> None:
+        print(self._table.row(result), flush=True)
+
+    def summary(self, evaluation: Evaluation) -> None:
+        from vtok_codec.evaluation.table import bd_lines, fvd_lines
+
+        means = evaluation.means() if len(evaluation.clips) > 1 else []
+        for line in [*map(self._table.row, means), *bd_lines(evaluation), *fvd_lines(evaluation)]:
+            print(line)
+
+
+def _unseen(result: ClipResult) -> None:
+    """All is printed at the end."""
+
+
+def _tell(notes: list[str], failures: list[str]) -> None:
+    for note in notes:
         notice(note)
-    failures = [failure for evaluation in evaluations for failure in evaluation.failures]
     for failure in failures:
         notice(f"not measured: {failure}")
     if failures:
@@ -165,33 +182,6 @@ def _taken(wanted: list[str], i3d: Path | None, tokenizer: Tokenizer) -> Measure
     )
 
 
-def _open_clips(paths: list[Path], protocol: str | None, folder: Path) -> tuple[dict[str, list[Clip]], list[str]]:
-    """The clips, in groups that have figures of their own, and what there is to say of them."""
-    from vtok_codec.evaluation.clips import open_clip
-    from vtok_codec.evaluation.protocols import PROTOCOLS, prepare_clip
-
-    names = [path.name for path in paths]
-    if doubled := {name for name in names if names.count(name) > 1}:
-        raise InputError(f"two clips have the name {min(doubled)}; rename one, so that the figures can be told apart")
-    if protocol is None:
-        return {"whole clips": [open_clip(path) for path in paths]}, []
-    if protocol not in PROTOCOLS:
-        raise InputError(f"--protocol {protocol}: choose from {', '.join(PROTOCOLS)}")
-    chosen = PROTOCOLS[protocol]
-    groups: dict[str, list[Clip]] = {}
-    notes = [f"{chosen.source}: {chosen.frames} frames; on clips of yours, so not its figures"]
-    for side in chosen.sides:
-        title = f"{protocol}, {chosen.frames}x{side}x{side}"
-        groups[title], enlarged = [], 0
-        for number, path in enumerate(paths):
-            prepared = folder / f"{number}-{side}.mkv"
-            enlarged += prepare_clip(path, chosen, side, prepared)
-            groups[title].append(open_clip(prepared, path.name))
-        if enlarged:
-            notes.append(f"{title}: {enlarged} of {len(paths)} clips had to be enlarged, which makes them easier")
-    return groups, notes
-
-
 def _context(codecs: list[Codec], notes: list[str]) -> dict[str, object]:
     """What another needs to get the same figures."""
     from vtok_codec.evaluation.codecs import ffmpeg_version
@@ -203,16 +193,6 @@ def _context(codecs: list[Codec], notes: list[str]) -> dict[str, object]:
         "codecs": list(dict.fromkeys(codec.description for codec in codecs)),
         "notes": notes,
     }
-
-
-def _print_summary(evaluation: Evaluation, table: TextTable) -> None:
-    from vtok_codec.evaluation.table import bd_lines, fvd_lines
-
-    if len(evaluation.clips) > 1:
-        for mean in evaluation.means():
-            print(table.row(mean))
-    for line in [*bd_lines(evaluation), *fvd_lines(evaluation)]:
-        print(line)
 
 
 def _write_page(

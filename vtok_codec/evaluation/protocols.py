@@ -7,7 +7,7 @@ first frames, the centre, and PSNR from a clip's mean squared error.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from vtok_codec.errors import InputError
+from vtok_codec.evaluation.clips import Clip, open_clip
 from vtok_codec.media.reader import VideoReader
 from vtok_codec.media.types import Frame, Pixels, VideoInfo
 from vtok_codec.media.writer import VideoWriter, output_settings
@@ -47,6 +48,36 @@ PROTOCOLS = {
         Protocol("cdt", "CDT, section 4.1", frames=17, sides=(256, 720)),
     )
 }
+
+
+def open_groups(paths: Sequence[Path], protocol: str | None, folder: Path) -> tuple[dict[str, list[Clip]], list[str]]:
+    """The clips, in groups that have figures of their own, and what there is to say of them.
+
+    A protocol's clips are prepared in `folder`; without one, whole clips are measured.
+
+    Raises:
+        InputError: no such protocol, two clips of one name, or a clip that cannot be used.
+    """
+    names = [path.name for path in paths]
+    if doubled := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"two clips have the name {min(doubled)}; rename one, so that the figures can be told apart")
+    if protocol is None:
+        return {"whole clips": [open_clip(path) for path in paths]}, []
+    if protocol not in PROTOCOLS:
+        raise InputError(f"--protocol {protocol}: choose from {', '.join(PROTOCOLS)}")
+    chosen = PROTOCOLS[protocol]
+    groups: dict[str, list[Clip]] = {}
+    notes = [f"{chosen.source}: {chosen.frames} frames; on clips of yours, so not its figures"]
+    for side in chosen.sides:
+        title = f"{protocol}, {chosen.frames}x{side}x{side}"
+        groups[title], enlarged = [], 0
+        for number, path in enumerate(paths):
+            prepared = folder / f"{number}-{side}.mkv"
+            enlarged += prepare_clip(path, chosen, side, prepared)
+            groups[title].append(open_clip(prepared, path.name))
+        if enlarged:
+            notes.append(f"{title}: {enlarged} of {len(paths)} clips had to be enlarged, which makes them easier")
+    return groups, notes
 
 
 def prepare_clip(clip: Path, protocol: Protocol, side: int, target: Path) -> bool:
