@@ -6,7 +6,7 @@ import io
 import json
 import struct
 import zlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -16,19 +16,25 @@ from conftest import DATA
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vtok_codec.codec.tokenfile import read_tokens, token_bytes, verify
+from vtok_codec.codec.tokenfile import UnpackedChunk, read_tokens, salvaged_events, token_bytes, verify
 from vtok_codec.container.header import AudioHeader, Header, ModelId, header_from_json, header_to_json
 from vtok_codec.container.reader import TokenChunk, VtkReader
 from vtok_codec.container.records import (
     CODER_ZSTD_GROUPS,
     CRC,
+    END,
     FIELDS,
     FOOTER_SIZE,
+    INDEX,
+    MAX_TICKS,
+    GopEntry,
     Record,
     StoredPacket,
     TokenPayload,
     Totals,
     footer_from_bytes,
+    footer_to_bytes,
+    index_to_bytes,
     packets_from_bytes,
     packets_to_bytes,
 )
@@ -366,3 +372,105 @@ def test_golden_file_still_reads() -> None:
 
 def test_writing_is_reproducible() -> None:
     assert write_file() == WHOLE
+
+
+@dataclass
+class Crafted:
+    """A file made of chunks of ones, with the writer open to be misused."""
+
+    header: Header = HEADER
+
+    def __post_init__(self) -> None:
+        self.out = io.BytesIO()
+        self.writer = VtkWriter(self.out, self.header)
+        self.gop = -1
+
+    def chunk(self, gop: int, pts: int, frames: int) -> Crafted:
+        header = self.header
+        digits = np.ones((header.planes, *header.chunk_latent_shape(frames, gop != self.gop)), np.uint8)
+        payload = TokenPayload((), *CODER_ZSTD_GROUPS, pack(digits, LEVELS))
+        tokens = token_bytes(digits_to_tokens(digits, LEVELS))
+        self.writer.write_tokens(gop, pts, frames, payload, digits.size, tokens)
+        self.gop = gop
+        return self
+
+    def index(self) -> int:
+        place = self.writer._offset
+        self.writer._record(INDEX, index_to_bytes(self.writer._index))
+        return place
+
+    def end(self, index: int) -> bytes:
+        """The end alone, with a footer that points at `index`."""
+        writer = self.writer
+        totals = Totals(writer._frames, writer._chunks, len(writer._index), writer._packets, writer._digest.digest())
+        writer._record(END, totals.to_bytes())
+        writer._write(footer_to_bytes(index, writer._offset))
+        return self.out.getvalue()
+
+    def finish(self) -> bytes:
+        self.writer.finish()
+        return self.out.getvalue()
+
+
+def chunks_file(chunks: list[tuple[int, int]], audio: bool) -> bytes:
+    """A file of chunks, each with its GOP and its number of frames, audio after each."""
+    crafted, pts = Crafted(), 0
+    for gop, frames in chunks:
+        crafted.chunk(gop, pts, frames)
+        pts += 1001 * frames
+        if audio:
+            crafted.writer.write_audio(PACKETS)
+            crafted.writer.write_audio(PACKETS[:1])
+    return crafted.finish()
+
+
+def test_chunks_that_run_backwards_are_refused() -> None:
+    for pts in (4004, -5000):
+        with pytest.raises(DamageError, match=f"starts at {pts} ticks, not after 4004"):
+            verify(io.BytesIO(Crafted().chunk(0, 0, 5).chunk(1, pts, 5).finish()))
+    timeless = Crafted(replace(HEADER, rate=None, frame_ticks=0))
+    with pytest.raises(DamageError, match="no times"):
+        verify(io.BytesIO(timeless.chunk(0, 0, 5).finish()))
+    assert verify(io.BytesIO(Crafted(timeless.header).chunk(0, 0, 1).finish())).totals.frames == 1
+
+
+def test_the_index_stands_before_the_end_only() -> None:
+    crafted = Crafted().chunk(0, 0, 5)
+    index = crafted.index()
+    with pytest.raises(DamageError, match="stands behind the index"):
+        verify(io.BytesIO(crafted.chunk(1, 9009, 5).end(index)))
+    with pytest.raises(DamageError, match="the index is missing"):
+        verify(io.BytesIO(Crafted().chunk(0, 0, 5).end(0)))
+
+
+def test_an_index_entry_that_leads_to_no_chunk_is_refused() -> None:
+    crafted = Crafted().chunk(0, 0, 5)
+    crafted.writer._index.append(GopEntry(crafted.writer._offset, 9009, 5))
+    crafted.writer.write_audio(PACKETS)
+    data = crafted.end(crafted.index())
+    with pytest.raises(DamageError, match="another place than the start of GOP 1"):
+        read_tokens(io.BytesIO(data), 1)
+
+
+def test_audio_times_are_bounded() -> None:
+    for packet in (StoredPacket(0, MAX_TICKS + 1, None, 0, b""), StoredPacket(0, None, -(1 << 63), 0, b"")):
+        with pytest.raises(ValueError, match="time out of range"):
+            packets_from_bytes(packets_to_bytes([packet]), 1, 1)
+
+
+@pytest.mark.parametrize("audio", [False, True])
+@pytest.mark.parametrize(
+    ("chunks", "recovered"),
+    [
+        ([(gop, frames) for gop in range(4) for frames in (5, 4)], [1, 1, 2, 2, 3, 3]),
+        # Whether the chunk behind the damage starts its GOP cannot be told from it alone.
+        ([(gop, 5) for gop in range(4)], [2, 3]),
+    ],
+)
+def test_gops_are_found_behind_a_damage_without_an_index(
+    audio: bool, chunks: list[tuple[int, int]], recovered: list[int]
+) -> None:
+    data = bytearray(chunks_file(chunks, audio))
+    data[first_record() + 50] ^= 1
+    events = list(salvaged_events(VtkReader(io.BytesIO(data[:-4]))))
+    assert [event.chunk.gop for event in events if isinstance(event, UnpackedChunk)] == recovered

@@ -16,19 +16,17 @@ from conftest import DATA
 from vtok_codec.container.header import header_to_json
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import ModelError
-from vtok_codec.registry import find_shipped
+from vtok_codec.registry import find_shipped, find_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_every_line_of_the_threat_model_has_its_test() -> None:
     lines = [line for line in (ROOT / "docs" / "security.md").read_text(encoding="utf-8").splitlines() if "| `" in line]
-    named = [re.search(r"`(test_\w+)\.py::(test_\w+)`", line) for line in lines]
+    named = [re.findall(r"`(test_\w+)\.py::(test_\w+)`", line) for line in lines]
     assert len(lines) > 12 and all(named)
-    for match in named:
-        assert match is not None
-        source = (ROOT / "tests" / f"{match[1]}.py").read_text(encoding="utf-8")
-        assert f"def {match[2]}(" in source, match[0]
+    for file, test in (pair for pairs in named for pair in pairs):
+        assert f"def {test}(" in (ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8"), test
 
 
 @pytest.mark.parametrize("name", ["../weights/onevae-nano-4x8x8", "/etc/passwd", "onevae-nano-4x8x8.safetensors", ""])
@@ -38,6 +36,15 @@ def test_a_file_cannot_name_a_path_as_its_model(name: str) -> None:
     assert header_to_json(crafted)
     with pytest.raises(ModelError, match="no model"):
         find_shipped(crafted.model.name)
+
+
+@pytest.mark.parametrize("said", ["null", "[]", '{"preset": []}', '{"reads": 1}'])
+def test_metadata_of_weights_must_be_strings(said: str, tmp_path: Path) -> None:
+    header = f'{{"__metadata__": {said}}}'.encode()
+    path = tmp_path / "crafted.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(ModelError, match="not a readable safetensors file"):
+        assert find_weights(path).metadata
 
 
 @pytest.mark.skipif(find_spec("atheris") is None, reason="no atheris; bin/setup fuzz installs it")

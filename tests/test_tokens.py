@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -62,10 +63,30 @@ def test_first_digit_counts_ones() -> None:
     assert digits_to_tokens(digits, LEVELS).item() == 1 + 2 * 8 + 3 * 64 + 4 * 512 + 0 * 2560 + 1 * 12800
 
 
-def test_tokens_above_the_codebook_are_refused() -> None:
-    tokens = np.full((1, 1, 1, 1), math.prod(LEVELS), np.uint16)
-    with pytest.raises(ValueError, match="not below 64000"):
-        tokens_to_digits(tokens, LEVELS)
+@pytest.mark.parametrize("token", [math.prod(LEVELS), -1, 1 << 40])
+def test_tokens_outside_the_codebook_are_refused(token: int) -> None:
+    with pytest.raises(ValueError, match=f"token {token} is not below 64000"):
+        tokens_to_digits(np.array([0, token]).reshape(1, 1, 2, 1), LEVELS)  # type: ignore[arg-type]
+
+
+def test_tokens_must_be_integers() -> None:
+    with pytest.raises(ValueError, match="integers, not float64"):
+        tokens_to_digits(np.full((1, 1, 1, 1), 3.7), LEVELS)  # type: ignore[arg-type]
+
+
+def test_any_integers_will_do_as_tokens() -> None:
+    digits = np.array([1, 2, 3, 4, 0, 1], np.uint8).reshape(6, 1, 1, 1)
+    assert np.array_equal(tokens_to_digits(digits_to_tokens(digits, LEVELS).astype(np.int64), LEVELS), digits)  # type: ignore[arg-type]
+
+
+def test_tokens_need_no_wide_copy_of_all_digits() -> None:
+    """A small file may declare 2²⁸ digits: what they need beyond themselves stays near the tokens' own size."""
+    digits = np.zeros((24, 64, 64, 16), np.uint8)
+    tracemalloc.start()
+    digits_to_tokens(digits, LEVELS)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.1 * digits.nbytes
 
 
 def test_still_digits_cost_almost_nothing() -> None:

@@ -60,7 +60,10 @@ class WeightsFile:
             if size > _MAX_METADATA_BYTES:
                 raise ValueError(f"it declares a header of {size} bytes")
             header = json.loads(self.data[8 : 8 + size])
-            return dict(header.get("__metadata__", {}))
+            said = header.get("__metadata__", {})
+            if not isinstance(said, dict) or not all(isinstance(value, str) for value in said.values()):
+                raise ValueError("its metadata are no strings")
+            return said
         except (ValueError, struct.error, AttributeError, RecursionError) as error:
             raise ModelError(f"{self.path} is not a readable safetensors file: {error}") from error
 

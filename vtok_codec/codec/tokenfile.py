@@ -166,6 +166,8 @@ def read_tokens(stream: BinaryIO, gop: int | None = None) -> Tokens:
             if gop is not None and event.chunk.gop != gop:
                 break
             parts.append(digits_to_tokens(event.digits, reader.header.model.levels))
+    if not parts:
+        raise DamageError(f"the index points at another place than the start of GOP {gop}")
     return np.concatenate(parts)
 
 

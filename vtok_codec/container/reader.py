@@ -27,6 +27,7 @@ from vtok_codec.container.records import (
     Totals,
     footer_from_bytes,
     index_from_bytes,
+    is_ancillary,
     packets_from_bytes,
     token_payload_limit,
 )
@@ -79,6 +80,7 @@ class VtkReader:
         self._gops: list[GopEntry] = []
         """Where those that were read started, to compare with the index."""
         self._index_offset = 0
+        """Where the index stands; 0 before it was read."""
         self._last_pts: int | None = None
         self._record_start = 0
         """Where the record stands that is being read."""
@@ -113,6 +115,8 @@ class VtkReader:
             while True:
                 self._record_start = self._source.position
                 record = self._read_record()
+                if self._index_offset and (record is None or record.type != END):
+                    raise DamageError("a record stands behind the index")
                 if record:
                     self._note_place(record)
                 event = self._event(record) if record else None
@@ -154,6 +158,7 @@ class VtkReader:
         """Go to the start of a GOP. From then on counts are not checked against the totals."""
         self._source.seek(entry.offset)
         self._whole = False
+        self._index_offset = 0
         self._number = -1
         self._gop = gop - 1
         self._open_chunk = False
@@ -222,7 +227,7 @@ class VtkReader:
             raise DamageError(f"record {number} stands where record {self._number} belongs")
         self._number += 1
         if limit is None:
-            if type_[:1].isupper():
+            if not is_ancillary(type_):
                 raise FormatError(f"a record of type {type_!r} is needed and not known; a newer vtok may read it")
             return None
         return Record(type_, number, gop, pts, frames, raw_size, b"".join(pieces))
@@ -250,6 +255,8 @@ class VtkReader:
             if index_from_bytes(record.payload) != self._gops and self._whole:
                 raise DamageError("the index does not match the records")
             return None
+        if not self._index_offset:
+            raise DamageError("the index is missing")
         totals = Totals.from_bytes(record.payload)
         counted = (self._frames, self._chunks, self._gop + 1, self._packets)
         if not self._chunks and self._whole:
@@ -274,6 +281,10 @@ class VtkReader:
         ticks = payload.ticks or (self.header.frame_ticks,) * record.frames
         if abs(record.pts) > MAX_TICKS:
             raise DamageError(f"a chunk starts at {record.pts} ticks, outside the range")
+        if self._last_pts is not None and record.pts <= self._last_pts:
+            raise DamageError(f"a chunk starts at {record.pts} ticks, not after {self._last_pts}")
+        if not all(ticks[:-1]):
+            raise DamageError("a chunk gives its frames no times")
         pts = [record.pts]
         for tick in ticks[:-1]:
             pts.append(pts[-1] + tick)

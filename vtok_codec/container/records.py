@@ -98,6 +98,11 @@ def _read_ticks(timing: bytes, frames: int) -> tuple[int, ...]:
     return tuple(ticks)
 
 
+def is_ancillary(type_: bytes) -> bool:
+    """Whether a reader that does not know a record of this type passes over it."""
+    return type_[:1].islower()
+
+
 def max_packed_bytes(digits: int, planes: int) -> int:
     """No coder may need more bytes for so many digits, one byte each before coding."""
     return digits + digits // 64 + 64 * (planes + 1)
@@ -171,6 +176,8 @@ def packets_from_bytes(payload: bytes, count: int, tracks: int) -> list[StoredPa
         size, position = read_varint(payload, position)
         if track >= tracks or known > (_HAS_PTS | _HAS_DTS) or not 0 <= size <= len(payload) - position:
             raise ValueError("an audio packet has a track or a size out of range")
+        if any(abs(ticks) > MAX_TICKS for ticks in (pts or 0, dts or 0, duration)):
+            raise ValueError("an audio packet has a time out of range")
         packets.append(StoredPacket(track, pts, dts, duration, payload[position : position + size]))
         position += size
     if position != len(payload):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from vtok_codec.container.header import Header
-from vtok_codec.container.records import CRC, FIELDS, TOKENS, token_payload_limit
+from vtok_codec.container.records import CRC, FIELDS, TOKENS, is_ancillary, token_payload_limit
 from vtok_codec.container.source import PIECE_BYTES, ByteSource
 from vtok_codec.errors import DamageError
 
@@ -35,6 +35,8 @@ class Salvage:
         self._offsets = gop_offsets
         """Where GOPs start, by the index; empty without a usable one."""
         self._bytes_looked_at = 0
+        self._sure_start = -1
+        """Where a GOP starts because a whole chunk of the one before it ends there."""
 
     def next_gop(self, damage: int, gop: int) -> FoundGop | None:
         """The next GOP after number `gop` that starts with a whole record behind the one at offset `damage`.
@@ -69,8 +71,14 @@ class Salvage:
             self._bytes_looked_at += size
             crc = zlib.crc32(source.exactly(FIELDS.size + size))
             whole = CRC.unpack(source.exactly(CRC.size))[0] == crc
-            certain = bool(self._offsets) or self._starts_a_gop(frames) or self._goes_on(gop)
-            return gop if whole and certain else None
+            if not whole or self._offsets:
+                return gop if whole else None
+            certain = offset == self._sure_start or self._starts_a_gop(frames)
+            place, next_gop = self._next_chunk(source.position)
+            if next_gop == gop + 1:
+                self._sure_start = place
+            # A short chunk that another of its GOP follows is no last one, so it is the first.
+            return gop if certain or next_gop == gop else None
         except (ValueError, DamageError):
             return None
 
@@ -79,13 +87,20 @@ class Salvage:
         header = self._header
         return header.chunk_latent_shape(frames, True) != header.chunk_latent_shape(frames, False)
 
-    def _goes_on(self, gop: int) -> bool:
-        """Whether a chunk of the same GOP follows where the source stands. Then the one before it was a whole chunk."""
-        data = self._source.some(FIELDS.size)
-        if len(data) < FIELDS.size:
-            return False
-        type_, _, _, next_gop, _, _, _ = FIELDS.unpack(data)
-        return bool(type_ == TOKENS and next_gop == gop)
+    def _next_chunk(self, place: int) -> tuple[int, int | None]:
+        """Where the next token record from `place` on stands, behind ancillary ones, and its GOP; None for none."""
+        while True:
+            self._source.seek(place)
+            self._bytes_looked_at += FIELDS.size
+            data = self._source.some(FIELDS.size)
+            if len(data) < FIELDS.size:
+                return place, None
+            type_, size, _, gop, _, _, _ = FIELDS.unpack(data)
+            if type_ == TOKENS:
+                return place, gop
+            if not is_ancillary(type_):
+                return place, None
+            place += FIELDS.size + size + CRC.size
 
     def _record_like_places(self, start: int) -> Iterator[int]:
         """Every place from `start` on where the type of a token record stands."""

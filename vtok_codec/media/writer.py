@@ -128,7 +128,7 @@ class VideoWriter:
     def __init__(self, target: Path | BinaryIO | str, info: VideoInfo, settings: OutputSettings) -> None:
         self._info = info
         self._settings = settings
-        rate = (info.rate or _RATE_OF_STILLS).limit_denominator(_MAX_RATE_TERM)
+        rate = max((info.rate or _RATE_OF_STILLS).limit_denominator(_MAX_RATE_TERM), Fraction(1, _MAX_RATE_TERM))
         self._time_base = 1 / rate if settings.format in _CONSTANT_RATE else info.time_base
         self._frames = 0
         self.dropped: list[str] = []
