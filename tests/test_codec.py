@@ -370,6 +370,50 @@ def test_a_last_chunk_is_not_taken_for_a_first_one(tokenizer: Tokenizer, last_ch
     assert [event.end_s for event in events if isinstance(event, Gap)] == [None]
 
 
+@pytest.mark.parametrize("recover", [False, True])
+def test_damage_of_a_gop_entered_for_its_audio_is_no_matter(
+    make_clip: ClipMaker, tokenizer: Tokenizer, recover: bool
+) -> None:
+    clip = make_clip("in.mp4", frames=60, audio=True)
+    data = encoded(clip, tokenizer, EncodeSettings(gop_seconds=0.5))
+    gops = dict(reversed([(gop, place) for place, gop in places_of(data)]))
+    start = VtkReader(io.BytesIO(data)).index()[3].pts / 12800 + 0.2
+    whole = [frame.pts for frame in frames_of(decoded(data, tokenizer, start_s=start))]
+    before = decoded(flipped(data, gops[2] + 60), tokenizer, start_s=start, recover=recover)
+    assert [frame.pts for frame in frames_of(before)] == whole
+    assert not any(isinstance(event, Gap) for event in before)
+    within = flipped(flipped(data, gops[2] + 60), gops[3] + 60)
+    if recover:
+        assert sum(isinstance(event, Gap) for event in decoded(within, tokenizer, start_s=start, recover=True)) == 1
+    else:
+        with pytest.raises(DamageError):
+            decoded(within, tokenizer, start_s=start)
+
+
+def test_what_is_wrong_at_the_very_end_is_told_after_all_frames(lanes: bytes, tokenizer: Tokenizer) -> None:
+    whole = len(frames_of(decoded(lanes, tokenizer)))
+    for data in (lanes[:-10], lanes[:-28], lanes + b"hidden"):
+        events = decode_events(VtkReader(io.BytesIO(data)), tokenizer)
+        assert all(isinstance(next(events), Frame) for _ in range(whole))
+        with pytest.raises(DamageError, match=r"footer|after the end|cut short"):
+            next(events)
+        assert len(decoded(data, tokenizer, recover=True)) == whole
+
+
+def test_much_audio_may_stand_before_the_first_frame(make_clip: ClipMaker, tokenizer: Tokenizer) -> None:
+    """A recording whose picture starts minutes after its sound."""
+    with VideoReader(make_clip("in.mp4", frames=9, audio=True)) as reader:
+        info, frames = reader.info, list(reader.frames())
+    rate = info.audio[0].sample_rate
+    early = [AudioPacket(0, (number - 20) * rate, None, rate, bytes(1 << 20)) for number in range(20)]
+    out = io.BytesIO()
+    encode_video(info, [*early, *frames], tokenizer, EncodeSettings(), out)
+    events = decoded(out.getvalue(), tokenizer)
+    assert [event.pts for event in events[:20]] == [packet.pts for packet in early]
+    assert len(frames_of(events)) == 9
+    assert len(decoded(out.getvalue(), tokenizer, duration_s=0.2)) == 5
+
+
 def test_recovery_of_a_cut_file_gives_what_is_there(lanes: bytes, tokenizer: Tokenizer) -> None:
     whole = frames_of(decoded(lanes, tokenizer))
     events = decoded(lanes[: places_of(lanes)[-1][0] + 40], tokenizer, recover=True)

@@ -90,7 +90,11 @@ def salvaged_events(reader: VtkReader) -> Iterator[UnpackedEvent | Damage]:
     """
     while True:
         try:
-            yield from unpacked_events(reader)
+            for event in unpacked_events(reader):
+                yield event
+                if isinstance(event, Totals):
+                    # What is wrong behind them takes nothing away.
+                    return
             return
         except DamageError as error:
             most_frames = reader.skip_damage()
