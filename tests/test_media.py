@@ -296,6 +296,35 @@ def test_edit_lists_hide_frames(make_clip: ClipMaker, tmp_path: Path, ffmpeg: st
     assert np.array_equal(frames[0].pixels, read_pixels(whole, 50)[20])
 
 
+@pytest.mark.parametrize("name", ["part.ts", "part.vob"])
+def test_parts_joined_to_one_file_follow_each_other(make_clip: ClipMaker, tmp_path: Path, name: str) -> None:
+    """Pictures and sound of the second part stand behind the first's, as far from each other as they were."""
+    part = make_clip(name, frames=50, audio=True, options=["-c:v", "mpeg2video", "-c:a", "mp2"])
+    both = tmp_path / f"both{part.suffix}"
+    both.write_bytes(part.read_bytes() * 2)
+
+    def times(path: Path) -> tuple[VideoInfo, np.ndarray, np.ndarray, int]:
+        with VideoReader(path) as reader:
+            events = list(reader.events())
+            seconds = [
+                [event.pts * float(base) for event in events if isinstance(event, kind) and event.pts is not None]
+                for kind, base in ((Frame, reader.info.time_base), (AudioPacket, reader.info.audio[0].time_base))
+            ]
+            return reader.info, np.array(seconds[0]), np.array(seconds[1]), reader.joins
+
+    info, frames, packets, joins = times(part)
+    _, both_frames, both_packets, both_joins = times(both)
+    assert (joins, both_joins) == (0, 1)
+    count = len(frames)
+    # The cut itself may cost the picture that leans on the part before.
+    assert len(both_frames) >= 2 * count - 1 and np.all(np.diff(both_frames) > 0.9 / 25)
+    moved = both_frames[-1] - frames[-1]
+    assert moved == pytest.approx(2.0, abs=0.1)
+    assert both_packets[-1] - packets[-1] == pytest.approx(moved, abs=1e-3)
+    copied, _ = copy(both, tmp_path / "copy.mkv")
+    assert copied == info
+
+
 def test_a_picture_that_changes_its_size_is_refused_midway(make_clip: ClipMaker, tmp_path: Path) -> None:
     parts = [make_clip(f"{size}.ts", size=size, frames=10) for size in ("64x48", "96x64")]
     both = tmp_path / "both.ts"

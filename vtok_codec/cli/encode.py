@@ -132,6 +132,9 @@ def _encode_stream(
     with frame_bar(reader.frame_count, quiet, Path(reader.name).name) as bar:
         summary = encode_video(reader.info, reader.events(), tokenizer, settings, stream, bar.update)
     if not quiet:
+        if reader.joins:
+            times = "time" if reader.joins == 1 else "times"
+            notice(f"{reader.name}: its clock jumped back {reader.joins} {times}; what follows was put behind")
         seconds = time.perf_counter() - started
         bits = 8 * summary.bytes_written / (summary.frames * reader.info.width * reader.info.height)
         notice(

@@ -24,6 +24,7 @@ from vtok_codec.media.audio import describe_track
 from vtok_codec.media.color import RGBConverter
 from vtok_codec.media.extent import HEAD_BYTES, announced_size
 from vtok_codec.media.ffmpeg import reason
+from vtok_codec.media.timeline import Timeline
 from vtok_codec.media.types import AudioPacket, Color, Frame, VideoInfo
 
 _STDIN = "pipe:0"
@@ -37,7 +38,9 @@ _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 
 
 class VideoReader:
-    """The first video stream of a file, with its audio. Memory does not grow with the length.
+    """The first video stream of a file, with its audio.
+
+    Memory does not grow with the length, only with the audio that stands before the first frame.
 
     Raises:
         InputError: it cannot be opened, or has no video frame.
@@ -54,6 +57,7 @@ class VideoReader:
             self._tracks = {stream.index: track for stream, track in tracks if track}
             self._refused = [f"audio track {s.index}" for s, track in tracks if not track]
             self._convert = RGBConverter()
+            self._timeline = Timeline()
             self._previous_pts: int | None = None
             self._inside = False
             self._decoded = self._decode()
@@ -93,6 +97,11 @@ class VideoReader:
             told.append("transparency is left out")
         told += [f"{name} cannot be carried and is left out" for name in [*self._refused, *self._other_streams()]]
         return told
+
+    @property
+    def joins(self) -> int:
+        """How often the times that were read so far jumped back: what follows was moved to where they had come to."""
+        return self._timeline.joins
 
     def _other_streams(self) -> list[str]:
         streams = self._container.streams
@@ -152,10 +161,12 @@ class VideoReader:
         numbers = {index: number for number, index in enumerate(self._tracks)}
         packets = iter(self._container.demux(*wanted))
         damaged = 0
+        cut = _CutPackets()
         while True:
             self._inside = True
             try:
                 packet = next(packets, None)
+                anew = packet is not None and self._timeline.place(packet)
                 frames = [] if packet is None or isinstance(packet.stream, AudioStream) else _pictures(packet)
             except av.InvalidDataError:
                 damaged += 1
@@ -166,12 +177,18 @@ class VideoReader:
                 self._inside = False
             if packet is None:
                 break
+            stream = packet.stream_index
+            damaged += cut.confirmed(stream, anew)
             # What was cut off may decode all the same, to half a picture: demuxer or decoder marks it.
-            damaged += packet.is_corrupt or any(frame.is_corrupt for frame in frames)
+            if any(frame.is_corrupt for frame in frames):
+                damaged += 1
+            elif packet.is_corrupt:
+                cut.suspect(stream)
             yield from frames
             if isinstance(packet.stream, AudioStream) and packet.size:
                 number = numbers[packet.stream.index]
                 yield AudioPacket(number, packet.pts, packet.dts, packet.duration or 0, bytes(packet))
+        damaged += cut.left()
         if reason_short := self._cut_short():
             raise InputError(f"{self.name} is cut short: {reason_short}")
         if damaged:
@@ -234,6 +251,36 @@ class VideoReader:
             return 0
         rate = self.info.rate or Fraction(25)
         return self._previous_pts + max(1, round(1 / (rate * self.info.time_base)))
+
+
+class _CutPackets:
+    """Packets marked as cut. Where another file was joined on they are none.
+
+    The last picture of a transport stream has no length of its own, so that its demuxer misses the end of it.
+    """
+
+    _WAIT = 2
+    """Packets of a stream, at most, from one that is marked to the jump: a parser may hold one back."""
+
+    def __init__(self) -> None:
+        self._waits: dict[int, int] = {}
+
+    def suspect(self, stream: int) -> None:
+        self._waits[stream] = self._WAIT
+
+    def confirmed(self, stream: int, anew: bool) -> bool:
+        """Whether the next packet of a stream, which starts it anew or not, shows that one before it was cut."""
+        if stream not in self._waits:
+            return False
+        self._waits[stream] -= 1
+        if anew or not self._waits[stream]:
+            del self._waits[stream]
+            return not anew
+        return False
+
+    def left(self) -> int:
+        """Those that the end of the file leaves."""
+        return len(self._waits)
 
 
 def _pictures(packet: av.Packet[Stream]) -> list[av.VideoFrame]:
