@@ -563,6 +563,38 @@ def test_strips_are_png(tmp_path: Path) -> None:
     assert math.isinf(psnr_db(picture, picture))
 
 
+@pytest.mark.parametrize(("name", "content"), [(CHECKPOINT, b""), (CHECKPOINT, b"noise"), ("run.json", b"{}")])
+def test_a_run_that_cannot_be_read_is_told(
+    data: Path, tmp_path: Path, small_stages: None, name: str, content: bytes
+) -> None:
+    run_training(settings_of(data, "continuous"), tmp_path / "run", Budget(steps=1), quiet=True)
+    (tmp_path / "run" / name).write_bytes(content)
+    with pytest.raises(TrainingError, match="no run that can be resumed"):
+        resume_training(tmp_path / "run", Budget(steps=2), quiet=True)
+
+
+def test_a_run_goes_on_with_other_settings_and_from_any_folder(
+    data: Path, tmp_path: Path, small_stages: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data.parent)
+    run = tmp_path / "run"
+    run_training(replace(settings_of(data, "continuous"), data=(data.name,)), run, Budget(steps=1), quiet=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    resume_training(run, Budget(steps=2), quiet=True, overrides=(("learning_rate", "0"),))
+    before = torch.load(run / CHECKPOINT, weights_only=True)["model"]
+    resume_training(run, Budget(steps=3), quiet=True)
+    after = torch.load(run / CHECKPOINT, weights_only=True)["model"]
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
+def test_a_large_clip_is_held_to_its_bytes(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vtok_codec.training.library.MAX_CLIP_BYTES", 7 * 96 * 64 * 3)
+    library = ClipLibrary([data], 1 << 30)
+    clip = library.read(library.videos[1])
+    assert clip is not None and clip.shape == (7, 64, 96, 3)
+
+
 def test_validation_takes_the_videos_of_a_folder(data: Path, tmp_path: Path) -> None:
     (data / "broken.mp4").unlink()
     clips = validation_clips(data, 12)

@@ -90,7 +90,12 @@ class Codec:
             digits = tokens_to_digits(tokens, self.tokenizer.id.levels)
         except ValueError as error:
             raise InputError(str(error)) from None
-        size = size or (tokens.shape[1] * sh, tokens.shape[2] * sw)
+        whole = (tokens.shape[1] * sh, tokens.shape[2] * sw)
+        size = size or whole
+        if not all(0 < side <= most for side, most in zip(size, whole, strict=True)):
+            raise InputError(f"size {size} is not within the {whole} that the tokens stand for")
+        if frames is not None and frames < 1:
+            raise InputError(f"frames must be 1 or more, not {frames}")
         left = (tokens.shape[0] - extra) * st - (st - 1)
         left = left if frames is None else min(frames, left)
         parts, state = [], None

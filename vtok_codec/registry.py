@@ -76,13 +76,21 @@ def shipped_weights() -> list[WeightsFile]:
     return []
 
 
+def is_shipped(name: str) -> bool:
+    """Whether weights of this name came with the package."""
+    return name in {weights.name for weights in shipped_weights()}
+
+
 def find_weights(name: str | Path) -> WeightsFile:
-    """Weights by shipped name, or by the path of a file or of a training run's folder.
+    """Weights by shipped name, or else by the path of a file or of a training run's folder.
 
     Raises:
         ModelError: there are none.
     """
     path = Path(name)
+    if is_shipped(str(name)):
+        # Whatever lies in the working folder: `./NAME` is how to name that.
+        return find_shipped(str(name))
     if path.is_dir():
         if not (path / RUN_WEIGHTS).is_file():
             raise ModelError(f"{path} holds no {RUN_WEIGHTS}")
@@ -102,7 +110,7 @@ def find_shipped(name: str) -> WeightsFile:
     """
     shipped = {weights.name: weights for weights in shipped_weights()}
     if name not in shipped:
-        raise ModelError(f"no model {name!r} is here; 'vtok models' lists those that are, --weights names others")
+        raise ModelError(f"no model {name!r} is here; 'vtok models' lists those that are, others are named by a path")
     return shipped[name]
 
 

@@ -90,6 +90,8 @@ def evaluate(
     with tempfile.TemporaryDirectory(prefix="vtok-eval-") as folder:
         groups, notes = open_groups(clips, protocol, Path(folder))
         notes += [] if i3d else [_FVD_LEFT_OUT]
+        used = [codec.tokenizer for codec in of_models]
+        notes += [f"{each.id.name} was left out: no --decoder is for it" for each in tokenizers if each not in used]
         for model_codec in of_models:
             model_codec.warm_up()
         evaluations = []

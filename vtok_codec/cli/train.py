@@ -14,10 +14,13 @@ from vtok_codec.registry import DEFAULT_MODEL
 _STAGES = "continuous, discrete, unified, compress, rate, decoder, adversarial, diffusion"
 _DENOISERS = {"ddim": "cdt-nano-4x8x8", "flow": "flow-nano-4x8x8"}
 """Preset of a diffusion decoder, by its objective."""
+_WHILE_RESUMING = {"steps", "minutes", "resume", "settings", "cache_gib", "device", "quiet"}
+"""What may be said of a run that goes on; all else it has from its beginning."""
 
 
 @reports_errors
 def train(
+    context: typer.Context,
     stage: Annotated[str, typer.Option(help=f"Stage of the training tree: {_STAGES}.")] = "continuous",
     preset: Annotated[str | None, typer.Option(help=f"Shape of the model; {DEFAULT_MODEL} if not given.")] = None,
     objective: Annotated[
@@ -33,13 +36,15 @@ def train(
     val: Annotated[Path | None, typer.Option(help="Folder of held-out clips to watch.")] = None,
     val_clips: Annotated[int, typer.Option(help="How many of them.", min=1)] = 12,
     steps: Annotated[int | None, typer.Option(help="Steps of the whole stage.", min=1)] = None,
-    minutes: Annotated[float | None, typer.Option(help="Minutes of the whole stage.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Minutes of the whole stage.", min=0.01)] = None,
     run: Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/STAGE.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of the stage: key=value.")] = None,
-    seed: Annotated[int, typer.Option(help="Of all random choices.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of all random choices.", min=0)] = 1,
     compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the networks: about 12 % faster.")] = False,
-    cache_gib: Annotated[float | None, typer.Option(help="Memory for decoded clips; by default half of it.")] = None,
+    cache_gib: Annotated[
+        float | None, typer.Option(help="Memory for decoded clips; by default half of it.", min=0)
+    ] = None,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
@@ -56,8 +61,13 @@ def train(
     from vtok_codec.training.trainer import Budget
 
     budget = Budget(steps, minutes)
+    overrides = tuple(map(_key_value, settings or ()))
     if resume:
-        resume_training(resume, budget, quiet)
+        sources = {name: context.get_parameter_source(name) for name in context.params}
+        given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+        if kept := [name for name in given if name not in _WHILE_RESUMING]:
+            raise typer.BadParameter(f"--resume goes on with the {kept[0]} that the run began with; leave it out")
+        resume_training(resume, budget, quiet, overrides, device if "device" in given else None, cache_gib)
         return
     chosen = RunSettings(
         stage=stage,
@@ -68,9 +78,9 @@ def train(
         validation_clips=val_clips,
         seed=seed,
         device=device,
-        cache_gib=cache_gib or default_cache_gib(),
+        cache_gib=default_cache_gib() if cache_gib is None else cache_gib,
         compiled=compiled,
-        overrides=tuple(map(_key_value, settings or ())),
+        overrides=overrides,
         codec=codec,
     )
     run_training(chosen, run or Path("runs") / stage, budget, quiet)

@@ -65,6 +65,8 @@ _CONSTANT_RATE = ("avi", "yuv4mpegpipe")
 """Containers without timestamps: frames are counted, at the nominal rate."""
 _INTERLEAVING = {"max_interleave_delta": "1000000"}
 """Microseconds that the muxer waits for a silent stream; in FFmpeg's 10 s it would hold gigabytes of raw video."""
+_REPEATABLE = {"fflags": "+bitexact"}
+"""Nothing random, and no date: the same frames make the same file."""
 _STREAMED_MP4 = {"movflags": "frag_keyframe+empty_moov"}
 _RATE_OF_STILLS = Fraction(25)
 _MAX_RATE_TERM = 65535
@@ -133,7 +135,7 @@ class VideoWriter:
         self._frames = 0
         self.dropped: list[str] = []
         piped = not isinstance(target, Path)
-        options = dict(_INTERLEAVING)
+        options = _INTERLEAVING | _REPEATABLE
         if piped and settings.format == "mp4":
             options |= _STREAMED_MP4
         if settings.format == _STILL_FORMAT:

@@ -157,7 +157,8 @@ class Prefetcher:
     def batch(self, number: int, shape: CropShape) -> Tensor:
         """Batch `number`; the ones after it, of the same shape, are started."""
         wanted = [(n, shape) for n in range(number, number + self._ahead)]
-        self._pending = {key: future for key, future in self._pending.items() if key in wanted}
+        for key in self._pending.keys() - wanted:
+            self._pending.pop(key).cancel()
         for key in wanted:
             if key not in self._pending:
                 self._pending[key] = self._pool.submit(self._sampler.batch, *key, self._rank * shape.batch)

@@ -6,6 +6,7 @@ import mmap
 import sys
 from collections import OrderedDict
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 
@@ -13,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtok_codec.errors import TrainingError, VtokError
-from vtok_codec.media.reader import read_pixels
+from vtok_codec.media.reader import VideoReader
 
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".gif", ".y4m", ".nut"}
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 MAX_FRAMES = 300
-"""Frames kept of one file: what follows them is not trained on."""
+"""Frames kept of one file, at most: what follows them is not trained on."""
+MAX_CLIP_BYTES = 1 << 30
+"""Of one file: 172 frames at 1920×1080, 43 at 3840×2160."""
 
 
 class ClipLibrary:
@@ -50,7 +53,7 @@ class ClipLibrary:
             if path in self.unreadable:
                 return None
         try:
-            clip = _own_pages(read_pixels(path, MAX_FRAMES))
+            clip = _read_clip(path)
         except VtokError as error:
             with self._lock:
                 told = path in self.unreadable
@@ -69,13 +72,20 @@ class ClipLibrary:
         return clip
 
 
-def _own_pages(clip: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A copy in pages of its own, which the system gets back when it goes.
+def _read_clip(path: Path) -> NDArray[np.uint8]:
+    """The first frames of a file, in pages of their own, which the system gets back when they go.
 
     Clips that come and go among the small allocations of training leave holes in the heap that nothing fits: two runs
     of `bench/ablations.py` with 6 GiB of clips each grew to 12 GiB each within 500 steps. So kept, they take 1.1 to
     1.4 GiB beside their clips.
     """
-    pages = np.frombuffer(mmap.mmap(-1, clip.nbytes), np.uint8).reshape(clip.shape)
-    pages[...] = clip
-    return pages
+    with VideoReader(path, audio=False) as reader:
+        height, width = reader.info.height, reader.info.width
+        most = max(1, min(MAX_FRAMES, MAX_CLIP_BYTES // (height * width * 3)))
+        # Pages that are never written to take no memory.
+        clip = np.frombuffer(mmap.mmap(-1, most * height * width * 3), np.uint8).reshape(most, height, width, 3)
+        frames = 0
+        for frame in islice(reader.frames(), most):
+            clip[frames] = frame.pixels
+            frames += 1
+    return clip[:frames]

@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.onevae import OneVAE, OneVAEConfig
 from vtok_codec.models.presets import DENOISERS, PRESETS
 from vtok_codec.models.weights import build_denoiser, build_model
-from vtok_codec.registry import DEFAULT_MODEL, find_weights
+from vtok_codec.registry import DEFAULT_MODEL, find_weights, is_shipped
 from vtok_codec.training.crops import CropSampler
 from vtok_codec.training.denoising import DenoisingObjective
 from vtok_codec.training.klt import warm_start
@@ -69,17 +70,22 @@ def run_training(settings: RunSettings, folder: Path, budget: Budget, quiet: boo
         raise TrainingError(f"{folder} holds a run already; use --resume {folder}, or another --run")
     settings = dataclasses.replace(settings, reads=_kept_tokens(settings))
     trainer = _trainer(settings, folder, resumed=False, quiet=quiet)
-    folder.mkdir(parents=True, exist_ok=True)
-    if trainer.processes.leads:
-        partial = folder / f"{_SETTINGS}.partial"
-        partial.write_text(json.dumps(dataclasses.asdict(settings), indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, folder / _SETTINGS)
+    _keep(_with_whole_paths(settings), folder, trainer)
     trainer.train(budget, quiet)
     leave_processes()
 
 
-def resume_training(folder: Path, budget: Budget, quiet: bool) -> None:
+def resume_training(
+    folder: Path,
+    budget: Budget,
+    quiet: bool,
+    overrides: tuple[tuple[str, str], ...] = (),
+    device: str | None = None,
+    cache_gib: float | None = None,
+) -> None:
     """Go on with the run in `folder`; the budget counts from its very start.
+
+    Fields of the stage may be set otherwise from now on, and it may go on on another device; None leaves it.
 
     Raises:
         TrainingError: there is no run, or it cannot be read.
@@ -87,14 +93,44 @@ def resume_training(folder: Path, budget: Budget, quiet: bool) -> None:
     try:
         fields = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
         state = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
+        fields |= {key: tuple(fields.get(key, ())) for key in ("data", "reads")}
+        fields["overrides"] = (*((key, value) for key, value in fields["overrides"]), *overrides)
+        settings = RunSettings(**fields)
+    except (OSError, ValueError, RuntimeError, EOFError, LookupError, TypeError, UnpicklingError) as error:
         raise TrainingError(f"{folder} holds no run that can be resumed: {error}") from error
-    fields |= {key: tuple(fields.get(key, ())) for key in ("data", "reads")}
-    fields["overrides"] = tuple((key, value) for key, value in fields["overrides"])
-    trainer = _trainer(RunSettings(**fields), folder, resumed=True, quiet=quiet)
+    settings = dataclasses.replace(
+        settings,
+        device=device or settings.device,
+        cache_gib=settings.cache_gib if cache_gib is None else cache_gib,
+    )
+    trainer = _trainer(settings, folder, resumed=True, quiet=quiet)
     trainer.restore(state)
+    _keep(settings, folder, trainer)
     trainer.train(budget, quiet)
     leave_processes()
+
+
+def _keep(settings: RunSettings, folder: Path, trainer: Trainer[Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if trainer.processes.leads:
+        partial = folder / f"{_SETTINGS}.partial"
+        partial.write_text(json.dumps(dataclasses.asdict(settings), indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, folder / _SETTINGS)
+
+
+def _with_whole_paths(settings: RunSettings) -> RunSettings:
+    """The settings with paths that mean the same from any folder."""
+
+    def whole(name: str | None) -> str | None:
+        return str(Path(name).resolve()) if name and not is_shipped(name) and Path(name).exists() else name
+
+    return dataclasses.replace(
+        settings,
+        start=whole(settings.start),
+        codec=whole(settings.codec),
+        data=tuple(str(Path(folder).resolve()) for folder in settings.data),
+        validation=whole(settings.validation),
+    )
 
 
 def _trainer(settings: RunSettings, folder: Path, resumed: bool, quiet: bool) -> Trainer[Any]:

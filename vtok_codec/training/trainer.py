@@ -223,7 +223,7 @@ class Trainer(Generic[Model]):
         if self._bad_in_a_row >= _MAX_BAD_STEPS:
             raise TrainingError(
                 f"the loss was not finite {_MAX_BAD_STEPS} steps in a row (step {self.step}); "
-                "resume from the last checkpoint with a lower learning rate"
+                "go on from the last checkpoint with --resume and a lower --set learning_rate="
             )
 
     @torch.no_grad()
@@ -276,7 +276,10 @@ class Trainer(Generic[Model]):
         }
         checkpoint = self.run_folder / CHECKPOINT
         partial = checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
+        with open(partial, "wb") as file:
+            torch.save(state, file)
+            # Else a loss of power may leave the new name with nothing behind it.
+            os.fsync(file.fileno())
         os.replace(partial, checkpoint)
         metadata = {"stage": self.stage.name, "steps": str(self.step), "minutes": f"{self.seconds / 60:.1f}"}
         weights = self.run_folder / WEIGHTS
