@@ -285,6 +285,74 @@ def test_media_that_people_have_come_through(make_clip: ClipMaker, tmp_path: Pat
         assert psnr_db(np.stack([frame.pixels for frame in frames]), np.stack(pixels_of(source))) > 21
 
 
+@pytest.mark.parametrize("flip", [[], ["-display_hflip"], ["-display_vflip"]])
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".nut", ".png"])
+def test_a_turned_or_mirrored_video_is_shown_as_it_was(
+    make_clip: ClipMaker, tmp_path: Path, ffmpeg: str, degrees: int, flip: list[str], suffix: str
+) -> None:
+    """Containers that cannot say it get pixels that are turned already."""
+    upright = make_clip("upright.mp4", frames=1, options=["-pix_fmt", "yuv444p"])
+    source, target = tmp_path / "in.mp4", tmp_path / f"out{suffix}"
+    turn = ["-display_rotation", str(degrees), *flip]
+    subprocess.run([ffmpeg, "-v", "error", *turn, "-i", upright, "-c", "copy", source], check=True)
+    copy(source, target)
+    shown = []
+    for path in (source, target):
+        picture = tmp_path / f"{path.stem}.shown.png"
+        subprocess.run([ffmpeg, "-v", "error", "-i", path, "-frames:v", "1", "-update", "1", picture], check=True)
+        shown.append(pixels_of(picture)[0])
+    assert shown[0].shape == shown[1].shape
+    assert psnr_db(shown[1], shown[0]) > 25
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        *((f"a.{suffix}", None) for suffix in ["mp4", "mkv", "mov", "avi", "webm", "nut", "gif", "y4m", "png", "jpg"]),
+        *(("a.mkv", codec) for codec in ("ffv1", "libx265")),
+        ("a.mp4", "libsvtav1"),
+    ],
+)
+def test_the_shape_of_a_pixel_is_kept_or_told(tmp_path: Path, name: str, codec: str | None) -> None:
+    info = VideoInfo(width=64, height=64, rate=Fraction(25), time_base=Fraction(1, 25), sar=Fraction(4, 3))
+    target = tmp_path / name
+    with VideoWriter(target, info, output_settings(target.suffix, codec, None)) as writer:
+        writer.write(Frame(np.zeros((64, 64, 3), np.uint8), 0, 1))
+        dropped = writer.dropped
+    with VideoReader(target) as reader:
+        kept = abs(reader.info.sar - info.sar) < Fraction(1, 50)
+    assert kept == (not dropped), (kept, dropped)
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".y4m", ".mkv"])
+def test_frames_that_lose_their_times_are_told(tmp_path: Path, suffix: str) -> None:
+    info = VideoInfo(width=64, height=64, rate=Fraction(25), time_base=Fraction(1, 50))
+    for times, uneven in ((range(0, 20, 2), False), ([0, 2, 4, 10, 12], True)):
+        with VideoWriter(tmp_path / f"a{suffix}", info, output_settings(suffix, None, None)) as writer:
+            for pts in times:
+                writer.write(Frame(np.zeros((64, 64, 3), np.uint8), pts, 2))
+            assert writer.retimed == (uneven and suffix != ".mkv")
+
+
+def test_a_streamed_mp4_starts_pictures_and_sound_together(make_clip: ClipMaker, tmp_path: Path) -> None:
+    with VideoReader(make_clip("in.mp4", frames=50, audio=True)) as reader:
+        info, events = reader.info, list(reader.events())
+    piped = io.BytesIO()
+    with VideoWriter(piped, info, pipe_settings("mp4", None, None)) as writer:
+        for event in events:
+            writer.write(event)
+    path = tmp_path / "piped.mp4"
+    path.write_bytes(piped.getvalue())
+    with VideoReader(path) as reader:
+        back = list(reader.events())
+    starts = [
+        next(event.pts for event in back if isinstance(event, kind)) * float(base)
+        for kind, base in ((Frame, reader.info.time_base), (AudioPacket, reader.info.audio[0].time_base))
+    ]
+    assert abs(starts[0] - starts[1]) < 0.03
+
+
 def test_edit_lists_hide_frames(make_clip: ClipMaker, tmp_path: Path, ffmpeg: str) -> None:
     """A cut without coding again keeps the frames before it, and an edit list that says where to start."""
     whole = make_clip("whole.mp4", frames=50, options=["-g", "50"])

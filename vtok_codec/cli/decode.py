@@ -179,6 +179,8 @@ class _Job:
                 if not frames:
                     raise
                 damage = DamageError(f"{self._source}: {error}; {frames} frames were decoded")
+            if writer.retimed and not self._quiet:
+                notice(f"{self._source}: frames were put to a constant rate, since the output has no times of its own")
         if gaps:
             damage = DamageError(
                 f"{self._source} is damaged: {len(gaps)} part{'s' if len(gaps) > 1 else ''} passed over"

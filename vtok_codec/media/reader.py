@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import struct
 import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -62,6 +63,7 @@ class VideoReader:
             self._inside = False
             self._decoded = self._decode()
             self._pending_audio, first = self._until_first_frame()
+            self._rotation, self._mirrored = _orientation(first)
             self.info = self._describe(first)
             self._first = first
         except BaseException:
@@ -108,7 +110,9 @@ class VideoReader:
         counts = {
             "subtitle track": len(streams.subtitles),
             "other video stream": len(streams.video) - 1,
+            "data track": len(streams.data),
             "attachment": len(streams.attachments),
+            "chapter": len(self._container.chapters()),
         }
         return [f"{count} {name}{'s' if count > 1 else ''}" for name, count in counts.items() if count]
 
@@ -227,7 +231,7 @@ class VideoReader:
             time_base=Fraction(first.time_base or stream.time_base or Fraction(1, 1000)),
             sar=Fraction(sar) if sar and sar > 0 else Fraction(1),
             color=Color(first.color_range, first.color_primaries, first.color_trc, first.colorspace),
-            rotation=int(first.rotation),
+            rotation=self._rotation,
             bit_depth=max(component.bits for component in first.format.components),
             audio=tuple(self._tracks.values()),
         )
@@ -244,7 +248,11 @@ class VideoReader:
             # Two frames cannot be shown at once; what follows keeps its own times.
             pts = self._previous_pts + 1
         self._previous_pts = pts
-        return Frame(self._convert(frame, info.color), pts, frame.duration or 0)
+        pixels = self._convert(frame, info.color)
+        if self._mirrored:
+            # No container of ours says so; turned by `rotation` after it, the picture is the one meant to be seen.
+            pixels = np.ascontiguousarray(pixels[:, ::-1])
+        return Frame(pixels, pts, frame.duration or 0)
 
     def _next_pts(self) -> int:
         if self._previous_pts is None:
@@ -303,6 +311,18 @@ def _head(source: str | Path | BinaryIO) -> bytes:
     head = source.read(HEAD_BYTES)
     source.seek(at)
     return head
+
+
+def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
+    """Degrees that a frame is to be turned counter-clockwise, and whether it is to be mirrored sideways before that."""
+    rotation = int(frame.rotation)
+    side_data: Any = frame.side_data
+    matrices = [bytes(data) for data in side_data if data.type.name == "DISPLAYMATRIX"]
+    if not matrices:
+        return rotation, False
+    a, b, _, c, d, *_ = struct.unpack("=9i", matrices[0])
+    # FFmpeg's angle is that of a matrix without a mirror.
+    return ((rotation + 360) % 360 - 180, True) if a * d - b * c < 0 else (rotation, False)
 
 
 def _shows_through(frame: av.VideoFrame) -> bool:

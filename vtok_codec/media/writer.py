@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
 import av
+import numpy as np
 from av.container import OutputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
@@ -67,7 +68,13 @@ _INTERLEAVING = {"max_interleave_delta": "1000000"}
 """Microseconds that the muxer waits for a silent stream; in FFmpeg's 10 s it would hold gigabytes of raw video."""
 _REPEATABLE = {"fflags": "+bitexact"}
 """Nothing random, and no date: the same frames make the same file."""
-_STREAMED_MP4 = {"movflags": "frag_keyframe+empty_moov"}
+# Without the last, pictures would start later than the sound by as long as their encoder looks ahead.
+_STREAMED_MP4 = {"movflags": "frag_keyframe+empty_moov+delay_moov"}
+_TURNING_FORMATS = ("mp4", "mov", "matroska", "webm")
+"""Containers that can say that their pictures are to be turned."""
+_SHAPING_FORMATS = ("mp4", "mov", "gif", _STILL_FORMAT)
+_SHAPING_CODECS = ("libx264", "libx265", "mpeg4")
+"""Containers and codecs that keep the shape of a pixel; with others PyAV cannot give it to the container."""
 _RATE_OF_STILLS = Fraction(25)
 _MAX_RATE_TERM = 65535
 """Of MPEG-4's time base."""
@@ -128,12 +135,23 @@ class VideoWriter:
     """
 
     def __init__(self, target: Path | BinaryIO | str, info: VideoInfo, settings: OutputSettings) -> None:
+        self._turns = 0
+        if settings.format not in _TURNING_FORMATS and info.rotation % 90 == 0:
+            self._turns = info.rotation // 90 % 4
+            info = _turned(info, self._turns)
         self._info = info
         self._settings = settings
         rate = max((info.rate or _RATE_OF_STILLS).limit_denominator(_MAX_RATE_TERM), Fraction(1, _MAX_RATE_TERM))
         self._time_base = 1 / rate if settings.format in _CONSTANT_RATE else info.time_base
         self._frames = 0
         self.dropped: list[str] = []
+        """What of the video cannot be carried, known from the start."""
+        self._retimed = False
+        self._first_pts: int | None = None
+        if info.sar != 1 and not (settings.format in _SHAPING_FORMATS or settings.codec in _SHAPING_CODECS):
+            self.dropped.append(f"the shape of a pixel, {info.sar.numerator}:{info.sar.denominator}")
+        if info.rotation and settings.format not in _TURNING_FORMATS:
+            self.dropped.append(f"a rotation of {info.rotation}°")
         piped = not isinstance(target, Path)
         options = _INTERLEAVING | _REPEATABLE
         if piped and settings.format == "mp4":
@@ -184,9 +202,10 @@ class VideoWriter:
             if isinstance(item, Frame):
                 if self._settings.format == _STILL_FORMAT and self._frames:
                     raise OutputError("a picture file holds one frame; name a video file, or use --duration")
-                frame = self._convert(item.pixels)
+                frame = self._convert(np.ascontiguousarray(np.rot90(item.pixels, self._turns)))
                 frame.time_base = self._time_base
                 if self._settings.format in _CONSTANT_RATE:
+                    self._notice_time(item.pts)
                     frame.pts, frame.duration = self._frames, 1
                 else:
                     frame.pts, frame.duration = item.pts, item.duration
@@ -194,6 +213,18 @@ class VideoWriter:
                 self._container.mux(self._stream.encode(frame))
             else:
                 self._write_audio(item)
+
+    @property
+    def retimed(self) -> bool:
+        """Whether frames were put to other times, since the container counts them at a constant rate."""
+        return self._retimed
+
+    def _notice_time(self, pts: int) -> None:
+        if self._first_pts is None:
+            self._first_pts = pts
+        shown_s = self._frames * self._time_base
+        late_s = (pts - self._first_pts) * self._info.time_base - shown_s
+        self._retimed |= abs(late_s) > self._time_base / 2
 
     def _write_audio(self, item: AudioPacket) -> None:
         stream = self._audio[item.track]
@@ -246,6 +277,13 @@ class VideoWriter:
         except (av.FFmpegError, OSError):
             # The first error is the one to tell; the target is thrown away.
             return
+
+
+def _turned(info: VideoInfo, turns: int) -> VideoInfo:
+    """What is said of a video whose pixels are turned by so many quarters, so that nobody has to."""
+    if turns % 2:
+        info = replace(info, width=info.height, height=info.width, sar=1 / info.sar)
+    return replace(info, rotation=0)
 
 
 def _pixel_format(codec: str, info: VideoInfo) -> str:
