@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import shlex
 import shutil
 import signal
 import subprocess
@@ -237,6 +238,23 @@ def test_several_inputs_go_to_a_folder(make_clip: ClipMaker, tmp_path: Path) -> 
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.vtk", "b.vtk"]
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_harm_nothing(tmp_path: Path, closed: str) -> None:
+    """A daemon may have none: a file that is opened next must not take their place."""
+    shutil.copy(GOLDEN, tmp_path / "golden.vtk")
+    command = " ".join([*map(shlex.quote, VTOK), f"tokens golden.vtk o.npy {closed}"])
+    result = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+    assert np.load(tmp_path / "o.npy").shape == (5, 2, 3, 2)
+    command = " ".join([*map(shlex.quote, VTOK), "info - <&-"])
+    result = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
+    assert (result.returncode, result.stderr) == (4, b"vtok: standard input: the input is empty\n")
+
+
+def test_the_usage_says_vtok() -> None:
+    assert text(vtok("encode", "--help"))[1].split()[:3] == ["Usage:", "vtok", "encode"]
+
+
 def test_existing_outputs_are_safe(tmp_path: Path) -> None:
     target = tmp_path / "t.npy"
     target.write_bytes(b"precious")
@@ -247,8 +265,11 @@ def test_existing_outputs_are_safe(tmp_path: Path) -> None:
     assert np.load(target).shape == (5, 2, 3, 2)
 
 
-NO_MODEL = "vtok: no model '{}' is here; 'vtok models' lists those that are, --weights names others\n"
+NO_MODEL = "vtok: no model '{}' is here; 'vtok models' lists those that are, others are named by a path\n"
 NO_DEVICE = "vtok: --device 'tpu' is unknown; use auto, cpu or cuda\n"
+NO_VAL = "vtok: none is no folder; name one of held-out clips with --val\n"
+VIDEO_NAME = "vtok: in2.mp4 is the name of a video, which a .vtk file is not; give the output another\n"
+VTK_ALREADY = "vtok: golden.vtk is a .vtk file already; vtok decode makes a video of it\n"
 NO_DATA = "vtok: no video or image in empty; name a folder with --data\n"
 
 
@@ -269,6 +290,12 @@ NO_DATA = "vtok: no video or image in empty; name a folder with --data\n"
         (["tokens", "golden.vtk", "o.csv"], 7, "vtok: o.csv: use a .npy or .safetensors file\n"),
         (["info", "none.vtk"], 3, "vtok: cannot read none.vtk: No such file or directory\n"),
         (["train", "--minutes", "1", "--data", "empty"], 8, NO_DATA),
+        (["train", "--minutes", "1", "--data", ".", "--val", "none"], 8, NO_VAL),
+        (["train", "--minutes", "1", "--data", ".", "--device", "tpu"], 6, NO_DEVICE),
+        (["encode", "in.mp4", "in2.mp4"], 7, VIDEO_NAME),
+        (["encode", "golden.vtk", "o.vtk"], 3, VTK_ALREADY),
+        (["encode", "in.mp4", "none/"], 7, "vtok: none/ is no folder; make it first, and use -o none/\n"),
+        (["decode", "golden.vtk", "-o", ".", "--suffix", "txt"], 7, None),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )  # fmt: skip
@@ -285,7 +312,12 @@ def test_errors_are_one_line_and_leave_nothing(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
-@pytest.mark.parametrize("args", [["encode"], ["encode", "a", "b", "c"], ["decode", "x"], ["train"], ["no-such"]])
+@pytest.mark.parametrize(
+    "args",
+    [["encode"], ["encode", "a", "b", "c"], ["decode", "x"], ["train"], ["no-such"]]
+    + [["train", "--data", ".", "--minutes", minutes] for minutes in ("-5", "0", "nan")]
+    + [["train", "--resume", "run", "--steps", "1", "--data", "."], ["train", "--seed", "-1", "--steps", "1"]],
+)
 def test_wrong_usage_is_exit_code_2(args: list[str]) -> None:
     code, _, err = text(vtok(*args))
     assert code == 2 and "Traceback" not in err
@@ -406,7 +438,7 @@ def test_a_reader_that_leaves_is_no_crash(clip: Path) -> None:
     assert text(done) == (0, "1000\n141\n", "")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_an_interrupted_command_leaves_nothing(tmp_path: Path, number: int, code: int, ffmpeg: str) -> None:
     """A source without end, stopped once its output has begun to grow."""
     source = [

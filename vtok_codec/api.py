@@ -18,7 +18,7 @@ from vtok_codec.codec.loading import decoder_file, pixel_decoder, tokenizer_of
 from vtok_codec.codec.tokenfile import FileSummary, read_tokens, verify
 from vtok_codec.codec.tokenizer import PixelDecoder, Tokenizer, load_tokenizer
 from vtok_codec.container.reader import VtkReader
-from vtok_codec.errors import InputError
+from vtok_codec.errors import FormatError, InputError
 from vtok_codec.media.types import Frame
 from vtok_codec.registry import DEFAULT_MODEL, DETERMINISTIC, find_weights
 from vtok_codec.tokens.radix import Tokens, digits_to_tokens, tokens_to_digits
@@ -134,7 +134,10 @@ class Clip:
         self._device = device
         self._codec: Codec | None = None
         with self._open() as stream:
-            self.header = VtkReader(stream).header
+            try:
+                self.header = VtkReader(stream).header
+            except FormatError as error:
+                raise type(error)(f"{path}: {error}") from None
 
     def __enter__(self) -> Clip:
         return self

@@ -48,13 +48,29 @@ def root(
     """A video codec whose bitstream is made of tokens."""
 
 
+def _open_standard_streams() -> None:
+    """Put the null device where a standard stream is closed, as a daemon's may be.
+
+    Else the next file that is opened takes its number, and messages go into it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is this one.
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - for the process
+
+
 def main() -> None:
-    """Entry point of `vtok`."""
+    """Run the command that the process was called with, and end the process."""
+    _open_standard_streams()
     # torch reads it at its first large tensor: with huge pages its models run 5 % faster.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     code = 0
     try:
-        app()
+        app(prog_name="vtok")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     try:

@@ -24,7 +24,6 @@ EXIT_INTERNAL = 1
 _NO_MEMORY = "out of memory; try a smaller picture"
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 EXIT_INTERRUPTED = 128 + signal.SIGINT
-EXIT_TERMINATED = 128 + signal.SIGTERM
 
 Paths = Annotated[list[str], typer.Argument(help="IN OUT, or IN… with -o DIR; '-' is standard input or output.")]
 NoAudio = Annotated[bool, typer.Option("--no-audio", help="Leave the audio out.")]
@@ -37,7 +36,7 @@ OutputFolder = Annotated[Path | None, typer.Option("-o", "--output-dir", help="W
 
 
 class Terminated(BaseException):
-    """SIGTERM, as an exception, so that cleaning up happens on the way out."""
+    """SIGTERM or SIGHUP, as an exception, so that cleaning up happens on the way out."""
 
 
 def reports_errors(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
@@ -46,6 +45,9 @@ def reports_errors(command: Callable[Parameters, None]) -> Callable[Parameters, 
     @functools.wraps(command)
     def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
         signal.signal(signal.SIGTERM, _raise_terminated)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            # `nohup` ignores it.
+            signal.signal(signal.SIGHUP, _raise_terminated)
         try:
             command(*args, **kwargs)
         except VtokError as error:
@@ -55,8 +57,8 @@ def reports_errors(command: Callable[Parameters, None]) -> Callable[Parameters, 
             raise typer.Exit(EXIT_BROKEN_PIPE) from None
         except KeyboardInterrupt:
             fail("interrupted", EXIT_INTERRUPTED)
-        except Terminated:
-            fail("terminated", EXIT_TERMINATED)
+        except Terminated as ended:
+            fail("terminated", 128 + ended.args[0])
         except MemoryError:
             fail(_NO_MEMORY, EXIT_INTERNAL)
         except (typer.Exit, typer.BadParameter):
@@ -75,7 +77,7 @@ def reports_errors(command: Callable[Parameters, None]) -> Callable[Parameters, 
 
 
 def _raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
+    raise Terminated(number)
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -87,6 +89,11 @@ def fail(message: str, code: int) -> NoReturn:
 def notice(message: str) -> None:
     """One line on stderr, whatever bar stands there."""
     tqdm.write(f"vtok: {' '.join(message.split())}", file=sys.stderr)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 frame`, `2 frames`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def one_line(error: Exception) -> str:
@@ -178,6 +185,8 @@ def whole_output(target: str, source: str, force: bool) -> Iterator[Path]:
     try:
         if source != STANDARD_STREAM and path.exists() and Path(source).exists() and path.samefile(source):
             raise OutputError(f"{target} is the input; name another output")
+        if target.endswith(os.sep) and not path.is_dir():
+            raise OutputError(f"{target} is no folder; make it first, and use -o {target}")
         if path.is_dir():
             raise OutputError(f"{target} is a folder; name a file in it, or use -o {target}")
         if path.exists() and not path.is_file():
@@ -185,7 +194,8 @@ def whole_output(target: str, source: str, force: bool) -> Iterator[Path]:
         _refuse_existing(path, target, force)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror}") from error
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial{path.suffix}")
+    # A name may have 255 bytes.
+    partial = path.with_name(f".{path.name[:40]}.{os.getpid()}.partial{path.suffix}")
     try:
         partial.touch(exist_ok=True)
     except OSError as error:

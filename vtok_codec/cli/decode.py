@@ -20,6 +20,7 @@ from vtok_codec.cli.common import (
     Paths,
     Quiet,
     Verbose,
+    counted,
     frame_bar,
     job_pairs,
     notice,
@@ -71,9 +72,12 @@ def decode(
     verbose: Verbose = False,
 ) -> None:
     """Decode .vtk files into videos or images."""
+    suffix = suffix if suffix.startswith(".") else f".{suffix}"
     jobs = job_pairs(paths, output_dir, suffix)
     from vtok_codec.media.writer import output_settings, pipe_settings
 
+    if output_dir:
+        output_settings(suffix, codec, crf)
     loaded = _Decoders(weights, decoder, steps, seed, device, verbose)
 
     def work(source: str, target: str) -> None:
@@ -140,7 +144,7 @@ class _Job:
         with open_input(self._source) as stream:
             frames, seconds, damage = self._decode(stream, target)
         if not self._quiet and frames:
-            notice(f"{self._source} -> {shown_target}: {frames} frames, {frames / seconds:.1f} frames/s")
+            notice(f"{self._source} -> {shown_target}: {counted(frames, 'frame')}, {frames / seconds:.1f} frames/s")
         return damage
 
     def _decode(self, stream: BinaryIO, target: Path | str) -> tuple[int, float, DamageError | None]:

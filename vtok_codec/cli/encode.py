@@ -21,6 +21,7 @@ from vtok_codec.cli.common import (
     Paths,
     Quiet,
     Verbose,
+    counted,
     frame_bar,
     job_pairs,
     notice,
@@ -31,7 +32,7 @@ from vtok_codec.cli.common import (
     whole_output,
 )
 from vtok_codec.codec.quality import DEFAULT_QUALITY, QUALITIES, find_quality
-from vtok_codec.errors import InputError
+from vtok_codec.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from vtok_codec.codec.encoder import EncodeSettings
@@ -81,6 +82,13 @@ def encode(
     run_jobs(jobs, work)
 
 
+def _refuse_video_name(target: str) -> None:
+    from vtok_codec.media.writer import is_video_suffix
+
+    if is_video_suffix(Path(target).suffix):
+        raise OutputError(f"{target} is the name of a video, which a .vtk file is not; give the output another")
+
+
 def _encode_one(
     source: str,
     target: str,
@@ -93,6 +101,7 @@ def _encode_one(
 ) -> None:
     piped = target == STANDARD_STREAM
     with nullcontext(None) if piped else whole_output(target, source, force) as partial:
+        _refuse_video_name(target)
         stdout = standard_output() if piped else None
         with _open_reader(source, audio) as reader:
             require_pixels(reader.name, reader.info.width, reader.info.height, max_pixels)
@@ -113,8 +122,22 @@ def _open_reader(source: str, audio: bool) -> VideoReader:
     if source == STANDARD_STREAM and sys.stdin.isatty():
         raise InputError("will not read a video from a terminal; name a file, or pipe one in")
     place = standard_input() if source == STANDARD_STREAM else source
-    with Prefetch((VideoReader(one, audio) for one in [place]), 1) as opened:
-        return next(opened)
+    try:
+        with Prefetch((VideoReader(one, audio) for one in [place]), 1) as opened:
+            return next(opened)
+    except InputError as error:
+        if source != STANDARD_STREAM and _is_vtk(source):
+            raise InputError(f"{source} is a .vtk file already; vtok decode makes a video of it") from error
+        raise
+
+
+def _is_vtk(path: str) -> bool:
+    from vtok_codec.container.writer import MAGIC
+
+    if not Path(path).is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def _encode_stream(
@@ -136,10 +159,12 @@ def _encode_stream(
             times = "time" if reader.joins == 1 else "times"
             notice(f"{reader.name}: its clock jumped back {reader.joins} {times}; what follows was put behind")
         seconds = time.perf_counter() - started
-        bits = 8 * summary.bytes_written / (summary.frames * reader.info.width * reader.info.height)
+        pixels = summary.frames * reader.info.width * reader.info.height
+        bits = 8 * (summary.bytes_written - summary.audio_bytes) / pixels
+        sound = " without the audio" if summary.audio_bytes else ""
         notice(
-            f"{reader.name} -> {target}: {summary.frames} frames, {summary.bytes_written} bytes, "
-            f"{bits:.4f} bits/pixel, {summary.frames / seconds:.1f} frames/s"
+            f"{reader.name} -> {target}: {counted(summary.frames, 'frame')}, {summary.bytes_written} bytes, "
+            f"{bits:.4f} bits/pixel{sound}, {summary.frames / seconds:.1f} frames/s"
         )
     return summary.failure
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtok_codec.cli.common import notice, open_input, reports_errors
+from vtok_codec.cli.common import counted, notice, open_input, reports_errors
 from vtok_codec.errors import VtokError
 
 if TYPE_CHECKING:
@@ -82,15 +82,19 @@ def _lines(summary: FileSummary) -> list[str]:
     color = "/".join(map(str, header.color))
     grid = header.model.first_grid
     first = f", a GOP's first frame {grid[0]}x{grid[1]} as fine" if header.model.extra_phases else ""
+    sound = " without the audio" if header.audio else ""
     rows = [
-        ("video", f"{header.width}x{header.height}, {totals.frames} frames, {rate}, {summary.duration_s:.3f} s"),
+        (
+            "video",
+            f"{header.width}x{header.height}, {counted(totals.frames, 'frame')}, {rate}, {summary.duration_s:.3f} s",
+        ),
         ("shape", f"SAR {header.sar}, rotation {header.rotation}, color {color} (range/primaries/transfer/matrix)"),
         ("model", f"{header.model.name} (weights {header.model.weights_sha256[:12]})"),
         ("tokens", f"{header.tokens} a position of {'x'.join(map(str, header.model.stride))}{first}"),
-        ("layout", f"{totals.gops} GOPs, {totals.chunks} chunks"),
-        ("size", f"{summary.file_bytes} bytes, {summary.bits_per_pixel:.4f} bits/pixel, {kbit_s:.1f} kbit/s"),
+        ("layout", f"{counted(totals.gops, 'GOP')}, {counted(totals.chunks, 'chunk')}"),
+        ("size", f"{summary.file_bytes} bytes, {summary.bits_per_pixel:.4f} bits/pixel{sound}, {kbit_s:.1f} kbit/s"),
     ]
     rows += [("audio", f"{t.codec}, {t.sample_rate} Hz, {t.layout}") for t in header.audio]
     if header.audio:
-        rows.append(("", f"{totals.audio_packets} packets, {summary.audio_bytes} bytes"))
+        rows.append(("", f"{counted(totals.audio_packets, 'packet')}, {summary.audio_bytes} bytes"))
     return [f"  {name:7}{text}" for name, text in rows]

@@ -26,9 +26,9 @@ def tokens(
     suffix = Path(target).suffix
     if suffix not in (".npy", ".safetensors"):
         raise OutputError(f"{target}: use a .npy or .safetensors file")
-    with open_input(source) as stream:
-        array = read_tokens(stream, gop)
     with whole_output(target, source, force) as partial:
+        with open_input(source) as stream:
+            array = read_tokens(stream, gop)
         if suffix == ".npy":
             with open(partial, "wb") as file:
                 np.save(file, array)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vtok_codec.cli.common import Quiet, notice, open_input, reports_errors
+from vtok_codec.cli.common import Quiet, counted, notice, open_input, reports_errors
 from vtok_codec.errors import VtokError
 
 
@@ -28,6 +28,8 @@ def verify(
             worst = max(worst, error.exit_code)
         else:
             if not quiet:
-                print(f"{path}: whole, {summary.totals.frames} frames in {summary.totals.gops} GOPs")
+                print(
+                    f"{path}: whole, {counted(summary.totals.frames, 'frame')} in {counted(summary.totals.gops, 'GOP')}"
+                )
     if worst:
         raise typer.Exit(worst)

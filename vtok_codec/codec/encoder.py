@@ -68,6 +68,8 @@ class EncodeSummary:
 
     frames: int
     bytes_written: int
+    audio_bytes: int
+    """Of the audio packets among them."""
     failure: InputError | None
     """What ended the input early, if anything did. The file is whole all the same, with the frames before it."""
 
@@ -179,7 +181,7 @@ def encode_video(
     header = make_header(info, tokenizer, settings)
     writer = VtkWriter(stream, header)
     encoder = StreamEncoder(tokenizer, header, settings.stickiness)
-    frames = 0
+    frames = audio_bytes = 0
     failure: list[InputError] = []
     with Prefetch(events, _FRAMES_AHEAD) as ready:
         for item in _coded(encoder, ready, failure):
@@ -189,8 +191,9 @@ def encode_video(
                 on_frames(len(item.pts))
             else:
                 writer.write_audio(item)
+                audio_bytes += sum(len(packet.data) for packet in item)
     writer.finish()
-    return EncodeSummary(frames, writer.bytes_written, failure[0] if failure else None)
+    return EncodeSummary(frames, writer.bytes_written, audio_bytes, failure[0] if failure else None)
 
 
 def _coded(

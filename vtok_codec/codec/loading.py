@@ -10,6 +10,8 @@ from vtok_codec.container.header import ModelId
 from vtok_codec.errors import ModelError
 from vtok_codec.registry import DETERMINISTIC, SUFFIX, WeightsFile, find_decoder, find_shipped, find_weights
 
+_OBJECTIVES = ("ddim", "flow")
+
 
 def tokenizer_of(model: ModelId, weights: str | Path | None = None, device: str = "auto") -> Tokenizer:
     """The model that made a file: the shipped one of its name, or the one that `weights` names.
@@ -30,6 +32,10 @@ def decoder_file(tokenizer: Tokenizer, decoder: str | Path) -> WeightsFile:
     """
     if str(decoder).endswith(SUFFIX) or Path(decoder).is_dir():
         return find_weights(decoder)
+    if decoder not in _OBJECTIVES:
+        raise ModelError(
+            f"no decoder {str(decoder)!r}; use {DETERMINISTIC}, {' or '.join(_OBJECTIVES)}, or name a weights file"
+        )
     return find_decoder(str(decoder), tokenizer.id.weights_sha256)
 
 

@@ -34,8 +34,8 @@ class FileSummary:
 
     @property
     def bits_per_pixel(self) -> float:
-        """Of the whole file, over the pixels shown."""
-        return 8 * self.file_bytes / (self.totals.frames * self.header.width * self.header.height)
+        """Of the whole file but its audio packets, over the pixels shown."""
+        return 8 * (self.file_bytes - self.audio_bytes) / (self.totals.frames * self.header.width * self.header.height)
 
 
 @dataclass(frozen=True)

@@ -279,9 +279,11 @@ def _pairs(
 
 
 def _diffusion(tokenizer: Tokenizer, decoder: str) -> DiffusionDecoder | None:
-    if decoder == DETERMINISTIC:
-        return None
     name, _, steps = decoder.partition(":")
+    if name == DETERMINISTIC:
+        if steps:
+            raise ModelError(f"--decoder {decoder}: the deterministic decoder has no steps")
+        return None
     if steps and not steps.isdecimal():
         raise ModelError(f"--decoder {decoder}: write the steps as a number, such as ddim:2")
     return DiffusionDecoder(decoder_file(tokenizer, name), tokenizer, int(steps) if steps else None)

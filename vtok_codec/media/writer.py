@@ -91,6 +91,11 @@ class OutputSettings:
     """Quality of `codec`, as its own scale has it; None for a visually lossless default."""
 
 
+def is_video_suffix(suffix: str) -> bool:
+    """Whether a file of this suffix holds video or a picture."""
+    return suffix.lower() in _FORMATS
+
+
 def output_settings(suffix: str, codec: str | None, crf: int | None) -> OutputSettings:
     """Settings for a file with this suffix.
 
@@ -117,11 +122,13 @@ def pipe_settings(name: str, codec: str | None, crf: int | None) -> OutputSettin
 def _settings(format_: str, codec: str | None, crf: int | None) -> OutputSettings:
     codec = codec or _DEFAULT_CODECS.get(format_, "libx264")
     try:
-        known = av.Codec(codec, "w").type == "video"
+        encoder = av.Codec(codec, "w")
     except (av.FFmpegError, ValueError):
-        known = False
-    if not known:
+        encoder = None
+    if encoder is None or encoder.type != "video":
         raise OutputError(f"--codec {codec!r} is not a video encoder of this build")
+    # `h264` is libx264 by another name.
+    codec = encoder.name
     if crf is not None and codec not in _DEFAULT_CRF:
         raise OutputError(f"--crf does not apply to {codec}")
     return OutputSettings(format_, codec, crf)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vtok_codec.codec.tokenizer import choose_placement
 from vtok_codec.errors import ModelError, TrainingError
 from vtok_codec.evaluation.lpips import load_lpips
 from vtok_codec.models.complexity import complexity
@@ -246,7 +247,7 @@ def _initial_model(settings: RunSettings, stage: Stage, sampler: CropSampler, re
 
 def _device_name(device: str) -> str:
     """With several processes on a machine, each its own GPU."""
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    name = choose_placement(device).device.type
     return f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and "LOCAL_RANK" in os.environ else name
 
 
