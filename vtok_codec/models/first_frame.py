@@ -4,7 +4,7 @@ A causal model knows the least of its first frame, and all later ones lean on it
 encoder before the last downsampling, with `fh·fw` times the positions, and enters the decoder both where its grid
 belongs and, downsampled, at the latent grid, so that the frames after it see it there. The paper speaks of an unchanged
 token budget; as here, its first frame takes `fh·fw` times the tokens of a later latent frame: four times at 4×16×16,
-which is 12 % of a GOP of 100 frames.
+which adds 12 % to a GOP of 100 frames.
 
 On its way between them the fine frame is kept as `fh·fw` latent frames of the usual grid, its *phases*: phase
 `r·fw + c` holds the positions `(fh·i + r, fw·j + c)`.
