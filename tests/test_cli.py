@@ -19,6 +19,7 @@ import av
 import numpy as np
 import pytest
 from conftest import DATA, LANES, ClipMaker, pixels_of, times_of
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from vtok_codec.codec.quality import QUALITIES
@@ -236,6 +237,18 @@ def test_several_inputs_go_to_a_folder(make_clip: ClipMaker, tmp_path: Path) -> 
     code, out, err = text(vtok("encode", "a.mp4", "broken.mp4", "b.mkv", "-o", "out", "-q", cwd=tmp_path))
     assert (code, out) == (3, "") and err.count("\n") == 1 and "broken.mp4" in err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.vtk", "b.vtk"]
+
+
+def test_exported_tokens_say_how_to_decode_them(clip: Path, tmp_path: Path) -> None:
+    target = tmp_path / "t.safetensors"
+    assert text(vtok("tokens", clip, target)) == (0, "", "")
+    with safe_open(target, "np") as file:
+        about, tokens = file.metadata(), file.get_tensor("tokens")
+    lengths = [int(length) for length in about["gop_latents"].split()]
+    header = VtkReader(io.BytesIO(clip.read_bytes())).header
+    assert len(lengths) == 4 and sum(lengths) == len(tokens)
+    assert about["size"] == f"{header.height} {header.width}"
+    assert (about["model"], about["weights_sha256"]) == (header.model.name, header.model.weights_sha256)
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])

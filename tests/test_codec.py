@@ -338,6 +338,22 @@ def test_recovery_loses_the_damaged_gop_only(lanes: bytes, tokenizer: Tokenizer,
         assert np.array_equal(frame.pixels, expected.pixels), number
 
 
+def test_tokens_decode_gop_by_gop(lanes: bytes, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """As README shows it: the arrays of a file's GOPs are all it takes to make its frames."""
+    path = tmp_path / "lanes.vtk"
+    path.write_bytes(lanes)
+    codec = Codec(tokenizer)
+    with Clip(path) as clip:
+        gops = list(clip.gops())
+        header = clip.header
+    size = (header.height, header.width)
+    made = np.concatenate([codec.detokenize(tokens, size, gop=gop) for gop, tokens in enumerate(gops)])
+    whole = frames_of(decoded(lanes, tokenizer))
+    assert np.array_equal(made[: len(whole)], np.stack([frame.pixels for frame in whole]))
+    assert len(made) - len(whole) < header.model.stride[0]
+    assert np.array_equal(np.concatenate(gops), read_tokens(io.BytesIO(lanes)))
+
+
 def test_recovery_within_a_window_minds_the_window_only(lanes: bytes, tokenizer: Tokenizer) -> None:
     places = places_of(lanes)
     later = flipped(lanes, next(place for place, gop in places if gop == 2) + 60)

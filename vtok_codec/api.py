@@ -15,7 +15,7 @@ from vtok_codec.codec.decoder import decode_events, slices
 from vtok_codec.codec.diffusion import DiffusionDecoder
 from vtok_codec.codec.encoder import EncodeSettings
 from vtok_codec.codec.loading import decoder_file, pixel_decoder, tokenizer_of
-from vtok_codec.codec.tokenfile import FileSummary, read_tokens, verify
+from vtok_codec.codec.tokenfile import FileSummary, read_gops, read_tokens, verify
 from vtok_codec.codec.tokenizer import PixelDecoder, Tokenizer, load_tokenizer
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import FormatError, InputError
@@ -157,6 +157,11 @@ class Clip:
         """The tokens `t h w n` of one GOP, which `Codec.detokenize` takes, or of all GOPs, one after another."""
         with self._open() as stream:
             return read_tokens(stream, gop)
+
+    def gops(self) -> Iterator[Tokens]:
+        """The tokens of each GOP in turn; `Codec.detokenize` takes them one by one."""
+        with self._open() as stream:
+            yield from read_gops(VtkReader(stream))
 
     def frames(
         self,

@@ -150,24 +150,44 @@ def verify(stream: BinaryIO) -> FileSummary:
 
 
 def read_tokens(stream: BinaryIO, gop: int | None = None) -> Tokens:
-    """The tokens `t h w n` of one GOP, or of the whole file, GOP after GOP.
+    """The tokens `t h w n` of one GOP, or of the whole file, GOP after GOP; see `read_gop` and `read_gops`."""
+    reader = VtkReader(stream)
+    return np.concatenate(list(read_gops(reader))) if gop is None else read_gop(reader, gop)
+
+
+def read_gops(reader: VtkReader) -> Iterator[Tokens]:
+    """The tokens `t h w n` of each GOP from where the reader stands, one in memory at a time.
 
     Raises:
-        InputError: there is no such GOP.
         FormatError, DamageError: the file cannot be read that far.
     """
-    reader = VtkReader(stream)
-    if gop is not None:
-        if not reader.seekable:
-            raise InputError("--gop needs a file: a pipe cannot seek")
-        entries = reader.index()
-        if not 0 <= gop < len(entries):
-            raise InputError(f"there is no GOP {gop}; the file has {len(entries)}")
-        reader.seek(gop, entries[gop])
-    parts = []
+    parts: list[Tokens] = []
     for event in unpacked_events(reader):
         if isinstance(event, UnpackedChunk):
-            if gop is not None and event.chunk.gop != gop:
+            if event.chunk.first and parts:
+                yield np.concatenate(parts)
+                parts = []
+            parts.append(digits_to_tokens(event.digits, reader.header.model.levels))
+    yield np.concatenate(parts)
+
+
+def read_gop(reader: VtkReader, gop: int) -> Tokens:
+    """The tokens `t h w n` of one GOP.
+
+    Raises:
+        InputError: there is no such GOP, or the input cannot seek.
+        FormatError, DamageError: the file cannot be read there.
+    """
+    if not reader.seekable:
+        raise InputError("--gop needs a file: a pipe cannot seek")
+    entries = reader.index()
+    if not 0 <= gop < len(entries):
+        raise InputError(f"there is no GOP {gop}; the file has {len(entries)}")
+    reader.seek(gop, entries[gop])
+    parts: list[Tokens] = []
+    for event in unpacked_events(reader):
+        if isinstance(event, UnpackedChunk):
+            if event.chunk.gop != gop:
                 break
             parts.append(digits_to_tokens(event.digits, reader.header.model.levels))
     if not parts:
