@@ -444,6 +444,23 @@ def test_a_stream_cut_within_a_picture_is_told(make_clip: ClipMaker, name: str) 
         list(reader.frames())
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "suffix"), [("in.mkv", "libopus", ".mov"), ("in.mkv", "flac", ".mov"), ("in.ts", "aac", ".avi")]
+)
+def test_a_track_that_only_the_header_refuses_is_left_out(
+    make_clip: ClipMaker, tmp_path: Path, name: str, codec: str, suffix: str
+) -> None:
+    """The container's list of codecs has them, but writing its header fails."""
+    source, target = make_clip(name, audio=True, options=["-c:a", codec]), tmp_path / f"out{suffix}"
+    with VideoReader(source) as reader:
+        info, events = reader.info, list(reader.events())
+    with VideoWriter(target, info, output_settings(suffix, None, None)) as writer:
+        for event in events:
+            writer.write(event)
+    assert len(info.audio) == len(writer.dropped) == 1
+    assert len(pixels_of(target)) == 9
+
+
 def test_what_was_written_to_a_pipe_says_no_size(make_clip: ClipMaker, tmp_path: Path, ffmpeg: str) -> None:
     """Matroska without the sizes that are known at the end only is whole all the same."""
     whole = make_clip("whole.mkv", size="160x120", frames=50)

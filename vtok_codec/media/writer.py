@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import BinaryIO
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
@@ -270,9 +272,10 @@ class VideoWriter:
     def _add_audio(self, number: int) -> Stream | None:
         track = self._info.audio[number]
         with open_template(track) as template:
-            try:
-                stream = self._container.add_stream_from_template(template.streams.audio[0])
-            except (av.FFmpegError, ValueError):
+            source = template.streams.audio[0]
+            if _takes(self._settings.format, source):
+                stream = self._container.add_stream_from_template(source)
+            else:
                 self.dropped.append(f"audio track {number} ({track.codec}): {self._settings.format} does not take it")
                 return None
             stream.time_base = track.time_base
@@ -284,6 +287,17 @@ class VideoWriter:
         except (av.FFmpegError, OSError):
             # The first error is the one to tell; the target is thrown away.
             return
+
+
+def _takes(format_: str, audio: AudioStream) -> bool:
+    """Whether a container of this format takes such a track: some say so only once their header is written."""
+    try:
+        with av.open(io.BytesIO(), "w", format=format_) as trial:
+            trial.add_stream_from_template(audio)
+            trial.start_encoding()
+    except (av.FFmpegError, ValueError):
+        return False
+    return True
 
 
 def _turned(info: VideoInfo, turns: int) -> VideoInfo:
