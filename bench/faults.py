@@ -13,8 +13,11 @@ import argparse
 import collections
 import io
 import random
+import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import imageio_ffmpeg
 import numpy as np
 from common import ROOT, print_table, write_json
 
@@ -46,11 +49,16 @@ _FOOTER_LOST = bytes(8)
 
 
 def encoded(clip: Path) -> bytes:
-    """The clip as a `.vtk` with GOPs of half a second."""
+    """The clip as a `.vtk` with GOPs of half a second, and a track of sound between its chunks."""
     file = io.BytesIO()
     tokenizer = load_tokenizer(find_weights(DEFAULT_MODEL))
-    with VideoReader(clip) as reader:
-        encode_video(reader.info, reader.events(), tokenizer, EncodeSettings(gop_seconds=0.5), file)
+    with TemporaryDirectory() as folder:
+        sounding = Path(folder) / "clip.mkv"
+        sound = ["-f", "lavfi", "-i", "sine", "-map", "0:v:0", "-map", "1:a", "-c:v", "copy", "-shortest"]
+        ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(clip), *sound, str(sounding)]
+        subprocess.run(ffmpeg, check=True)
+        with VideoReader(sounding) as reader:
+            encode_video(reader.info, reader.events(), tokenizer, EncodeSettings(gop_seconds=0.5), file)
     return file.getvalue()
 
 
