@@ -7,7 +7,7 @@ import math
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import LANES, ClipMaker, psnr_db
 
 import vtok_codec
@@ -336,6 +337,26 @@ def test_recovery_loses_the_damaged_gop_only(lanes: bytes, tokenizer: Tokenizer,
     for number, (frame, good) in enumerate(zip(frames, whole, strict=True)):
         expected = whole[lost[0] - 1] if number in lost else good
         assert np.array_equal(frame.pixels, expected.pixels), number
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda codec: codec.tokenize([[0]]), "must be a NumPy array, not builtins.list"),
+        (lambda codec: codec.tokenize(torch.zeros(1, 8, 8, 3, dtype=torch.uint8)), "not torch.Tensor"),
+        (lambda codec: codec.tokenize(np.zeros((1, 8, 8, 3), np.uint8), stickiness=-1.0), "stickiness must be from 0"),
+        (lambda codec: codec.detokenize(np.zeros((1, 1, 1, 2), np.float32)), "tokens must be integers"),
+        (lambda codec: codec.detokenize(np.full((1, 1, 1, 2), -1)), "token -1"),
+        (lambda codec: codec.detokenize(np.zeros((1, 1, 1, 2), np.uint16), size=(9, 8)), "not within"),
+        (lambda codec: codec.detokenize(np.zeros((1, 1, 1, 2), np.uint16), size=(-1, 8)), "not within"),
+        (lambda codec: codec.detokenize(np.zeros((1, 1, 1, 2), np.uint16), frames=0), "1 or more"),
+    ],
+)
+def test_arrays_that_are_none_of_ours_are_refused(
+    tokenizer: Tokenizer, call: Callable[[Codec], object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        call(Codec(tokenizer))
 
 
 def test_tokens_decode_gop_by_gop(lanes: bytes, tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vtok_codec.codec.decoder import decode_events, slices
 from vtok_codec.codec.diffusion import DiffusionDecoder
-from vtok_codec.codec.encoder import EncodeSettings
+from vtok_codec.codec.encoder import MAX_STICKINESS, EncodeSettings
 from vtok_codec.codec.loading import decoder_file, pixel_decoder, tokenizer_of
 from vtok_codec.codec.tokenfile import FileSummary, read_gops, read_tokens, verify
 from vtok_codec.codec.tokenizer import PixelDecoder, Tokenizer, load_tokenizer
@@ -48,8 +48,11 @@ class Codec:
         Raises:
             InputError: the frames are of another shape or type, or there are none.
         """
+        _require_array(frames, "frames")
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
             raise InputError(f"frames must be uint8 T H W 3, not {frames.dtype} {frames.shape}")
+        if not 0 <= stickiness <= MAX_STICKINESS:
+            raise InputError(f"stickiness must be from 0 to {MAX_STICKINESS:g}, not {stickiness}")
         if not 1 <= tokens <= self.tokenizer.max_tokens:
             raise InputError(f"{self.name} has 1 to {self.tokenizer.max_tokens} tokens a position, not {tokens}")
         stride = self.tokenizer.id.stride[0]
@@ -80,6 +83,7 @@ class Codec:
             InputError: the tokens are of another shape, or above the codebook.
             ModelError: there is no such decoder for this model.
         """
+        _require_array(tokens, "tokens")
         st, sh, sw = self.tokenizer.id.stride
         extra = self.tokenizer.id.extra_phases
         if tokens.ndim != 4 or not 1 <= tokens.shape[3] <= self.tokenizer.max_tokens or not tokens.size:
@@ -114,6 +118,11 @@ class Codec:
         if str(name) not in self._diffusion:
             self._diffusion[str(name)] = DiffusionDecoder(decoder_file(self.tokenizer, name), self.tokenizer)
         return self._diffusion[str(name)].chosen(steps, seed)
+
+
+def _require_array(value: object, name: str) -> None:
+    if not isinstance(value, np.ndarray):
+        raise InputError(f"{name} must be a NumPy array, not {type(value).__module__}.{type(value).__name__}")
 
 
 def load(model: str | Path = DEFAULT_MODEL, device: str = "auto") -> Codec:

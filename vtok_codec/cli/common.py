@@ -29,7 +29,7 @@ Paths = Annotated[list[str], typer.Argument(help="IN OUT, or IN… with -o DIR; 
 NoAudio = Annotated[bool, typer.Option("--no-audio", help="Leave the audio out.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite an output that exists.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more: settings, timings.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more: the model, where it runs.")]
 Device = Annotated[str, typer.Option(help="Where the model runs: auto, cpu or cuda.")]
 MaxPixels = Annotated[int, typer.Option(help="Refuse larger pictures; a pixel takes about 1 KB of memory.", min=1)]
 OutputFolder = Annotated[Path | None, typer.Option("-o", "--output-dir", help="Write every input's output here.")]

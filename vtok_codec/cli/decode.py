@@ -78,7 +78,7 @@ def decode(
 
     if output_dir:
         output_settings(suffix, codec, crf)
-    loaded = _Decoders(weights, decoder, steps, seed, device, verbose)
+    loaded = _Decoders(weights, decoder, steps, seed, device, verbose and not quiet)
 
     def work(source: str, target: str) -> None:
         piped = target == STANDARD_STREAM

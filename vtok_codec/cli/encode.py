@@ -68,7 +68,7 @@ def encode(
     from vtok_codec.registry import find_weights
 
     tokenizer = load_tokenizer(find_weights(model or chosen.model), device)
-    if verbose:
+    if verbose and not quiet:
         notice(f"model {tokenizer.id.name}, {tokenizer.placement.device} {tokenizer.placement.dtype}")
     settings = EncodeSettings(
         tokens=chosen.tokens if tokens is None else tokens,
