@@ -192,9 +192,12 @@ class VideoReader:
             if isinstance(packet.stream, AudioStream) and packet.size:
                 number = numbers[packet.stream.index]
                 yield AudioPacket(number, packet.pts, packet.dts, packet.duration or 0, bytes(packet))
-        damaged += cut.left()
-        if reason_short := self._cut_short():
-            raise InputError(f"{self.name} is cut short: {reason_short}")
+        self._require_whole(damaged + cut.left())
+
+    def _require_whole(self, damaged: int) -> None:
+        """Tell, after all frames, what was missing among them: so many packets, or the end."""
+        if how := self._cut_short():
+            raise InputError(f"{self.name} is cut short: {how}")
         if damaged:
             raise InputError(
                 f"{self.name} is damaged: {damaged} packet{'s are' if damaged > 1 else ' is'} cut or cannot be decoded"
