@@ -72,6 +72,14 @@ def edit_list(folder: Path) -> Path:
     return target
 
 
+def joined(folder: Path) -> Path:
+    """The times of the second part start anew."""
+    part = make(folder / "part.vob", "-c:v", "mpeg2video", sound=1).read_bytes()
+    target = folder / "parts.vob"
+    target.write_bytes(part * 2)
+    return target
+
+
 HARD: dict[str, Callable[[Path], Path]] = {
     "rotated by 90°": rotated,
     "variable rate": lambda d: make(d / "vfr.mp4", "-vf", "select='mod(n,7)*mod(n,5)'", "-fps_mode", "vfr"),
@@ -95,6 +103,7 @@ HARD: dict[str, Callable[[Path], Path]] = {
     "one picture": lambda d: make(d / "one.png", "-update", "1", frames=1),
     "MJPEG in AVI": lambda d: make(d / "m.avi", "-c:v", "mjpeg", "-pix_fmt", "yuvj420p"),
     "VP9 in WebM": lambda d: make(d / "v.webm", "-c:v", "libvpx-vp9", "-cpu-used", "8", frames=20),
+    "two parts joined": joined,
     "raw y4m": lambda d: make(d / "r.y4m", "-pix_fmt", "yuv420p", frames=10),
 }
 
@@ -176,7 +185,9 @@ def outcome(name: str, path: Path, is_malformed: bool, folder: Path) -> Outcome:
     done = subprocess.run(vtok, capture_output=True, text=True, check=False)
     ffmpeg = [FFMPEG, "-v", "error", "-y", "-i", str(path), "-map", "0:v:0", "-c:v", "libx264", str(theirs)]
     peer = subprocess.run(ffmpeg, capture_output=True, check=False)
-    says = next((line for line in done.stderr.splitlines() if "->" not in line), "").replace(f"{folder}/", "")
+    # The last line that is no summary: an error comes after what is told of the input.
+    said = [line for line in done.stderr.splitlines() if "->" not in line]
+    says = said[-1].replace(f"{folder}/", "") if said else ""
     expected, coded = frames_of(path), coded_frames(ours)
     crashed = done.returncode < 0 or "Traceback" in done.stderr
     lost = is_malformed and done.returncode == 0 and not says
