@@ -63,7 +63,7 @@ def _all_tokens(run: dict[str, Any]) -> str:
     first = str(run["run"]).split()[0]
     return (
         first
-        if "alone" in run["run"]
+        if run["run"].endswith("tokens alone")
         else max(key.removeprefix("psnr_first_") for key in run["curve"][-1] if "psnr_first_" in key)
     )
 
