@@ -11,6 +11,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent / "bench"))
 
 from ablations import COMPARISONS, STARTS, Run, slug
+from ablations_report import _all_tokens
 
 from vtok_codec.models.convert import convert
 from vtok_codec.models.onevae import OneVAE
@@ -42,3 +43,11 @@ def test_names_make_files_of_their_own() -> None:
     for name, runs in COMPARISONS.items():
         files = [slug(run.name) for run in runs()]
         assert len(files) > 1 and len(set(files)) == len(files), name
+
+
+@pytest.mark.parametrize("run", [run for runs in COMPARISONS.values() for run in runs()], ids=lambda run: run.name)
+def test_the_report_finds_the_figures_of_every_run(run: Run) -> None:
+    """By its name, where that says how many tokens were trained."""
+    counts = sorted({1, min(2, run.config.max_tokens), run.config.max_tokens})
+    last = {f"psnr_first_{count}": 0.0 for count in counts}
+    assert int(_all_tokens({"run": run.name, "curve": [last]})) in counts
