@@ -156,8 +156,7 @@ def _encode_stream(
         summary = encode_video(reader.info, reader.events(), tokenizer, settings, stream, bar.update)
     if not quiet:
         if reader.joins:
-            times = "time" if reader.joins == 1 else "times"
-            notice(f"{reader.name}: its clock jumped back {reader.joins} {times}; what follows was put behind")
+            notice(f"{reader.name}: its clock jumped back {counted(reader.joins, 'time')}; what follows was put behind")
         seconds = time.perf_counter() - started
         pixels = summary.frames * reader.info.width * reader.info.height
         bits = 8 * (summary.bytes_written - summary.audio_bytes) / pixels

@@ -8,9 +8,8 @@ from vtok_codec.codec.diffusion import DiffusionDecoder
 from vtok_codec.codec.tokenizer import PixelDecoder, Tokenizer, check_same_weights, load_tokenizer
 from vtok_codec.container.header import ModelId
 from vtok_codec.errors import ModelError
+from vtok_codec.models.sampling import PATHS
 from vtok_codec.registry import DETERMINISTIC, SUFFIX, WeightsFile, find_decoder, find_shipped, find_weights
-
-_OBJECTIVES = ("ddim", "flow")
 
 
 def tokenizer_of(model: ModelId, weights: str | Path | None = None, device: str = "auto") -> Tokenizer:
@@ -32,9 +31,9 @@ def decoder_file(tokenizer: Tokenizer, decoder: str | Path) -> WeightsFile:
     """
     if str(decoder).endswith(SUFFIX) or Path(decoder).is_dir():
         return find_weights(decoder)
-    if decoder not in _OBJECTIVES:
+    if decoder not in PATHS:
         raise ModelError(
-            f"no decoder {str(decoder)!r}; use {DETERMINISTIC}, {' or '.join(_OBJECTIVES)}, or name a weights file"
+            f"no decoder {str(decoder)!r}; use {DETERMINISTIC}, {' or '.join(PATHS)}, or name a weights file"
         )
     return find_decoder(str(decoder), tokenizer.id.weights_sha256)
 

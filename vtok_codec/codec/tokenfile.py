@@ -168,7 +168,8 @@ def read_gops(reader: VtkReader) -> Iterator[Tokens]:
                 yield np.concatenate(parts)
                 parts = []
             parts.append(digits_to_tokens(event.digits, reader.header.model.levels))
-    yield np.concatenate(parts)
+    if parts:
+        yield np.concatenate(parts)
 
 
 def read_gop(reader: VtkReader, gop: int) -> Tokens:
@@ -184,15 +185,10 @@ def read_gop(reader: VtkReader, gop: int) -> Tokens:
     if not 0 <= gop < len(entries):
         raise InputError(f"there is no GOP {gop}; the file has {len(entries)}")
     reader.seek(gop, entries[gop])
-    parts: list[Tokens] = []
-    for event in unpacked_events(reader):
-        if isinstance(event, UnpackedChunk):
-            if event.chunk.gop != gop:
-                break
-            parts.append(digits_to_tokens(event.digits, reader.header.model.levels))
-    if not parts:
+    tokens = next(read_gops(reader), None)
+    if tokens is None:
         raise DamageError(f"the index points at another place than the start of GOP {gop}")
-    return np.concatenate(parts)
+    return tokens
 
 
 def gop_at(entries: list[GopEntry], pts: int) -> int:
