@@ -203,23 +203,23 @@ def test_decoding_by_diffusion_repeats(clip: Path, diffusion_weights: Path, tmp_
 
 
 def test_decoders_that_cannot_be_used_are_told_in_one_line(clip: Path, diffusion_weights: Path, tmp_path: Path) -> None:
-    for options, message in (
-        (("--decoder", "ddim"), "no ddim decoder for weights"),
-        (("--decoder", tmp_path), "holds no ema.safetensors"),
-        (("--decoder", diffusion_weights, "--steps", 99), "--steps 99: give 1 to 16"),
-        (("--steps", 2), "no steps and no noise"),
+    for options, expected, message in (
+        (("--decoder", "ddim"), 6, "no ddim decoder for weights"),
+        (("--decoder", tmp_path), 6, "holds no ema.safetensors"),
+        (("--decoder", diffusion_weights, "--steps", 99), 2, "steps 99: give 1 to 16"),
+        (("--steps", 2), 2, "no steps and no noise"),
     ):
         code, out, err = text(vtok("decode", clip, tmp_path / "o.mp4", *options))
-        assert code == 6 and out == "" and message in err and err.count("\n") == 1, err
+        assert code == expected and out == "" and message in err and err.count("\n") == 1, err
     assert not list(tmp_path.iterdir())
     code, _, err = text(vtok("encode", LANES, tmp_path / "o.vtk", "--model", diffusion_weights))
-    assert code == 6 and "name it with --decoder" in err
+    assert code == 6 and "name it as the decoder" in err
     code, _, err = text(vtok("train", "--stage", "diffusion", "--data", DATA, "--steps", 1))
     assert code == 2 and "needs --objective" in err
     code, _, err = text(vtok("train", "--objective", "ddim", "--data", DATA, "--steps", 1))
     assert code == 2 and "is for --stage diffusion" in err
     code, _, err = text(vtok("train", "--codec", "x", "--data", DATA, "--steps", 1, "--run", tmp_path / "run"))
-    assert code != 0 and "--codec is for stage diffusion" in err
+    assert code == 2 and "a codec to decode for is of stage diffusion" in err
 
 
 def test_decode_writes_every_pipe_format(clip: Path, tmp_path: Path) -> None:
@@ -279,11 +279,12 @@ def test_existing_outputs_are_safe(tmp_path: Path) -> None:
 
 
 NO_MODEL = "vtok: no model '{}' is here; 'vtok models' lists those that are, others are named by a path\n"
-NO_DEVICE = "vtok: --device 'tpu' is unknown; use auto, cpu or cuda\n"
-NO_VAL = "vtok: none is no folder; name one of held-out clips with --val\n"
+NO_DEVICE = "vtok: device 'tpu' is unknown; use auto, cpu or cuda\n"
+NO_ENCODER = "vtok: codec 'no' is not a video encoder of this build\n"
+NO_VAL = "vtok: none is no folder; name one of held-out clips\n"
 VIDEO_NAME = "vtok: in2.mp4 is the name of a video, which a .vtk file is not; give the output another\n"
 VTK_ALREADY = "vtok: golden.vtk is a .vtk file already; vtok decode makes a video of it\n"
-NO_DATA = "vtok: no video or image in empty; name a folder with --data\n"
+NO_DATA = "vtok: no video or image in empty; name another folder\n"
 
 
 @pytest.mark.parametrize(
@@ -293,8 +294,8 @@ NO_DATA = "vtok: no video or image in empty; name a folder with --data\n"
         (["encode", "in.mp4", "in.mp4", "-f"], 7, "vtok: in.mp4 is the input; name another output\n"),
         (["encode", "in.mp4", "no/o.vtk"], 7, "vtok: cannot write no/o.vtk: No such file or directory\n"),
         (["encode", "in.mp4", "o.vtk", "-m", "none"], 6, NO_MODEL.format("none")),
-        (["encode", "in.mp4", "o.vtk", "-t", "5"], 6, "vtok: --tokens 5: onevae-nano-4x8x8 has 1 to 4 tokens\n"),
-        (["encode", "in.mp4", "o.vtk", "--device", "tpu"], 6, NO_DEVICE),
+        (["encode", "in.mp4", "o.vtk", "-t", "5"], 2, "vtok: tokens 5: onevae-nano-4x8x8 has 1 to 4 tokens\n"),
+        (["encode", "in.mp4", "o.vtk", "--device", "tpu"], 2, NO_DEVICE),
         (["encode", "in.mp4", "-o", "none"], 7, "vtok: none is not a folder; make it first\n"),
         (["decode", "none.vtk", "o.mp4"], 3, "vtok: cannot read none.vtk: No such file or directory\n"),
         (["decode", "in.mp4", "o.mp4"], 4, "vtok: in.mp4: not a .vtk file\n"),
@@ -304,11 +305,13 @@ NO_DATA = "vtok: no video or image in empty; name a folder with --data\n"
         (["info", "none.vtk"], 3, "vtok: cannot read none.vtk: No such file or directory\n"),
         (["train", "--minutes", "1", "--data", "empty"], 8, NO_DATA),
         (["train", "--minutes", "1", "--data", ".", "--val", "none"], 8, NO_VAL),
-        (["train", "--minutes", "1", "--data", ".", "--device", "tpu"], 6, NO_DEVICE),
+        (["train", "--minutes", "1", "--data", ".", "--device", "tpu"], 2, NO_DEVICE),
         (["encode", "in.mp4", "in2.mp4"], 7, VIDEO_NAME),
         (["encode", "golden.vtk", "o.vtk"], 3, VTK_ALREADY),
         (["encode", "in.mp4", "none/"], 7, "vtok: none/ is no folder; make it first, and use -o none/\n"),
         (["decode", "golden.vtk", "-o", ".", "--suffix", "txt"], 7, None),
+        (["decode", "golden.vtk", "o.mp4", "--codec", "no"], 2, NO_ENCODER),
+        (["eval", "in.mp4", "--against", "mpeg1"], 2, "vtok: no anchor 'mpeg1'; choose from x264, x265, av1\n"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )  # fmt: skip
@@ -344,7 +347,7 @@ def test_other_weights_are_refused(clip: Path, tmp_path: Path) -> None:
     data[-1] ^= 1
     (tmp_path / "other.safetensors").write_bytes(data)
     code, _, err = text(vtok("decode", clip, tmp_path / "o.mp4", "--weights", tmp_path / "other.safetensors"))
-    assert code == 6 and "name the right ones with --weights" in err
+    assert code == 6 and "name the right ones as weights" in err
 
 
 def test_a_cut_file_decodes_up_to_the_cut(clip: Path, tmp_path: Path) -> None:
@@ -363,7 +366,7 @@ def test_qualities_choose_the_tokens(make_clip: ClipMaker, tmp_path: Path) -> No
         assert text(vtok("encode", source, tmp_path / "o.vtk", "-qf", *options)) == (0, "", "")
         assert json.loads(vtok("info", tmp_path / "o.vtk", "--json").stdout)["tokens"] == tokens
     code, _, err = text(vtok("encode", source, tmp_path / "p.vtk", "--quality", "good"))
-    assert (code, err) == (3, "vtok: --quality good: choose from small, medium, best\n")
+    assert (code, err) == (2, "vtok: quality good: choose from small, medium, best\n")
 
 
 def test_the_readme_tells_each_quality() -> None:
@@ -392,7 +395,7 @@ def test_recovery_says_what_is_gone(tmp_path: Path) -> None:
     assert first.startswith(f"vtok: {damaged}: 0.68 s to 1.36 s are gone, 17 frames filled: a record is damaged")
     assert last == f"vtok: {damaged} is damaged: 1 part passed over"
     piped = vtok("decode", "-", tmp_path / "p.mp4", "--recover", stdin=bytes(data))
-    assert text(piped)[0] == 3 and b"--recover needs a file" in piped.stderr
+    assert text(piped)[0] == 3 and b"recover from damage needs a file" in piped.stderr
 
 
 def test_binary_is_not_written_to_a_terminal(clip: Path) -> None:
@@ -441,7 +444,7 @@ def test_nothing_replaces_a_special_file(tmp_path: Path) -> None:
 
 def test_an_empty_window_writes_nothing(clip: Path, tmp_path: Path) -> None:
     code, _, err = text(vtok("decode", clip, tmp_path / "o.mp4", "--start", "100"))
-    assert (code, err) == (3, "vtok: no frame lies between --start and the end of --duration\n")
+    assert (code, err) == (3, "vtok: no frame lies between the start and the end that were asked for\n")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -24,7 +24,7 @@ from vtok_codec.codec.encoder import EncodeSettings, encode_video
 from vtok_codec.codec.loading import pixel_decoder
 from vtok_codec.codec.tokenizer import Tokenizer, load_tokenizer
 from vtok_codec.container.reader import VtkReader
-from vtok_codec.errors import InputError, ModelError, TrainingError
+from vtok_codec.errors import InputError, ModelError, SettingError, TrainingError
 from vtok_codec.evaluation.codecs import model_codecs
 from vtok_codec.evaluation.lpips import load_lpips
 from vtok_codec.media.reader import read_pixels
@@ -186,7 +186,7 @@ def test_levels_have_to_reach_the_latent_grid() -> None:
 
 @pytest.mark.parametrize("steps", [0, 17])
 def test_steps_out_of_range_are_refused(steps: int) -> None:
-    with pytest.raises(ModelError, match="steps"):
+    with pytest.raises(SettingError, match="steps"):
         sample(Denoiser(CONFIGS["ddim"]), random_codes(), random_noise(), random_noise(), None, None, steps)
 
 
@@ -292,7 +292,7 @@ def test_a_run_tells_how_it_does_and_what_it_is_for(trained: tuple[Path, Path], 
     run_training(on, tmp_path / "on", Budget(steps=1), quiet=True)
     with pytest.raises(ModelError, match="is no ddim-tiny"):
         run_training(replace(on, preset="ddim-tiny"), tmp_path / "off", Budget(steps=1), quiet=True)
-    with pytest.raises(ModelError, match="for stage discrete"):
+    with pytest.raises(SettingError, match="for stage discrete"):
         run_training(replace(on, stage="discrete"), tmp_path / "off", Budget(steps=1), quiet=True)
 
 
@@ -343,10 +343,10 @@ def test_settings_that_it_cannot_use_are_refused(
     trained: tuple[Path, Path], tmp_path: Path, key: str, value: str
 ) -> None:
     data, codec = trained
-    with pytest.raises(TrainingError, match=f"--set {key}"):
+    with pytest.raises(SettingError, match=f"setting {key}"):
         settings = replace(settings_of(data, "ddim", codec), overrides=((key, value),))
         run_training(settings, tmp_path / "run", Budget(steps=1), quiet=True)
-    with pytest.raises(TrainingError, match="noise_only_until"):
+    with pytest.raises(SettingError, match="noise_only_until"):
         override(STAGES["discrete"], (("noise_only_until", "0.5"),))
 
 
@@ -421,7 +421,7 @@ def test_decoders_are_measured_side_by_side(pair: tuple[Tokenizer, WeightsFile],
     source = tmp_path / "lanes.vtk"
     source.write_bytes(coded(tokenizer, read_pixels(LANES, 5)))
     assert not np.array_equal(*(np.stack(list(codec.frames(source))) for codec in (plain, two)))
-    with pytest.raises(ModelError, match="steps as a number"):
+    with pytest.raises(SettingError, match="steps as a number"):
         model_codecs([tokenizer], [1], decoders=["ddim:two"])
 
 
@@ -445,7 +445,7 @@ def test_decoders_of_other_tokens_are_refused(pair: tuple[Tokenizer, WeightsFile
     path = tmp_path / "other.safetensors"
     path.write_bytes(dump_weights(randomized(OneVAE(TINY), seed=9), "tiny", {}))
     stranger = load_tokenizer(WeightsFile("other", path), "cpu")
-    with pytest.raises(ModelError, match="use --decoder deterministic"):
+    with pytest.raises(ModelError, match="use the deterministic decoder"):
         pixel_decoder(stranger, file.path)
     with pytest.raises(ModelError, match="no ddim decoder for weights 000000000000"):
         find_decoder("ddim", "0" * 64)
@@ -453,15 +453,15 @@ def test_decoders_of_other_tokens_are_refused(pair: tuple[Tokenizer, WeightsFile
         pixel_decoder(tokenizer, tmp_path / "none.safetensors")
     with pytest.raises(ModelError, match="holds no ema"):
         pixel_decoder(tokenizer, tmp_path)
-    with pytest.raises(ModelError, match="name it with --decoder"):
+    with pytest.raises(ModelError, match="name it as the decoder"):
         build_model("ddim-tiny", file.data, "here")
     with pytest.raises(ModelError, match="no diffusion decoder"):
         build_denoiser("tiny", file.data, "here")
     for steps, seed in ((0, 0), (17, 0), (1, -1), (1, MAX_SEED + 1)):
-        with pytest.raises(ModelError, match="give"):
+        with pytest.raises(SettingError, match="give"):
             made.chosen(steps, seed)
     for steps, seed in ((1, 0), (None, 1)):
-        with pytest.raises(ModelError, match="no steps and no noise"):
+        with pytest.raises(SettingError, match="no steps and no noise"):
             pixel_decoder(tokenizer, "deterministic", steps, seed)
     with pytest.raises(InputError, match="no GOP -1"):
         made.decode(np.zeros((6, 1, 2, 2), np.uint8), (16, 16), 1, None, -1)

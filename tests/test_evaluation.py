@@ -20,7 +20,7 @@ from conftest import LANES, ClipMaker, pixels_of
 from torch import Tensor
 
 from vtok_codec.codec.tokenizer import Tokenizer
-from vtok_codec.errors import InputError, ModelError, OutputError
+from vtok_codec.errors import InputError, ModelError, OutputError, SettingError
 from vtok_codec.evaluation.bdrate import RatePoint, bd_rate
 from vtok_codec.evaluation.cache import ResultCache
 from vtok_codec.evaluation.campaign import Evaluation, evaluate_all
@@ -330,7 +330,7 @@ def test_models_have_names_of_their_own(tokenizer: Tokenizer, monkeypatch: pytes
     first, second = (codec.name for codec in model_codecs([tokenizer, tokenizer], [1]))
     assert first.startswith(tokenizer.id.name + "-") and first == second
     assert [codec.name for codec in model_codecs([tokenizer], [1, 2])] == [tokenizer.id.name] * 2
-    with pytest.raises(ModelError, match="1 to 4 tokens"):
+    with pytest.raises(SettingError, match="1 to 4 tokens"):
         model_codecs([tokenizer], [1, 5])
     monkeypatch.setattr(tokenizer, "id", replace(tokenizer.id, name="x264"))
     with pytest.raises(ModelError, match="must not be called x264"):
@@ -481,9 +481,9 @@ def test_eval_refuses_before_it_measures(road: Path, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("mine", encoding="utf-8")
     cases = {
         ("--report", tmp_path): (7, "exists; use -f"),
-        ("--against", "x266"): (3, "choose from x264, x265, av1"),
-        ("--protocol", "mine"): (3, "choose from vidtok, onevae, cdt"),
-        ("-t", "1,5"): (6, "1 to 4 tokens"),
+        ("--against", "x266"): (2, "choose from x264, x265, av1"),
+        ("--protocol", "mine"): (2, "choose from vidtok, onevae, cdt"),
+        ("-t", "1,5"): (2, "1 to 4 tokens"),
         ("--report", road): (7, "cannot write to"),
         ("-m", "no-such"): (6, "no model"),
         ("--i3d", road): (6, "not a TorchScript file"),

@@ -15,7 +15,7 @@ from conftest import ClipMaker, pixels_of, psnr_db, times_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vtok_codec.errors import InputError, OutputError
+from vtok_codec.errors import InputError, OutputError, SettingError
 from vtok_codec.media.color import RGBConverter, YUVConverter
 from vtok_codec.media.extent import HEAD_BYTES, announced_size
 from vtok_codec.media.reader import VideoReader, read_pixels
@@ -214,11 +214,11 @@ def test_inputs_without_video_are_refused(tmp_path: Path, make_clip: ClipMaker, 
 def test_outputs_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="suffix"):
         output_settings(".txt", None, None)
-    with pytest.raises(OutputError, match="not a video encoder"):
+    with pytest.raises(SettingError, match="not a video encoder"):
         output_settings(".mp4", "no-such-codec", None)
-    with pytest.raises(OutputError, match="does not apply"):
+    with pytest.raises(SettingError, match="does not apply"):
         output_settings(".mkv", "ffv1", 20)
-    with pytest.raises(OutputError, match="unknown"):
+    with pytest.raises(SettingError, match="unknown"):
         pipe_settings("avi", None, None)
     info = VideoInfo(64, 48, Fraction(25), Fraction(1, 25))
     with pytest.raises(OutputError, match="cannot hold"):

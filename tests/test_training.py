@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from vtok_codec.cli.train import _STAGES
 from vtok_codec.codec.loading import tokenizer_of
 from vtok_codec.codec.tokenizer import load_tokenizer
-from vtok_codec.errors import ModelError, TrainingError
+from vtok_codec.errors import ModelError, SettingError, TrainingError
 from vtok_codec.evaluation.lpips import LPIPS
 from vtok_codec.media.picture import png_bytes
 from vtok_codec.models.fsq import FSQ
@@ -403,7 +403,7 @@ def test_a_decoder_trained_alone_reads_the_files_of_its_start(data: Path, tmp_pa
     ],
 )
 def test_stages_that_cannot_train_are_refused_before_they_start(changes: dict[str, Any]) -> None:
-    with pytest.raises(TrainingError):
+    with pytest.raises(SettingError):
         Objective(replace(STAGES["discrete"], lpips_weight=0.0, **changes), TINY, None)
 
 
@@ -418,7 +418,7 @@ def test_a_compiled_decoder_can_be_judged(data: Path, tmp_path: Path, small_stag
 
 
 def test_parts_that_do_not_exist_are_refused() -> None:
-    with pytest.raises(TrainingError, match="name some of encoder, quantizer, decoder"):
+    with pytest.raises(SettingError, match="name some of encoder, quantizer, decoder"):
         train_only(OneVAE(TINY), ("encoder", "head"))
 
 
@@ -499,12 +499,12 @@ def test_each_token_has_its_own_rate_weight() -> None:
     assert first > 0 and second > 0 and first != pytest.approx(second, rel=1e-3)
     # Tokens that are not read cost nothing.
     assert cost(0.3, 0.2, 9.0, 9.0) == pytest.approx(3 * first + 2 * second, rel=1e-3)
-    with pytest.raises(TrainingError, match="4 tokens"):
+    with pytest.raises(SettingError, match="4 tokens"):
         cost(0.1, 0.2)
 
 
 def test_an_unknown_optimizer_is_refused() -> None:
-    with pytest.raises(TrainingError, match="use adamw or muon"):
+    with pytest.raises(SettingError, match="use adamw or muon"):
         StageOptimizer(OneVAE(TINY), CodecSubject("tiny", []), [], replace(STAGES["discrete"], optimizer="sgd"))
 
 
@@ -515,9 +515,9 @@ def test_losses_that_are_not_finite_stop_a_run(data: Path, tmp_path: Path, small
 
 
 def test_runs_that_cannot_be_are_refused(data: Path, tmp_path: Path, small_stages: None) -> None:
-    with pytest.raises(TrainingError, match="--from"):
+    with pytest.raises(TrainingError, match="a run to start from"):
         run_training(settings_of(data, "discrete"), tmp_path / "run", Budget(steps=1), quiet=True)
-    with pytest.raises(TrainingError, match="no stage"):
+    with pytest.raises(SettingError, match="no stage"):
         run_training(settings_of(data, "nonsense"), tmp_path / "run", Budget(steps=1), quiet=True)
     with pytest.raises(TrainingError, match="no run"):
         resume_training(tmp_path / "nothing", Budget(steps=1), quiet=True)
@@ -546,7 +546,7 @@ def test_stage_numbers_can_be_set() -> None:
         "rate_weights": "a",
     }
     for key, value in wrong.items():
-        with pytest.raises(TrainingError, match="--set"):
+        with pytest.raises(SettingError, match="setting"):
             override(STAGES["discrete"], ((key, value),))
 
 

@@ -18,7 +18,7 @@ from vtok_codec.codec.loading import decoder_file, pixel_decoder, tokenizer_of
 from vtok_codec.codec.tokenfile import FileSummary, read_gops, read_tokens, verify
 from vtok_codec.codec.tokenizer import PixelDecoder, Tokenizer, load_tokenizer
 from vtok_codec.container.reader import VtkReader
-from vtok_codec.errors import FormatError, InputError
+from vtok_codec.errors import FormatError, InputError, SettingError
 from vtok_codec.media.types import Frame
 from vtok_codec.registry import DEFAULT_MODEL, DETERMINISTIC, find_weights
 from vtok_codec.tokens.radix import Tokens, digits_to_tokens, tokens_to_digits
@@ -47,14 +47,15 @@ class Codec:
 
         Raises:
             InputError: the frames are of another shape or type, or there are none.
+            SettingError: the tokens or the stickiness are out of range.
         """
         _require_array(frames, "frames")
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
             raise InputError(f"frames must be uint8 T H W 3, not {frames.dtype} {frames.shape}")
         if not 0 <= stickiness <= MAX_STICKINESS:
-            raise InputError(f"stickiness must be from 0 to {MAX_STICKINESS:g}, not {stickiness}")
+            raise SettingError(f"stickiness must be from 0 to {MAX_STICKINESS:g}, not {stickiness}")
         if not 1 <= tokens <= self.tokenizer.max_tokens:
-            raise InputError(f"{self.name} has 1 to {self.tokenizer.max_tokens} tokens a position, not {tokens}")
+            raise SettingError(f"{self.name} has 1 to {self.tokenizer.max_tokens} tokens a position, not {tokens}")
         stride = self.tokenizer.id.stride[0]
         parts, state, begin = [], None, 0
         while begin < len(frames):
@@ -81,6 +82,7 @@ class Codec:
 
         Raises:
             InputError: the tokens are of another shape, or above the codebook.
+            SettingError: another argument is out of range.
             ModelError: there is no such decoder for this model.
         """
         _require_array(tokens, "tokens")
@@ -97,9 +99,9 @@ class Codec:
         whole = (tokens.shape[1] * sh, tokens.shape[2] * sw)
         size = size or whole
         if not all(0 < side <= most for side, most in zip(size, whole, strict=True)):
-            raise InputError(f"size {size} is not within the {whole} that the tokens stand for")
+            raise SettingError(f"size {size} is not within the {whole} that the tokens stand for")
         if frames is not None and frames < 1:
-            raise InputError(f"frames must be 1 or more, not {frames}")
+            raise SettingError(f"frames must be 1 or more, not {frames}")
         left = (tokens.shape[0] - extra) * st - (st - 1)
         left = left if frames is None else min(frames, left)
         parts, state = [], None
@@ -129,7 +131,8 @@ def load(model: str | Path = DEFAULT_MODEL, device: str = "auto") -> Codec:
     """A codec by the name of shipped weights, or by the path of a weights file.
 
     Raises:
-        ModelError: there are no such weights, or they or the device cannot be used.
+        ModelError: there are no such weights, or they cannot be used.
+        SettingError: the device cannot be used.
     """
     return Codec(load_tokenizer(find_weights(model), device))
 

@@ -1,6 +1,7 @@
 """Every error that a user can meet, each with the exit code of the command line.
 
-The message is one line: what is wrong, and what to do. Codes follow the table in README.md; 2 is left to wrong usage.
+The message is one line: what is wrong, and what to do. Codes follow the table in README.md. It names settings by
+what they are, not by how a command line spells them: it is read in notebooks too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,12 @@ class VtokError(Exception):
     """Base of all errors raised on purpose by vtok."""
 
     exit_code = 1
+
+
+class SettingError(VtokError):
+    """What is asked for is out of its range, or has a name that nothing has: wrong usage."""
+
+    exit_code = 2
 
 
 class InputError(VtokError):

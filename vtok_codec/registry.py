@@ -125,6 +125,6 @@ def find_decoder(objective: str, codec_sha256: str) -> WeightsFile:
         if about.get("objective") == objective and about.get("codec_sha256") == codec_sha256:
             return weights
     raise ModelError(
-        f"no {objective} decoder for weights {codec_sha256[:12]} is here; use --decoder deterministic, "
+        f"no {objective} decoder for weights {codec_sha256[:12]} is here; use the deterministic decoder, "
         "or name the weights file of one that 'vtok train --stage diffusion' made"
     )

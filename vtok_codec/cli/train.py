@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from vtok_codec.cli.common import Device, Quiet, reports_errors
-from vtok_codec.errors import TrainingError
 from vtok_codec.registry import DEFAULT_MODEL
 
 _STAGES = "continuous, discrete, unified, compress, rate, decoder, adversarial, diffusion"
@@ -89,5 +88,5 @@ def train(
 def _key_value(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals:
-        raise TrainingError(f"--set {text}: write key=value")
+        raise typer.BadParameter(f"--set {text}: write key=value")
     return key, value

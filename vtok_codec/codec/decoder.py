@@ -11,7 +11,7 @@ from vtok_codec.codec.window import Window
 from vtok_codec.container.header import Header, ModelId
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.records import StoredPacket
-from vtok_codec.errors import DamageError, InputError
+from vtok_codec.errors import DamageError, InputError, SettingError
 from vtok_codec.media.types import AudioPacket, AudioTrack, Color, Frame, VideoInfo
 from vtok_codec.models.causal import State
 from vtok_codec.tokens.radix import Digits
@@ -106,15 +106,16 @@ def decode_events(
     With `recover`, GOPs that are damaged are passed over: the last good frame stands for theirs, and a `Gap` follows.
 
     Raises:
-        InputError: the start or the duration are out of range, or no frame lies between them.
+        SettingError: the tokens, the start or the duration are out of range.
+        InputError: no frame lies there, or a pipe is to be recovered.
         DamageError, FormatError: the file is damaged, or does not fit the model; all frames before the damage were
             given.
     """
     check_fits(pixel_decoder, reader.header)
     if tokens is not None and not 1 <= tokens <= reader.header.tokens:
-        raise InputError(f"--tokens {tokens}: the file carries {reader.header.tokens}")
+        raise SettingError(f"tokens {tokens}: the file carries {reader.header.tokens}")
     if recover and not reader.seekable:
-        raise InputError("--recover needs a file: a pipe cannot seek")
+        raise InputError("to recover from damage needs a file: a pipe cannot seek")
     window = Window(reader, start_s, duration_s, recover)
     decoder = StreamDecoder(pixel_decoder, reader.header, tokens)
     shown = False
@@ -126,7 +127,7 @@ def decode_events(
     if not shown and gap:
         raise DamageError(f"nothing of the file could be recovered: {gap.reason}")
     if not shown:
-        raise InputError("no frame lies between --start and the end of --duration")
+        raise InputError("no frame lies between the start and the end that were asked for")
 
 
 def _decoded(

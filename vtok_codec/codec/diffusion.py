@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from vtok_codec.codec.tokenizer import Tokenizer, shown_pixels
-from vtok_codec.errors import InputError, ModelError
+from vtok_codec.errors import InputError, ModelError, SettingError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import RGB
@@ -26,7 +26,8 @@ class DiffusionDecoder:
     """A diffusion decoder beside the codec whose tokens it decodes.
 
     Raises:
-        ModelError: the weights cannot be used or are for another codec's tokens, or a number is out of its range.
+        ModelError: the weights cannot be used or are for another codec's tokens.
+        SettingError: a number is out of its range.
     """
 
     def __init__(self, weights: WeightsFile, tokenizer: Tokenizer, steps: int | None = None, seed: int = 0) -> None:
@@ -36,7 +37,7 @@ class DiffusionDecoder:
         if made_for != wanted.weights_sha256 or model.config.codec != tokenizer.model.config:
             raise ModelError(
                 f"{weights.path} decodes tokens of weights {made_for[:12] or 'unknown'}, these are of "
-                f"{wanted.weights_sha256[:12]}; use --decoder deterministic, or train a decoder for them with "
+                f"{wanted.weights_sha256[:12]}; use the deterministic decoder, or train one for them: "
                 "'vtok train --stage diffusion'"
             )
         self.tokenizer = tokenizer
@@ -51,7 +52,7 @@ class DiffusionDecoder:
         decoded with; and the seed of the noise.
 
         Raises:
-            ModelError: they are out of range.
+            SettingError: they are out of range.
         """
         other = copy.copy(self)
         other._choose(steps, seed)
@@ -61,7 +62,7 @@ class DiffusionDecoder:
         self.steps = path_of(self.model.config.objective).default_steps if steps is None else steps
         check_steps(self.steps)
         if not 0 <= seed <= MAX_SEED:
-            raise ModelError(f"--seed {seed}: give 0 to {MAX_SEED}")
+            raise SettingError(f"seed {seed}: give 0 to {MAX_SEED}")
         self.seed = seed
 
     @property

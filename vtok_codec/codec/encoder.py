@@ -24,7 +24,7 @@ from vtok_codec.container.header import (
 )
 from vtok_codec.container.records import CODER_ZSTD_GROUPS, StoredPacket, TokenPayload
 from vtok_codec.container.writer import MAX_HEADER_BYTES, VtkWriter
-from vtok_codec.errors import FormatError, InputError, ModelError
+from vtok_codec.errors import FormatError, InputError, SettingError
 from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
 from vtok_codec.models.causal import State
 from vtok_codec.tokens.packing import pack
@@ -78,16 +78,16 @@ def make_header(info: VideoInfo, tokenizer: Tokenizer, settings: EncodeSettings)
     """The header of a file with these settings.
 
     Raises:
-        ModelError: the model has fewer tokens than are asked for.
+        SettingError: the model has fewer tokens than are asked for, or a setting is out of its range.
         InputError: the format cannot hold such a video.
     """
     if not 1 <= settings.tokens <= tokenizer.max_tokens:
-        raise ModelError(f"--tokens {settings.tokens}: {tokenizer.id.name} has 1 to {tokenizer.max_tokens} tokens")
+        raise SettingError(f"tokens {settings.tokens}: {tokenizer.id.name} has 1 to {tokenizer.max_tokens} tokens")
     stride = tokenizer.id.stride[0]
     if not 0 < settings.gop_seconds < math.inf:
-        raise InputError(f"--gop {settings.gop_seconds}: give a number of seconds above 0")
+        raise SettingError(f"gop {settings.gop_seconds}: give a number of seconds above 0")
     if not 0 <= settings.stickiness <= MAX_STICKINESS:
-        raise InputError(f"--sticky {settings.stickiness}: give a number of digits from 0 to {MAX_STICKINESS:g}")
+        raise SettingError(f"stickiness {settings.stickiness}: give a number of digits from 0 to {MAX_STICKINESS:g}")
     latents = min(settings.gop_seconds * float(info.rate or _DEFAULT_RATE) / stride, MAX_GOP_LATENTS)
     header = Header(
         width=info.width,
@@ -113,7 +113,7 @@ def _check_limits(header: Header) -> None:
     """Refuse what no reader would read."""
     text = header_to_json(header)
     if len(text) > MAX_HEADER_BYTES:
-        raise InputError("the parameters of the audio tracks do not fit the header; leave audio out with --no-audio")
+        raise InputError("the parameters of the audio tracks do not fit the header; leave the audio out")
     try:
         header_from_json(text)
     except FormatError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 from vtok_codec.codec.diffusion import DiffusionDecoder
 from vtok_codec.codec.tokenizer import PixelDecoder, Tokenizer, check_same_weights, load_tokenizer
 from vtok_codec.container.header import ModelId
-from vtok_codec.errors import ModelError
+from vtok_codec.errors import ModelError, SettingError
 from vtok_codec.models.sampling import PATHS
 from vtok_codec.registry import DETERMINISTIC, SUFFIX, WeightsFile, find_decoder, find_shipped, find_weights
 
@@ -16,7 +16,8 @@ def tokenizer_of(model: ModelId, weights: str | Path | None = None, device: str 
     """The model that made a file: the shipped one of its name, or the one that `weights` names.
 
     Raises:
-        ModelError: it is not here, or is another one; or the device cannot be used.
+        ModelError: it is not here, or is another one.
+        SettingError: the device cannot be used.
     """
     file = find_weights(weights) if weights else find_shipped(model.name)
     check_same_weights(file, model)
@@ -44,10 +45,11 @@ def pixel_decoder(
     """What turns digits into frames: `deterministic`, or else see `decoder_file`, and `DiffusionDecoder.chosen`.
 
     Raises:
-        ModelError: there is no such decoder, it is for other tokens, or a number is out of its range.
+        ModelError: there is no such decoder, or it is for other tokens.
+        SettingError: a number is out of its range.
     """
     if decoder == DETERMINISTIC:
         if steps is not None or seed:
-            raise ModelError("the deterministic decoder has no steps and no noise; leave out --steps and --seed")
+            raise SettingError("the deterministic decoder has no steps and no noise; leave out steps and seed")
         return tokenizer
     return DiffusionDecoder(decoder_file(tokenizer, decoder), tokenizer, steps, seed)

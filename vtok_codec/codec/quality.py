@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vtok_codec.errors import InputError
+from vtok_codec.errors import SettingError
 from vtok_codec.registry import DEFAULT_MODEL
 
 
@@ -35,8 +35,8 @@ def find_quality(name: str) -> Quality:
     """A quality by name.
 
     Raises:
-        InputError: there is none of that name.
+        SettingError: there is none of that name.
     """
     if name not in QUALITIES:
-        raise InputError(f"--quality {name}: choose from {', '.join(QUALITIES)}")
+        raise SettingError(f"quality {name}: choose from {', '.join(QUALITIES)}")
     return QUALITIES[name]

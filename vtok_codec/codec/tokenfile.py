@@ -180,7 +180,7 @@ def read_gop(reader: VtkReader, gop: int) -> Tokens:
         FormatError, DamageError: the file cannot be read there.
     """
     if not reader.seekable:
-        raise InputError("--gop needs a file: a pipe cannot seek")
+        raise InputError("one GOP can be read from a file only: a pipe cannot seek")
     entries = reader.index()
     if not 0 <= gop < len(entries):
         raise InputError(f"there is no GOP {gop}; the file has {len(entries)}")

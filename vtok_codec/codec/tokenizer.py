@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vtok_codec.container.header import Header, ModelId
-from vtok_codec.errors import FormatError, ModelError
+from vtok_codec.errors import FormatError, ModelError, SettingError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import RGB
@@ -31,12 +31,12 @@ def choose_placement(device: str) -> Placement:
     """`auto` takes CUDA where there is one; bf16 where the machine computes in it, else fp32.
 
     Raises:
-        ModelError: the device is unknown or absent.
+        SettingError: the device is unknown or absent.
     """
     if device not in ("auto", "cpu", "cuda"):
-        raise ModelError(f"--device {device!r} is unknown; use auto, cpu or cuda")
+        raise SettingError(f"device {device!r} is unknown; use auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
-        raise ModelError("there is no CUDA device here; use --device cpu")
+        raise SettingError("there is no CUDA device here; use device cpu")
     if device != "cpu" and torch.cuda.is_available():
         return Placement(torch.device("cuda"), torch.bfloat16)
     fast_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -108,7 +108,8 @@ def load_tokenizer(weights: WeightsFile, device: str = "auto") -> Tokenizer:
     """A tokenizer on the chosen device.
 
     Raises:
-        ModelError: the weights or the device cannot be used.
+        ModelError: the weights cannot be used.
+        SettingError: the device cannot be used.
     """
     return Tokenizer(weights, choose_placement(device))
 
@@ -156,5 +157,5 @@ def check_same_weights(weights: WeightsFile, wanted: ModelId) -> None:
     if wanted.weights_sha256 not in weights.reads:
         raise ModelError(
             f"the file was made with weights {wanted.weights_sha256[:12]} of {wanted.name}, {weights.path} holds "
-            f"{weights.sha256[:12]}; name the right ones with --weights"
+            f"{weights.sha256[:12]}; name the right ones as weights"
         )

@@ -17,7 +17,7 @@ from vtok_codec.codec.tokenfile import (
 )
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.records import GopEntry, StoredPacket
-from vtok_codec.errors import DamageError, InputError
+from vtok_codec.errors import DamageError, SettingError
 from vtok_codec.media.types import AudioPacket, Frame
 
 _MAX_WAITING_PACKETS, _MAX_WAITING_BYTES = 1 << 16, 1 << 24
@@ -53,7 +53,7 @@ class Window:
 
     def __init__(self, reader: VtkReader, start_s: float, duration_s: float | None, recover: bool) -> None:
         if not 0 <= start_s < math.inf or (duration_s is not None and not 0 < duration_s < math.inf):
-            raise InputError("--start must not be negative, and --duration must be above 0")
+            raise SettingError("the start must not be negative, and the duration must be above 0")
         self._reader = reader
         self._recover = recover
         self._base = reader.header.time_base

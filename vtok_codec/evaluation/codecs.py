@@ -17,7 +17,7 @@ from vtok_codec.codec.encoder import EncodeSettings, encode_video
 from vtok_codec.codec.loading import decoder_file
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.reader import VtkReader
-from vtok_codec.errors import InputError, ModelError
+from vtok_codec.errors import ModelError, SettingError
 from vtok_codec.evaluation.clips import Clip
 from vtok_codec.evaluation.usage import Cost, measured, run_measured
 from vtok_codec.media.reader import VideoReader
@@ -243,7 +243,8 @@ def model_codecs(
     A decoder is written as for `pixel_decoder`, a diffusion decoder with its steps after a colon: `ddim:2`.
 
     Raises:
-        ModelError: a model has fewer tokens, or the name of an anchor; or a decoder is for none of the models.
+        SettingError: a model has fewer tokens, or the deterministic decoder is given steps.
+        ModelError: a model has the name of an anchor, or a decoder is for none of the models.
     """
     codecs = []
     for tokenizer, decoder, diffusion in _pairs(tokenizers, decoders):
@@ -255,7 +256,7 @@ def model_codecs(
         titled = f"{name} {_short(decoder, decoders)}" if diffusion else name
         for count in counts:
             if not 1 <= count <= tokenizer.max_tokens:
-                raise ModelError(f"--tokens {count}: {name} has 1 to {tokenizer.max_tokens} tokens")
+                raise SettingError(f"tokens {count}: {name} has 1 to {tokenizer.max_tokens} tokens")
             codecs += [VtokCodec(tokenizer, count, titled, delta, diffusion) for delta in stickinesses]
     return codecs
 
@@ -282,10 +283,10 @@ def _diffusion(tokenizer: Tokenizer, decoder: str) -> DiffusionDecoder | None:
     name, _, steps = decoder.partition(":")
     if name == DETERMINISTIC:
         if steps:
-            raise ModelError(f"--decoder {decoder}: the deterministic decoder has no steps")
+            raise SettingError(f"decoder {decoder}: the deterministic decoder has no steps")
         return None
     if steps and not steps.isdecimal():
-        raise ModelError(f"--decoder {decoder}: write the steps as a number, such as ddim:2")
+        raise SettingError(f"decoder {decoder}: write the steps as a number, such as ddim:2")
     return DiffusionDecoder(decoder_file(tokenizer, name), tokenizer, int(steps) if steps else None)
 
 
@@ -299,10 +300,10 @@ def anchor_codecs(name: str, crfs: tuple[float, ...] | None = None) -> list[Anch
     """An anchor at each of its CRFs.
 
     Raises:
-        InputError: it is unknown.
+        SettingError: it is unknown.
     """
     if name not in ANCHORS:
-        raise InputError(f"--against {name}: choose from {', '.join(ANCHORS)}")
+        raise SettingError(f"no anchor {name!r}; choose from {', '.join(ANCHORS)}")
     anchor = ANCHORS[name]
     return [AnchorCodec(anchor, crf) for crf in crfs or anchor.crfs]
 

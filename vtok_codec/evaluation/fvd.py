@@ -34,7 +34,7 @@ class I3D:
             self._network = torch.jit.load(str(path), map_location=device).eval()
         except (RuntimeError, ValueError, OSError) as error:
             reason = str(error).strip().splitlines()[:1] or ["unreadable"]
-            raise ModelError(f"--i3d {path} is not a TorchScript file that can be read: {reason[0]}") from error
+            raise ModelError(f"{path} is not a TorchScript file that can be read: {reason[0]}") from error
         self._path, self._device = path, device
 
     @torch.inference_mode()
@@ -49,7 +49,7 @@ class I3D:
             vector = self._network(video, rescale=True, resize=True, return_features=True)
         except RuntimeError as error:
             last = (str(error).strip().splitlines() or ["it said nothing"])[-1]
-            raise ModelError(f"--i3d {self._path} does not take a clip of {len(frames)} frames: {last}") from error
+            raise ModelError(f"{self._path} does not take a clip of {len(frames)} frames: {last}") from error
         return vector.flatten().double().cpu().numpy()
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vtok_codec.errors import InputError
+from vtok_codec.errors import InputError, SettingError
 from vtok_codec.evaluation.clips import Clip, open_clip
 from vtok_codec.media.reader import VideoReader
 from vtok_codec.media.types import Frame, Pixels, VideoInfo
@@ -56,7 +56,8 @@ def open_groups(paths: Sequence[Path], protocol: str | None, folder: Path) -> tu
     A protocol's clips are prepared in `folder`; without one, whole clips are measured.
 
     Raises:
-        InputError: no such protocol, two clips of one name, or a clip that cannot be used.
+        SettingError: no such protocol.
+        InputError: two clips of one name, or a clip that cannot be used.
     """
     names = [path.name for path in paths]
     if doubled := {name for name in names if names.count(name) > 1}:
@@ -64,7 +65,7 @@ def open_groups(paths: Sequence[Path], protocol: str | None, folder: Path) -> tu
     if protocol is None:
         return {"whole clips": [open_clip(path) for path in paths]}, []
     if protocol not in PROTOCOLS:
-        raise InputError(f"--protocol {protocol}: choose from {', '.join(PROTOCOLS)}")
+        raise SettingError(f"no protocol {protocol!r}; choose from {', '.join(PROTOCOLS)}")
     chosen = PROTOCOLS[protocol]
     groups: dict[str, list[Clip]] = {}
     notes = [f"{chosen.source}: {chosen.frames} frames; on clips of yours, so not its figures"]
@@ -95,9 +96,7 @@ def prepare_clip(clip: Path, protocol: Protocol, side: int, target: Path) -> boo
         kept = [_square(frame.pixels, side) for frame, _ in zip(frames, range(protocol.frames), strict=False)]
         rate = rate or reader.info.rate or _DEFAULT_RATE
     if len(kept) < protocol.frames:
-        raise InputError(
-            f"{clip} has {len(kept)} frames of the {protocol.frames} that --protocol {protocol.name} needs"
-        )
+        raise InputError(f"{clip} has {len(kept)} frames of the {protocol.frames} that protocol {protocol.name} needs")
     info = VideoInfo(width=side, height=side, rate=rate, time_base=1 / rate)
     with VideoWriter(target, info, output_settings(target.suffix, "ffv1", None)) as writer:
         for number, pixels in enumerate(kept):

@@ -19,7 +19,7 @@ from av.container import OutputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from vtok_codec.errors import OutputError
+from vtok_codec.errors import OutputError, SettingError
 from vtok_codec.media.audio import open_template
 from vtok_codec.media.color import YUVConverter, is_rgb_format, swscale_matrix
 from vtok_codec.media.ffmpeg import reason
@@ -41,7 +41,7 @@ _FORMATS = {
     ".jpeg": _STILL_FORMAT,
 }
 PIPE_FORMATS = {"nut": "nut", "y4m": "yuv4mpegpipe", "matroska": "matroska", "mp4": "mp4"}
-"""What `--format` offers for standard output."""
+"""What standard output can be given as."""
 
 _DEFAULT_CODECS = {
     "webm": "libvpx-vp9",
@@ -117,7 +117,7 @@ def pipe_settings(name: str, codec: str | None, crf: int | None) -> OutputSettin
         OutputError: the format or the codec is unknown.
     """
     if name not in PIPE_FORMATS:
-        raise OutputError(f"--format {name!r} is unknown; use one of {', '.join(PIPE_FORMATS)}")
+        raise SettingError(f"format {name!r} is unknown; use one of {', '.join(PIPE_FORMATS)}")
     return _settings(PIPE_FORMATS[name], codec, crf)
 
 
@@ -128,11 +128,11 @@ def _settings(format_: str, codec: str | None, crf: int | None) -> OutputSetting
     except (av.FFmpegError, ValueError):
         encoder = None
     if encoder is None or encoder.type != "video":
-        raise OutputError(f"--codec {codec!r} is not a video encoder of this build")
+        raise SettingError(f"codec {codec!r} is not a video encoder of this build")
     # `h264` is libx264 by another name.
     codec = encoder.name
     if crf is not None and codec not in _DEFAULT_CRF:
-        raise OutputError(f"--crf does not apply to {codec}")
+        raise SettingError(f"crf does not apply to {codec}")
     return OutputSettings(format_, codec, crf)
 
 
@@ -210,7 +210,7 @@ class VideoWriter:
         with _as_output_error():
             if isinstance(item, Frame):
                 if self._settings.format == _STILL_FORMAT and self._frames:
-                    raise OutputError("a picture file holds one frame; name a video file, or use --duration")
+                    raise OutputError("a picture file holds one frame; name a video file, or ask for less")
                 frame = self._convert(np.ascontiguousarray(np.rot90(item.pixels, self._turns)))
                 frame.time_base = self._time_base
                 if self._settings.format in _CONSTANT_RATE:

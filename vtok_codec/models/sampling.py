@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vtok_codec.errors import ModelError
+from vtok_codec.errors import ModelError, SettingError
 from vtok_codec.models.causal import State
 from vtok_codec.models.denoiser import Condition, Denoiser
 
@@ -92,10 +92,10 @@ def path_of(objective: str) -> Path:
 
 def check_steps(steps: int) -> None:
     """Raises:
-    ModelError: nobody decodes in so many steps.
+    SettingError: nobody decodes in so many steps.
     """
     if not 1 <= steps <= MAX_STEPS:
-        raise ModelError(f"--steps {steps}: give 1 to {MAX_STEPS}")
+        raise SettingError(f"steps {steps}: give 1 to {MAX_STEPS}")
 
 
 def sample(
@@ -114,7 +114,7 @@ def sample(
     sees its own x_t; so chunks give what the whole gives on the same noise.
 
     Raises:
-        ModelError: the number of steps is out of range.
+        SettingError: the number of steps is out of range.
     """
     check_steps(steps)
     if counts is None:

@@ -48,7 +48,7 @@ def build_model(preset: str, data: bytes, source: str) -> OneVAE:
         ModelError: the preset is unknown, or the weights do not fit it.
     """
     if preset in DENOISERS:
-        raise ModelError(f"{source} is a diffusion decoder, which has no encoder; name it with --decoder")
+        raise ModelError(f"{source} is a diffusion decoder, which has no encoder; name it as the decoder")
     if preset not in PRESETS:
         raise _unknown(preset, source)
     return _loaded(OneVAE(PRESETS[preset]), preset, data, source)
@@ -61,7 +61,7 @@ def build_denoiser(preset: str, data: bytes, source: str) -> Denoiser:
         ModelError: the preset is unknown, or the weights do not fit it.
     """
     if preset in PRESETS:
-        raise ModelError(f"{source} is no diffusion decoder; use --decoder deterministic")
+        raise ModelError(f"{source} is no diffusion decoder; use the deterministic decoder")
     if preset not in DENOISERS:
         raise _unknown(preset, source)
     return _loaded(Denoiser(DENOISERS[preset]), preset, data, source)

@@ -37,7 +37,7 @@ class ClipLibrary:
         self.videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
         self.images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
         if not self.videos and not self.images:
-            raise TrainingError(f"no video or image in {', '.join(map(str, folders))}; name a folder with --data")
+            raise TrainingError(f"no video or image in {', '.join(map(str, folders))}; name another folder")
         self.unreadable: set[Path] = set()
         self._budget_bytes = budget_bytes
         self._held_bytes = 0

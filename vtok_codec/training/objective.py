@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vtok_codec.errors import TrainingError
+from vtok_codec.errors import SettingError, TrainingError
 from vtok_codec.evaluation.lpips import LPIPS
 from vtok_codec.models.onevae import OneVAE, OneVAEConfig
 from vtok_codec.models.quantizer import Quantized, Quantizer
@@ -53,7 +53,7 @@ class TrainingObjective(nn.Module):
     and a discriminator or None, it gives a `Loss`.
 
     Raises:
-        TrainingError: a number of the stage is out of its range.
+        SettingError: a number of the stage is out of its range.
     """
 
     def __init__(self, stage: Stage, tokens: int, lpips: LPIPS | None, processes: Processes | None) -> None:
@@ -77,7 +77,7 @@ class Objective(TrainingObjective):
     """Loss of a batch of videos. Its own parameters (the posterior's spread, the prior) train along with the model.
 
     Raises:
-        TrainingError: the stage asks for what this model or this version has not.
+        SettingError, TrainingError: the stage asks for what this model or this version has not.
     """
 
     def __init__(
@@ -202,21 +202,21 @@ def _check_numbers(stage: Stage, tokens: int) -> None:
     """Refuse what no model of so many tokens can train by.
 
     Raises:
-        TrainingError: a number is out of its range, or a list has another length.
+        SettingError: a number is out of its range, or a list has another length.
     """
     for name, weights in (("rate_weights", stage.rate_weights), ("token_weights", stage.token_weights)):
         if weights and len(weights) != tokens:
-            raise TrainingError(f"--set {name}: the model has {tokens} tokens, give as many numbers")
+            raise SettingError(f"setting {name}: the model has {tokens} tokens, give as many numbers")
     if stage.token_weights and (min(stage.token_weights) < 0 or sum(stage.token_weights) <= 0):
-        raise TrainingError("--set token_weights: give shares of at least 0, and one above it")
+        raise SettingError("setting token_weights: give shares of at least 0, and one above it")
     if stage.warmup_steps < 1:
-        raise TrainingError("--set warmup_steps: give at least 1")
+        raise SettingError("setting warmup_steps: give at least 1")
 
 
 def _check(stage: Stage, config: OneVAEConfig) -> None:
     if stage.adversarial_weight and "decoder" not in stage.trains:
-        raise TrainingError("a discriminator judges the decoder: put it into --set trains=…")
+        raise SettingError("a discriminator judges the decoder: put it into the setting trains")
     if stage.distortion not in DISTORTIONS:
-        raise TrainingError(f"no distortion {stage.distortion!r}; use one of {', '.join(DISTORTIONS)}")
+        raise SettingError(f"no distortion {stage.distortion!r}; use one of {', '.join(DISTORTIONS)}")
     if config.codebook and (any(stage.rate_weights) or (stage.entropy_weight and config.codebook.kind != "lfq")):
         raise TrainingError(f"{config.codebook.kind} has no rate and no entropy term")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vtok_codec.errors import TrainingError
+from vtok_codec.errors import SettingError
 from vtok_codec.models.causal import FrameConv
 from vtok_codec.training.stages import Stage
 from vtok_codec.training.subjects import Model, Subject
@@ -28,7 +28,7 @@ class StageOptimizer:
 
     def __init__(self, model: Model, subject: Subject[Model], others: Iterable[nn.Parameter], stage: Stage) -> None:
         if stage.optimizer not in ("adamw", "muon"):
-            raise TrainingError(f"no optimizer {stage.optimizer!r}; use adamw or muon")
+            raise SettingError(f"no optimizer {stage.optimizer!r}; use adamw or muon")
         hidden = [conv for network in subject.networks(model) for conv in _convolutions(network)]
         matrices = [conv for conv in hidden if conv.weight.requires_grad] if stage.optimizer == "muon" else []
         self._matrices = [(conv.weight, _matrix_view(conv.weight)) for conv in matrices]

@@ -1,4 +1,4 @@
-"""How many bits the digits would take: a causal prior that trains along with the codec (`--stage rate`).
+"""How many bits the digits would take: a causal prior that trains along with the codec (stage `rate`).
 
 Each digit has a discretized logistic distribution. Its mean and scale come from the two latent frames before it and
 from the tokens before it in its own frame, within 3×3 positions. The prior is for training only: its gradient makes the

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from vtok_codec.codec.tokenizer import choose_placement
-from vtok_codec.errors import ModelError, TrainingError
+from vtok_codec.errors import ModelError, SettingError, TrainingError
 from vtok_codec.evaluation.lpips import load_lpips
 from vtok_codec.models.complexity import complexity
 from vtok_codec.models.convert import convert
@@ -65,10 +65,10 @@ def run_training(settings: RunSettings, folder: Path, budget: Budget, quiet: boo
     """Start a run in a new folder, and train until the budget is spent.
 
     Raises:
-        TrainingError, ModelError, InputError: the settings do not make a run.
+        SettingError, TrainingError, ModelError, InputError: the settings do not make a run.
     """
     if (folder / CHECKPOINT).exists():
-        raise TrainingError(f"{folder} holds a run already; use --resume {folder}, or another --run")
+        raise TrainingError(f"{folder} holds a run already; resume it, or name another folder")
     settings = dataclasses.replace(settings, reads=_kept_tokens(settings))
     trainer = _trainer(settings, folder, resumed=False, quiet=quiet)
     _keep(_with_whole_paths(settings), folder, trainer)
@@ -179,13 +179,13 @@ def _trainer(settings: RunSettings, folder: Path, resumed: bool, quiet: bool) ->
 def _stage_and_codec(settings: RunSettings) -> tuple[Stage, OneVAEConfig]:
     """The stage as it is set, and the shape of the model that codes, or whose tokens are decoded."""
     if settings.stage not in STAGES:
-        raise TrainingError(f"no stage {settings.stage!r}; use one of {', '.join(STAGES)}")
+        raise SettingError(f"no stage {settings.stage!r}; use one of {', '.join(STAGES)}")
     denoises = settings.stage == DIFFUSION
     names = DENOISERS if denoises else PRESETS
     if settings.preset not in names:
-        raise ModelError(f"no preset {settings.preset!r} for stage {settings.stage}; use one of {', '.join(names)}")
+        raise SettingError(f"no preset {settings.preset!r} for stage {settings.stage}; use one of {', '.join(names)}")
     if settings.codec and not denoises:
-        raise TrainingError(f"--codec is for stage {DIFFUSION}; stage {settings.stage} trains one")
+        raise SettingError(f"a codec to decode for is of stage {DIFFUSION}; stage {settings.stage} trains one")
     stage = override(STAGES[settings.stage], settings.overrides)
     config = DENOISERS[settings.preset].codec if denoises else PRESETS[settings.preset]
     if config.enhanced_first_frame:
@@ -209,7 +209,7 @@ def _initial_denoiser(settings: RunSettings, resumed: bool, quiet: bool) -> tupl
     weights = find_weights(settings.codec or DEFAULT_MODEL)
     codec = build_model(weights.metadata.get("preset", ""), weights.data, str(weights.path))
     if codec.config != config.codec:
-        raise ModelError(f"{settings.preset} is for another model than {weights.path}; name its codec with --codec")
+        raise ModelError(f"{settings.preset} is for another model than {weights.path}; name the codec that it is for")
     model = Denoiser(config)
     if settings.start and not resumed:
         given = find_weights(settings.start)
@@ -238,7 +238,7 @@ def _initial_model(settings: RunSettings, stage: Stage, sampler: CropSampler, re
         if not quiet:
             print(f"from {weights.path}: {conversion}")
     elif stage.starts_from != "klt":
-        raise TrainingError(f"stage {stage.name} goes on from stage {stage.starts_from}: name its run with --from")
+        raise TrainingError(f"stage {stage.name} goes on from stage {stage.starts_from}: name a run to start from")
     start = warm_start(model, sampler, kept=kept)
     if start and not quiet:
         print(f"warm start from the KLT: {start.psnr_db:.2f} dB on training blocks, gain {start.gain}")
@@ -255,7 +255,7 @@ def override(stage: Stage, overrides: tuple[tuple[str, str], ...]) -> Stage:
     """The stage with some of its numbers, lists of numbers (`0.2,0.1`) and names set otherwise.
 
     Raises:
-        TrainingError: a field does not exist, is a structure, or the value is none of its kind.
+        SettingError: a field does not exist, is a structure, or the value is none of its kind.
     """
     for key, text in overrides:
         current: Any = getattr(stage, key, None)
@@ -264,13 +264,13 @@ def override(stage: Stage, overrides: tuple[tuple[str, str], ...]) -> Stage:
             DENOISING_SETTINGS if stage.name != DIFFUSION else vars(stage).keys() - DENOISING_SETTINGS - SHARED_SETTINGS
         )
         if not (listed or type(current) in (int, float, str)) or key in ("name", "starts_from") or key in unread:
-            raise TrainingError(f"--set {key}: stage {stage.name} has no setting of that name")
+            raise SettingError(f"setting {key}: stage {stage.name} has no setting of that name")
         try:
             value = tuple(map(_kind_of_parts(key), text.split(","))) if listed else type(current)(text)
         except ValueError:
-            raise TrainingError(f"--set {key}={text}: not a number") from None
+            raise SettingError(f"setting {key}={text}: not a number") from None
         if key == "betas" and len(value) != len(current):
-            raise TrainingError(f"--set {key}={text}: give {len(current)} numbers")
+            raise SettingError(f"setting {key}={text}: give {len(current)} numbers")
         changes: dict[str, Any] = {key: value}
         stage = dataclasses.replace(stage, **changes)
     return stage

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 
-from vtok_codec.errors import TrainingError
+from vtok_codec.errors import SettingError
 from vtok_codec.evaluation.lpips import LPIPS
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import FrameConv
@@ -56,7 +56,7 @@ class Subject(ABC, Generic[Model]):
         """Leave a gradient to what the stage trains.
 
         Raises:
-            TrainingError: the stage trains what the model has not.
+            SettingError: the stage trains what the model has not.
         """
 
     @abstractmethod
@@ -177,11 +177,11 @@ def train_only(model: OneVAE, parts: Collection[str]) -> None:
     """Freeze all of a model but these of `PARTS`.
 
     Raises:
-        TrainingError: there is no such part, or none is left.
+        SettingError: there is no such part, or none is left.
     """
     unknown = set(parts) - set(PARTS)
     if unknown or not parts:
-        raise TrainingError(f"--set trains={','.join(parts)}: name some of {', '.join(PARTS)}")
+        raise SettingError(f"setting trains={','.join(parts)}: name some of {', '.join(PARTS)}")
     for name, parameter in model.named_parameters():
         # An enhanced first frame has such layers of its own.
         usual = name.replace(".first.", ".")

@@ -223,7 +223,7 @@ class Trainer(Generic[Model]):
         if self._bad_in_a_row >= _MAX_BAD_STEPS:
             raise TrainingError(
                 f"the loss was not finite {_MAX_BAD_STEPS} steps in a row (step {self.step}); "
-                "go on from the last checkpoint with --resume and a lower --set learning_rate="
+                "resume from the last checkpoint with a lower learning_rate"
             )
 
     @torch.no_grad()
@@ -299,7 +299,7 @@ class Trainer(Generic[Model]):
         for key, mine in self.subject.identity.items():
             if state.get("subject", {}).get(key) != mine:
                 raise TrainingError(
-                    f"the checkpoint was made beside another {key}; go on from its {WEIGHTS} with --from"
+                    f"the checkpoint was made beside another {key}; start another run from its {WEIGHTS}"
                 )
         try:
             self.model.load_state_dict(state["model"])
@@ -314,7 +314,7 @@ class Trainer(Generic[Model]):
             self.skipped_steps = state["skipped_steps"]
         except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
             raise TrainingError(
-                f"the checkpoint does not fit this version ({error}); go on from its {WEIGHTS} with --from"
+                f"the checkpoint does not fit this version ({error}); start another run from its {WEIGHTS}"
             ) from None
 
 

@@ -36,10 +36,10 @@ def validation_clips(folder: Path, limit: int) -> list[Tensor]:
         TrainingError: there is none.
     """
     if not folder.is_dir():
-        raise TrainingError(f"{folder} is no folder; name one of held-out clips with --val")
+        raise TrainingError(f"{folder} is no folder; name one of held-out clips")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
     if not paths:
-        raise TrainingError(f"no video in {folder}; name a folder of held-out clips with --val")
+        raise TrainingError(f"no video in {folder}; name a folder of held-out clips")
     chosen = paths[:: max(1, len(paths) // limit)][:limit]
     return [_load(path) for path in chosen]
 
