@@ -20,8 +20,10 @@ import numpy as np
 import pytest
 from conftest import DATA, LANES, ClipMaker, pixels_of, times_of
 from safetensors import safe_open
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner
 
+from vtok_codec.cli.app import app
 from vtok_codec.codec.quality import QUALITIES
 from vtok_codec.container.reader import VtkReader
 
@@ -48,7 +50,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_names_every_command() -> None:
     code, out, err = text(vtok("--help"))
     assert code == 0 and err == ""
-    for command in ("encode", "decode", "info", "verify", "tokens", "models", "train"):
+    for command in ("encode", "decode", "info", "verify", "tokens", "pack", "models", "train"):
         assert f"  {command} " in out
 
 
@@ -249,6 +251,82 @@ def test_exported_tokens_say_how_to_decode_them(clip: Path, tmp_path: Path) -> N
     assert len(lengths) == 4 and sum(lengths) == len(tokens)
     assert about["size"] == f"{header.height} {header.width}"
     assert (about["model"], about["weights_sha256"]) == (header.model.name, header.model.weights_sha256)
+
+
+def test_tokens_become_a_file_again(clip: Path, tmp_path: Path) -> None:
+    arrays = {suffix: tmp_path / f"t{suffix}" for suffix in (".safetensors", ".npy")}
+    for path in arrays.values():
+        assert text(vtok("tokens", clip, path)) == (0, "", "")
+    back = tmp_path / "back.vtk"
+    assert text(vtok("pack", arrays[".safetensors"], back)) == (0, "", "")
+    ours, theirs = (json.loads(vtok("info", "--json", path).stdout) for path in (back, clip))
+    for key in ("frames", "rate", "width", "height", "tokens", "gops", "duration_s"):
+        assert ours[key] == theirs[key], key
+    assert vtok("tokens", back, tmp_path / "again.npy").returncode == 0
+    assert np.array_equal(np.load(tmp_path / "again.npy"), np.load(arrays[".npy"]))
+    for path in (back, clip):
+        assert text(vtok("decode", path, tmp_path / f"{path.stem}.mkv", "--codec", "ffv1", "-q")) == (0, "", "")
+    assert np.array_equal(pixels_of(tmp_path / "back.mkv"), pixels_of(tmp_path / "lanes.mkv"))
+    # What a video model makes: any integers, and nothing said of them.
+    np.save(tmp_path / "made.npy", np.random.default_rng(0).integers(0, 64000, (3, 4, 5, 1)))
+    assert text(vtok("pack", tmp_path / "made.npy", tmp_path / "made.vtk", "--rate", "29.97")) == (0, "", "")
+    made = json.loads(vtok("info", "--json", tmp_path / "made.vtk").stdout)
+    assert (made["frames"], made["rate"], made["width"], made["height"]) == (9, "2997/100", 40, 32)
+
+
+def test_arrays_that_are_no_tokens_are_refused(clip: Path, tmp_path: Path) -> None:
+    assert vtok("tokens", clip, tmp_path / "t.safetensors").returncode == 0
+    tokens = load_file(tmp_path / "t.safetensors")["tokens"]
+    with safe_open(tmp_path / "t.safetensors", "np") as file:
+        about = file.metadata()
+    arrays = {
+        "flat.npy": tokens.ravel(),
+        "high.npy": np.full((1, 2, 2, 1), 64000),
+        "float.npy": np.zeros((1, 2, 2, 1)),
+        "empty.npy": np.zeros((0, 2, 2, 1), np.uint16),
+        "five.npy": np.zeros((1, 2, 2, 5), np.uint16),
+    }
+    for name, array in arrays.items():
+        np.save(tmp_path / name, array)
+    changes = {
+        "size.safetensors": {"size": "9 9"},
+        "side.safetensors": {"size": "high"},
+        "gops.safetensors": {"gop_latents": "1 2"},
+        "frames.safetensors": {"gop_frames": " ".join(["99"] * len(about["gop_latents"].split()))},
+        "rate.safetensors": {"rate": "fast"},
+        "weights.safetensors": {"weights_sha256": "0" * 64},
+        "model.safetensors": {"model": "none"},
+    }
+    for name, change in changes.items():
+        save_file({"tokens": tokens}, tmp_path / name, about | change)
+    save_file({"a": tokens, "b": tokens}, tmp_path / "two.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "t.safetensors").read_bytes()[:500])
+    (tmp_path / "none.npy").write_bytes(b"no array")
+    wrong = {
+        "flat.npy": (3, "tokens must be t h w n"),
+        "high.npy": (3, "token 64000 is not below"),
+        "float.npy": (3, "must be integers"),
+        "empty.npy": (3, "tokens must be t h w n"),
+        "five.npy": (3, "with n from 1 to 4"),
+        "size.safetensors": (2, "size 9 9 is not what"),
+        "side.safetensors": (3, "size 'high' is no list of integers"),
+        "gops.safetensors": (3, "have 3 latent frames"),
+        "frames.safetensors": (3, "frames, not 99"),
+        "rate.safetensors": (2, "rate fast: give frames a second"),
+        "weights.safetensors": (6, "was made with weights 000000000000"),
+        "model.safetensors": (6, "no model 'none' is here"),
+        "two.safetensors": (3, "has no array called tokens"),
+        "cut.safetensors": (3, "can be read"),
+        "none.npy": (3, "can be read"),
+        "absent.npy": (3, "No such file"),
+    }
+    before = sorted(tmp_path.iterdir())
+    for name, (expected, message) in wrong.items():
+        # In this process: torch is here already.
+        result = CliRunner().invoke(app, ["pack", str(tmp_path / name), str(tmp_path / "o.vtk")])
+        assert (result.exit_code, result.stdout) == (expected, ""), (name, result.stderr)
+        assert message in result.stderr and result.stderr.count("\n") == 1, result.stderr
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])

@@ -18,7 +18,7 @@ from torch import Tensor
 from vtok_codec.api import Codec
 from vtok_codec.codec.decoder import decode_events
 from vtok_codec.codec.encoder import EncodeSettings, encode_video, make_header
-from vtok_codec.codec.tokenfile import read_tokens, verify
+from vtok_codec.codec.tokenfile import read_gops, read_tokens, verify
 from vtok_codec.codec.tokenizer import Tokenizer, check_fits, load_tokenizer
 from vtok_codec.container.header import Header, header_from_json, header_to_json
 from vtok_codec.container.reader import VtkReader
@@ -154,6 +154,12 @@ def test_files_and_arrays_hold_the_same(tokenizer: Tokenizer, frames: int, chunk
         assert np.array_equal(Codec(tokenizer).tokenize(pixels[:in_gop]), tokens)
         back = Codec(tokenizer).detokenize(tokens, (50, 70), in_gop)
         assert np.array_equal(back, np.stack([f.pixels for f in shown[:in_gop] if isinstance(f, Frame)]))
+        gops = list(read_gops(VtkReader(io.BytesIO(out.getvalue()))))
+        again = io.BytesIO()
+        Codec(tokenizer).pack([g.tokens for g in gops], again, 25, (50, 70), [g.frames for g in gops])
+        # Of a file of one short GOP the header says less.
+        assert (again.getvalue() == out.getvalue()) == (frames >= 14)
+        assert verify(io.BytesIO(again.getvalue())).totals == summary.totals
 
 
 def test_decoding_may_start_and_recover_anywhere(tokenizer: Tokenizer) -> None:

@@ -3,6 +3,7 @@
 codec = vtok_codec.load("onevae-nano-4x8x8")
 tokens = codec.tokenize(frames)              # uint8 T H W 3 → uint16 t h w n
 frames = codec.detokenize(tokens)
+codec.pack([tokens], stream, rate=30)        # a .vtk file
 with vtok_codec.open("clip.vtk") as clip:
     clip.info, clip.tokens(gop=3)
     for frame in clip.frames(start=10.0): ...

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -11,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from vtok_codec.codec.assembler import as_rate, assemble, check_tokens, digits_of, most_frames, whole_gop
 from vtok_codec.codec.decoder import decode_events, slices
 from vtok_codec.codec.diffusion import DiffusionDecoder
 from vtok_codec.codec.encoder import MAX_STICKINESS, EncodeSettings
@@ -21,7 +23,7 @@ from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import FormatError, InputError, SettingError
 from vtok_codec.media.types import Frame
 from vtok_codec.registry import DEFAULT_MODEL, DETERMINISTIC, find_weights
-from vtok_codec.tokens.radix import Tokens, digits_to_tokens, tokens_to_digits
+from vtok_codec.tokens.radix import Tokens, digits_to_tokens
 
 _CHUNK_LATENTS = EncodeSettings.chunk_latents
 """Latent frames that pass through the model at once: as in a file, so that the tokens are the same."""
@@ -86,32 +88,49 @@ class Codec:
             ModelError: there is no such decoder for this model.
         """
         _require_array(tokens, "tokens")
-        st, sh, sw = self.tokenizer.id.stride
-        extra = self.tokenizer.id.extra_phases
-        if tokens.ndim != 4 or not 1 <= tokens.shape[3] <= self.tokenizer.max_tokens or not tokens.size:
-            raise InputError(f"tokens must be t h w n with n from 1 to {self.tokenizer.max_tokens}, not {tokens.shape}")
-        if tokens.shape[0] <= extra:
-            raise InputError(f"a GOP of {self.name} has {extra + 1} latent frames or more, not {tokens.shape[0]}")
-        try:
-            digits = tokens_to_digits(tokens, self.tokenizer.id.levels)
-        except ValueError as error:
-            raise InputError(str(error)) from None
+        check_tokens(tokens, self.tokenizer)
+        digits = digits_of(tokens, self.tokenizer.id)
+        _, sh, sw = self.tokenizer.id.stride
         whole = (tokens.shape[1] * sh, tokens.shape[2] * sw)
         size = size or whole
         if not all(0 < side <= most for side, most in zip(size, whole, strict=True)):
             raise SettingError(f"size {size} is not within the {whole} that the tokens stand for")
         if frames is not None and frames < 1:
             raise SettingError(f"frames must be 1 or more, not {frames}")
-        left = (tokens.shape[0] - extra) * st - (st - 1)
-        left = left if frames is None else min(frames, left)
+        most = most_frames(len(tokens), self.tokenizer.id)
+        left = most if frames is None else min(frames, most)
         parts, state = [], None
         frames_of = self.decoder(decoder, steps, seed)
-        for part, most in slices(digits, self.tokenizer.id, fresh=True):
-            shown = min(left, most)
+        for part, whole_frames in slices(digits, self.tokenizer.id, fresh=True):
+            shown = min(left, whole_frames)
             pixels, state = frames_of.decode(part, size, shown, state, gop)
             parts.append(pixels)
             left -= shown
         return np.concatenate(parts)
+
+    def pack(
+        self,
+        gops: Sequence[Tokens],
+        stream: BinaryIO,
+        rate: float | Fraction = 25,
+        size: tuple[int, int] | None = None,
+        frames: Sequence[int] | None = None,
+    ) -> None:
+        """Write tokens `t h w n`, each GOP an array of its own, as a `.vtk` file of `rate` frames a second.
+
+        `size` (height, width) and `frames`, of each GOP, crop what padding added; by default nothing is cropped.
+
+        Raises:
+            InputError: the tokens are of another shape, or above the codebook.
+            SettingError: another argument is out of range.
+        """
+        for tokens in gops:
+            _require_array(tokens, "tokens")
+        counts: Sequence[int | None] = [None] * len(gops) if frames is None else frames
+        if len(counts) != len(gops):
+            raise SettingError(f"frames has {len(counts)} numbers for {len(gops)} GOPs")
+        whole = [whole_gop(tokens, self.tokenizer, count) for tokens, count in zip(gops, counts, strict=True)]
+        assemble(whole, self.tokenizer, as_rate(rate), size, stream)
 
     def decoder(self, name: str | Path = DETERMINISTIC, steps: int | None = None, seed: int = 0) -> PixelDecoder:
         """What turns digits into frames, see `pixel_decoder`; its weights are read once."""
@@ -173,7 +192,7 @@ class Clip:
     def gops(self) -> Iterator[Tokens]:
         """The tokens of each GOP in turn; `Codec.detokenize` takes them one by one."""
         with self._open() as stream:
-            yield from read_gops(VtkReader(stream))
+            yield from (gop.tokens for gop in read_gops(VtkReader(stream)))
 
     def frames(
         self,

@@ -14,6 +14,7 @@ from vtok_codec.cli.encode import encode
 from vtok_codec.cli.eval import evaluate
 from vtok_codec.cli.info import info
 from vtok_codec.cli.models import models
+from vtok_codec.cli.pack import pack
 from vtok_codec.cli.tokens import tokens
 from vtok_codec.cli.train import train
 from vtok_codec.cli.verify import verify
@@ -29,7 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (encode, decode, info, verify, tokens, models, train):
+for command in (encode, decode, info, verify, tokens, pack, models, train):
     app.command()(command)
 # Python has a function of this name.
 app.command("eval")(evaluate)

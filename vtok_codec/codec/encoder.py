@@ -186,7 +186,7 @@ def encode_video(
     with Prefetch(events, _FRAMES_AHEAD) as ready:
         for item in _coded(encoder, ready, failure):
             if isinstance(item, CodedChunk):
-                _write_chunk(writer, header, item)
+                write_chunk(writer, header, item)
                 frames += len(item.pts)
                 on_frames(len(item.pts))
             else:
@@ -224,7 +224,8 @@ def _coded(
         yield last
 
 
-def _write_chunk(writer: VtkWriter, header: Header, chunk: CodedChunk) -> None:
+def write_chunk(writer: VtkWriter, header: Header, chunk: CodedChunk) -> None:
+    """Pack a chunk and write it."""
     ticks = [after - before for before, after in pairwise(chunk.pts)]
     ticks.append(chunk.last_duration)
     usual = all(tick == header.frame_ticks for tick in ticks)

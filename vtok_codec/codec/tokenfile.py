@@ -46,6 +46,16 @@ class UnpackedChunk:
     digits: Digits
 
 
+@dataclass(frozen=True)
+class Gop:
+    """What decodes by itself."""
+
+    tokens: Tokens
+    """`t h w n`."""
+    frames: int
+    """Frames that they stand for; the last latent frame may hold more."""
+
+
 UnpackedEvent: TypeAlias = "UnpackedChunk | list[StoredPacket] | Totals"
 """What a file holds, in order: chunks, audio packets, at last the totals."""
 
@@ -152,28 +162,30 @@ def verify(stream: BinaryIO) -> FileSummary:
 def read_tokens(stream: BinaryIO, gop: int | None = None) -> Tokens:
     """The tokens `t h w n` of one GOP, or of the whole file, GOP after GOP; see `read_gop` and `read_gops`."""
     reader = VtkReader(stream)
-    return np.concatenate(list(read_gops(reader))) if gop is None else read_gop(reader, gop)
+    return np.concatenate([each.tokens for each in read_gops(reader)]) if gop is None else read_gop(reader, gop).tokens
 
 
-def read_gops(reader: VtkReader) -> Iterator[Tokens]:
-    """The tokens `t h w n` of each GOP from where the reader stands, one in memory at a time.
+def read_gops(reader: VtkReader) -> Iterator[Gop]:
+    """Each GOP from where the reader stands, one in memory at a time.
 
     Raises:
         FormatError, DamageError: the file cannot be read that far.
     """
     parts: list[Tokens] = []
+    frames = 0
     for event in unpacked_events(reader):
         if isinstance(event, UnpackedChunk):
             if event.chunk.first and parts:
-                yield np.concatenate(parts)
-                parts = []
+                yield Gop(np.concatenate(parts), frames)
+                parts, frames = [], 0
             parts.append(digits_to_tokens(event.digits, reader.header.model.levels))
+            frames += len(event.chunk.pts)
     if parts:
-        yield np.concatenate(parts)
+        yield Gop(np.concatenate(parts), frames)
 
 
-def read_gop(reader: VtkReader, gop: int) -> Tokens:
-    """The tokens `t h w n` of one GOP.
+def read_gop(reader: VtkReader, gop: int) -> Gop:
+    """One GOP, by its number.
 
     Raises:
         InputError: there is no such GOP, or the input cannot seek.
@@ -185,10 +197,10 @@ def read_gop(reader: VtkReader, gop: int) -> Tokens:
     if not 0 <= gop < len(entries):
         raise InputError(f"there is no GOP {gop}; the file has {len(entries)}")
     reader.seek(gop, entries[gop])
-    tokens = next(read_gops(reader), None)
-    if tokens is None:
+    found = next(read_gops(reader), None)
+    if found is None:
         raise DamageError(f"the index points at another place than the start of GOP {gop}")
-    return tokens
+    return found
 
 
 def gop_at(entries: list[GopEntry], pts: int) -> int:
