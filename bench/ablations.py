@@ -211,7 +211,7 @@ def _nested() -> list[Run]:
 
 
 def _capacity() -> list[Run]:
-    """Twice the work of a frame, by width or by depth."""
+    """Twice the work of a frame, by width, by depth, or by width inside the blocks alone."""
     fine, coarse = TWO_TOKENS.levels
     wide = (replace(fine, channels=72), replace(coarse, channels=184))
     deep = tuple(
@@ -222,6 +222,7 @@ def _capacity() -> list[Run]:
         _fsq(TWO_TOKENS, "48 and 128 channels"),
         _fsq(replace(TWO_TOKENS, levels=wide), "72 and 184 channels"),
         _fsq(replace(TWO_TOKENS, levels=deep), "twice the blocks"),
+        _fsq(replace(TWO_TOKENS, expansion=1.75), "1.75 times as wide inside the blocks"),
     ]
 
 

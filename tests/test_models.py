@@ -225,6 +225,29 @@ def test_conversion_to_a_deeper_decoder_changes_nothing_yet() -> None:
     assert torch.allclose(source.decoder(codes, None)[0], target.decoder(codes, None)[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("blocks", BLOCKS)
+def test_conversion_to_wider_blocks_changes_nothing_yet(blocks: str) -> None:
+    """But all that is new can learn: it is read by what a gradient reaches."""
+    narrow = replace(TINY, blocks=blocks)
+    source, target = randomized(OneVAE(narrow)).eval(), OneVAE(replace(narrow, expansion=1.5)).eval()
+    conversion = convert(source.state_dict(), narrow, target)
+    assert not conversion.new and not conversion.dropped
+    video = torch.rand(1, 3, 16, 16, 24) * 2 - 1
+    with torch.inference_mode():
+        digits, _ = source.encode_digits(video, None)
+        assert torch.equal(target.encode_digits(video, None)[0], digits)
+        assert torch.allclose(source.decode_digits(digits, None)[0], target.decode_digits(digits, None)[0], atol=1e-5)
+    optimizer = torch.optim.SGD(target.decoder.parameters(), lr=0.1)
+    before = {name: value.clone() for name, value in target.decoder.named_parameters()}
+    for _ in range(2):
+        optimizer.zero_grad()
+        target.decoder(torch.rand(1, 24, 2, 3, 4) * 2 - 1, None)[0].square().mean().backward()
+        optimizer.step()
+    for name, value in target.decoder.named_parameters():
+        if ".spatial." in name and name.endswith("weight"):
+            assert (value != before[name]).flatten(1).any(1).all(), name
+
+
 def test_conversion_to_another_quantizer_keeps_both_networks() -> None:
     target = OneVAE(replace(TINY, codebook=Codebook("simvq", 6, 32)))
     conversion = convert(randomized(OneVAE(TINY)).state_dict(), TINY, target)
@@ -245,7 +268,7 @@ LAYERS = {
     "full": lambda: FullBlock(8),
     "frame": lambda: CausalChain([FrameBlock(8)]),
     "blend": lambda: CausalChain([BlendedUnshuffle(8, 8, (1, 2, 2)), BlendedShuffle(8, 8, (2, 1, 1))]),
-    "temporal": lambda: TemporalConv(8),
+    "temporal": lambda: TemporalConv(8, 8),
     "block": lambda: ResidualBlock(8),
     "chain": lambda: CausalChain([FrameConv(8, 8), PositionNorm(8), ResidualBlock(8)]),
 }

@@ -30,12 +30,13 @@ class ResidualBlock(CausalLayer):
     Its last convolution starts at zero, so that a fresh block is the identity.
     """
 
-    def __init__(self, channels: int, causal: bool = True) -> None:
+    def __init__(self, channels: int, causal: bool = True, expansion: float = 1.0) -> None:
         super().__init__()
+        hidden = round(channels * expansion)
         self.norm = PositionNorm(channels)
-        self.spatial = FrameConv(channels, channels)
-        self.temporal = TemporalConv(channels, causal=causal)
-        self.out = FrameConv(channels, channels)
+        self.spatial = FrameConv(channels, hidden)
+        self.temporal = TemporalConv(hidden, hidden, causal=causal)
+        self.out = FrameConv(hidden, channels)
         zero_init(self.out)
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -51,11 +52,12 @@ class ResidualBlock(CausalLayer):
 class FullBlock(CausalLayer):
     """VidTok's variant 1, all in 3D: norm → 3×3×3 → SiLU → 3×3×3 → + input."""
 
-    def __init__(self, channels: int, causal: bool = True) -> None:
+    def __init__(self, channels: int, causal: bool = True, expansion: float = 1.0) -> None:
         super().__init__()
+        hidden = round(channels * expansion)
         self.norm = PositionNorm(channels)
-        self.spatial = TemporalConv(channels, kernel=3, causal=causal)
-        self.out = TemporalConv(channels, kernel=3, causal=causal)
+        self.spatial = TemporalConv(channels, hidden, kernel=3, causal=causal)
+        self.out = TemporalConv(hidden, channels, kernel=3, causal=causal)
         zero_init(self.out.mix)
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -68,11 +70,12 @@ class FullBlock(CausalLayer):
 class FrameBlock(nn.Module):
     """VidTok's variant 3, every frame by itself: norm → 1×3×3 → SiLU → 1×3×3 → + input."""
 
-    def __init__(self, channels: int, causal: bool = True) -> None:
+    def __init__(self, channels: int, causal: bool = True, expansion: float = 1.0) -> None:
         super().__init__()
+        hidden = round(channels * expansion)
         self.norm = PositionNorm(channels)
-        self.spatial = FrameConv(channels, channels)
-        self.out = FrameConv(channels, channels)
+        self.spatial = FrameConv(channels, hidden)
+        self.out = FrameConv(hidden, channels)
         zero_init(self.out)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,7 +87,8 @@ BLOCKS: dict[str, type[ResidualBlock | FullBlock | FrameBlock]] = {
     "3d": FullBlock,
     "2d": FrameBlock,
 }
-"""Residual blocks by the name that a configuration has for them; each is made of (channels, causal)."""
+"""Residual blocks by the name that a configuration has for them; each is made of (channels, causal, expansion), the
+last how many channels lie between its convolutions for each one outside."""
 
 
 class Unshuffle(nn.Module):

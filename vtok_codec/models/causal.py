@@ -100,11 +100,11 @@ class TemporalConv(CausalLayer):
     MEMORY = 2
     """Frames of input kept as state."""
 
-    def __init__(self, channels: int, kernel: int = 1, causal: bool = True) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, causal: bool = True) -> None:
         """Without `causal` a frame sees one before and one after it: for whole clips only, which have no state."""
         super().__init__()
         self.causal = causal
-        self.mix = FrameConv((self.MEMORY + 1) * channels, channels, kernel)
+        self.mix = FrameConv((self.MEMORY + 1) * in_channels, out_channels, kernel)
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         b, c, t, h, w = x.shape

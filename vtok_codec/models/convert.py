@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from vtok_codec.models.causal import zero_init
+from vtok_codec.models.causal import TemporalConv, zero_init
 from vtok_codec.models.first_frame import fine_stride
 from vtok_codec.models.onevae import OneVAE, OneVAEConfig
 
@@ -38,13 +39,17 @@ def convert(tensors: Mapping[str, Tensor], source: OneVAEConfig, model: OneVAE) 
 
     Where the latent grid changes, the last layer of both networks is set to zero again: what they would make of
     features that nothing has trained yet is worse than nothing, and the linear paths (`warm_start`) carry the picture.
-    An enhanced first frame takes over what a model of its own grid does with every frame.
+    An enhanced first frame takes over what a model of its own grid does with every frame. Blocks that are wider inside
+    do what they did: nothing reads their new channels yet.
     """
     theirs = {_role(name, source): (name, value) for name, value in tensors.items()}
     state = model.state_dict()
     kept, new = [], []
     for name, value in state.items():
-        _, given = theirs.get(_role(name, model.config), ("", None))
+        role = _role(name, model.config)
+        _, given = theirs.get(role, ("", None))
+        if given is not None and _widens(role, source, model.config):
+            given = _widened(given, value, TemporalConv.MEMORY + 1 if ".mix." in role else 1)
         if given is not None and given.shape == value.shape:
             value.copy_(given)
             kept.append(name)
@@ -63,6 +68,30 @@ def convert(tensors: Mapping[str, Tensor], source: OneVAEConfig, model: OneVAE) 
     new += [name for name in kept if name.startswith(tuple(last))]
     kept = [name for name in kept if not name.startswith(tuple(last))]
     return Conversion(tuple(kept), tuple(new), dropped)
+
+
+def _widens(role: str, source: OneVAEConfig, target: OneVAEConfig) -> bool:
+    """Whether it is a tensor of a residual block that has more channels inside now, and as many outside."""
+    block = re.match(r"\w+\.level(\d+)\.block", role)
+    if block is None or source.blocks != target.blocks or source.expansion >= target.expansion:
+        return False
+    ours, theirs = (config.levels[int(block[1])].channels for config in (target, source))
+    return ours == theirs
+
+
+def _widened(given: Tensor, fresh: Tensor, slots: int) -> Tensor:
+    """A tensor of a narrower block in the place of one of a wider: new outputs as they are, read by no old one.
+
+    `slots`: how often the inputs stand side by side, once for each frame that the convolution sees.
+    """
+    wide, rows = fresh.clone(), len(given)
+    if given.ndim == 1:
+        wide[:rows] = given
+        return wide
+    wide[:rows] = 0
+    old = given.unflatten(1, (slots, -1))
+    wide[:rows].unflatten(1, (slots, -1))[:, :, : old.shape[2]] = old
+    return wide
 
 
 def _role(name: str, config: OneVAEConfig) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -72,6 +73,8 @@ class OneVAEConfig:
     """Of `BLOCKS`."""
     resampling: str = "shuffle"
     """Of `RESAMPLING`."""
+    expansion: float = 1.0
+    """Channels between the convolutions of a residual block for each one outside."""
     causal: bool = True
     """Without it every frame sees its neighbours on both sides: for whole clips only, no codec can stream it."""
     codebook: Codebook | None = None
@@ -151,10 +154,10 @@ class Encoder(CausalLayer):
     @staticmethod
     def _layers(config: OneVAEConfig) -> Iterator[list[nn.Module]]:
         """Level by level, from the finest."""
-        block = BLOCKS[config.blocks]
+        make = partial(BLOCKS[config.blocks], causal=config.causal, expansion=config.expansion)
         channels, kind = RGB, "shuffle"
         for level in config.levels:
-            blocks = [block(level.channels, config.causal) for _ in range(level.encoder_blocks)]
+            blocks = [make(level.channels) for _ in range(level.encoder_blocks)]
             yield [downsampling(kind, channels, level.channels, level.factor), *blocks]
             # Pixels themselves are only ever unshuffled.
             channels, kind = level.channels, config.resampling
@@ -222,10 +225,10 @@ class Decoder(CausalLayer):
     @staticmethod
     def _layers(config: OneVAEConfig) -> Iterator[list[nn.Module]]:
         """Level by level, from the latent grid, each with the way to the next finer one."""
-        block = BLOCKS[config.blocks]
+        make = partial(BLOCKS[config.blocks], causal=config.causal, expansion=config.expansion)
         for index in range(len(config.levels) - 1, -1, -1):
             level = config.levels[index]
-            layers: list[nn.Module] = [block(level.channels, config.causal) for _ in range(level.decoder_blocks)]
+            layers: list[nn.Module] = [make(level.channels) for _ in range(level.decoder_blocks)]
             if index > 0:
                 finer = config.levels[index - 1].channels
                 layers.append(upsampling(config.resampling, level.channels, finer, level.factor))

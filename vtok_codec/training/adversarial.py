@@ -27,7 +27,7 @@ class PatchDiscriminator(nn.Module):
         channels = 3
         for width in _WIDTHS:
             self.down.append(FrameConv(4 * channels, width))
-            self.time.append(TemporalConv(width, causal=False))
+            self.time.append(TemporalConv(width, width, causal=False))
             channels = width
         self.score = FrameConv(channels, 1)
 
