@@ -20,11 +20,11 @@ import atheris
 with atheris.instrument_imports(include=["vtok_codec"]):
     from vtok_codec.codec.tokenfile import salvaged_events, verify
     from vtok_codec.container.header import header_from_json
-    from vtok_codec.container.reader import VtkReader
+    from vtok_codec.container.reader import TokenChunk, VtkReader
     from vtok_codec.container.records import CRC, FIELDS
     from vtok_codec.container.writer import PREFIX
     from vtok_codec.errors import FormatError
-    from vtok_codec.tokens.packing import unpack
+    from vtok_codec.tokens.coders import WAVES, ZSTD_GROUPS, make_coder
 
 _GOLDEN = sorted((Path(__file__).resolve().parent.parent / "tests" / "data").glob("golden-*.vtk"))
 _LEVELS = (8, 8, 8, 5, 5, 5)
@@ -65,12 +65,13 @@ def header(data: bytes) -> None:
 
 
 def packing(data: bytes) -> None:
-    """The packed digits of a chunk, whose shape the first bytes choose."""
+    """The packed digits of a chunk, whose coder and shape the first bytes choose."""
     if len(data) < 4:
         return
     tokens, frames, rows, columns = (byte % limit + 1 for byte, limit in zip(data, (4, 6, 9, 9), strict=False))
+    coder = make_coder(WAVES if data[0] & 0x80 else ZSTD_GROUPS, _LEVELS, tokens)
     try:
-        unpack(data[4:], (tokens * len(_LEVELS), frames, rows, columns), _LEVELS)
+        coder.unpack(data[4:], (tokens * len(_LEVELS), frames, rows, columns))
     except ValueError:
         return
 
@@ -86,7 +87,8 @@ def _seeds_of(golden: bytes, target: str) -> list[bytes]:
     reader = VtkReader(io.BytesIO(golden))
     if target == "header":
         return [golden[16 : golden.index(b"}", golden.index(b'"writer"')) + 1]]
-    return [b"\x00\x00\x00\x00" + event.packed for event in reader.events() if hasattr(event, "packed")]
+    chunks = [event for event in reader.events() if isinstance(event, TokenChunk)]
+    return [bytes([0x80 * (chunk.coder == WAVES), 0, 0, 0]) + chunk.packed for chunk in chunks]
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -20,7 +21,6 @@ from vtok_codec.codec.tokenfile import UnpackedChunk, read_tokens, salvaged_even
 from vtok_codec.container.header import AudioHeader, Header, ModelId, header_from_json, header_to_json
 from vtok_codec.container.reader import TokenChunk, VtkReader
 from vtok_codec.container.records import (
-    CODER_ZSTD_GROUPS,
     CRC,
     END,
     FIELDS,
@@ -41,6 +41,7 @@ from vtok_codec.container.records import (
 from vtok_codec.container.varint import read_varint, write_varint
 from vtok_codec.container.writer import MAGIC, PREFIX, VtkWriter
 from vtok_codec.errors import DamageError, FormatError
+from vtok_codec.tokens.coders import WAVES, ZSTD_GROUPS, CoderId, fitting_coder, make_coder
 from vtok_codec.tokens.packing import pack
 from vtok_codec.tokens.radix import digits_to_tokens
 
@@ -64,18 +65,24 @@ HEADER = Header(
 PACKETS = [StoredPacket(0, -1024, -1024, 1024, b"abc"), StoredPacket(0, None, None, 0, b"")]
 
 
-def write_file(header: Header = HEADER, extra: bytes = b"") -> bytes:
-    """Two GOPs, nine and three frames, the second with times of its own; audio between; a record of type `extra`."""
+def write_file(header: Header = HEADER, extra: bytes = b"", coders: Sequence[CoderId] = (ZSTD_GROUPS,) * 3) -> bytes:
+    """Two GOPs, nine and three frames, the second with times of its own; audio between; a record of type `extra`.
+
+    `coders`: of the three chunks, two of them in the first GOP.
+    """
     rng = np.random.default_rng(7)
     out = io.BytesIO()
     writer = VtkWriter(out, header)
     if extra:
         writer._record(extra, b"from the future")
-    for gop, pts, frames, first in ((0, 100, 5, True), (0, 5105, 4, False), (1, 9109, 3, True)):
+    chunks = ((0, 100, 5, True), (0, 5105, 4, False), (1, 9109, 3, True))
+    for (gop, pts, frames, first), number in zip(chunks, coders, strict=True):
+        if first:
+            coder = make_coder(number, LEVELS, header.tokens)
         shape = (header.planes, *header.chunk_latent_shape(frames, first))
         digits = rng.integers(0, 5, shape).astype(np.uint8)
         ticks = (1001, 500, 2000) if gop == 1 else ()
-        payload = TokenPayload(ticks, *CODER_ZSTD_GROUPS, pack(digits, LEVELS))
+        payload = TokenPayload(ticks, *number, coder.pack(digits))
         writer.write_tokens(gop, pts, frames, payload, digits.size, token_bytes(digits_to_tokens(digits, LEVELS)))
         if gop == 0:
             writer.write_audio(PACKETS)
@@ -319,13 +326,13 @@ def test_an_index_that_lies_is_noticed() -> None:
 
 @pytest.mark.parametrize("ticks", [(1, 1), (0, 1, 1), (1, -5, 1), (1, 1, -1), (1 << 62, 1, 1)])
 def test_times_that_do_not_grow_are_refused(ticks: tuple[int, ...]) -> None:
-    payload = TokenPayload(ticks, *CODER_ZSTD_GROUPS, b"")
+    payload = TokenPayload(ticks, *ZSTD_GROUPS, b"")
     with pytest.raises(ValueError):
         TokenPayload.from_bytes(payload.to_bytes(), 3)
 
 
 def test_endless_times_are_refused_at_once() -> None:
-    payload = struct.pack("<BBI", *CODER_ZSTD_GROUPS, 1 << 24) + bytes(1 << 24)
+    payload = struct.pack("<BBI", *ZSTD_GROUPS, 1 << 24) + bytes(1 << 24)
     with pytest.raises(ValueError, match="more times"):
         TokenPayload.from_bytes(payload, 3)
 
@@ -370,6 +377,29 @@ def test_golden_file_still_reads() -> None:
     )
 
 
+def test_golden_waves_still_read_and_are_written_alike() -> None:
+    """The same tokens by coder 2, whose arithmetic is exact: every machine writes these bytes."""
+    golden = (DATA / "golden-waves.vtk").read_bytes()
+    assert write_file(coders=(WAVES,) * 3) == golden
+    assert np.array_equal(read_tokens(io.BytesIO(golden)), np.load(DATA / "golden-1.0.npy"))
+    assert np.array_equal(read_tokens(io.BytesIO(golden), 1), np.load(DATA / "golden-1.0.npy")[3:])
+
+
+def test_a_gop_has_one_coder_and_the_next_may_have_another() -> None:
+    mixed = write_file(coders=(WAVES, WAVES, ZSTD_GROUPS))
+    assert np.array_equal(read_tokens(io.BytesIO(mixed)), np.load(DATA / "golden-1.0.npy"))
+    wrong = write_file(coders=(ZSTD_GROUPS, WAVES, WAVES))
+    with pytest.raises(DamageError, match="another coder than its GOP began with"):
+        read_tokens(io.BytesIO(wrong))
+
+
+def test_waves_are_only_for_few_levels() -> None:
+    assert fitting_coder(WAVES, LEVELS, 1 << 20) == WAVES
+    assert fitting_coder(WAVES, (17, 2), 1 << 20) == fitting_coder(WAVES, LEVELS, 1 << 25) == ZSTD_GROUPS
+    with pytest.raises(LookupError):
+        make_coder(WAVES, (17, 2), 1)
+
+
 def test_writing_is_reproducible() -> None:
     assert write_file() == WHOLE
 
@@ -388,7 +418,7 @@ class Crafted:
     def chunk(self, gop: int, pts: int, frames: int) -> Crafted:
         header = self.header
         digits = np.ones((header.planes, *header.chunk_latent_shape(frames, gop != self.gop)), np.uint8)
-        payload = TokenPayload((), *CODER_ZSTD_GROUPS, pack(digits, LEVELS))
+        payload = TokenPayload((), *ZSTD_GROUPS, pack(digits, LEVELS))
         tokens = token_bytes(digits_to_tokens(digits, LEVELS))
         self.writer.write_tokens(gop, pts, frames, payload, digits.size, tokens)
         self.gop = gop

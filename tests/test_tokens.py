@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import struct
 import tracemalloc
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from vtok_codec.container.records import max_packed_bytes
 from vtok_codec.tokens.packing import _ALPHABETS, pack, unpack
 from vtok_codec.tokens.radix import Digits, digits_to_tokens, tokens_to_digits
+from vtok_codec.tokens.waves import WaveCoder
 
 LEVELS = (8, 8, 8, 5, 5, 5)
 
@@ -51,11 +53,129 @@ def test_digits_survive_packing_within_the_declared_bound(case: tuple[Digits, tu
     assert np.array_equal(unpack(packed, digits.shape, levels), digits)
 
 
+@given(digit_arrays(), st.integers(1, 5))
+@settings(max_examples=60, deadline=None)
+def test_digits_survive_waves_chunk_by_chunk(case: tuple[Digits, tuple[int, ...]], chunk: int) -> None:
+    digits, levels = case
+    tokens = len(digits) // len(levels)
+    packer, unpacker = WaveCoder(levels, tokens), WaveCoder(levels, tokens)
+    for start in range(0, digits.shape[1], chunk):
+        part = digits[:, start : start + chunk]
+        packed = packer.pack(part)
+        assert len(packed) <= max_packed_bytes(part.size, len(part))
+        assert np.array_equal(unpacker.unpack(packed, part.shape), part)
+
+
+class ReferenceDecoder:
+    """Waves as `docs/format.md` has them, digit by digit, in whole numbers, without NumPy and without constriction."""
+
+    def __init__(self, levels: tuple[int, ...], tokens: int) -> None:
+        self.levels, self.symbols = levels * tokens, max(levels)
+        self.wide: dict[tuple[int, ...], list[int]] = {}
+        self.narrow: dict[tuple[int, ...], list[int]] = {}
+        self.before: dict[tuple[int, ...], int] = {}
+
+    def unpack(self, data: bytes, shape: tuple[int, int, int, int]) -> Digits:
+        words = [int.from_bytes(data[i : i + 4], "little") for i in range(0, len(data), 4)]
+        words += [0, 0]
+        point, used, lower, span = words[0] << 32 | words[1], 2, 0, 2**64 - 1
+        known, changed = dict(self.before), {}
+        places = sorted(np.ndindex(shape), key=lambda place: (sum(place), place))
+        waves = [[place for place in places if sum(place) == number] for number in range(sum(shape) - 3)]
+        for wave in waves:
+            coded = []
+            for p, t, y, x in wave:
+                frequencies, *contexts = self._frequencies(known, changed, (p, t, y, x))
+                scale = span >> 24
+                quantile, left, value = (point - lower) % 2**64 // scale, 0, 0
+                while quantile >= left + frequencies[value]:
+                    left, value = left + frequencies[value], value + 1
+                lower, span = (lower + scale * left) % 2**64, scale * frequencies[value]
+                if span < 2**32:
+                    lower, span = lower * 2**32 % 2**64, span * 2**32
+                    point = point * 2**32 % 2**64 + (words[used] if used < len(words) else 0)
+                    used += 1
+                known[p, t, y, x] = value
+                changed[p, t, y, x] = changed.get((p - 1, t, y, x), 0) + (known.get((p, t - 1, y, x)) != value)
+                coded.append((value, contexts))
+            self._learn(coded)
+        self.before = {(p, -1, y, x): known[p, shape[1] - 1, y, x] for p, _, y, x in np.ndindex(shape)}
+        return np.array([known[place] for place in np.ndindex(shape)], np.uint8).reshape(shape)
+
+    def _frequencies(self, known: dict, changed: dict, place: tuple[int, ...]) -> tuple[list[int], tuple, tuple]:  # type: ignore[type-arg]
+        p, t, y, x = place
+        level = self.levels[p]
+        near = [known[other] for other in ((p, t, y - 1, x), (p, t, y, x - 1)) if other in known]
+        mean = level if not near else (near[0] + near[-1] + 1) // 2
+        before = known.get((p, t - 1, y, x), level)
+        around = changed.get((p, t, y - 1, x), 0) + changed.get((p, t, y, x - 1), 0)
+        activity = min(3, 4 * (2 * changed.get((p - 1, t, y, x), 0) + around) // (4 * p + 2))
+        wide, narrow = (p, before, activity), (p, before, activity, mean)
+        shares = [2**16 // level] * level + [0] * (self.symbols - level)
+        for table, context, weight in ((self.wide, wide, 64), (self.narrow, narrow, 128)):
+            counts = table.get(context, [0] * self.symbols)
+            shares = [
+                (2**16 * count + weight * share) // (sum(counts) + weight)
+                for count, share in zip(counts, shares, strict=True)
+            ]
+        frequencies = [256 * share for share in shares]
+        frequencies[frequencies.index(max(frequencies))] += 2**24 - self.symbols - sum(frequencies)
+        return [frequency + 1 for frequency in frequencies], wide, narrow
+
+    def _learn(self, coded: list) -> None:  # type: ignore[type-arg]
+        for table, which in ((self.wide, 0), (self.narrow, 1)):
+            for value, contexts in coded:
+                table.setdefault(contexts[which], [0] * self.symbols)[value] += 16
+            for context in {contexts[which] for _, contexts in coded}:
+                if sum(table[context]) > 2048:
+                    table[context] = [count // 2 for count in table[context]]
+
+
+@pytest.mark.parametrize("levels", [LEVELS, (2,), (16, 3, 2)])
+def test_waves_are_what_the_format_says(levels: tuple[int, ...]) -> None:
+    """Still and changing content, so that counts fill up and are halved."""
+    rng = np.random.default_rng(3)
+    limits = np.array(levels * 2).reshape(-1, 1, 1, 1)
+    digits = rng.integers(0, 256, (len(levels) * 2, 9, 7, 12)) % limits
+    digits[:, 2:6, :, 4:8] = digits[:, 1:2, :, 4:8]
+    digits[..., 8:] = 1
+    packer, reference = WaveCoder(levels, 2), ReferenceDecoder(levels, 2)
+    for start in (0, 4, 8):
+        part = digits[:, start : start + 4].astype(np.uint8)
+        assert np.array_equal(reference.unpack(packer.pack(part), part.shape), part)
+    assert packer._narrow._sums.sum() < 16 * digits.size
+
+
+def test_waves_refuse_what_they_did_not_pack() -> None:
+    digits = np.random.default_rng(0).integers(0, 5, (12, 4, 5, 6)).astype(np.uint8)
+    packed = WaveCoder(LEVELS, 2).pack(digits)
+    for data, message in (
+        (b"", "no whole words"),
+        (packed[:-1], "no whole words"),
+        (packed + bytes(400), "after the last digit"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            WaveCoder(LEVELS, 2).unpack(data, digits.shape)
+    with pytest.raises(ValueError, match="is above"):
+        WaveCoder(LEVELS, 4).unpack(packed, (24, 64, 512, 512))
+
+
+def test_waves_of_a_large_picture_need_little_memory() -> None:
+    digits = np.zeros((12, 4, 160, 160), np.uint8)
+    tracemalloc.start()
+    WaveCoder(LEVELS, 2).pack(digits)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 40 * digits.nbytes
+
+
 @given(st.binary(max_size=300))
 @settings(max_examples=200, deadline=None)
 def test_unpacking_noise_raises_value_error_only(data: bytes) -> None:
     with pytest.raises(ValueError):
         unpack(data, (6, 2, 3, 3), LEVELS)
+    with contextlib.suppress(ValueError):
+        assert (WaveCoder((8, 5), 1).unpack(data, (2, 2, 3, 3)).max(axis=(1, 2, 3)) < (8, 5)).all()
 
 
 def test_first_digit_counts_ones() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import BinaryIO
 
-from vtok_codec.codec.encoder import CodedChunk, EncodeSettings, make_header, write_chunk
+from vtok_codec.codec.encoder import ChunkWriter, CodedChunk, EncodeSettings, make_header
 from vtok_codec.codec.tokenfile import Gop
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.header import MAX_GOP_LATENTS, Header, ModelId
@@ -95,10 +95,11 @@ def assemble(
         raise InputError(f"GOPs of different shapes, {min(shapes)} and {max(shapes)}, do not go together")
     header = _header(gops, tokenizer, rate, size)
     writer = VtkWriter(stream, header)
+    chunks = ChunkWriter(writer, header)
     begin = 0
     for number, gop in enumerate(gops):
         for chunk in _chunks(header, number, digits_of(gop.tokens, tokenizer.id), begin, gop.frames):
-            write_chunk(writer, header, chunk)
+            chunks.write(chunk)
         begin += gop.frames
     writer.finish()
 

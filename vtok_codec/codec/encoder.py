@@ -22,12 +22,12 @@ from vtok_codec.container.header import (
     header_from_json,
     header_to_json,
 )
-from vtok_codec.container.records import CODER_ZSTD_GROUPS, StoredPacket, TokenPayload
+from vtok_codec.container.records import StoredPacket, TokenPayload
 from vtok_codec.container.writer import MAX_HEADER_BYTES, VtkWriter
 from vtok_codec.errors import FormatError, InputError, SettingError
 from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
 from vtok_codec.models.causal import State
-from vtok_codec.tokens.packing import pack
+from vtok_codec.tokens.coders import CODERS, Coder, fitting_coder, make_coder
 from vtok_codec.tokens.radix import Digits, digits_to_tokens
 
 _MAX_PENDING_AUDIO_BYTES = 1 << 20
@@ -50,6 +50,8 @@ class EncodeSettings:
     """Latent frames coded and flushed at once."""
     stickiness: float = 0.0
     """How far beyond half a digit a latent may move before its digit changes: smaller files, less exact."""
+    coder: str = "waves"
+    """Of `CODERS`: `waves` makes the smallest files, `zstd` such as are read faster."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ def make_header(info: VideoInfo, tokenizer: Tokenizer, settings: EncodeSettings)
         raise SettingError(f"gop {settings.gop_seconds}: give a number of seconds above 0")
     if not 0 <= settings.stickiness <= MAX_STICKINESS:
         raise SettingError(f"stickiness {settings.stickiness}: give a number of digits from 0 to {MAX_STICKINESS:g}")
+    if settings.coder not in CODERS:
+        raise SettingError(f"coder {settings.coder!r}: choose from {', '.join(CODERS)}")
     latents = min(settings.gop_seconds * float(info.rate or _DEFAULT_RATE) / stride, MAX_GOP_LATENTS)
     header = Header(
         width=info.width,
@@ -180,13 +184,14 @@ def encode_video(
     """
     header = make_header(info, tokenizer, settings)
     writer = VtkWriter(stream, header)
+    chunks = ChunkWriter(writer, header, settings.coder)
     encoder = StreamEncoder(tokenizer, header, settings.stickiness)
     frames = audio_bytes = 0
     failure: list[InputError] = []
     with Prefetch(events, _FRAMES_AHEAD) as ready:
         for item in _coded(encoder, ready, failure):
             if isinstance(item, CodedChunk):
-                write_chunk(writer, header, item)
+                chunks.write(item)
                 frames += len(item.pts)
                 on_frames(len(item.pts))
             else:
@@ -224,11 +229,24 @@ def _coded(
         yield last
 
 
-def write_chunk(writer: VtkWriter, header: Header, chunk: CodedChunk) -> None:
-    """Pack a chunk and write it."""
-    ticks = [after - before for before, after in pairwise(chunk.pts)]
-    ticks.append(chunk.last_duration)
-    usual = all(tick == header.frame_ticks for tick in ticks)
-    payload = TokenPayload(() if usual else tuple(ticks), *CODER_ZSTD_GROUPS, pack(chunk.digits, header.model.levels))
-    tokens = token_bytes(digits_to_tokens(chunk.digits, header.model.levels))
-    writer.write_tokens(chunk.gop, chunk.pts[0], len(chunk.pts), payload, chunk.digits.size, tokens)
+class ChunkWriter:
+    """Packs chunks and writes them; it holds the coder of the open GOP."""
+
+    def __init__(self, writer: VtkWriter, header: Header, coder: str = EncodeSettings.coder) -> None:
+        """`coder`: see `EncodeSettings`."""
+        self._writer, self._header = writer, header
+        most_digits = header.planes * math.prod(header.chunk_latent_shape(header.max_chunk_frames(True), True))
+        self._id = fitting_coder(CODERS[coder], header.model.levels, most_digits)
+        self._open: tuple[int, Coder] | None = None
+
+    def write(self, chunk: CodedChunk) -> None:
+        """Write the next chunk."""
+        header = self._header
+        if self._open is None or self._open[0] != chunk.gop:
+            self._open = chunk.gop, make_coder(self._id, header.model.levels, header.tokens)
+        ticks = [after - before for before, after in pairwise(chunk.pts)]
+        ticks.append(chunk.last_duration)
+        usual = all(tick == header.frame_ticks for tick in ticks)
+        payload = TokenPayload(() if usual else tuple(ticks), *self._id, self._open[1].pack(chunk.digits))
+        tokens = token_bytes(digits_to_tokens(chunk.digits, header.model.levels))
+        self._writer.write_tokens(chunk.gop, chunk.pts[0], len(chunk.pts), payload, chunk.digits.size, tokens)

@@ -11,9 +11,9 @@ import numpy as np
 
 from vtok_codec.container.header import Header
 from vtok_codec.container.reader import TokenChunk, VtkReader
-from vtok_codec.container.records import CODER_ZSTD_GROUPS, GopEntry, StoredPacket, Totals
+from vtok_codec.container.records import GopEntry, StoredPacket, Totals
 from vtok_codec.errors import DamageError, FormatError, InputError
-from vtok_codec.tokens.packing import unpack
+from vtok_codec.tokens.coders import Coder, CoderId, make_coder
 from vtok_codec.tokens.radix import Digits, Tokens, digits_to_tokens
 
 
@@ -67,10 +67,11 @@ def unpacked_events(reader: VtkReader) -> Iterator[UnpackedEvent]:
         DamageError: see `VtkReader.events`; also where the packed digits are not those that belong there.
         FormatError: see there; also for a coder that is unknown.
     """
+    unpacker = _Unpacker(reader.header)
     for event in reader.events():
         if isinstance(event, TokenChunk):
             try:
-                yield UnpackedChunk(event, _chunk_digits(reader.header, event))
+                yield UnpackedChunk(event, unpacker.digits(event))
             except FormatError as error:
                 raise type(error)(f"{error} ({reader.progress})") from None
         else:
@@ -113,13 +114,31 @@ def salvaged_events(reader: VtkReader) -> Iterator[UnpackedEvent | Damage]:
                 return
 
 
-def _chunk_digits(header: Header, chunk: TokenChunk) -> Digits:
-    if chunk.coder != CODER_ZSTD_GROUPS:
-        raise FormatError(f"coder {chunk.coder[0]} version {chunk.coder[1]} is not known; a newer vtok may read it")
+class _Unpacker:
+    """Unpacks chunks in their order; it holds the coder of the open GOP."""
+
+    def __init__(self, header: Header) -> None:
+        self._header = header
+        self._open: tuple[CoderId, Coder] | None = None
+
+    def digits(self, chunk: TokenChunk) -> Digits:
+        """The digits `P t h w` of a chunk, which follows the one before or starts a GOP."""
+        header = self._header
+        if chunk.first:
+            self._open = chunk.coder, _coder(header, chunk.coder)
+        if self._open is None or self._open[0] != chunk.coder:
+            raise DamageError("a chunk has another coder than its GOP began with")
+        try:
+            return self._open[1].unpack(chunk.packed, (header.planes, *chunk.latent_shape))
+        except ValueError as error:
+            raise DamageError(f"a chunk cannot be unpacked: {error}") from None
+
+
+def _coder(header: Header, coder: CoderId) -> Coder:
     try:
-        return unpack(chunk.packed, (header.planes, *chunk.latent_shape), header.model.levels)
-    except ValueError as error:
-        raise DamageError(f"a chunk cannot be unpacked: {error}") from None
+        return make_coder(coder, header.model.levels, header.tokens)
+    except LookupError as error:
+        raise FormatError(f"{error.args[0]} is not known for such tokens; a newer vtok may read it") from None
 
 
 def token_bytes(tokens: Tokens) -> bytes:

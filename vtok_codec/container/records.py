@@ -105,7 +105,7 @@ def is_ancillary(type_: bytes) -> bool:
 
 def max_packed_bytes(digits: int, planes: int) -> int:
     """No coder may need more bytes for so many digits, one byte each before coding."""
-    return digits + digits // 64 + 64 * (planes + 1)
+    return 3 * digits + 64 * (planes + 1)
 
 
 def token_payload_limit(header: Header, first: bool, frames: int, raw_size: int) -> int:
@@ -121,10 +121,6 @@ def token_payload_limit(header: Header, first: bool, frames: int, raw_size: int)
     if raw_size != digits:
         raise DamageError(f"a chunk declares {raw_size} digits where {digits} belong")
     return _TOKEN_FIELDS.size + frames * MAX_VARINT_BYTES + max_packed_bytes(digits, header.planes)
-
-
-CODER_ZSTD_GROUPS = (1, 1)
-"""Coder and version of `vtok_codec.tokens.packing`."""
 
 
 @dataclass(frozen=True)

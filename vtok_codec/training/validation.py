@@ -18,7 +18,7 @@ from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.fsq import FSQ
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.sampling import path_of, sample
-from vtok_codec.tokens.packing import pack
+from vtok_codec.tokens.coders import CODERS, fitting_coder, make_coder
 from vtok_codec.tokens.radix import Digits
 from vtok_codec.training.library import VIDEO_SUFFIXES
 from vtok_codec.training.prior import DigitPrior
@@ -165,12 +165,15 @@ def whole_latents(video: Tensor, stride: int) -> Tensor:
 
 
 def _packed_bytes(planes: Digits, model: OneVAE) -> int:
-    """In chunks as long as a file's."""
+    """In chunks as long as a file's, of one GOP."""
     levels, chunk = model.config.fsq_levels, EncodeSettings.chunk_latents
+    coder = make_coder(
+        fitting_coder(CODERS[EncodeSettings.coder], levels, planes.size), levels, len(planes) // len(levels)
+    )
     extra = math.prod(model.config.first_grid) - 1
     starts = [0, *range(chunk + extra, planes.shape[1], chunk)]
     ends = [*starts[1:], planes.shape[1]]
-    return sum(len(pack(planes[:, start:end], levels)) for start, end in zip(starts, ends, strict=True))
+    return sum(len(coder.pack(planes[:, start:end])) for start, end in zip(starts, ends, strict=True))
 
 
 def _entropy_bits(plane: np.ndarray) -> float:
