@@ -185,6 +185,7 @@ def _frame_rate() -> list[Run]:
         _fsq(TWO_TOKENS, "every frame", augmentation=Augmentation(skip=0.0)),
         _fsq(TWO_TOKENS, "every second or third frame", augmentation=Augmentation(skip=1.0)),
         _fsq(TWO_TOKENS, "of both, 30 % skipped", augmentation=Augmentation(skip=0.3)),
+        _fsq(TWO_TOKENS, "of both, 70 % skipped", augmentation=Augmentation(skip=0.7)),
     ]
 
 

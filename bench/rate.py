@@ -29,17 +29,30 @@ from vtok_codec.media.reader import VideoReader
 from vtok_codec.registry import DEFAULT_MODEL, find_weights
 from vtok_codec.tokens.packing import ZSTD_LEVEL, pack
 from vtok_codec.tokens.radix import Digits, digits_to_tokens
+from vtok_codec.tokens.waves import WaveCoder
 
 Levels = tuple[int, ...]
 
 
-def chunks_of(clip: Path, tokenizer: Tokenizer, tokens: int) -> list[Digits]:
-    """The digits `P t h w` of each chunk of a clip's file."""
+def gops_of(clip: Path, tokenizer: Tokenizer, tokens: int) -> list[list[Digits]]:
+    """The digits `P t h w` of each chunk of each GOP of a clip's file."""
     file = io.BytesIO()
     with VideoReader(clip, audio=False) as reader:
         encode_video(reader.info, reader.events(), tokenizer, EncodeSettings(tokens=tokens), file)
     file.seek(0)
-    return [event.digits for event in unpacked_events(VtkReader(file)) if isinstance(event, UnpackedChunk)]
+    gops: list[list[Digits]] = []
+    for event in unpacked_events(VtkReader(file)):
+        if isinstance(event, UnpackedChunk):
+            if event.chunk.first:
+                gops.append([])
+            gops[-1].append(event.digits)
+    return gops
+
+
+def waves(gop: list[Digits], levels: Levels) -> int:
+    """Bytes of a GOP's chunks by coder 2."""
+    coder = WaveCoder(levels, len(gop[0]) // len(levels))
+    return sum(len(coder.pack(chunk)) for chunk in gop)
 
 
 def zstd(data: NDArray[np.generic]) -> int:
@@ -58,7 +71,7 @@ PACKINGS: dict[str, Callable[[Digits, Levels], int]] = {
     "16-bit tokens, zstd": lambda digits, levels: zstd(digits_to_tokens(digits, levels)),
     "a plane a digit, zstd": lambda digits, levels: zstd(digits),
     "planes of differences in time, zstd": lambda digits, levels: zstd(time_differences(digits, levels)),
-    "groups (what a file holds)": lambda digits, levels: len(pack(digits, levels)),
+    "groups, zstd (coder 1)": lambda digits, levels: len(pack(digits, levels)),
 }
 
 
@@ -87,9 +100,11 @@ def entropies(digits: Digits, levels: Levels) -> dict[str, float]:
 def shares(clip: Path, tokenizer: Tokenizer, tokens: int) -> dict[str, float]:
     """Each packing and each entropy of a clip over 16 bits a token."""
     levels = tokenizer.id.levels
-    chunks = chunks_of(clip, tokenizer, tokens)
+    gops = gops_of(clip, tokenizer, tokens)
+    chunks = [chunk for gop in gops for chunk in gop]
     bare_bits = 16 * sum(chunk.size for chunk in chunks) / len(levels)
     figures = {name: 8 * sum(size(chunk, levels) for chunk in chunks) / bare_bits for name, size in PACKINGS.items()}
+    figures["waves (coder 2, what a file holds)"] = 8 * sum(waves(gop, levels) for gop in gops) / bare_bits
     whole = entropies(np.concatenate(chunks, axis=1), levels)
     return figures | {name: bits / bare_bits for name, bits in whole.items()}
 

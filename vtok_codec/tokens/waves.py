@@ -81,7 +81,7 @@ class WaveCoder:
             field.put(wave, symbols[wave])
             encoder.encode(symbols[wave], _FREQUENCIES, self._frequencies(order.level[wave], wide, narrow))
             self._learn(symbols[wave], wide, narrow)
-        self._before = digits[:, -1]
+        self._before = digits[:, -1].copy()
         return encoder.get_compressed().astype("<u4").tobytes()
 
     def unpack(self, data: bytes, shape: tuple[int, int, int, int]) -> Digits:
@@ -111,7 +111,7 @@ class WaveCoder:
             self._learn(symbols, wide, narrow)
         if not decoder.maybe_exhausted():
             raise ValueError("words stand after the last digit")
-        self._before = digits[:, -1]
+        self._before = digits[:, -1].copy()
         return digits
 
     def _frequencies(self, level: Digits, wide: _Index, narrow: _Index) -> _Counts:
