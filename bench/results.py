@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from common import ROOT
 
 from vtok_codec.evaluation.table import MEASURE_NAMES, figure
@@ -72,8 +74,40 @@ def quality(document: dict[str, Any]) -> str:
         + "Rate against x264 at equal quality (Bjøntegaard; mean over the clips, in brackets how many, where both "
         + "reach the same quality). Below zero is smaller.\n\n"
         + table(["codec", *(MEASURE_NAMES[name] for name in measures)], bd_rows)
-        + f"\n{worst(evaluation)}"
+        + f"\n{equal_size(evaluation)}\n{worst(evaluation)}"
     )
+
+
+def equal_size(evaluation: dict[str, Any]) -> str:
+    """Each of our operating points beside x264 at the same size, clip by clip, between the points of its curve."""
+    names = ("psnr_db", "lpips", "vmaf_neg")
+    x264: dict[str, list[dict[str, Any]]] = {}
+    for result in evaluation["results"]:
+        if result["codec"] == "x264":
+            x264.setdefault(result["clip"], []).append(result)
+    rows = []
+    for mean in evaluation["means"]:
+        if mean["is_anchor"]:
+            continue
+        pairs = []
+        for result in evaluation["results"]:
+            curve = sorted(x264.get(result["clip"], []), key=lambda point: point["bits_per_pixel"])
+            rates = [math.log(point["bits_per_pixel"]) for point in curve]
+            rate = math.log(result["bits_per_pixel"])
+            ours = (result["codec"], result["setting"]) == (mean["codec"], mean["setting"])
+            if ours and rates and rates[0] <= rate <= rates[-1]:
+                theirs = {name: float(np.interp(rate, rates, [point[name] for point in curve])) for name in names}
+                pairs.append((result, theirs))
+        cells = [f"{np.mean([own['bits_per_pixel'] for own, _ in pairs]):.4f} ({len(pairs)})"] if pairs else ["-"]
+        for name in names:
+            values = [float(np.mean([each[name] for each in side])) for side in zip(*pairs, strict=True)]
+            cells.append(" / ".join(figure(name, value) for value in values) or "-")
+        rows.append([f"{mean['codec']}, {mean['setting']}", *cells])
+    heads = ["ours / x264", "bits/px", *(MEASURE_NAMES[name] for name in names)]
+    note = (
+        "At equal size, x264 medium between the points of its curve; in brackets the clips where it reaches that size:"
+    )
+    return f"{note}\n\n{table(heads, rows)}"
 
 
 def worst(evaluation: dict[str, Any]) -> str:
@@ -99,7 +133,7 @@ def packing(rate: dict[str, Any]) -> str:
     counts = list(rate["tokens"])
     rows = [[name, *(f"{rate['tokens'][count][name]:.3f}" for count in counts)] for name in rate["tokens"][counts[0]]]
     heads = ["part of 16 bits a token", *(f"{count} token{'s' if count != '1' else ''}" for count in counts)]
-    note = f"{rate['clips']} clips. The last three rows are what an adaptive coder would need."
+    note = f"{rate['clips']} clips. The last three rows are code lengths of simpler adaptive coders."
     return f"## Packing\n\n{note}\n\n    bench/rate.py val/*.mp4\n\n{table(heads, rows)}"
 
 
