@@ -43,6 +43,8 @@ RUNS = ROOT / "runs" / "ablations"
 VALIDATIONS = 8
 """Points of a learning curve."""
 CROP = CropShape(batch=12, frames=16, size=64)
+VARIED = Augmentation(skip=0.3)
+"""What crops were varied by before the comparison of frame rates."""
 FSQ_3375 = (5, 5, 5, 3, 3, 3)
 """As many codes as the codebooks that FSQ is compared with. Odd levels bound latents by tanh, as those do, so that all
 find the same decoder."""
@@ -75,7 +77,9 @@ class Run:
 def _stage(name: str, config: OneVAEConfig, **changes: object) -> Stage:
     """A stage on small crops, without LPIPS, so that PSNR is what is trained."""
     all_tokens = (0.0,) * (config.max_tokens - 1) + (1.0,)
-    base = replace(STAGES[name], phases=(Phase(0.0, CROP),), lpips_weight=0.0, token_weights=all_tokens)
+    base = replace(
+        STAGES[name], phases=(Phase(0.0, CROP),), lpips_weight=0.0, token_weights=all_tokens, augmentation=VARIED
+    )
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
@@ -134,7 +138,7 @@ def _tokens() -> list[Run]:
 def _first_frame() -> list[Run]:
     """At 4×16×16, on crops that start as GOPs do: elsewhere there is no first frame."""
     two = _with_last(replace(SMALL, max_tokens=2), (1, 2, 2), 2)
-    start = Augmentation(gop_start=1.0)
+    start = replace(VARIED, gop_start=1.0)
     return [
         _fsq(config, name, augmentation=start)
         for name, config in (("plain", two), ("enhanced", replace(two, enhanced_first_frame=True)))
@@ -143,7 +147,7 @@ def _first_frame() -> list[Run]:
 
 def _gop_start() -> list[Run]:
     return [
-        _fsq(TWO_TOKENS, f"{share:.0%} of the crops", augmentation=Augmentation(gop_start=share))
+        _fsq(TWO_TOKENS, f"{share:.0%} of the crops", augmentation=replace(VARIED, gop_start=share))
         for share in (0.0, 0.5, 1.0)
     ]
 
@@ -182,10 +186,10 @@ def _causality() -> list[Run]:
 
 def _frame_rate() -> list[Run]:
     return [
-        _fsq(TWO_TOKENS, "every frame", augmentation=Augmentation(skip=0.0)),
-        _fsq(TWO_TOKENS, "every second or third frame", augmentation=Augmentation(skip=1.0)),
-        _fsq(TWO_TOKENS, "of both, 30 % skipped", augmentation=Augmentation(skip=0.3)),
-        _fsq(TWO_TOKENS, "of both, 70 % skipped", augmentation=Augmentation(skip=0.7)),
+        _fsq(TWO_TOKENS, "every frame", augmentation=replace(VARIED, skip=0.0)),
+        _fsq(TWO_TOKENS, "every second or third frame", augmentation=replace(VARIED, skip=1.0)),
+        _fsq(TWO_TOKENS, "of both, 30 % skipped", augmentation=replace(VARIED, skip=0.3)),
+        _fsq(TWO_TOKENS, "of both, 70 % skipped", augmentation=replace(VARIED, skip=0.7)),
     ]
 
 
@@ -241,7 +245,7 @@ def _augmentations() -> list[Run]:
     return [
         _fsq(TWO_TOKENS, "all"),
         *(
-            _fsq(TWO_TOKENS, f"without {name}", augmentation=replace(Augmentation(), **{field: 0.0}))
+            _fsq(TWO_TOKENS, f"without {name}", augmentation=replace(VARIED, **{field: 0.0}))
             for name, field in plain.items()
         ),
     ]
