@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import astuple
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from vtok_codec.cli.app import app
+from vtok_codec.codec.arrayfile import read_array
 from vtok_codec.codec.quality import QUALITIES
 from vtok_codec.container.reader import VtkReader
 
@@ -272,6 +274,41 @@ def test_tokens_become_a_file_again(clip: Path, tmp_path: Path) -> None:
     assert text(vtok("pack", tmp_path / "made.npy", tmp_path / "made.vtk", "--rate", "29.97")) == (0, "", "")
     made = json.loads(vtok("info", "--json", tmp_path / "made.vtk").stdout)
     assert (made["frames"], made["rate"], made["width"], made["height"]) == (9, "2997/100", 40, 32)
+    piped = vtok("pack", arrays[".safetensors"], "-")
+    assert (piped.returncode, piped.stderr) == (0, b"") and piped.stdout == back.read_bytes()
+
+
+def test_packed_tokens_are_shown_as_their_video_was(tmp_path: Path) -> None:
+    """The golden file's header is of a turned, anamorphic, wide-gamut video; a model of its name is not here."""
+    assert vtok("tokens", GOLDEN, tmp_path / "t.safetensors").returncode == 0
+    array, header = read_array(tmp_path / "t.safetensors"), VtkReader(io.BytesIO(GOLDEN.read_bytes())).header
+    info = array.info(header.model.stride)
+    assert (info.width, info.height, info.rate) == (header.width, header.height, header.rate)
+    assert (info.sar, astuple(info.color), info.rotation) == (header.sar, header.color, header.rotation)
+    assert [frames for _, frames in array.gops()] == [9, 3]
+    still = make_still(tmp_path)
+    assert vtok("tokens", still, tmp_path / "s.safetensors").returncode == 0
+    assert text(vtok("pack", tmp_path / "s.safetensors", tmp_path / "s.vtk")) == (0, "", "")
+    assert json.loads(vtok("info", "--json", tmp_path / "s.vtk").stdout)["rate"] is None
+
+
+def make_still(folder: Path) -> Path:
+    frame = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+    with av.open(folder / "still.png", "w") as container:
+        stream = container.add_stream("png", width=30, height=20, pix_fmt="rgb24")
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+    assert text(vtok("encode", folder / "still.png", folder / "still.vtk", "-q")) == (0, "", "")
+    return folder / "still.vtk"
+
+
+def test_the_coder_is_chosen_and_both_decode_alike(clip: Path, tmp_path: Path) -> None:
+    assert text(vtok("encode", LANES, tmp_path / "z.vtk", "-q", "--gop", "0.8", "--coder", "zstd")) == (0, "", "")
+    assert clip.stat().st_size < 0.9 * (tmp_path / "z.vtk").stat().st_size
+    for path in (clip, tmp_path / "z.vtk"):
+        assert text(vtok("decode", path, tmp_path / f"{path.stem}.mkv", "--codec", "ffv1", "-q")) == (0, "", "")
+    assert np.array_equal(pixels_of(tmp_path / "z.mkv"), pixels_of(tmp_path / "lanes.mkv"))
+    code, _, err = text(vtok("encode", LANES, tmp_path / "x.vtk", "--coder", "lzma"))
+    assert (code, err) == (2, "vtok: coder 'lzma': choose from waves, zstd\n")
 
 
 def test_arrays_that_are_no_tokens_are_refused(clip: Path, tmp_path: Path) -> None:
@@ -294,6 +331,10 @@ def test_arrays_that_are_no_tokens_are_refused(clip: Path, tmp_path: Path) -> No
         "gops.safetensors": {"gop_latents": "1 2"},
         "frames.safetensors": {"gop_frames": " ".join(["99"] * len(about["gop_latents"].split()))},
         "rate.safetensors": {"rate": "fast"},
+        "long.safetensors": {"rate": "1e999999999"},
+        "path.safetensors": {"model": str(tmp_path / "t.safetensors")},
+        "escape.safetensors": {"weights_sha256": "\x1b[2J"},
+        "short.safetensors": {"gop_frames": "9"},
         "weights.safetensors": {"weights_sha256": "0" * 64},
         "model.safetensors": {"model": "none"},
     }
@@ -302,18 +343,31 @@ def test_arrays_that_are_no_tokens_are_refused(clip: Path, tmp_path: Path) -> No
     save_file({"a": tokens, "b": tokens}, tmp_path / "two.safetensors")
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "t.safetensors").read_bytes()[:500])
     (tmp_path / "none.npy").write_bytes(b"no array")
+    np.savez(tmp_path / "zip.npz", tokens=tokens)
+    (tmp_path / "zip.npz").rename(tmp_path / "zip.npy")
+    huge = (tmp_path / "five.npy").read_bytes()
+    (tmp_path / "huge.npy").write_bytes(huge.replace(b"(1, 2, 2, 5)", b"(1, 2, 2, %d)" % (1 << 40)))
+    (tmp_path / "open.npy").write_bytes(huge.replace(b"'shape': (", b"'shape': (("))
     wrong = {
         "flat.npy": (3, "tokens must be t h w n"),
         "high.npy": (3, "token 64000 is not below"),
         "float.npy": (3, "must be integers"),
         "empty.npy": (3, "tokens must be t h w n"),
         "five.npy": (3, "with n from 1 to 4"),
-        "size.safetensors": (2, "size 9 9 is not what"),
-        "side.safetensors": (3, "size 'high' is no list of integers"),
-        "gops.safetensors": (3, "have 3 latent frames"),
+        "size.safetensors": (3, "size 9 9 is not what"),
+        "side.safetensors": (3, "size 'high' is no list of 2 integers"),
+        "gops.safetensors": (3, "gop_latents sum up to 3"),
+        "short.safetensors": (3, "gop_frames has 1 numbers"),
+        "long.safetensors": (3, "rate '1e999999999': give frames a second"),
+        "path.safetensors": (6, "is here; 'vtok models' lists"),
+        "escape.safetensors": (6, "made with weights '\\x1b[2J'"),
+        "zip.npy": (3, "can be read"),
+        "huge.npy": (3, "can be read"),
+        "open.npy": (3, "can be read"),
+        "-": (3, "cannot be read from standard input"),
         "frames.safetensors": (3, "frames, not 99"),
-        "rate.safetensors": (2, "rate fast: give frames a second"),
-        "weights.safetensors": (6, "was made with weights 000000000000"),
+        "rate.safetensors": (3, "rate 'fast': give frames a second"),
+        "weights.safetensors": (6, "was made with weights '000000000000'"),
         "model.safetensors": (6, "no model 'none' is here"),
         "two.safetensors": (3, "has no array called tokens"),
         "cut.safetensors": (3, "can be read"),
@@ -323,9 +377,14 @@ def test_arrays_that_are_no_tokens_are_refused(clip: Path, tmp_path: Path) -> No
     before = sorted(tmp_path.iterdir())
     for name, (expected, message) in wrong.items():
         # In this process: torch is here already.
-        result = CliRunner().invoke(app, ["pack", str(tmp_path / name), str(tmp_path / "o.vtk")])
+        source = name if name == "-" else str(tmp_path / name)
+        result = CliRunner().invoke(app, ["pack", source, str(tmp_path / "o.vtk")])
         assert (result.exit_code, result.stdout) == (expected, ""), (name, result.stderr)
         assert message in result.stderr and result.stderr.count("\n") == 1, result.stderr
+    result = CliRunner().invoke(app, ["pack", str(tmp_path / "t.safetensors"), str(tmp_path / "o.mp4")])
+    assert result.exit_code == 7 and "is the name of a video" in result.stderr
+    result = CliRunner().invoke(app, ["pack", str(tmp_path / "t.safetensors"), str(tmp_path / "o.vtk"), "--rate", "0"])
+    assert result.exit_code == 2 and "rate '0': give frames a second" in result.stderr
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -17,18 +17,21 @@ import numpy as np
 import pytest
 import torch
 from conftest import LANES, ClipMaker, psnr_db
+from numpy.typing import NDArray
 
 import vtok_codec
 from vtok_codec.api import Clip, Codec
 from vtok_codec.codec.decoder import Gap, decode_events
-from vtok_codec.codec.encoder import EncodeSettings, encode_video
+from vtok_codec.codec.encoder import ChunkWriter, EncodeSettings, encode_video, make_header
 from vtok_codec.codec.pipeline import Prefetch
 from vtok_codec.codec.tokenfile import read_tokens, verify
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.reader import VtkReader
+from vtok_codec.container.writer import VtkWriter
 from vtok_codec.errors import DamageError, FormatError, InputError, SettingError
 from vtok_codec.media.reader import VideoReader, read_pixels
 from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
+from vtok_codec.tokens.coders import WAVES, ZSTD_GROUPS
 
 
 def encoded(source: Path, tokenizer: Tokenizer, settings: EncodeSettings | None = None) -> bytes:
@@ -359,6 +362,32 @@ def test_arrays_that_are_none_of_ours_are_refused(
 ) -> None:
     with pytest.raises((InputError, SettingError), match=message):
         call(Codec(tokenizer))
+
+
+@pytest.mark.parametrize(
+    ("rate", "kept"), [(30000 / 1001, "30000/1001"), (24000 / 1001, "24000/1001"), (29.97, "2997/100"), (30, "30")]
+)
+def test_arrays_are_packed_at_any_usual_rate(tokenizer: Tokenizer, rate: float, kept: str) -> None:
+    out = io.BytesIO()
+    Codec(tokenizer).pack([np.ones((2, 3, 4, 1), np.int64)], out, rate, frames=[4], size=(20, 30))
+    summary = verify(io.BytesIO(out.getvalue()))
+    assert summary.header.rate == Fraction(kept) and summary.totals.frames == 4
+
+
+@pytest.mark.parametrize("wrong", [np.full((1, 2, 2, 1), 64000), np.zeros((1, 2, 2, 1)), np.zeros((1, 2, 3, 1), int)])
+def test_nothing_is_written_of_arrays_that_do_not_fit(tokenizer: Tokenizer, wrong: NDArray[np.int64]) -> None:
+    out = io.BytesIO()
+    with pytest.raises(InputError):
+        Codec(tokenizer).pack([np.ones((1, 2, 2, 1), np.int64), wrong], out)
+    assert not out.getvalue()
+
+
+def test_chunks_beyond_waves_are_packed_by_zstd(tokenizer: Tokenizer) -> None:
+    """4 tokens of 4096 by 4096 pixels: more digits a chunk than waves may have."""
+    info = VideoInfo(4096, 4096, Fraction(25), Fraction(1, 25))
+    for tokens, coder in ((4, ZSTD_GROUPS), (1, WAVES)):
+        header = make_header(info, tokenizer, EncodeSettings(tokens=tokens))
+        assert ChunkWriter(VtkWriter(io.BytesIO(), header), header)._id == coder
 
 
 def test_tokens_decode_gop_by_gop(lanes: bytes, tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -146,6 +146,15 @@ def test_waves_are_what_the_format_says(levels: tuple[int, ...]) -> None:
     assert packer._narrow._sums.sum() < 16 * digits.size
 
 
+def test_a_wave_may_fill_one_context() -> None:
+    """Its counts then stay above what is halved, and are halved once a wave."""
+    digits = np.zeros((2, 3, 48, 48), np.uint8)
+    digits[1, 2, 40:] = 1
+    packer, reference = WaveCoder((2,), 2), ReferenceDecoder((2,), 2)
+    for part in (digits, 1 - digits):
+        assert np.array_equal(reference.unpack(packer.pack(part), part.shape), part)
+
+
 def test_waves_refuse_what_they_did_not_pack() -> None:
     digits = np.random.default_rng(0).integers(0, 5, (12, 4, 5, 6)).astype(np.uint8)
     packed = WaveCoder(LEVELS, 2).pack(digits)

@@ -12,7 +12,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from vtok_codec.codec.assembler import as_rate, assemble, check_tokens, digits_of, most_frames, whole_gop
+from vtok_codec.codec.arrayfile import as_rate
+from vtok_codec.codec.assembler import assemble, check_tokens, most_frames, whole_gop
 from vtok_codec.codec.decoder import decode_events, slices
 from vtok_codec.codec.diffusion import DiffusionDecoder
 from vtok_codec.codec.encoder import MAX_STICKINESS, EncodeSettings
@@ -21,9 +22,9 @@ from vtok_codec.codec.tokenfile import FileSummary, read_gops, read_tokens, veri
 from vtok_codec.codec.tokenizer import PixelDecoder, Tokenizer, load_tokenizer
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import FormatError, InputError, SettingError
-from vtok_codec.media.types import Frame
+from vtok_codec.media.types import Frame, VideoInfo
 from vtok_codec.registry import DEFAULT_MODEL, DETERMINISTIC, find_weights
-from vtok_codec.tokens.radix import Tokens, digits_to_tokens
+from vtok_codec.tokens.radix import Tokens, digits_to_tokens, tokens_to_digits
 
 _CHUNK_LATENTS = EncodeSettings.chunk_latents
 """Latent frames that pass through the model at once: as in a file, so that the tokens are the same."""
@@ -89,7 +90,7 @@ class Codec:
         """
         _require_array(tokens, "tokens")
         check_tokens(tokens, self.tokenizer)
-        digits = digits_of(tokens, self.tokenizer.id)
+        digits = tokens_to_digits(tokens, self.tokenizer.id.levels)
         _, sh, sw = self.tokenizer.id.stride
         whole = (tokens.shape[1] * sh, tokens.shape[2] * sw)
         size = size or whole
@@ -121,8 +122,8 @@ class Codec:
         `size` (height, width) and `frames`, of each GOP, crop what padding added; by default nothing is cropped.
 
         Raises:
-            InputError: the tokens are of another shape, or above the codebook.
-            SettingError: another argument is out of range.
+            InputError: the tokens are of another shape or above the codebook, or not of the size or the frames given.
+            SettingError: the rate is out of range, or `frames` has another length.
         """
         for tokens in gops:
             _require_array(tokens, "tokens")
@@ -130,7 +131,12 @@ class Codec:
         if len(counts) != len(gops):
             raise SettingError(f"frames has {len(counts)} numbers for {len(gops)} GOPs")
         whole = [whole_gop(tokens, self.tokenizer, count) for tokens, count in zip(gops, counts, strict=True)]
-        assemble(whole, self.tokenizer, as_rate(rate), size, stream)
+        if not whole:
+            raise InputError("there are no tokens")
+        ticks = as_rate(rate)
+        _, rows, columns, _ = gops[0].shape
+        height, width = size or (rows * self.tokenizer.id.stride[1], columns * self.tokenizer.id.stride[2])
+        assemble(whole, self.tokenizer, VideoInfo(width, height, ticks, 1 / ticks), stream)
 
     def decoder(self, name: str | Path = DETERMINISTIC, steps: int | None = None, seed: int = 0) -> PixelDecoder:
         """What turns digits into frames, see `pixel_decoder`; its weights are read once."""

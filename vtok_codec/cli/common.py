@@ -231,6 +231,25 @@ def require_pixels(name: str, width: int, height: int, limit: int) -> None:
         raise InputError(f"{name} has pictures of {width}x{height}, more than --max-pixels {limit}")
 
 
+@contextmanager
+def vtk_output(target: str, source: str, force: bool) -> Iterator[BinaryIO]:
+    """A stream for a `.vtk` file: standard output for `-`, or else see `whole_output`.
+
+    Raises:
+        OutputError: `target` is the name of a video, or see `whole_output` and `standard_output`.
+    """
+    if target == STANDARD_STREAM:
+        yield standard_output()
+        return
+    from vtok_codec.media.writer import is_video_suffix
+
+    with whole_output(target, source, force) as partial:
+        if is_video_suffix(Path(target).suffix):
+            raise OutputError(f"{target} is the name of a video, which a .vtk file is not; give the output another")
+        with open(partial, "wb") as stream:
+            yield stream
+
+
 def require_absent(path: Path, force: bool) -> None:
     """Refuse to overwrite before long work begins, not after.
 

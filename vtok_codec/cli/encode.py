@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
@@ -28,11 +27,10 @@ from vtok_codec.cli.common import (
     reports_errors,
     require_pixels,
     run_jobs,
-    standard_output,
-    whole_output,
+    vtk_output,
 )
 from vtok_codec.codec.quality import DEFAULT_QUALITY, QUALITIES, find_quality
-from vtok_codec.errors import InputError, OutputError
+from vtok_codec.errors import InputError
 
 if TYPE_CHECKING:
     from vtok_codec.codec.encoder import EncodeSettings
@@ -86,13 +84,6 @@ def encode(
     run_jobs(jobs, work)
 
 
-def _refuse_video_name(target: str) -> None:
-    from vtok_codec.media.writer import is_video_suffix
-
-    if is_video_suffix(Path(target).suffix):
-        raise OutputError(f"{target} is the name of a video, which a .vtk file is not; give the output another")
-
-
 def _encode_one(
     source: str,
     target: str,
@@ -103,17 +94,11 @@ def _encode_one(
     force: bool,
     quiet: bool,
 ) -> None:
-    piped = target == STANDARD_STREAM
-    with nullcontext(None) if piped else whole_output(target, source, force) as partial:
-        _refuse_video_name(target)
-        stdout = standard_output() if piped else None
-        with _open_reader(source, audio) as reader:
-            require_pixels(reader.name, reader.info.width, reader.info.height, max_pixels)
-            if not quiet:
-                _tell_losses(reader)
-            with nullcontext(stdout) if partial is None else open(partial, "wb") as stream:
-                assert stream is not None
-                failure = _encode_stream(reader, stream, target, tokenizer, settings, quiet)
+    with vtk_output(target, source, force) as stream, _open_reader(source, audio) as reader:
+        require_pixels(reader.name, reader.info.width, reader.info.height, max_pixels)
+        if not quiet:
+            _tell_losses(reader)
+        failure = _encode_stream(reader, stream, target, tokenizer, settings, quiet)
     if failure:
         raise failure
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vtok_codec.cli.common import Force, reports_errors, whole_output
-from vtok_codec.errors import ModelError
+from vtok_codec.cli.common import STANDARD_STREAM, Force, reports_errors, vtk_output
+from vtok_codec.errors import InputError, ModelError
 from vtok_codec.registry import DEFAULT_MODEL
 
 
 @reports_errors
 def pack(
     source: Annotated[str, typer.Argument(help="A .npy or .safetensors file of tokens, t h w n.")],
-    target: Annotated[str, typer.Argument(help="A .vtk file.")],
+    target: Annotated[str, typer.Argument(help="A .vtk file; '-' is standard output.")],
     rate: Annotated[
         str | None, typer.Option(help="Frames a second, 30000/1001 or so; by default what the file says, or else 25.")
     ] = None,
@@ -29,20 +30,27 @@ def pack(
     A .safetensors file from `tokens` says of itself which model, size, rate and GOPs they have; any other array is one
     GOP, of which nothing is cropped.
     """
-    from vtok_codec.codec.arrayfile import read_array
-    from vtok_codec.codec.assembler import as_rate, assemble, whole_gop
+    if source == STANDARD_STREAM:
+        raise InputError("an array cannot be read from standard input; name a .npy or .safetensors file")
+    from vtok_codec.codec.arrayfile import as_rate, read_array
+    from vtok_codec.codec.assembler import assemble, whole_gop
     from vtok_codec.codec.tokenizer import load_tokenizer
-    from vtok_codec.registry import find_weights
+    from vtok_codec.registry import find_shipped, find_weights
 
+    ticks = as_rate(rate) if rate else None
     array = read_array(Path(source))
-    weights = find_weights(model or array.about.get("model", DEFAULT_MODEL))
+    # What a file names must never become a path.
+    weights = find_weights(model) if model else find_shipped(array.about.get("model", DEFAULT_MODEL))
     made_by = array.about.get("weights_sha256", weights.sha256)
     if made_by not in weights.reads:
         raise ModelError(
-            f"{source} was made with weights {made_by[:12]}, {weights.path} holds {weights.sha256[:12]}; "
+            f"{source} was made with weights {made_by[:12]!r}, {weights.path} holds {weights.sha256[:12]}; "
             "name the right ones with --model"
         )
     tokenizer = load_tokenizer(weights, "cpu")
     gops = [whole_gop(tokens, tokenizer, frames) for tokens, frames in array.gops()]
-    with whole_output(target, source, force) as partial, open(partial, "wb") as stream:
-        assemble(gops, tokenizer, as_rate(rate or array.about.get("rate", "25")), array.size, stream)
+    info = array.info(tokenizer.id.stride)
+    if ticks:
+        info = dataclasses.replace(info, rate=ticks, time_base=1 / ticks)
+    with vtk_output(target, source, force) as stream:
+        assemble(gops, tokenizer, info, stream)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,7 +20,7 @@ def tokens(
     """Export tokens as uint16 `t h w n`: latent frames, rows, columns, tokens a position.
 
     GOPs stand one after another, and are decoded one by one; a .safetensors file names their lengths as `gop_latents`,
-    and all else that `pack` needs to make the file again, but for its sound and varying times.
+    and what else `pack` needs to make the file again, all but its sound and varying times.
     """
     from vtok_codec.codec.arrayfile import check_suffix, write_array
     from vtok_codec.codec.tokenfile import read_gop, read_gops
@@ -30,4 +31,4 @@ def tokens(
         with open_input(source) as stream:
             reader = VtkReader(stream)
             gops = list(read_gops(reader)) if gop is None else [read_gop(reader, gop)]
-        write_array(partial, reader.header, gops)
+        write_array(partial, Path(target).suffix, reader.header, gops)

@@ -180,7 +180,7 @@ def encode_video(
     `on_frames` is told how many frames each written chunk had.
 
     Raises:
-        ModelError, InputError: see `make_header`.
+        SettingError, InputError: see `make_header`.
     """
     header = make_header(info, tokenizer, settings)
     writer = VtkWriter(stream, header)

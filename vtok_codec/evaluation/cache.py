@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 _DIGITS = 24
-_PACKAGES = ("av", "imageio-ffmpeg", "numpy", "pytorch-msssim", "scipy", "torch", "zstandard")
+_PACKAGES = ("av", "constriction", "imageio-ffmpeg", "numpy", "pytorch-msssim", "scipy", "torch", "zstandard")
 """What a figure depends on beside our own code."""
 
 

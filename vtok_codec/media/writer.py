@@ -102,7 +102,8 @@ def output_settings(suffix: str, codec: str | None, crf: int | None) -> OutputSe
     """Settings for a file with this suffix.
 
     Raises:
-        OutputError: no container has this suffix, or the codec is unknown.
+        OutputError: no container has this suffix.
+        SettingError: the codec is unknown, or has no CRF.
     """
     suffix = suffix.lower()
     if suffix not in _FORMATS:
@@ -114,7 +115,7 @@ def pipe_settings(name: str, codec: str | None, crf: int | None) -> OutputSettin
     """Settings for standard output; `name` is one of `PIPE_FORMATS`.
 
     Raises:
-        OutputError: the format or the codec is unknown.
+        SettingError: the format or the codec is unknown, or it has no CRF.
     """
     if name not in PIPE_FORMATS:
         raise SettingError(f"format {name!r} is unknown; use one of {', '.join(PIPE_FORMATS)}")

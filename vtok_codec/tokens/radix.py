@@ -35,17 +35,24 @@ def tokens_to_digits(tokens: Tokens, levels: Sequence[int]) -> Digits:
     Raises:
         ValueError: tokens are no integers, or one is negative or not below the product of the levels.
     """
-    if not np.issubdtype(tokens.dtype, np.integer):
-        raise ValueError(f"tokens must be integers, not {tokens.dtype}")
-    for extreme in (int(tokens.min()), int(tokens.max())) if tokens.size else ():
-        if not 0 <= extreme < math.prod(levels):
-            raise ValueError(f"token {extreme} is not below {math.prod(levels)}, the number of codes, or is negative")
+    check_range(tokens, math.prod(levels))
     t, h, w, n = tokens.shape
     rest = tokens.astype(np.uint16).transpose(3, 0, 1, 2)
     digits = np.empty((n, len(levels), t, h, w), np.uint8)
     for place, (weight, level) in enumerate(zip(_weights(levels), levels, strict=True)):
         digits[:, place] = rest // weight % np.uint16(level)
     return digits.reshape(n * len(levels), t, h, w)
+
+
+def check_range(tokens: NDArray[np.integer], codes: int) -> None:
+    """Raises:
+    ValueError: tokens are no integers, or one is negative or not below the number of codes.
+    """
+    if not np.issubdtype(tokens.dtype, np.integer):
+        raise ValueError(f"tokens must be integers, not {tokens.dtype}")
+    for extreme in (int(tokens.min()), int(tokens.max())) if tokens.size else ():
+        if not 0 <= extreme < codes:
+            raise ValueError(f"token {extreme} is not below {codes}, the number of codes, or is negative")
 
 
 def _weights(levels: Sequence[int]) -> NDArray[np.uint16]:

@@ -4,7 +4,7 @@ A digit is likely to be what it was one latent frame ago, near what its neighbou
 the more of what is around it has. Those three make its context; how often each value stood in that context, and in a
 wider one while that is rare, makes its probability. Digits are coded in *waves*: all with the same sum of plane, latent
 frame, row and column depend on none of each other, so that NumPy works on a whole wave at once. The range coder itself
-is the `constriction` package's. On held-out clips this takes a third less than zstd over groups of digits
+is the `constriction` package's. On held-out clips this takes a quarter less than zstd over groups of digits
 (`docs/training.md` has the figures, `docs/format.md` the exact arithmetic).
 
 Everything is exact: counts and frequencies are whole numbers far below 2⁵³, held as float64, whose division is rounded
@@ -27,8 +27,8 @@ from vtok_codec.tokens.radix import Digits
 MAX_LEVELS = 16
 """Of a digit: contexts grow with the square of it."""
 
-MAX_DIGITS = 1 << 24
-"""Of a chunk: their order takes some thirty bytes each."""
+MAX_DIGITS = 1 << 23
+"""Of a chunk: while its order is made they take some thirty bytes each, and then fourteen."""
 
 _Index = NDArray[np.int32]
 _Symbols = NDArray[np.int32]
@@ -88,7 +88,7 @@ class WaveCoder:
         """The digits `P t h w` of `shape` that `pack` was given, the next of the GOP.
 
         Raises:
-            ValueError: the data do not hold exactly that.
+            ValueError: the data do not hold that, or more than one word too many.
         """
         if len(data) % 4 or not data:
             raise ValueError(f"{len(data)} bytes are no whole words")
@@ -174,7 +174,7 @@ class _Order:
     """Place in `_Field.changes`."""
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def _order(levels: tuple[int, ...], grid: tuple[int, int, int]) -> _Order:
     planes, (frames, rows, columns) = len(levels), grid
     plane, frame, row, column = np.ogrid[tuple(slice(0, size) for size in (planes, *grid))]

@@ -57,6 +57,8 @@ class RunSettings:
     """Fields of the stage that are set otherwise than it has them."""
     codec: str | None = None
     """The weights that a diffusion decoder is for: a shipped name, a file, or the folder of a run."""
+    augmentation: tuple[tuple[str, float], ...] = ()
+    """How crops are varied, as it was when the run began; `run_training` fills it in."""
     reads: tuple[str, ...] = ()
     """Hashes of other weights whose tokens the run's own keep; `run_training` fills them in."""
 
@@ -69,7 +71,9 @@ def run_training(settings: RunSettings, folder: Path, budget: Budget, quiet: boo
     """
     if (folder / CHECKPOINT).exists():
         raise TrainingError(f"{folder} holds a run already; resume it, or name another folder")
-    settings = dataclasses.replace(settings, reads=_kept_tokens(settings))
+    stage, _ = _stage_and_codec(settings)
+    varied = tuple(dataclasses.asdict(stage.augmentation).items())
+    settings = dataclasses.replace(settings, reads=_kept_tokens(settings), augmentation=varied)
     trainer = _trainer(settings, folder, resumed=False, quiet=quiet)
     _keep(_with_whole_paths(settings), folder, trainer)
     trainer.train(budget, quiet)
@@ -90,11 +94,13 @@ def resume_training(
 
     Raises:
         TrainingError: there is no run, or it cannot be read.
+        SettingError: see `override`.
     """
     try:
         fields = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
         state = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
         fields |= {key: tuple(fields.get(key, ())) for key in ("data", "reads")}
+        fields["augmentation"] = tuple((key, value) for key, value in fields.get("augmentation", ()))
         fields["overrides"] = (*((key, value) for key, value in fields["overrides"]), *overrides)
         settings = RunSettings(**fields)
     except (OSError, ValueError, RuntimeError, EOFError, LookupError, TypeError, UnpicklingError) as error:
@@ -187,6 +193,9 @@ def _stage_and_codec(settings: RunSettings) -> tuple[Stage, OneVAEConfig]:
     if settings.codec and not denoises:
         raise SettingError(f"a codec to decode for is of stage {DIFFUSION}; stage {settings.stage} trains one")
     stage = override(STAGES[settings.stage], settings.overrides)
+    stage = dataclasses.replace(
+        stage, augmentation=dataclasses.replace(stage.augmentation, **dict(settings.augmentation))
+    )
     config = DENOISERS[settings.preset].codec if denoises else PRESETS[settings.preset]
     if config.enhanced_first_frame:
         # Its own way through the networks is only ever taken at the start of a GOP.
