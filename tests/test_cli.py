@@ -282,7 +282,7 @@ def test_packed_tokens_are_shown_as_their_video_was(tmp_path: Path) -> None:
     """The golden file's header is of a turned, anamorphic, wide-gamut video; a model of its name is not here."""
     assert vtok("tokens", GOLDEN, tmp_path / "t.safetensors").returncode == 0
     array, header = read_array(tmp_path / "t.safetensors"), VtkReader(io.BytesIO(GOLDEN.read_bytes())).header
-    info = array.info(header.model.stride)
+    info = array.info((0, 0))
     assert (info.width, info.height, info.rate) == (header.width, header.height, header.rate)
     assert (info.sar, astuple(info.color), info.rotation) == (header.sar, header.color, header.rotation)
     assert [frames for _, frames in array.gops()] == [9, 3]
@@ -367,7 +367,7 @@ def test_arrays_that_are_no_tokens_are_refused(clip: Path, tmp_path: Path) -> No
         "-": (3, "cannot be read from standard input"),
         "frames.safetensors": (3, "frames, not 99"),
         "rate.safetensors": (3, "rate 'fast': give frames a second"),
-        "weights.safetensors": (6, "was made with weights '000000000000'"),
+        "weights.safetensors": (6, "made with weights '000000000000'"),
         "model.safetensors": (6, "no model 'none' is here"),
         "two.safetensors": (3, "has no array called tokens"),
         "cut.safetensors": (3, "can be read"),
@@ -484,7 +484,7 @@ def test_other_weights_are_refused(clip: Path, tmp_path: Path) -> None:
     data[-1] ^= 1
     (tmp_path / "other.safetensors").write_bytes(data)
     code, _, err = text(vtok("decode", clip, tmp_path / "o.mp4", "--weights", tmp_path / "other.safetensors"))
-    assert code == 6 and "name the right ones as weights" in err
+    assert code == 6 and "name the right ones" in err
 
 
 def test_a_cut_file_decodes_up_to_the_cut(clip: Path, tmp_path: Path) -> None:

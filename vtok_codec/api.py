@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtok_codec.codec.arrayfile import as_rate
-from vtok_codec.codec.assembler import assemble, check_tokens, most_frames, whole_gop
+from vtok_codec.codec.assembler import assemble, check_tokens, most_frames, whole_gop, whole_size
 from vtok_codec.codec.decoder import decode_events, slices
 from vtok_codec.codec.diffusion import DiffusionDecoder
 from vtok_codec.codec.encoder import MAX_STICKINESS, EncodeSettings
@@ -91,8 +91,7 @@ class Codec:
         _require_array(tokens, "tokens")
         check_tokens(tokens, self.tokenizer)
         digits = tokens_to_digits(tokens, self.tokenizer.id.levels)
-        _, sh, sw = self.tokenizer.id.stride
-        whole = (tokens.shape[1] * sh, tokens.shape[2] * sw)
+        whole = whole_size(tokens, self.tokenizer.id)
         size = size or whole
         if not all(0 < side <= most for side, most in zip(size, whole, strict=True)):
             raise SettingError(f"size {size} is not within the {whole} that the tokens stand for")
@@ -134,8 +133,7 @@ class Codec:
         if not whole:
             raise InputError("there are no tokens")
         ticks = as_rate(rate)
-        _, rows, columns, _ = gops[0].shape
-        height, width = size or (rows * self.tokenizer.id.stride[1], columns * self.tokenizer.id.stride[2])
+        height, width = size or whole_size(gops[0], self.tokenizer.id)
         assemble(whole, self.tokenizer, VideoInfo(width, height, ticks, 1 / ticks), stream)
 
     def decoder(self, name: str | Path = DETERMINISTIC, steps: int | None = None, seed: int = 0) -> PixelDecoder:

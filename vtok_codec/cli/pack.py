@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vtok_codec.cli.common import STANDARD_STREAM, Force, reports_errors, vtk_output
-from vtok_codec.errors import InputError, ModelError
+from vtok_codec.errors import InputError
 from vtok_codec.registry import DEFAULT_MODEL
 
 
@@ -33,23 +33,18 @@ def pack(
     if source == STANDARD_STREAM:
         raise InputError("an array cannot be read from standard input; name a .npy or .safetensors file")
     from vtok_codec.codec.arrayfile import as_rate, read_array
-    from vtok_codec.codec.assembler import assemble, whole_gop
-    from vtok_codec.codec.tokenizer import load_tokenizer
+    from vtok_codec.codec.assembler import assemble, whole_gop, whole_size
+    from vtok_codec.codec.tokenizer import check_same_weights, load_tokenizer
     from vtok_codec.registry import find_shipped, find_weights
 
     ticks = as_rate(rate) if rate else None
     array = read_array(Path(source))
     # What a file names must never become a path.
     weights = find_weights(model) if model else find_shipped(array.about.get("model", DEFAULT_MODEL))
-    made_by = array.about.get("weights_sha256", weights.sha256)
-    if made_by not in weights.reads:
-        raise ModelError(
-            f"{source} was made with weights {made_by[:12]!r}, {weights.path} holds {weights.sha256[:12]}; "
-            "name the right ones with --model"
-        )
+    check_same_weights(weights, weights.name, array.about.get("weights_sha256", weights.sha256))
     tokenizer = load_tokenizer(weights, "cpu")
     gops = [whole_gop(tokens, tokenizer, frames) for tokens, frames in array.gops()]
-    info = array.info(tokenizer.id.stride)
+    info = array.info(whole_size(array.tokens, tokenizer.id))
     if ticks:
         info = dataclasses.replace(info, rate=ticks, time_base=1 / ticks)
     with vtk_output(target, source, force) as stream:

@@ -88,15 +88,13 @@ class TokenArray:
     tokens: Tokens
     about: Mapping[str, str] = field(default_factory=dict)
 
-    def info(self, stride: tuple[int, int, int]) -> VideoInfo:
-        """How the video is shown. A file that does not say: nothing cropped, 25 frames a second.
+    def info(self, whole: tuple[int, int]) -> VideoInfo:
+        """How the video is shown. A file that does not say: `whole`, height and width, and 25 frames a second.
 
         Raises:
-            InputError: the array is not `t h w n`, or the file says what cannot be.
+            InputError: the file says what cannot be.
         """
-        self._check_shape()
-        _, rows, columns, _ = self.tokens.shape
-        height, width = self._integers("size", 2) or [rows * stride[1], columns * stride[2]]
+        height, width = self._integers("size", 2) or whole
         rate = self._rate()
         return VideoInfo(
             width=width,
@@ -114,7 +112,8 @@ class TokenArray:
         Raises:
             InputError: the array is not `t h w n`, or they are not as long as it.
         """
-        self._check_shape()
+        if self.tokens.ndim != 4 or not self.tokens.size:
+            raise InputError(f"tokens must be t h w n, not {self.tokens.shape}")
         latents = self._integers("gop_latents") or [len(self.tokens)]
         frames: Sequence[int | None] = self._integers("gop_frames") or [None] * len(latents)
         if sum(latents) != len(self.tokens) or min(latents) < 1:
@@ -125,10 +124,6 @@ class TokenArray:
         return [
             (self.tokens[end - count : end], shown) for end, count, shown in zip(ends, latents, frames, strict=True)
         ]
-
-    def _check_shape(self) -> None:
-        if self.tokens.ndim != 4 or not self.tokens.size:
-            raise InputError(f"tokens must be t h w n, not {self.tokens.shape}")
 
     def _rate(self) -> Fraction | None:
         text = self.about.get("rate", str(DEFAULT_RATE))

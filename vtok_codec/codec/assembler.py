@@ -54,6 +54,11 @@ def most_frames(latents: int, model: ModelId) -> int:
     return (latents - model.extra_phases) * model.stride[0] - (model.stride[0] - 1)
 
 
+def whole_size(tokens: Tokens, model: ModelId) -> tuple[int, int]:
+    """Height and width of the pictures that tokens `t h w n` stand for, padding included."""
+    return tokens.shape[1] * model.stride[1], tokens.shape[2] * model.stride[2]
+
+
 def assemble(gops: Sequence[Gop], tokenizer: Tokenizer, info: VideoInfo, stream: BinaryIO) -> None:
     """Write a file of these GOPs, each of which `whole_gop` made. A frame lasts one tick of `info`.
 

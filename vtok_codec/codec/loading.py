@@ -20,7 +20,7 @@ def tokenizer_of(model: ModelId, weights: str | Path | None = None, device: str 
         SettingError: the device cannot be used.
     """
     file = find_weights(weights) if weights else find_shipped(model.name)
-    check_same_weights(file, model)
+    check_same_weights(file, model.name, model.weights_sha256)
     return load_tokenizer(file, device)
 
 

@@ -148,14 +148,16 @@ def check_fits(decoder: PixelDecoder, header: Header) -> None:
         raise FormatError(f"the header does not fit its model, {decoder.id.name}")
 
 
-def check_same_weights(weights: WeightsFile, wanted: ModelId) -> None:
+def check_same_weights(weights: WeightsFile, name: str, sha256: str) -> None:
     """Refuse weights that read other tokens than a file holds: they would decode to noise.
+
+    `name` and `sha256` are what the file says of the weights that made it.
 
     Raises:
         ModelError: they differ.
     """
-    if wanted.weights_sha256 not in weights.reads:
+    if sha256 not in weights.reads:
         raise ModelError(
-            f"the file was made with weights {wanted.weights_sha256[:12]} of {wanted.name}, {weights.path} holds "
-            f"{weights.sha256[:12]}; name the right ones as weights"
+            f"the file was made with weights {sha256[:12]!r} of {name}, {weights.path} holds "
+            f"{weights.sha256[:12]}; name the right ones"
         )
