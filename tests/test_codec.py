@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 import vtok_codec
 from vtok_codec.api import Clip, Codec
+from vtok_codec.codec.chunks import chosen_coder
 from vtok_codec.codec.decoder import Gap, decode_events
-from vtok_codec.codec.encoder import ChunkWriter, EncodeSettings, encode_video, make_header
+from vtok_codec.codec.encoder import EncodeSettings, encode_video, make_header
 from vtok_codec.codec.pipeline import Prefetch
 from vtok_codec.codec.tokenfile import read_tokens, verify
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.reader import VtkReader
-from vtok_codec.container.writer import VtkWriter
 from vtok_codec.errors import DamageError, FormatError, InputError, SettingError
 from vtok_codec.media.reader import VideoReader, read_pixels
 from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
@@ -387,7 +387,7 @@ def test_chunks_beyond_waves_are_packed_by_zstd(tokenizer: Tokenizer) -> None:
     info = VideoInfo(4096, 4096, Fraction(25), Fraction(1, 25))
     for tokens, coder in ((4, ZSTD_GROUPS), (1, WAVES)):
         header = make_header(info, tokenizer, EncodeSettings(tokens=tokens))
-        assert ChunkWriter(VtkWriter(io.BytesIO(), header), header)._id == coder
+        assert chosen_coder(header, EncodeSettings.coder) == coder
 
 
 def test_tokens_decode_gop_by_gop(lanes: bytes, tokenizer: Tokenizer, tmp_path: Path) -> None:

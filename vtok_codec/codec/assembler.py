@@ -7,7 +7,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-from vtok_codec.codec.encoder import ChunkWriter, CodedChunk, EncodeSettings, make_header
+from vtok_codec.codec.chunks import CodedChunk, GopPacker, chosen_coder
+from vtok_codec.codec.encoder import EncodeSettings, make_header
 from vtok_codec.codec.tokenfile import Gop
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.header import MAX_GOP_LATENTS, Header, ModelId
@@ -74,11 +75,12 @@ def assemble(gops: Sequence[Gop], tokenizer: Tokenizer, info: VideoInfo, stream:
     if info.rate is None and [gop.frames for gop in gops] != [1]:
         raise InputError("a still picture has one frame; give a rate")
     header = _header(gops, tokenizer, info)
-    chunks = ChunkWriter(writer := VtkWriter(stream, header), header)
+    writer, coder = VtkWriter(stream, header), chosen_coder(header, EncodeSettings.coder)
     begin = 0
     for number, gop in enumerate(gops):
+        packer = GopPacker(header, coder)
         for chunk in _chunks(header, number, tokens_to_digits(gop.tokens, header.model.levels), begin, gop.frames):
-            chunks.write(chunk)
+            packer.pack(chunk).write(writer)
         begin += gop.frames
     writer.finish()
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
+from vtok_codec.codec.lanes import Job, Lanes, plan_lanes, run_in_lanes
 from vtok_codec.codec.tokenfile import Damage, UnpackedChunk
 from vtok_codec.codec.tokenizer import PixelDecoder, check_fits
 from vtok_codec.codec.window import Window
@@ -15,6 +19,9 @@ from vtok_codec.errors import DamageError, InputError, SettingError
 from vtok_codec.media.types import AudioPacket, AudioTrack, Color, Frame, VideoInfo
 from vtok_codec.models.causal import State
 from vtok_codec.tokens.radix import Digits
+
+_Item: TypeAlias = "list[Frame] | list[StoredPacket] | Damage"
+"""A slice decoded, and what stands between slices."""
 
 _SLICE_LATENTS = 4
 """Latent frames that go through the model at once."""
@@ -48,33 +55,30 @@ class Gap:
     reason: str
 
 
-class StreamDecoder:
-    """Takes chunks in order and gives their frames. It holds the state of the open GOP."""
+@dataclass(frozen=True)
+class _Slice:
+    """A part of a chunk that goes through the model at once, so that memory follows the frame's size only."""
 
-    def __init__(self, pixel_decoder: PixelDecoder, header: Header, tokens: int | None = None) -> None:
-        """`tokens`: how many of the file's tokens a position to use; None for all."""
+    gop: int
+    digits: Digits
+    times: tuple[tuple[int, int], ...]
+    """Of each frame that is shown: its pts and its duration."""
+
+
+class GopDecoder:
+    """Decodes the slices of one GOP, in their order; it holds the decoder's state."""
+
+    def __init__(self, pixel_decoder: PixelDecoder, size: tuple[int, int]) -> None:
         self._pixel_decoder = pixel_decoder
-        self._header = header
-        self._planes = (tokens or header.tokens) * len(header.model.levels)
+        self._size = size
         self._state: State = None
 
-    def decode(self, unpacked: UnpackedChunk) -> Iterator[Frame]:
-        """The frames of a chunk, which follows the one before or starts a GOP.
-
-        A long chunk goes through the model in slices, so that memory follows the frame's size only.
-        """
-        chunk, digits = unpacked.chunk, unpacked.digits[: self._planes]
-        if chunk.first:
-            self._state = None
-        size = (self._header.height, self._header.width)
-        ends = (*chunk.pts[1:], chunk.pts[-1] + chunk.last_duration)
-        shown = 0
-        for part, frames in slices(digits, self._header.model, chunk.first):
-            count = min(frames, len(chunk.pts) - shown)
-            pixels, self._state = self._pixel_decoder.decode(part, size, count, self._state, chunk.gop)
-            for number, image in enumerate(pixels, shown):
-                yield Frame(image, chunk.pts[number], ends[number] - chunk.pts[number])
-            shown += count
+    def decode(self, part: _Slice) -> list[Frame]:
+        """The frames of the next slice."""
+        pixels, self._state = self._pixel_decoder.decode(
+            part.digits, self._size, len(part.times), self._state, part.gop
+        )
+        return [Frame(image, pts, duration) for image, (pts, duration) in zip(pixels, part.times, strict=True)]
 
 
 def slices(digits: Digits, model: ModelId, fresh: bool) -> Iterator[tuple[Digits, int]]:
@@ -117,40 +121,74 @@ def decode_events(
     if recover and not reader.seekable:
         raise InputError("to recover from damage needs a file: a pipe cannot seek")
     window = Window(reader, start_s, duration_s, recover)
-    decoder = StreamDecoder(pixel_decoder, reader.header, tokens)
+    jobs = _jobs(window.events(), pixel_decoder, reader.header, tokens or reader.header.tokens)
     shown = False
     gap: Gap | None = None
-    for event in _decoded(decoder, window.events(), window):
-        shown = shown or isinstance(event, Frame)
-        gap = event if isinstance(event, Gap) else gap
-        yield event
+    decoded: Generator[_Item] = run_in_lanes(jobs, _lanes(reader.header, pixel_decoder))
+    with closing(decoded):
+        for event in _shown(decoded, window):
+            shown = shown or isinstance(event, Frame)
+            gap = event if isinstance(event, Gap) else gap
+            yield event
     if not shown and gap:
         raise DamageError(f"nothing of the file could be recovered: {gap.reason}")
     if not shown:
         raise InputError("no frame lies between the start and the end that were asked for")
 
 
-def _decoded(
-    decoder: StreamDecoder, unpacked: Iterable[UnpackedChunk | list[StoredPacket] | Damage], window: Window
-) -> Iterator[Frame | AudioPacket | Gap]:
+def _lanes(header: Header, pixel_decoder: PixelDecoder) -> Lanes:
+    slices_a_chunk = -(-header.chunk_latents // _SLICE_LATENTS)
+    parts = -(-header.gop_latents // header.chunk_latents) * slices_a_chunk
+    return plan_lanes(header, pixel_decoder.bytes_a_pixel, pixel_decoder.placement.device, parts)
+
+
+def _jobs(
+    unpacked: Iterable[UnpackedChunk | list[StoredPacket] | Damage],
+    pixel_decoder: PixelDecoder,
+    header: Header,
+    tokens: int,
+) -> Iterator[Job[_Item] | _Item]:
+    """The work of each slice of each chunk, with so many tokens a position."""
+    planes = tokens * len(header.model.levels)
+    gop: GopDecoder | None = None
+    for item in unpacked:
+        if not isinstance(item, UnpackedChunk):
+            yield item
+            continue
+        chunk = item.chunk
+        if chunk.first or gop is None:
+            gop = GopDecoder(pixel_decoder, (header.height, header.width))
+        ends = (*chunk.pts[1:], chunk.pts[-1] + chunk.last_duration)
+        times = tuple((pts, end - pts) for pts, end in zip(chunk.pts, ends, strict=True))
+        shown = 0
+        for digits, frames in slices(item.digits[:planes], header.model, chunk.first):
+            part = _Slice(chunk.gop, digits, times[shown : shown + frames])
+            yield Job(chunk.first and not shown, partial(gop.decode, part))
+            shown += frames
+
+
+def _shown(decoded: Iterable[_Item], window: Window) -> Iterator[Frame | AudioPacket | Gap]:
+    """What the window shows of it, with what stands for damage."""
     damage: Damage | None = None
     last: Frame | None = None
-    for item in unpacked:
+    for item in decoded:
         if isinstance(item, Damage):
             # Damage within damage is one gap.
             damage = item if damage is None else damage.joined(item)
-        elif isinstance(item, UnpackedChunk):
+            continue
+        for event in item:
+            if isinstance(event, StoredPacket):
+                packet = window.play(event)
+                if packet is not None:
+                    yield packet
+                continue
             if damage:
-                yield from _fill(damage, last, item.chunk.pts[0], window)
+                yield from _fill(damage, last, event.pts, window)
                 damage = None
-            for frame in decoder.decode(item):
-                last = frame
-                shown = window.show(frame)
-                if shown:
-                    yield shown
-        else:
-            played = map(window.play, item)
-            yield from (packet for packet in played if packet is not None)
+            last = event
+            shown = window.show(event)
+            if shown:
+                yield shown
     if damage:
         start_s = window.seconds(last.pts + last.duration) if last else 0.0
         yield Gap(start_s, None, 0, damage.reason)

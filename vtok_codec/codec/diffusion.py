@@ -30,6 +30,9 @@ class DiffusionDecoder:
         SettingError: a number is out of its range.
     """
 
+    bytes_a_pixel = 3000
+    """Memory that a slice takes while it is decoded, for each pixel of a frame."""
+
     def __init__(self, weights: WeightsFile, tokenizer: Tokenizer, steps: int | None = None, seed: int = 0) -> None:
         """See `chosen` for `steps` and `seed`."""
         made_for, wanted = weights.metadata.get("codec_sha256", ""), tokenizer.id

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
-from typing import BinaryIO
+from functools import partial
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 
 from vtok_codec import __version__
-from vtok_codec.codec.pipeline import Prefetch
-from vtok_codec.codec.tokenfile import token_bytes
+from vtok_codec.codec.chunks import Chunker, CodedChunk, FrameChunk, GopPacker, PackedChunk, chosen_coder
+from vtok_codec.codec.lanes import Job, plan_lanes, run_in_lanes
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.header import (
     MAX_GOP_LATENTS,
@@ -22,18 +23,18 @@ from vtok_codec.container.header import (
     header_from_json,
     header_to_json,
 )
-from vtok_codec.container.records import StoredPacket, TokenPayload
+from vtok_codec.container.records import StoredPacket
 from vtok_codec.container.writer import MAX_HEADER_BYTES, VtkWriter
 from vtok_codec.errors import FormatError, InputError, SettingError
 from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
 from vtok_codec.models.causal import State
-from vtok_codec.tokens.coders import CODERS, Coder, fitting_coder, make_coder
-from vtok_codec.tokens.radix import Digits, digits_to_tokens
+from vtok_codec.tokens.coders import CODERS, CoderId
 
 _MAX_PENDING_AUDIO_BYTES = 1 << 20
 _MAX_PENDING_PACKETS = 1 << 14
-_FRAMES_AHEAD = 16
 _DEFAULT_RATE = Fraction(25)
+_Item: TypeAlias = "PackedChunk | list[StoredPacket]"
+"""What follows the header."""
 MAX_STICKINESS = 4.0
 """Of `EncodeSettings.stickiness`: beyond it pictures freeze."""
 
@@ -52,16 +53,6 @@ class EncodeSettings:
     """How far beyond half a digit a latent may move before its digit changes: smaller files, less exact."""
     coder: str = "waves"
     """Of `CODERS`: `waves` makes the smallest files, `zstd` such as are read faster."""
-
-
-@dataclass(frozen=True)
-class CodedChunk:
-    """A chunk of frames as digits."""
-
-    gop: int
-    pts: tuple[int, ...]
-    last_duration: int
-    digits: Digits
 
 
 @dataclass(frozen=True)
@@ -124,45 +115,22 @@ def _check_limits(header: Header) -> None:
         raise InputError(f"the format cannot hold this video: {error}") from None
 
 
-class StreamEncoder:
-    """Takes frames one by one and gives a chunk whenever one is full. It holds the state of the open GOP."""
+class GopEncoder:
+    """Codes and packs the chunks of one GOP, in their order; it holds the model's state and their coder."""
 
-    def __init__(self, tokenizer: Tokenizer, header: Header, stickiness: float = 0.0) -> None:
+    def __init__(self, tokenizer: Tokenizer, header: Header, coder: CoderId, stickiness: float = 0.0) -> None:
         self._tokenizer = tokenizer
-        self._header = header
+        self._tokens = header.tokens
         self._stickiness = stickiness
-        self._frames: list[Frame] = []
+        self._packer = GopPacker(header, coder)
         self._state: State = None
-        self._gop = 0
-        self._latents_in_gop = 0
 
-    def push(self, frame: Frame) -> CodedChunk | None:
-        """Add a frame; the chunk that it completes, if it does."""
-        self._frames.append(frame)
-        return self._code() if len(self._frames) == self._chunk_frames() else None
-
-    def flush(self) -> CodedChunk | None:
-        """The frames that make no whole chunk, as the last one."""
-        return self._code() if self._frames else None
-
-    def _chunk_frames(self) -> int:
-        """Frames of the chunk that is being gathered: the last one of a GOP may be shorter."""
-        header, stride = self._header, self._header.model.stride[0]
-        first = self._latents_in_gop == 0
-        latents = min(header.chunk_latents, header.gop_latents - self._latents_in_gop)
-        return latents * stride - (stride - 1 if first else 0)
-
-    def _code(self) -> CodedChunk:
-        frames, self._frames = self._frames, []
-        pixels = np.stack([frame.pixels for frame in frames])
-        digits, self._state = self._tokenizer.encode(pixels, self._header.tokens, self._state, self._stickiness)
-        chunk = CodedChunk(self._gop, tuple(frame.pts for frame in frames), frames[-1].duration, digits)
-        first = self._latents_in_gop == 0
-        self._latents_in_gop += digits.shape[1] - (self._header.model.extra_phases if first else 0)
-        if self._latents_in_gop >= self._header.gop_latents:
-            self._state, self._latents_in_gop = None, 0
-            self._gop += 1
-        return chunk
+    def code(self, chunk: FrameChunk) -> PackedChunk:
+        """The next chunk."""
+        pixels = np.stack([frame.pixels for frame in chunk.frames])
+        digits, self._state = self._tokenizer.encode(pixels, self._tokens, self._state, self._stickiness)
+        pts = tuple(frame.pts for frame in chunk.frames)
+        return self._packer.pack(CodedChunk(chunk.gop, pts, chunk.frames[-1].duration, digits))
 
 
 def encode_video(
@@ -173,9 +141,7 @@ def encode_video(
     stream: BinaryIO,
     on_frames: Callable[[int], None] = lambda count: None,
 ) -> EncodeSummary:
-    """Code a whole video into `stream`, reading ahead of the model.
-
-    Packing stays in the model's thread: on two cores one of its own takes more from torch's threads than it saves.
+    """Code a whole video into `stream`: GOPs side by side, reading ahead of the model.
 
     `on_frames` is told how many frames each written chunk had.
 
@@ -184,16 +150,17 @@ def encode_video(
     """
     header = make_header(info, tokenizer, settings)
     writer = VtkWriter(stream, header)
-    chunks = ChunkWriter(writer, header, settings.coder)
-    encoder = StreamEncoder(tokenizer, header, settings.stickiness)
+    parts = -(-header.gop_latents // header.chunk_latents)
+    lanes = plan_lanes(header, tokenizer.bytes_a_pixel, tokenizer.placement.device, parts)
     frames = audio_bytes = 0
     failure: list[InputError] = []
-    with Prefetch(events, _FRAMES_AHEAD) as ready:
-        for item in _coded(encoder, ready, failure):
-            if isinstance(item, CodedChunk):
-                chunks.write(item)
-                frames += len(item.pts)
-                on_frames(len(item.pts))
+    coded: Generator[_Item] = run_in_lanes(_jobs(events, tokenizer, header, settings, failure), lanes)
+    with closing(coded):
+        for item in coded:
+            if isinstance(item, PackedChunk):
+                item.write(writer)
+                frames += item.frames
+                on_frames(item.frames)
             else:
                 writer.write_audio(item)
                 audio_bytes += sum(len(packet.data) for packet in item)
@@ -201,10 +168,30 @@ def encode_video(
     return EncodeSummary(frames, writer.bytes_written, audio_bytes, failure[0] if failure else None)
 
 
-def _coded(
-    encoder: StreamEncoder, events: Iterable[Frame | AudioPacket], failure: list[InputError]
-) -> Iterator[CodedChunk | list[StoredPacket]]:
-    """Chunks, each after the audio that came before its end. An error of the input is kept for later."""
+def _jobs(
+    events: Iterable[Frame | AudioPacket],
+    tokenizer: Tokenizer,
+    header: Header,
+    settings: EncodeSettings,
+    failure: list[InputError],
+) -> Iterator[Job[_Item] | _Item]:
+    """The work of each chunk, and audio. An error of the input is kept for later."""
+    coder = chosen_coder(header, settings.coder)
+    gop: GopEncoder | None = None
+    for part in _parts(events, header, failure):
+        if isinstance(part, FrameChunk):
+            if part.starts_gop or gop is None:
+                gop = GopEncoder(tokenizer, header, coder, settings.stickiness)
+            yield Job(part.starts_gop, partial(gop.code, part))
+        else:
+            yield part
+
+
+def _parts(
+    events: Iterable[Frame | AudioPacket], header: Header, failure: list[InputError]
+) -> Iterator[FrameChunk | list[StoredPacket]]:
+    """Chunks of frames, each after the audio that came before its end."""
+    chunker = Chunker(header)
     audio: list[StoredPacket] = []
     pending_bytes = 0
     try:
@@ -215,7 +202,7 @@ def _coded(
                 if pending_bytes > _MAX_PENDING_AUDIO_BYTES or len(audio) >= _MAX_PENDING_PACKETS:
                     yield audio
                     audio, pending_bytes = [], 0
-            elif (chunk := encoder.push(event)) is not None:
+            elif (chunk := chunker.push(event)) is not None:
                 if audio:
                     yield audio
                     audio, pending_bytes = [], 0
@@ -224,29 +211,6 @@ def _coded(
         failure.append(error)
     if audio:
         yield audio
-    last = encoder.flush()
+    last = chunker.flush()
     if last is not None:
         yield last
-
-
-class ChunkWriter:
-    """Packs chunks and writes them; it holds the coder of the open GOP."""
-
-    def __init__(self, writer: VtkWriter, header: Header, coder: str = EncodeSettings.coder) -> None:
-        """`coder`: see `EncodeSettings`."""
-        self._writer, self._header = writer, header
-        most_digits = header.planes * math.prod(header.chunk_latent_shape(header.max_chunk_frames(True), True))
-        self._id = fitting_coder(CODERS[coder], header.model.levels, most_digits)
-        self._open: tuple[int, Coder] | None = None
-
-    def write(self, chunk: CodedChunk) -> None:
-        """Write the next chunk."""
-        header = self._header
-        if self._open is None or self._open[0] != chunk.gop:
-            self._open = chunk.gop, make_coder(self._id, header.model.levels, header.tokens)
-        ticks = [after - before for before, after in pairwise(chunk.pts)]
-        ticks.append(chunk.last_duration)
-        usual = all(tick == header.frame_ticks for tick in ticks)
-        payload = TokenPayload(() if usual else tuple(ticks), *self._id, self._open[1].pack(chunk.digits))
-        tokens = token_bytes(digits_to_tokens(chunk.digits, header.model.levels))
-        self._writer.write_tokens(chunk.gop, chunk.pts[0], len(chunk.pts), payload, chunk.digits.size, tokens)

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-_JOIN_S = 3.0
+_JOIN_S = 1.0
 """How long to wait for a thread that is inside a decoder. One that waits for a pipe is left."""
 _POLL_S = 0.1
 """How often a thread that waits looks whether it still should."""

@@ -50,6 +50,9 @@ class Tokenizer:
         ModelError: the weights cannot be used.
     """
 
+    bytes_a_pixel = 1200
+    """Memory that a chunk takes while it is coded, for each pixel of a frame: measured at 1280×720."""
+
     def __init__(self, weights: WeightsFile, placement: Placement) -> None:
         preset = weights.metadata.get("preset", "")
         model = build_model(preset, weights.data, str(weights.path))
@@ -128,6 +131,10 @@ class PixelDecoder(Protocol):
     @property
     def placement(self) -> Placement:
         """Where it runs."""
+
+    @property
+    def bytes_a_pixel(self) -> int:
+        """Memory that it takes while it decodes a chunk, for each pixel of a frame."""
 
     def decode(
         self, digits: Digits, size: tuple[int, int], frames: int, state: State, gop: int = 0
