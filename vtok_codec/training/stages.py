@@ -146,7 +146,7 @@ STAGES = {
             phases=(Phase(0.0, _SMALL), Phase(0.35, _MIDDLE), Phase(0.7, _LARGE)),
             learning_rate=6e-4,
             lpips_weight=0.02,
-            rate_weights=(0.21, 0.16, 0.1, 0.08),
+            rate_weights=(0.21, 0.16, 0.06, 0.03),
             token_weights=(0.22, 0.28, 0.10, 0.40),
         ),
         Stage(
