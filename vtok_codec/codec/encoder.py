@@ -15,6 +15,7 @@ import numpy as np
 from vtok_codec import __version__
 from vtok_codec.codec.chunks import Chunker, CodedChunk, FrameChunk, GopPacker, PackedChunk, chosen_coder
 from vtok_codec.codec.lanes import Job, plan_lanes, run_in_lanes
+from vtok_codec.codec.pipeline import Prefetch
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.header import (
     MAX_GOP_LATENTS,
@@ -33,6 +34,7 @@ from vtok_codec.tokens.coders import CODERS, CoderId
 _MAX_PENDING_AUDIO_BYTES = 1 << 20
 _MAX_PENDING_PACKETS = 1 << 14
 _DEFAULT_RATE = Fraction(25)
+_FRAMES_AHEAD = 16
 _Item: TypeAlias = "PackedChunk | list[StoredPacket]"
 """What follows the header."""
 MAX_STICKINESS = 4.0
@@ -154,16 +156,17 @@ def encode_video(
     lanes = plan_lanes(header, tokenizer.bytes_a_pixel, tokenizer.placement.device, parts)
     frames = audio_bytes = 0
     failure: list[InputError] = []
-    coded: Generator[_Item] = run_in_lanes(_jobs(events, tokenizer, header, settings, failure), lanes)
-    with closing(coded):
-        for item in coded:
-            if isinstance(item, PackedChunk):
-                item.write(writer)
-                frames += item.frames
-                on_frames(item.frames)
-            else:
-                writer.write_audio(item)
-                audio_bytes += sum(len(packet.data) for packet in item)
+    with Prefetch(events, _FRAMES_AHEAD) as ready:
+        coded: Generator[_Item] = run_in_lanes(_jobs(ready, tokenizer, header, settings, failure), lanes)
+        with closing(coded):
+            for item in coded:
+                if isinstance(item, PackedChunk):
+                    item.write(writer)
+                    frames += item.frames
+                    on_frames(item.frames)
+                else:
+                    writer.write_audio(item)
+                    audio_bytes += sum(len(packet.data) for packet in item)
     writer.finish()
     return EncodeSummary(frames, writer.bytes_written, audio_bytes, failure[0] if failure else None)
 
