@@ -62,7 +62,7 @@ def run_in_lanes(items: Iterable[Job[Item] | Item], lanes: Lanes) -> Generator[I
     asked for. Close the generator to end it early: what has not begun is dropped, and nothing is waited for.
     """
     if lanes.count == 1:
-        # All in the caller's thread: a thread of its own for the model cost 400 MiB at 1280×720.
+        # All in the caller's thread: one of its own for the model cost 120 to 350 MiB at 1280×720 (bench/speed.py).
         for item in items:
             yield item.work() if isinstance(item, Job) else item
         return
