@@ -33,6 +33,7 @@ from vtok_codec.training.crops import Augmentation, CropSampler, CropShape
 from vtok_codec.training.klt import warm_start
 from vtok_codec.training.library import ClipLibrary
 from vtok_codec.training.objective import Objective
+from vtok_codec.training.resident import batches_for
 from vtok_codec.training.stages import STAGES, Phase, Stage
 from vtok_codec.training.subjects import CodecSubject
 from vtok_codec.training.trainer import LOG, Budget, Cadence, Trainer
@@ -328,7 +329,8 @@ class Workshop:
         objective = Objective(run.stage, run.config, None)
         subject = CodecSubject("ablation", self._clips, objective.prior)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        trainer = Trainer(model, subject, run.stage, objective, sampler, folder, self._seed, device, cadence)
+        batches = batches_for(device, sampler)
+        trainer = Trainer(model, subject, run.stage, objective, batches, folder, self._seed, device, cadence)
         started = time.monotonic()
         trainer.train(Budget(steps=steps), quiet=True)
         log = [json.loads(line) for line in (folder / LOG).read_text(encoding="utf-8").splitlines()]

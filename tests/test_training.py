@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import LANES, TINY, ClipMaker, pixels_of, psnr_db, randomized
 from safetensors.torch import load_file
+from torch import nn
 
 from vtok_codec.cli.train import _STAGES
 from vtok_codec.codec.loading import tokenizer_of
@@ -34,9 +35,11 @@ from vtok_codec.training.codebook_use import CodebookUse
 from vtok_codec.training.crops import Augmentation, CropSampler, CropShape, Prefetcher
 from vtok_codec.training.klt import _equalizing_rotation, warm_start
 from vtok_codec.training.library import ClipLibrary
+from vtok_codec.training.muon import Muon
 from vtok_codec.training.objective import DISTORTIONS, Objective
 from vtok_codec.training.optimizer import StageOptimizer
 from vtok_codec.training.prior import DigitPrior
+from vtok_codec.training.resident import ResidentCrops, batches_for
 from vtok_codec.training.run import RunSettings, override, resume_training, run_training
 from vtok_codec.training.stages import DIFFUSION, STAGES, Phase, Stage
 from vtok_codec.training.subjects import CodecSubject, train_only
@@ -129,6 +132,77 @@ def test_a_crop_shows_a_part_of_its_clip(data: Path) -> None:
             for place in np.argwhere((corners == candidate[0, 0, 0]).all(-1)):
                 found = found or np.array_equal(windows[tuple(place)], candidate)
     assert found
+
+
+@pytest.mark.parametrize("gop_start", [0.0, 1.0])
+def test_a_device_cuts_the_same_crops(data: Path, gop_start: float) -> None:
+    """Crops of their own size to the last bit, also in half a batch; scaled ones nearly."""
+    varied = Augmentation(photo=0.3, freeze=0.2, flat=0.2, gop_start=gop_start)
+    sampler = CropSampler(ClipLibrary([data], 1 << 30), varied, 3)
+    whole, half = (ResidentCrops.load(sampler, torch.device("cpu"), 1 << 30, rank) for rank in (0, 1))
+    assert whole is not None and half is not None
+    for shape in (CropShape(16, 8, 32), CropShape(8, 8, 64)):
+        expected, made = sampler.batch(1, shape), whole.batch(1, shape)
+        scaled = torch.tensor([plan.side > shape.size for plan in sampler.plans(1, shape)])
+        assert made.shape == expected.shape
+        torch.testing.assert_close(made[~scaled], expected[~scaled], rtol=0, atol=1e-6)
+        if shape.size == 32:
+            assert 0 < scaled.sum() < len(scaled)
+            assert (made - expected)[scaled].abs().mean() < 0.1 * expected[scaled].std()
+            half_shape = CropShape(8, 8, 32)
+            assert torch.equal(half.batch(1, half_shape), made[8:])
+
+
+def test_clips_that_do_not_fit_stay_off_the_device(data: Path) -> None:
+    sampler = sampler_of(data)
+    assert ResidentCrops.load(sampler, torch.device("cpu"), 1000) is None
+    prefetcher = batches_for(torch.device("cpu"), sampler)
+    assert isinstance(prefetcher, Prefetcher)
+    prefetcher.close()
+
+
+def test_muon_steps_as_torchs_does() -> None:
+    """Wide, tall and square matrices, several of a shape, one of which has no gradient in one step."""
+    torch.manual_seed(0)
+    shapes = [(8, 24), (8, 24), (24, 8), (16, 16), (8, 24)]
+    ours = [torch.randn(shape) for shape in shapes]
+    theirs = [nn.Parameter(matrix.clone()) for matrix in ours]
+    muon = Muon(ours, weight_decay=0.1)
+    reference = torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    muon.rate = 0.02
+    for step in range(4):
+        for place, matrix in enumerate(theirs):
+            matrix.grad = None if step == place == 2 else torch.randn(matrix.shape)
+        reference.step()
+        muon.step([matrix.grad for matrix in theirs])
+    for mine, matrix, shape in zip(ours, theirs, shapes, strict=True):
+        # Both compute in bf16, in another order.
+        torch.testing.assert_close(mine, matrix.detach(), rtol=0, atol=4 * 0.02 * 0.2 * max(shape) ** 0.5 * 0.02)
+
+
+def test_a_stages_crops_can_be_set() -> None:
+    stage = override(STAGES["rate"], (("phases", "64x16x128,16x32x192@0.75"),))
+    assert stage.shape_at(0.7) == CropShape(64, 16, 128) and stage.shape_at(0.75) == CropShape(16, 32, 192)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "64",
+        "64x16",
+        "0x16x64",
+        "4x8x64",
+        "4x16x60",
+        "4x-16x64",
+        "4x16x64@0.1",
+        "4x16x64,4x16x64",
+        "4x16x64,2x16x64@1",
+    ],
+)
+def test_crops_that_cannot_be_are_refused(text: str) -> None:
+    with pytest.raises(SettingError, match="setting phases"):
+        override(STAGES["rate"], (("phases", text),))
 
 
 def test_equalizing_rotation_shares_the_variance() -> None:

@@ -66,7 +66,9 @@ class PositionNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         last = x.permute(0, 2, 3, 4, 1)
-        normed = F.layer_norm(last, (x.shape[1],), eps=1e-6)
+        # On a GPU autocast would make it, and all up to the next convolution, fp32; the kernel sums in fp32 anyhow.
+        with torch.autocast("cuda", enabled=False):
+            normed = F.layer_norm(last, (x.shape[1],), eps=1e-6)
         # Scaled outside the kernel, which on the CPU sums the gradients of its parameters in bf16 (torch 2.13): over
         # 20,000 positions they come out 65 % wrong. A sum of its own accumulates in fp32.
         scaled = torch.addcmul(self.bias.to(normed.dtype), normed, self.weight.to(normed.dtype))

@@ -15,13 +15,16 @@ class CodebookUse:
         self._counts = torch.zeros(codebook_size, dtype=torch.int64)
 
     def add(self, indices: Tensor) -> None:
-        self._counts += torch.bincount(indices.flatten().cpu(), minlength=len(self._counts))
+        # Counted where they lie, without waiting for them.
+        self._counts = self._counts.to(indices.device)
+        entries = indices.flatten()
+        self._counts.index_add_(0, entries, torch.ones_like(entries))
 
     def take(self, processes: Processes | None = None) -> dict[str, float]:
         """The part of the codebook that occurred in all processes, and the perplexity (the number of entries that would
         do, used equally often); counting starts afresh."""
         counts, self._counts = self._counts, torch.zeros_like(self._counts)
-        counts = (processes or Processes()).sum(counts)
+        counts = (processes or Processes()).sum(counts.cpu())
         share = counts[counts > 0].double() / counts.sum().clamp_min(1)
         return {
             "codebook_used": float((counts > 0).double().mean()),

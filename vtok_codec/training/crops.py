@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -47,75 +48,111 @@ class Augmentation:
     """The first frame repeated as often as at the start of a GOP, and as many fewer after it."""
 
 
+@dataclass(frozen=True)
+class CropPlan:
+    """Where a crop comes from, and how it looks: a window of each of its frames, turned to its own size."""
+
+    path: Path
+    times: NDArray[np.int64]
+    """Frame numbers of the clip, one for each frame of the crop."""
+    tops: NDArray[np.int64]
+    """The window's first row and, in `lefts`, its first column in each of these frames."""
+    lefts: NDArray[np.int64]
+    side: int
+    """Height and width of the window, pixels. A larger one is scaled down to the crop; a smaller one, where the clip is
+    no larger, is filled up by edge replication."""
+    mirrored: bool
+    gain: NDArray[np.float32]
+    """Of red, green and blue; then `offset` is added, both on pixels in [−1, 1]."""
+    offset: NDArray[np.float32]
+
+
 class CropSampler:
     """Crops of a library, `B 3 T H W` in [−1, 1]. Crop `i` of batch `n` of a seed is always the same."""
 
     def __init__(self, library: ClipLibrary, augmentation: Augmentation, seed: int, stride: int = 4) -> None:
         """`stride`: frames that a latent frame stands for."""
-        self._library = library
+        self.library = library
         self._augmentation = augmentation
         self._seed = seed
         self._stride = stride
 
     def batch(self, number: int, shape: CropShape, first: int = 0) -> Tensor:
         """Batch `number`, of any shape: its crops from `first` on, where several processes share it."""
-        places = range(first, first + shape.batch)
-        return torch.stack([self._crop(np.random.default_rng((self._seed, number, place)), shape) for place in places])
+        return torch.stack([self._crop(plan, shape.size) for plan in self.plans(number, shape, first)])
 
-    def _crop(self, rng: np.random.Generator, shape: CropShape) -> Tensor:
-        augment = self._augmentation
-        library = self._library
+    def plans(self, number: int, shape: CropShape, first: int = 0) -> list[CropPlan]:
+        """What the crops of a batch are to be."""
+        places = range(first, first + shape.batch)
+        return [self._plan(np.random.default_rng((self._seed, number, place)), shape) for place in places]
+
+    def _plan(self, rng: np.random.Generator, shape: CropShape) -> CropPlan:
+        augment, library = self._augmentation, self.library
         photo = bool(library.images) and (not library.videos or rng.random() < augment.photo)
-        clip = self._pick(rng, library.images if photo else library.videos)
-        cut = _pan(rng, clip[0], shape) if photo else _cut(rng, clip, shape, augment)
-        video = torch.from_numpy(cut).permute(3, 0, 1, 2).float() / 127.5 - 1
-        if cut.shape[1] != shape.size:
-            video = F.interpolate(video.transpose(0, 1), size=(shape.size,) * 2, mode="area").transpose(0, 1)
+        path, size = self._pick(rng, library.images if photo else library.videos)
+        times, tops, lefts, side = _pan(rng, size, shape) if photo else _cut(rng, size, shape, augment)
+        mirrored = rng.random() < 0.5
+        order = np.arange(shape.frames)
         if rng.random() < 0.5:
-            video = video.flip(3)
-        if rng.random() < 0.5:
-            video = video.flip(1)
+            order = order[::-1]
         if rng.random() < augment.freeze:
-            video = video[:, :1].expand(-1, shape.frames, -1, -1)
-        video = _expose(rng, video, augment)
+            order = np.repeat(order[:1], shape.frames)
+        gain, offset = _exposure(rng, augment)
         if rng.random() < augment.gop_start:
             repeats = self._stride - 1
-            video = torch.cat([video[:, :1].expand(-1, repeats, -1, -1), video[:, : shape.frames - repeats]], dim=1)
-        return video.contiguous()
+            order = np.concatenate([np.repeat(order[:1], repeats), order[: shape.frames - repeats]])
+        return CropPlan(path, times[order], tops[order], lefts[order], side, mirrored, gain, offset)
 
-    def _pick(self, rng: np.random.Generator, paths: Sequence[Path]) -> NDArray[np.uint8]:
+    def _crop(self, plan: CropPlan, size: int) -> Tensor:
+        clip = self.library.read(plan.path)
+        if clip is None:
+            raise TrainingError(f"{plan.path} cannot be read any more")
+        side = plan.side
+        windows = zip(plan.times, plan.tops, plan.lefts, strict=True)
+        cut = np.stack([clip[time, top : top + side, left : left + side] for time, top, left in windows])
+        video = torch.from_numpy(_fill(cut, size)).permute(3, 0, 1, 2).float() / 127.5 - 1
+        if side > size:
+            video = F.interpolate(video.transpose(0, 1), size=(size, size), mode="area").transpose(0, 1)
+        if plan.mirrored:
+            video = video.flip(3)
+        gain, offset = (torch.from_numpy(values)[:, None, None, None] for values in (plan.gain, plan.offset))
+        return (video * gain + offset).clamp(-1, 1).contiguous()
+
+    def _pick(self, rng: np.random.Generator, paths: Sequence[Path]) -> tuple[Path, tuple[int, int, int]]:
         for _ in range(100):
-            clip = self._library.read(paths[int(rng.integers(len(paths)))])
-            if clip is not None:
-                return clip
+            path = paths[int(rng.integers(len(paths)))]
+            size = self.library.size(path)
+            if size is not None:
+                return path, size
         raise TrainingError("a hundred files in a row could not be read; look at the lines above")
 
 
-def _cut(
-    rng: np.random.Generator, clip: NDArray[np.uint8], shape: CropShape, augment: Augmentation
-) -> NDArray[np.uint8]:
-    """`T S S 3` with S ≥ the crop's size, taken from a place and time of the clip, mirrored at its ends."""
-    length, height, width = clip.shape[:3]
+Windows: TypeAlias = "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], int]"
+"""Of each frame of a crop its frame of the clip, first row and first column; and the side of all windows."""
+
+
+def _cut(rng: np.random.Generator, clip_size: tuple[int, int, int], shape: CropShape, augment: Augmentation) -> Windows:
+    """One place of a clip from one time on, which runs back where the clip ends."""
+    length, height, width = clip_size
     step = int(rng.integers(2, 4)) if rng.random() < augment.skip else 1
     zoom = rng.uniform(1, 2.5) if rng.random() < augment.shrink else 1.0
     side = min(round(shape.size * zoom), height, width)
     start = int(rng.integers(max(1, length - (shape.frames - 1) * step)))
     times = _mirror(start + np.arange(shape.frames) * step, length)
     top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-    return _fill(clip[times, top : top + side, left : left + side], shape.size)
+    return times, np.full(shape.frames, top), np.full(shape.frames, left), side
 
 
-def _pan(rng: np.random.Generator, photo: NDArray[np.uint8], shape: CropShape) -> NDArray[np.uint8]:
+def _pan(rng: np.random.Generator, photo_size: tuple[int, int, int], shape: CropShape) -> Windows:
     """A straight camera move over a still picture, whole pixels a frame."""
-    height, width = photo.shape[:2]
+    _, height, width = photo_size
     side = min(shape.size, height, width)
     speed = rng.normal(0, 2.5, size=2)
     start = rng.uniform(0, 1, size=2) * (height - side, width - side)
     path = start + np.arange(shape.frames)[:, None] * speed
     tops = np.clip(path[:, 0].round().astype(int), 0, height - side)
     lefts = np.clip(path[:, 1].round().astype(int), 0, width - side)
-    frames = [photo[t : t + side, x : x + side] for t, x in zip(tops, lefts, strict=True)]
-    return _fill(np.stack(frames), shape.size)
+    return np.zeros(shape.frames, int), tops, lefts, side
 
 
 def _mirror(times: NDArray[np.int64], length: int) -> NDArray[np.int64]:
@@ -131,15 +168,25 @@ def _fill(cut: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return np.pad(cut, ((0, 0), (0, missing), (0, missing), (0, 0)), mode="edge") if missing else cut
 
 
-def _expose(rng: np.random.Generator, video: Tensor, augment: Augmentation) -> Tensor:
+def _exposure(rng: np.random.Generator, augment: Augmentation) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Gain and offset of each channel."""
+    gain, offset = np.ones(3), np.zeros(3)
     if rng.random() < augment.flat:
-        mean = torch.from_numpy(rng.uniform(-1, 1, size=(3, 1, 1, 1)).astype(np.float32))
-        return (mean + video * float(rng.uniform(0, 0.1))).clamp(-1, 1)
-    if rng.random() < augment.color:
-        contrast = float(rng.uniform(0.6, 1.3))
-        gains = torch.from_numpy(rng.uniform(0.85, 1.15, size=(3, 1, 1, 1)).astype(np.float32))
-        return (video * contrast * gains + float(rng.uniform(-0.3, 0.3))).clamp(-1, 1)
-    return video
+        offset, gain = rng.uniform(-1, 1, size=3), gain * rng.uniform(0, 0.1)
+    elif rng.random() < augment.color:
+        gain = rng.uniform(0.6, 1.3) * rng.uniform(0.85, 1.15, size=3)
+        offset = offset + rng.uniform(-0.3, 0.3)
+    return gain.astype(np.float32), offset.astype(np.float32)
+
+
+class Batches(Protocol):
+    """Where a run's batches come from."""
+
+    def batch(self, number: int, shape: CropShape) -> Tensor:
+        """Batch `number`, `B 3 T H W` in [−1, 1], of which this process has its share."""
+
+    def close(self) -> None:
+        """End what works ahead."""
 
 
 class Prefetcher:

@@ -43,8 +43,8 @@ class DenoisingObjective(TrainingObjective):
         batch = len(video) * self.processes.count
         counts = torch.multinomial(self.token_weights, batch, replacement=True, generator=generator) + 1
         times = self._times(model.config.objective, batch, generator, progress)
-        noise = torch.randn((batch, *video.shape[1:]), generator=generator)
-        counts, times, noise = (self.processes.share(x).to(video.device) for x in (counts, times, noise))
+        counts, times = (self.processes.share(x).to(video.device) for x in (counts, times))
+        noise = self.processes.normal(video, generator)
         with torch.no_grad():
             codes = self.codec.quantizer.quantize(self.codec.encoder(video, None)[0]).codes
             picture, _ = self.codec.decoder(codes, None, counts)

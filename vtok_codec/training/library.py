@@ -42,7 +42,16 @@ class ClipLibrary:
         self._budget_bytes = budget_bytes
         self._held_bytes = 0
         self._cache: OrderedDict[Path, NDArray[np.uint8]] = OrderedDict()
+        self._sizes: dict[Path, tuple[int, int, int]] = {}
         self._lock = Lock()
+
+    def size(self, path: Path) -> tuple[int, int, int] | None:
+        """Frames, height and width of the clip, or None where it cannot be read. It is read once for them."""
+        with self._lock:
+            known = self._sizes.get(path)
+        if known is None and (clip := self.read(path)) is not None:
+            known = clip.shape[:3]
+        return known
 
     def read(self, path: Path) -> NDArray[np.uint8] | None:
         """The clip `T H W 3`, or None where it cannot be read."""
@@ -66,6 +75,7 @@ class ClipLibrary:
                 # Another thread was faster.
                 return self._cache[path]
             self._cache[path] = clip
+            self._sizes[path] = clip.shape[:3]
             self._held_bytes += clip.nbytes
             while self._held_bytes > self._budget_bytes and len(self._cache) > 1:
                 self._held_bytes -= self._cache.popitem(last=False)[1].nbytes

@@ -145,8 +145,7 @@ class Objective(TrainingObjective):
         latents = latents.float()
         if not self.stage.kl_weight:
             return latents, latents.new_zeros(())
-        shape = (len(latents) * self.processes.count, *latents.shape[1:])
-        noise = self.processes.share(torch.randn(shape, generator=generator)).to(latents.device)
+        noise = self.processes.normal(latents, generator)
         # KL divergence of N(latents, σ²) from N(0, 1), nats a latent channel.
         kl = (0.5 * (latents.square() + (2 * self.log_std).exp() - 1) - self.log_std).mean()
         return latents + noise * self.log_std.exp(), kl

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vtok_codec.errors import SettingError
 from vtok_codec.models.causal import FrameConv
+from vtok_codec.training.muon import Muon
 from vtok_codec.training.stages import Stage
 from vtok_codec.training.subjects import Model, Subject
 
@@ -22,7 +23,7 @@ class StageOptimizer:
     """Steps every weight of a model that requires a gradient, at the rate of its kind.
 
     With AdamW alone each linear path steps in proportion to its weights: the KLT's are tiny next to a network's. With
-    Muon (Jordan 2024; `torch.optim.Muon`) the convolutions inside the two networks step along the orthogonalized
+    Muon (`vtok_codec.training.muon`) the convolutions inside the two networks step along the orthogonalized
     momentum of their `out × (in·k·k)` matrices, scaled so that the root mean square of a step is AdamW's.
     """
 
@@ -39,12 +40,7 @@ class StageOptimizer:
             weight_decay=stage.weight_decay,
             fused=True,
         )
-        self._muon = None
-        if self._matrices:
-            views = [view for _, view in self._matrices]
-            self._muon = torch.optim.Muon(
-                views, lr=stage.learning_rate, weight_decay=stage.weight_decay, adjust_lr_fn="match_rms_adamw"
-            )
+        self._muon = Muon([view for _, view in self._matrices], stage.weight_decay)
         self.rate = 0.0
 
     @property
@@ -58,8 +54,7 @@ class StageOptimizer:
         self.rate = rate
         for group in self._adamw.param_groups:
             group["lr"] = rate * group["rate_scale"]
-        for group in self._muon.param_groups if self._muon else ():
-            group["lr"] = rate
+        self._muon.rate = rate
 
     def zero_grad(self) -> None:
         for weight in self.parameters:
@@ -67,18 +62,14 @@ class StageOptimizer:
 
     def step(self) -> None:
         self._adamw.step()
-        if self._muon:
-            for weight, view in self._matrices:
-                view.grad = None if weight.grad is None else _as_matrix(weight.grad)
-            self._muon.step()
+        self._muon.step([None if weight.grad is None else _as_matrix(weight.grad) for weight, _ in self._matrices])
 
     def state_dict(self) -> dict[str, Any]:
-        return {"adamw": self._adamw.state_dict(), "muon": self._muon.state_dict() if self._muon else None}
+        return {"adamw": self._adamw.state_dict(), "muon": self._muon.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._adamw.load_state_dict(state["adamw"])
-        if self._muon:
-            self._muon.load_state_dict(state["muon"])
+        self._muon.load_state_dict(state["muon"])
 
 
 def _convolutions(module: nn.Module) -> list[FrameConv]:
@@ -90,11 +81,11 @@ def _as_matrix(weight: Tensor) -> Tensor:
     return weight.permute(0, 2, 3, 1).flatten(1)
 
 
-def _matrix_view(weight: Tensor) -> nn.Parameter:
+def _matrix_view(weight: Tensor) -> Tensor:
     view = _as_matrix(weight.detach())
     if view.data_ptr() != weight.data_ptr():
         raise ValueError("Muon steps views of channels-last weights")
-    return nn.Parameter(view)
+    return view
 
 
 def _adamw_groups(

@@ -26,6 +26,18 @@ class Processes:
         """This process' part of what was drawn alike by all, for the samples of the whole batch."""
         return drawn.tensor_split(self.count)[self.rank]
 
+    def normal(self, like: Tensor, generator: torch.Generator) -> Tensor:
+        """This process' part of normal noise for the whole batch, of which `like`, `B …`, is its own part.
+
+        It is drawn where `like` lies: on a GPU, since a CPU takes longer for it than the GPU for the whole step.
+        """
+        shape = (len(like) * self.count, *like.shape[1:])
+        if like.device.type == "cpu":
+            return self.share(torch.randn(shape, generator=generator))
+        seed = int(torch.randint(2**62, (), generator=generator))
+        there = torch.Generator(like.device).manual_seed(seed)
+        return self.share(torch.randn(shape, generator=there, device=like.device))
+
     def agree(self, value: float) -> float:
         """The first process' value, in all of them."""
         if self.count == 1:

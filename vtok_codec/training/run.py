@@ -23,18 +23,21 @@ from vtok_codec.models.onevae import OneVAE, OneVAEConfig
 from vtok_codec.models.presets import DENOISERS, PRESETS
 from vtok_codec.models.weights import build_denoiser, build_model
 from vtok_codec.registry import DEFAULT_MODEL, find_weights, is_shipped
-from vtok_codec.training.crops import CropSampler
+from vtok_codec.training.crops import CropSampler, CropShape
 from vtok_codec.training.denoising import DenoisingObjective
 from vtok_codec.training.klt import warm_start
 from vtok_codec.training.library import ClipLibrary
 from vtok_codec.training.objective import Objective
 from vtok_codec.training.processes import join_processes, leave_processes
-from vtok_codec.training.stages import DENOISING_SETTINGS, DIFFUSION, SHARED_SETTINGS, STAGES, Stage
+from vtok_codec.training.resident import batches_for
+from vtok_codec.training.stages import DENOISING_SETTINGS, DIFFUSION, SHARED_SETTINGS, STAGES, Phase, Stage
 from vtok_codec.training.subjects import CodecSubject, DenoiserSubject, Subject
 from vtok_codec.training.trainer import CHECKPOINT, Budget, Cadence, Trainer
 from vtok_codec.training.validation import validation_clips
 
 _SETTINGS = "run.json"
+_CROP_GRID = 16
+"""Crops are whole latents of every preset."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,8 @@ def _trainer(settings: RunSettings, folder: Path, resumed: bool, quiet: bool) ->
     sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     library = ClipLibrary(map(Path, settings.data), int(settings.cache_gib * 2**30) // sharing)
     sampler = CropSampler(library, stage.augmentation, settings.seed, codec_config.stride[0])
+    # Before anything else reads clips: they may all be decoded at once here.
+    batches = batches_for(device, sampler, processes.rank)
     torch.manual_seed(settings.seed)
     model: nn.Module
     subject: Subject[Any]
@@ -172,7 +177,7 @@ def _trainer(settings: RunSettings, folder: Path, resumed: bool, quiet: bool) ->
         subject,
         stage,
         objective,
-        sampler,
+        batches,
         folder,
         settings.seed,
         device,
@@ -261,12 +266,15 @@ def _device_name(device: str) -> str:
 
 
 def override(stage: Stage, overrides: tuple[tuple[str, str], ...]) -> Stage:
-    """The stage with some of its numbers, lists of numbers (`0.2,0.1`) and names set otherwise.
+    """The stage with some of its numbers, lists of numbers (`0.2,0.1`), names and crops (`phases`) set otherwise.
 
     Raises:
         SettingError: a field does not exist, is a structure, or the value is none of its kind.
     """
     for key, text in overrides:
+        if key == "phases":
+            stage = dataclasses.replace(stage, phases=_phases(text))
+            continue
         current: Any = getattr(stage, key, None)
         listed = isinstance(current, tuple) and all(isinstance(part, float | str) for part in current)
         unread = (
@@ -283,6 +291,32 @@ def override(stage: Stage, overrides: tuple[tuple[str, str], ...]) -> Stage:
         changes: dict[str, Any] = {key: value}
         stage = dataclasses.replace(stage, **changes)
     return stage
+
+
+def _phases(text: str) -> tuple[Phase, ...]:
+    """`96x16x96,24x32x128@0.7`: batches of 96 crops of 16 frames of 96×96, from 70 % of the stage on of 24 of 32.
+
+    Raises:
+        SettingError: that is no such list.
+    """
+    try:
+        phases = []
+        for part in text.split(","):
+            sizes, _, start = part.partition("@")
+            batch, frames, size = map(int, sizes.split("x"))
+            phases.append(Phase(float(start or 0), CropShape(batch, frames, size)))
+    except ValueError:
+        raise SettingError(f"setting phases={text}: give BATCHxFRAMESxSIZE, and @START for all but the first") from None
+    starts = [phase.start for phase in phases]
+    shapes = [phase.shape for phase in phases]
+    if starts[0] != 0 or starts != sorted(set(starts)) or starts[-1] >= 1:
+        raise SettingError(f"setting phases={text}: the first starts at 0, each later one after it and before 1")
+    sides = [side for shape in shapes for side in (shape.frames, shape.size)]
+    if any(side < _CROP_GRID or side % _CROP_GRID for side in sides) or any(shape.batch < 1 for shape in shapes):
+        raise SettingError(
+            f"setting phases={text}: give at least one crop, its frames and size multiples of {_CROP_GRID}"
+        )
+    return tuple(phases)
 
 
 def _kind_of_parts(key: str) -> type[str] | type[float]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Generic
 
 import torch
+import torch._functorch.config as functorch_config
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -20,7 +21,7 @@ from vtok_codec.media.picture import png_bytes
 from vtok_codec.registry import RUN_WEIGHTS
 from vtok_codec.training.adversarial import PatchDiscriminator, discriminator_loss
 from vtok_codec.training.codebook_use import CodebookUse
-from vtok_codec.training.crops import CropSampler, Prefetcher
+from vtok_codec.training.crops import Batches
 from vtok_codec.training.objective import Loss, TrainingObjective
 from vtok_codec.training.optimizer import StageOptimizer
 from vtok_codec.training.processes import Processes
@@ -117,7 +118,7 @@ class Trainer(Generic[Model]):
         subject: Subject[Model],
         stage: Stage,
         objective: TrainingObjective,
-        sampler: CropSampler,
+        batches: Batches,
         run: Path,
         seed: int,
         device: torch.device,
@@ -127,12 +128,14 @@ class Trainer(Generic[Model]):
     ) -> None:
         self.processes = processes or Processes()
         subject.freeze(model, stage)
+        # A stage has a handful of shapes, each of which is worth a search for the fastest kernels.
+        torch.backends.cudnn.benchmark = True
         # Channels-last weights keep every convolution on its fast path.
         self.model: Model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
         if compiled:
             # The adaptive weight of a discriminator goes back through the decoder twice.
-            torch._functorch.config.donated_buffer = not stage.adversarial_weight
+            functorch_config.donated_buffer = not stage.adversarial_weight
             subject.compile(self.model)
         self.objective: TrainingObjective = objective.to(device)
         self.subject, self.stage, self.run_folder, self.seed = subject, stage, run, seed
@@ -149,7 +152,7 @@ class Trainer(Generic[Model]):
         self.seconds = 0.0
         self.skipped_steps = 0
         self._bad_in_a_row = 0
-        self._batches = Prefetcher(sampler, self.processes.rank)
+        self._batches = batches
 
     def train(self, budget: Budget, quiet: bool = False) -> None:
         """Train until the budget is spent, then save. What was trained before counts towards it."""
@@ -200,9 +203,10 @@ class Trainer(Generic[Model]):
         self.optimizer.zero_grad()
         loss.total.backward()
         norm = nn.utils.clip_grad_norm_(self.optimizer.parameters, self.stage.clip_norm)
+        values = _floats({**loss.parts, "loss": loss.total.detach(), "grad_norm": norm})
         self.step += 1
         # A loss that is not finite has no finite gradient. Their norm is the same in all processes, the loss is not.
-        if not math.isfinite(float(norm)):
+        if not math.isfinite(values["grad_norm"]):
             self._skip_step()
         else:
             self._bad_in_a_row = 0
@@ -210,12 +214,11 @@ class Trainer(Generic[Model]):
             self._update_ema()
             if self._codebook_use and loss.indices is not None:
                 self._codebook_use.add(loss.indices)
-        parts = {name: float(term) for name, term in loss.parts.items()}
         if self._adversary:
             self._adversary.discriminator.requires_grad_(True)
             with torch.autocast(self.device.type, torch.bfloat16):
-                parts["discriminator"] = float(self._adversary.learn(loss.video, loss.reconstruction, factor))
-        return parts | {"loss": float(loss.total.detach()), "grad_norm": float(norm)}
+                values["discriminator"] = float(self._adversary.learn(loss.video, loss.reconstruction, factor))
+        return values
 
     def _skip_step(self) -> None:
         self.skipped_steps += 1
@@ -321,6 +324,11 @@ class Trainer(Generic[Model]):
 def _rate_factor(step: int, progress: float, warmup_steps: int) -> float:
     cosine = 0.5 * (1 + math.cos(math.pi * progress))
     return min(1.0, (step + 1) / warmup_steps) * (_FINAL_RATE + (1 - _FINAL_RATE) * cosine)
+
+
+def _floats(values: dict[str, Tensor]) -> dict[str, float]:
+    """Scalars as numbers. Each number that is asked of a GPU waits until all before it is done, so ask once."""
+    return dict(zip(values, torch.stack([value.float() for value in values.values()]).tolist(), strict=True))
 
 
 def _mean(entries: list[dict[str, float]]) -> dict[str, float]:
