@@ -113,6 +113,7 @@ def test_tokens_are_exported(tmp_path: Path) -> None:
 def test_models_lists_the_default() -> None:
     code, out, err = text(vtok("models"))
     assert (code, err) == (0, "") and out.startswith("onevae-nano-4x8x8 (default): ")
+    assert "\nonevae-nano-4x16x16: " in out
 
 
 def test_encode_then_decode_as_typed(clip: Path, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from vtok_codec.registry import DEFAULT_MODEL, shipped_weights
 
 @reports_errors
 def models() -> None:
-    """List the models that came with vtok."""
-    for weights in shipped_weights():
+    """List the models that came with vtok, the default first."""
+    for weights in sorted(shipped_weights(), key=lambda weights: weights.name != DEFAULT_MODEL):
         if "preset" not in weights.metadata:
             continue
         role = " (default)" if weights.name == DEFAULT_MODEL else ""
