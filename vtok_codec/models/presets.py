@@ -55,7 +55,7 @@ PRESETS = {
 }
 
 _DENOISER_LEVELS = {
-    # 2.10 GMAC a step (`vtok train` prints them) beside the deterministic decoder's 1.29, whose picture comes first.
+    # 2.10 GMAC a step (`vtok train` prints them) beside the deterministic decoder's 2.08, whose picture comes first.
     "nano": (
         Level(factor=(2, 4, 4), channels=64, encoder_blocks=2, decoder_blocks=2),
         Level(factor=(2, 2, 2), channels=192, encoder_blocks=2, decoder_blocks=2),
