@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -432,6 +434,26 @@ def test_the_rate_term_makes_digits_cheaper() -> None:
         bits.append(float(cost.detach()))
     assert bits[-1] < 0.6 * bits[0]
     assert float(distortion.detach()) < 0.05 * float(wanted.square().mean())
+
+
+_COMPILED = """
+import sys
+from pathlib import Path
+from conftest import TINY
+from vtok_codec.models.presets import PRESETS
+from vtok_codec.training.run import RunSettings, _trainer
+
+PRESETS["tiny"] = TINY
+settings = RunSettings("continuous", "tiny", None, (sys.argv[1],), None, 1, 5, "cpu", 1.0, True, ())
+_trainer(settings, Path(sys.argv[2]), resumed=False, quiet=True)
+"""
+
+
+def test_a_compiled_run_starts_in_a_process_of_its_own(data: Path, tmp_path: Path) -> None:
+    """Other tests import what torch then has at hand; the command does not."""
+    command = [sys.executable, "-c", _COMPILED, str(data), str(tmp_path / "run")]
+    run = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 def test_a_frozen_encoder_stays_as_it_is(data: Path, tmp_path: Path, small_stages: None) -> None:

@@ -65,6 +65,7 @@ def run_in_lanes(items: Iterable[Job[Item] | Item], lanes: Lanes) -> Generator[I
     if lanes.count == 1:
         # All in the caller's thread: one of its own for the model cost 120 to 350 MiB at 1280×720 (bench/speed.py).
         for item in items:
+            # Several lanes are for pictures that need little.
             if isinstance(item, Job) and item.starts_gop:
                 trim_heap()
             yield item.work() if isinstance(item, Job) else item

@@ -16,7 +16,7 @@ def _nano(*deeper: Level) -> OneVAEConfig:
     encoder_blocks, decoder_blocks = (3, 4) if deeper else (6, 8)
     levels = (
         Level(factor=(2, 4, 4), channels=64, encoder_blocks=1, decoder_blocks=2),
-        Level((2, 2, 2), 192, encoder_blocks, decoder_blocks),
+        Level(factor=(2, 2, 2), channels=192, encoder_blocks=encoder_blocks, decoder_blocks=decoder_blocks),
     )
     return OneVAEConfig(levels + deeper, FSQ_64000, max_tokens=4, enhanced_first_frame=_is_coarse(deeper))
 
