@@ -498,13 +498,21 @@ def test_a_cut_file_decodes_up_to_the_cut(clip: Path, tmp_path: Path) -> None:
     assert err.endswith(f"); {len(frames)} frames were decoded\n")
 
 
-def test_qualities_choose_the_tokens(make_clip: ClipMaker, tmp_path: Path) -> None:
+def test_qualities_choose_model_and_tokens(make_clip: ClipMaker, tmp_path: Path) -> None:
     source = make_clip("a.mp4", frames=2)
-    for options, tokens in ((["-Q", "best"], 4), (["-Q", "best", "-t", "3"], 3), ([], 2)):
+    for options, stride, tokens in (
+        (["-Q", "tiny"], [4, 16, 16], 2),
+        (["-Q", "best"], [4, 8, 8], 4),
+        (["-Q", "best", "-t", "3"], [4, 8, 8], 3),
+        ([], [4, 8, 8], 2),
+    ):
         assert text(vtok("encode", source, tmp_path / "o.vtk", "-qf", *options)) == (0, "", "")
-        assert json.loads(vtok("info", tmp_path / "o.vtk", "--json").stdout)["tokens"] == tokens
+        info = json.loads(vtok("info", tmp_path / "o.vtk", "--json").stdout)
+        assert (info["model"]["stride"], info["tokens"]) == (stride, tokens)
+        assert text(vtok("decode", tmp_path / "o.vtk", tmp_path / "o.mkv", "-qf")) == (0, "", "")
+        assert len(pixels_of(tmp_path / "o.mkv")) == len(pixels_of(source))
     code, _, err = text(vtok("encode", source, tmp_path / "p.vtk", "--quality", "good"))
-    assert (code, err) == (2, "vtok: quality good: choose from small, medium, best\n")
+    assert (code, err) == (2, "vtok: quality good: choose from tiny, small, medium, best\n")
 
 
 def test_the_readme_tells_each_quality() -> None:

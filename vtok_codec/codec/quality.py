@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from vtok_codec.errors import SettingError
 from vtok_codec.registry import DEFAULT_MODEL
 
+_COARSE_MODEL = "onevae-nano-4x16x16"
+
 
 @dataclass(frozen=True)
 class Quality:
@@ -23,11 +25,12 @@ class Quality:
 
 
 QUALITIES = {
+    "tiny": Quality(_COARSE_MODEL, 2, 0.0, 0.0196, 26.37),
     "small": Quality(DEFAULT_MODEL, 1, 0.0, 0.0339, 28.51),
     "medium": Quality(DEFAULT_MODEL, 2, 0.0, 0.0597, 30.06),
     "best": Quality(DEFAULT_MODEL, 4, 0.0, 0.1142, 31.25),
 }
-"""From the smallest file to the best picture; the model's card has the command that measured them."""
+"""From the smallest file to the best picture; the models' cards have the commands that measured them."""
 DEFAULT_QUALITY = "medium"
 
 
