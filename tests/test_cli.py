@@ -189,7 +189,8 @@ def diffusion_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(0)
     model = Denoiser(DENOISERS["cdt-nano-4x8x8"])
-    torch.nn.init.normal_(model.out.weight, std=0.01)
+    torch.nn.init.normal_(model.up.out.weight, std=0.01)
+    torch.nn.init.normal_(model.skips[0].weight, std=0.01)
     about = {"objective": "ddim", "codec": DEFAULT_MODEL, "codec_sha256": find_weights(DEFAULT_MODEL).sha256}
     path = tmp_path_factory.mktemp("run") / "ema.safetensors"
     path.write_bytes(dump_weights(model, "cdt-nano-4x8x8", about))

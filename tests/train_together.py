@@ -25,7 +25,7 @@ if __name__ == "__main__":
     phases = (Phase(0.0, CropShape(batch, 8, 32)),)
     quick = replace(STAGES[stage], phases=phases, warmup_steps=2, optimizer="adamw")
     if stage == DIFFUSION:
-        DENOISERS["tiny-flow"] = DenoiserConfig(TINY, "flow", TINY.levels)
+        DENOISERS["tiny-flow"] = DenoiserConfig(TINY, "flow", (1,) * len(TINY.levels))
         STAGES[stage] = quick
         preset, codec = "tiny-flow", str(data / "codec.safetensors")
     else:

@@ -78,19 +78,18 @@ class DiffusionDecoder:
         self, digits: Digits, size: tuple[int, int], frames: int, state: State, gop: int = 0
     ) -> tuple[Pixels, State]:
         """The `frames` frames of height and width `size` that a chunk of GOP `gop` stands for, and the state then."""
-        done, picture_before, before = (0, None, None) if state is None else state
+        done, before = (0, None) if state is None else state
         place, (planes, latents) = int(done), digits.shape[:2]  # type: ignore[arg-type]
         device, dtype, codec = self.placement.device, self.placement.dtype, self.tokenizer.model
         given = torch.from_numpy(digits)[None].to(device)
-        picture, picture_after = codec.decode_digits(given, picture_before)
         noise = np.stack([self._noise(gop, place + n, digits.shape[2:]) for n in range(latents)], axis=1)
         noisy = torch.from_numpy(noise).flatten(1, 2)[None].to(device, dtype)
         codes = codec.fsq.codes(F.pad(given, (0,) * 7 + (codec.config.latent_channels - planes,))).to(dtype)
         counts = torch.full((1,), planes // codec.config.token_channels, device=device)
-        video, after = sample(self.model, codes, picture, noisy, before, counts, self.steps)
+        video, after = sample(self.model, codes, noisy, before, counts, self.steps)
         skipped = self.id.stride[0] - 1 if state is None else 0
         shown = shown_pixels(video[0, :, skipped : skipped + frames], size)
-        return shown, (torch.tensor(place + latents), picture_after, after)
+        return shown, (torch.tensor(place + latents), after)
 
     def warm_up(self) -> None:
         """Decode a small picture, so that what torch sets up at first use is not part of what is timed next."""

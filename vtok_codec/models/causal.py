@@ -10,7 +10,7 @@ the frame, so a clip read chunk by chunk gives what the whole clip gives.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 import torch
@@ -131,11 +131,14 @@ class CausalChain(CausalLayer):
         super().__init__()
         self.layers = nn.ModuleList(layers)
 
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, state: State, added: Mapping[int, Tensor] | None = None) -> tuple[Tensor, State]:
+        """`added`, by the numbers of layers: features to add to what those layers read."""
         causal = sum(isinstance(layer, CausalLayer) for layer in self.layers)
         before: tuple[State, ...] = (None,) * causal if state is None else tuple(state)
         after: list[State] = []
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers):
+            if added and number in added:
+                x = x + added[number]
             if isinstance(layer, CausalLayer):
                 x, kept = layer(x, before[len(after)])
                 after.append(kept)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from vtok_codec.models.denoiser import Condition, Denoiser
+from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.onevae import RGB, OneVAE
 
 _PICTURE = 256
@@ -22,7 +22,7 @@ class Complexity:
     encoder_gmac: float
     """10⁹ multiply-accumulates a frame of 256×256."""
     decoder_gmac: float
-    """Of a diffusion decoder, in one step, without the deterministic decoder."""
+    """Of a diffusion decoder, in one step."""
 
     def __str__(self) -> str:
         encoding = f"{self.encoder_gmac:.2f} GMAC to encode and " if self.encoder_gmac else ""
@@ -56,8 +56,8 @@ def _denoising(model: Denoiser) -> Complexity:
     codes = torch.empty(1, codec.latent_channels, *grid, device="meta")
     noise = torch.empty(1, RGB, frames, height, width, device="meta")
     with FlopCounterMode(display=False) as decoding:
-        features, _ = shadow.adapter(codes, None, torch.ones(1, dtype=torch.long, device="meta"))
-        shadow(noise, None, torch.ones(1, device="meta"), Condition(features, noise))
+        condition, _ = shadow.condition(codes, None, torch.ones(1, dtype=torch.long, device="meta"))
+        shadow(noise, None, torch.ones(1, device="meta"), condition)
     return Complexity(
         sum(parameter.numel() for parameter in model.parameters()), 0.0, decoding.get_total_flops() / 2e9 / frames
     )

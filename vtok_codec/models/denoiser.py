@@ -1,9 +1,10 @@
 """The diffusion decoder's network: a causal 3D U-Net on pixel-unshuffled video, conditioned on tokens (CDT, Fig. 2).
 
-It reads noisy video, a time, and what the tokens say, and tells the clean video. The tokens come in twice: their codes
-through a *condition adapter* at each scale of the down path (CDT, section 3.3.2), and as the deterministic decoder's
-picture, to which the network only adds. So an untrained network gives the deterministic picture, whatever the noise,
-and training starts there rather than at nothing.
+It reads noisy video, a time, and what the tokens say, and tells the clean video. The up path is a decoder like the
+codec's own, which reads the codes as that one does; the down path reads the noisy video, with the codes coming in
+through a *condition adapter* at each scale (CDT, section 3.3.2), and what it passes to the up path is nothing at first.
+So with the codec's own decoder for an up path it starts as that one, whatever the noise, and training goes on from
+there.
 
 `vtok_codec.models.sampling` has what makes a video out of noise with it.
 """
@@ -21,8 +22,8 @@ from torch import Tensor, nn
 
 from vtok_codec.errors import ModelError
 from vtok_codec.models.blocks import ResidualBlock, Shuffle, Unshuffle
-from vtok_codec.models.causal import FrameConv, PositionNorm, State, shuffle, zero_init
-from vtok_codec.models.onevae import RGB, Level, OneVAEConfig, first_tokens
+from vtok_codec.models.causal import FrameConv, State, zero_init
+from vtok_codec.models.onevae import RGB, Decoder, OneVAEConfig, first_tokens
 
 _TIME_FREQUENCIES = 32
 _TIME_FEATURES = 128
@@ -35,31 +36,31 @@ class DenoiserConfig:
     """The shape of a diffusion decoder: data, not code."""
 
     codec: OneVAEConfig
-    """The model whose tokens it decodes."""
+    """The model whose tokens it decodes. Its levels are the denoiser's, its decoder is the up path."""
     objective: str
     """Of `vtok_codec.models.sampling.PATHS`: what its noise and its loss follow."""
-    levels: tuple[Level, ...]
-    """From the finest to the codec's latent grid. The encoder's blocks are the down path's, the decoder's the up
-    path's."""
+    down_blocks: tuple[int, ...]
+    """Blocks of the down path at each level, from the finest to the latent grid."""
     adapter_scales: int = 0
     """At how many scales of the down path the codes come in, from the latent grid on; 0 means all."""
 
     def __post_init__(self) -> None:
-        codec = self.codec
+        codec, scales = self.codec, len(self.codec.levels)
         if not codec.causal or codec.codebook or codec.enhanced_first_frame:
             raise ModelError("a diffusion decoder needs a causal codec of FSQ with one latent grid")
-        reached = tuple(math.prod(level.factor[axis] for level in self.levels) for axis in range(3))
-        if reached != codec.stride or not 0 <= self.adapter_scales <= len(self.levels):
-            raise ModelError(f"levels that reach {reached} do not fit a codec of stride {codec.stride}")
+        if len(self.down_blocks) != scales or not 0 <= self.adapter_scales <= scales:
+            raise ModelError(f"blocks {self.down_blocks} do not fit a codec of {scales} levels")
 
 
 class Condition(NamedTuple):
     """What the tokens of a chunk say: the same at every step of its decoding."""
 
+    codes: Tensor
+    """`B (N·d) t h w` in [−1, 1]."""
+    counts: Tensor
+    """int64 `B`: the tokens that each sample reads, 1…N."""
     features: tuple[Tensor, ...]
     """`B C T H W` at each scale of the down path that the codes come in at, from the latent grid on."""
-    picture: Tensor
-    """`B 3 T H W` in [−1, 1]: what the deterministic decoder makes of them."""
 
 
 class TimedBlock(ResidualBlock):
@@ -118,7 +119,7 @@ class ConditionAdapter(nn.Module):
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
         codec = config.codec
-        levels = config.levels[::-1][: config.adapter_scales or None]
+        levels = codec.levels[::-1][: config.adapter_scales or None]
         self.token_channels = codec.token_channels
         self.enter = FrameConv(codec.latent_channels, levels[0].channels, kernel=1)
         self.count_bias = nn.Parameter(torch.zeros(codec.max_tokens, levels[0].channels))
@@ -147,44 +148,47 @@ class Denoiser(nn.Module):
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
         self.config = config
-        levels = config.levels
+        levels = config.codec.levels
         self.adapter = ConditionAdapter(config)
         self.time = TimeEmbedding()
-        widths = (2 * RGB, *(level.channels for level in levels))
+        widths = (RGB, *(level.channels for level in levels))
         self.falls = nn.ModuleList(
             Unshuffle(width, level.channels, level.factor) for width, level in zip(widths[:-1], levels, strict=True)
         )
-        self.down = nn.ModuleList(TimedChain(level.channels, level.encoder_blocks) for level in levels)
-        self.up = nn.ModuleList(TimedChain(level.channels, level.decoder_blocks) for level in levels)
-        self.rises = nn.ModuleList(
-            Shuffle(level.channels, finer.channels, level.factor) for finer, level in pairwise(levels)
+        self.down = nn.ModuleList(
+            TimedChain(level.channels, blocks) for level, blocks in zip(levels, config.down_blocks, strict=True)
         )
-        self.skips = nn.ModuleList(FrameConv(level.channels, level.channels, kernel=1) for level in levels[:-1])
-        finest = levels[0]
-        self.norm = PositionNorm(finest.channels)
-        self.out = FrameConv(finest.channels, RGB * math.prod(finest.factor))
-        zero_init(self.out)
+        skips = [FrameConv(level.channels, level.channels, kernel=1) for level in levels]
+        for skip in skips:
+            zero_init(skip)
+        self.skips = nn.ModuleList(skips)
+        self.up = Decoder(config.codec)
+
+    def start_from(self, decoder: Decoder) -> None:
+        """Take the weights of the codec's own decoder for the up path."""
+        self.up.load_state_dict(decoder.state_dict())
+
+    def condition(self, codes: Tensor, state: State, counts: Tensor) -> tuple[Condition, State]:
+        """Of a chunk's codes, of which each sample reads the first `counts` tokens."""
+        features, after = self.adapter(codes, state, counts)
+        return Condition(codes, counts, features), after
 
     def forward(self, noisy: Tensor, state: State, time: Tensor, condition: Condition) -> tuple[Tensor, State]:
         """`time`: `B`, 0 for clean and 1 for nothing but noise."""
-        count = len(self.config.levels)
-        before: tuple[State, ...] = (None,) * (2 * count) if state is None else tuple(state)
-        after: list[State] = [None] * (2 * count)
-        features = self.time(time)
-        x, passed = torch.cat([noisy, condition.picture.to(noisy.dtype)], dim=1), []
-        for place in range(count):
+        scales = len(self.down)
+        *before, up_before = (None,) * (scales + 1) if state is None else tuple(state)
+        time_features = self.time(time)
+        x, passed, after = noisy, [], []
+        for place in range(scales):
             x = self.falls[place](x)
-            from_latents = count - 1 - place
+            from_latents = scales - 1 - place
             if from_latents < len(condition.features):
                 x = x + condition.features[from_latents]
-            x, after[place] = self.down[place](x, before[place], features)
-            passed.append(x)
-        for place in range(count - 1, -1, -1):
-            if place < count - 1:
-                x = self.rises[place](x) + self.skips[place](passed[place])
-            x, after[count + place] = self.up[place](x, before[count + place], features)
-        detail = shuffle(self.out(F.silu(self.norm(x))), self.config.levels[0].factor)
-        return condition.picture + detail, tuple(after)
+            x, kept = self.down[place](x, before[place], time_features)
+            passed.append(self.skips[place](x))
+            after.append(kept)
+        video, up_after = self.up(condition.codes, up_before, condition.counts, passed[::-1])
+        return video, (*after, up_after)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -8,9 +8,10 @@ and back, which training starts from the KLT (`vtok_codec.training.klt`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -216,6 +217,7 @@ class Decoder(CausalLayer):
         else:
             layers.insert(0, first)
         self.chain = CausalChain(layer for level in layers for layer in level)
+        self.level_starts = tuple(accumulate((len(level) for level in layers[:-1]), initial=0))
         self.norm = PositionNorm(finest.channels)
         self.out = FrameConv(finest.channels, RGB * math.prod(finest.factor))
         zero_init(self.out)
@@ -234,13 +236,19 @@ class Decoder(CausalLayer):
                 layers.append(upsampling(config.resampling, level.channels, finer, level.factor))
             yield layers
 
-    def forward(self, codes: Tensor, state: State, counts: Tensor | None = None) -> tuple[Tensor, State]:
-        """`counts`, int64 `B`: the tokens to read of each sample, 1…N; the rest are set to zero. None reads all."""
+    def forward(
+        self, codes: Tensor, state: State, counts: Tensor | None = None, passed: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, State]:
+        """`counts`, int64 `B`: the tokens to read of each sample, 1…N; the rest are set to zero. None reads all.
+
+        `passed`: features to add to what each level reads, from the latent grid on; where the first frame is usual.
+        """
         if counts is None:
             counts = torch.full((codes.shape[0],), self.max_tokens, device=codes.device)
         codes = first_tokens(codes, counts, self.token_channels)
         if self.first is None:
-            features, after = self.chain(self._enter(codes, counts), state)
+            added = dict(zip(self.level_starts, passed, strict=False))
+            features, after = self.chain(self._enter(codes, counts), state, added)
             return shuffle(self.linear(codes), self.stride) + self._detail(features), after
         before, deep_before = (None, None) if state is None else state
         if state is None:

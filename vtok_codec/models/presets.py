@@ -54,22 +54,12 @@ PRESETS = {
     for stride, factor in _DEEPER.items()
 }
 
-_DENOISER_LEVELS = {
-    # 2.10 GMAC a step (`vtok train` prints them) beside the deterministic decoder's 2.08, whose picture comes first.
-    "nano": (
-        Level(factor=(2, 4, 4), channels=64, encoder_blocks=2, decoder_blocks=2),
-        Level(factor=(2, 2, 2), channels=192, encoder_blocks=2, decoder_blocks=2),
-    ),
-    "base": (
-        Level(factor=(1, 2, 2), channels=128, encoder_blocks=2, decoder_blocks=2),
-        Level(factor=(2, 2, 2), channels=256, encoder_blocks=2, decoder_blocks=2),
-        Level(factor=(2, 2, 2), channels=512, encoder_blocks=4, decoder_blocks=4),
-    ),
-}
+_DOWN_BLOCKS = {"nano": (2, 2), "base": (2, 4)}
+"""Of the diffusion decoders."""
 
 DENOISERS = {
-    f"{family}-{size}-4x8x8": DenoiserConfig(PRESETS[f"onevae-{size}-4x8x8"], objective, levels)
+    f"{family}-{size}-4x8x8": DenoiserConfig(PRESETS[f"onevae-{size}-4x8x8"], objective, blocks)
     for family, objective in (("cdt", "ddim"), ("flow", "flow"))
-    for size, levels in _DENOISER_LEVELS.items()
+    for size, blocks in _DOWN_BLOCKS.items()
 }
 """Diffusion decoders by name: CDT's, and One-DVA's flow."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vtok_codec.errors import ModelError, SettingError
 from vtok_codec.models.causal import State
-from vtok_codec.models.denoiser import Condition, Denoiser
+from vtok_codec.models.denoiser import Denoiser
 
 _SNR_LIMITS = (0.2, 5.0)
 """Of the weight of DDIM's loss, the signal-to-noise ratio (CDT, eq. 10). Unlimited, it leaves out the noisiest times,
@@ -101,14 +101,12 @@ def check_steps(steps: int) -> None:
 def sample(
     model: Denoiser,
     codes: Tensor,
-    picture: Tensor,
     noise: Tensor,
     state: State,
     counts: Tensor | None = None,
     steps: int = 1,
 ) -> tuple[Tensor, State]:
-    """Video `B 3 T H W` in [−1, 1] from codes `B (N·d) t h w`, the deterministic decoder's picture of them, and noise
-    of its shape.
+    """Video `B 3 T H W` in [−1, 1] from codes `B (N·d) t h w` and noise of its shape.
 
     `counts`, int64 `B`: the tokens that each sample reads; None reads all. Every step has a state of its own, since it
     sees its own x_t; so chunks give what the whole gives on the same noise.
@@ -121,8 +119,7 @@ def sample(
         counts = torch.full((len(codes),), model.config.codec.max_tokens, device=codes.device)
     path = path_of(model.config.objective)
     before: tuple[State, ...] = (None,) * (steps + 1) if state is None else tuple(state)
-    features, kept = model.adapter(codes, before[0], counts)
-    condition = Condition(features, picture)
+    condition, kept = model.condition(codes, before[0], counts)
     after = [kept]
     times = torch.linspace(1, 0, steps + 1, device=noise.device)
     x = noise

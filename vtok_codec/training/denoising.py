@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vtok_codec.evaluation.lpips import LPIPS
-from vtok_codec.models.denoiser import Condition, Denoiser
+from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.sampling import path_of
 from vtok_codec.training.objective import Loss, TrainingObjective, perceptual_distance
@@ -47,9 +47,8 @@ class DenoisingObjective(TrainingObjective):
         noise = self.processes.normal(video, generator)
         with torch.no_grad():
             codes = self.codec.quantizer.quantize(self.codec.encoder(video, None)[0]).codes
-            picture, _ = self.codec.decoder(codes, None, counts)
-        features, _ = model.adapter(codes, None, counts)
-        told, _ = model(path.noisy(video, noise, times), None, times, Condition(features, picture))
+        condition, _ = model.condition(codes, None, counts)
+        told, _ = model(path.noisy(video, noise, times), None, times, condition)
         told = told.float()
         error = (told - video).square().flatten(1).mean(1)
         weighted = (path.weight(times) * error).mean()

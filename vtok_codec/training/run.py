@@ -225,11 +225,14 @@ def _initial_denoiser(settings: RunSettings, resumed: bool, quiet: bool) -> tupl
     if codec.config != config.codec:
         raise ModelError(f"{settings.preset} is for another model than {weights.path}; name the codec that it is for")
     model = Denoiser(config)
+    model.start_from(codec.decoder)
     if settings.start and not resumed:
         given = find_weights(settings.start)
-        model = build_denoiser(given.metadata.get("preset", ""), given.data, str(given.path))
-        if model.config != config:
-            raise ModelError(f"{given.path} is no {settings.preset}")
+        other = build_denoiser(given.metadata.get("preset", ""), given.data, str(given.path))
+        # Where there is nothing but noise the paths are one, so that either can go on from the other.
+        if dataclasses.replace(other.config, objective=config.objective) != config:
+            raise ModelError(f"{given.path} has not the shape of {settings.preset}")
+        model.load_state_dict(other.state_dict())
     if not quiet:
         print(f"a decoder for {weights.name}, weights {weights.sha256[:12]}")
     about = {"codec": weights.name, "codec_sha256": weights.sha256}

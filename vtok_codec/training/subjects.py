@@ -152,14 +152,13 @@ class DenoiserSubject(Subject[Denoiser]):
         """All of it trains."""
 
     def networks(self, model: Denoiser) -> list[nn.Module]:
-        paths = [model.down, model.up, model.falls, model.rises, model.skips]
-        return [*paths, model.adapter.mixes, model.adapter.rises]
+        return [model.down, model.up.chain, model.falls, model.skips, model.adapter.mixes, model.adapter.rises]
 
     def linear_paths(self, model: Denoiser) -> list[FrameConv]:
-        return []
+        return [model.up.linear]
 
     def compile(self, model: Denoiser) -> None:
-        for network in (model, model.adapter, self._codec.encoder, self._codec.decoder):
+        for network in (model, model.adapter, self._codec.encoder):
             network.compile(dynamic=False)
 
     def figures(self, model: Denoiser) -> dict[str, float]:

@@ -101,9 +101,9 @@ def denoised(
     made = {}
     for count in token_counts:
         counts = torch.full((1,), count, device=model.device)
-        picture = made[f"{count}_base"] = decode_codes(codec, codes, count)
+        made[f"{count}_base"] = decode_codes(codec, codes, count)
         for steps in sorted({1, path_of(model.config.objective).default_steps}):
-            video, _ = sample(model, codes, picture, noise, None, counts, steps)
+            video, _ = sample(model, codes, noise, None, counts, steps)
             made[f"{count}_{steps}_steps"] = video.float()
     return source, made
 
