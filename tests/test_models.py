@@ -274,6 +274,18 @@ LAYERS = {
 }
 
 
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("frames", [1, 2, 4])
+def test_gradients_of_a_temporal_convolution_are_its_slopes(frames: int, causal: bool) -> None:
+    """The gradient of what it stacks is written by hand."""
+    torch.manual_seed(0)
+    layer = TemporalConv(2, 3, causal=causal).double()
+    x, memory = (torch.randn(2, 2, t, 2, 3, dtype=torch.float64, requires_grad=True) for t in (frames, 2))
+    for state in (None, memory) if causal else (None,):
+        inputs = [given for given in (x, state) if given is not None]
+        assert torch.autograd.gradcheck(lambda *given: layer(given[0], given[1] if given[1:] else None)[0], inputs)
+
+
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
 @pytest.mark.parametrize("frames", [1, 2, 4])
 @pytest.mark.parametrize("name", LAYERS)
