@@ -38,7 +38,7 @@ from vtok_codec.training.crops import Augmentation, CropSampler, CropShape, Pref
 from vtok_codec.training.klt import _equalizing_rotation, warm_start
 from vtok_codec.training.library import ClipLibrary
 from vtok_codec.training.muon import Muon
-from vtok_codec.training.objective import DISTORTIONS, Objective
+from vtok_codec.training.objective import DISTORTIONS, Objective, perceptual_distance
 from vtok_codec.training.optimizer import StageOptimizer
 from vtok_codec.training.prior import DigitPrior
 from vtok_codec.training.resident import ResidentCrops, batches_for
@@ -229,6 +229,16 @@ def test_warm_start_codes_real_video_untrained(tmp_path: Path) -> None:
             for k in (1, 2, 4)
         ]
     assert 19 < quality[0] < quality[1] < quality[2]
+
+
+def test_perceptual_distance_looks_from_every_place() -> None:
+    """Dots on the grid of LPIPS's first layer are now between its places, now on them."""
+    lpips = LPIPS(parse_tensors(find_weights("lpips-alex").data, "lpips"))
+    video = torch.rand(1, 3, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    dotted = video.clone()
+    dotted[..., ::4, ::4] = -1
+    seen = {float(perceptual_distance(lpips, video, dotted, 1, torch.Generator().manual_seed(n))) for n in range(80)}
+    assert len(seen) == 16
 
 
 def test_lpips_is_that_of_its_authors() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vtok_codec.errors import SettingError, TrainingError
@@ -18,6 +19,8 @@ from vtok_codec.training.stages import Stage
 
 _CHARBONNIER = 1e-3
 """Where the Charbonnier distance turns from a parabola to a line, in units of pixels in [−1, 1]."""
+_LPIPS_STRIDE = 4
+"""Pixels from one place of the first layer of LPIPS to the next."""
 
 
 class Loss(NamedTuple):
@@ -184,11 +187,16 @@ class Objective(TrainingObjective):
 def perceptual_distance(
     lpips: LPIPS | None, video: Tensor, reconstruction: Tensor, frames: int, generator: torch.Generator
 ) -> Tensor:
-    """LPIPS of so many frames of each sample, chosen at random."""
+    """LPIPS of so many frames of each sample, chosen at random, moved by up to three pixels down and to the right: its
+    first layer looks at every fourth pixel, and a pattern on that grid would please it in one place only."""
     if lpips is None:
         raise ValueError("no LPIPS network was given")
     chosen = torch.randperm(video.shape[2], generator=generator)[:frames]
-    source, output = (x[:, :, chosen].transpose(1, 2).flatten(0, 1) for x in (video, reconstruction))
+    down, right = torch.randint(_LPIPS_STRIDE, (2,), generator=generator).tolist()
+    source, output = (
+        F.pad(x[:, :, chosen].transpose(1, 2).flatten(0, 1), (right, 0, down, 0), mode="replicate")
+        for x in (video, reconstruction)
+    )
     return lpips(source, output).mean()
 
 
