@@ -49,6 +49,7 @@ def quality(document: dict[str, Any]) -> str:
     ]
     heads = ["means over clips", "bits/px", *(MEASURE_NAMES[name] for name in measures), "enc s", "dec s"]
     rates = evaluation["bd_rate"]
+    ordering = list(next(iter(rates.values())))
     bd_rows = [
         [
             codec,
@@ -56,7 +57,7 @@ def quality(document: dict[str, Any]) -> str:
                 "no common range"
                 if own[name]["mean"] is None
                 else f"{100 * own[name]['mean']:+.0f} % ({own[name]['clips']})"
-                for name in measures
+                for name in ordering
             ),
         ]
         for codec, own in rates.items()
@@ -73,7 +74,7 @@ def quality(document: dict[str, Any]) -> str:
         + f"\n{table(heads, rows)}\n"
         + "Rate against x264 at equal quality (Bjøntegaard; mean over the clips, in brackets how many, where both "
         + "reach the same quality). Below zero is smaller.\n\n"
-        + table(["codec", *(MEASURE_NAMES[name] for name in measures)], bd_rows)
+        + table(["codec", *(MEASURE_NAMES[name] for name in ordering)], bd_rows)
         + f"\n{equal_size(evaluation)}\n{worst(evaluation)}"
     )
 

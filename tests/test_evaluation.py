@@ -29,7 +29,7 @@ from vtok_codec.evaluation.codecs import ANCHORS, AnchorCodec, VtokCodec, anchor
 from vtok_codec.evaluation.fvd import I3D, frechet_distance
 from vtok_codec.evaluation.lpips import load_lpips
 from vtok_codec.evaluation.measure import Measures, evaluate_clip, mean_result
-from vtok_codec.evaluation.metrics import HIGHER_IS_BETTER, Flicker, Quality, QualityMeter
+from vtok_codec.evaluation.metrics import HIGHER_IS_BETTER, Flicker, Quality, QualityMeter, gradient_energy
 from vtok_codec.evaluation.protocols import PROTOCOLS, prepare_clip
 from vtok_codec.evaluation.usage import Cost, run_measured
 from vtok_codec.evaluation.vmaf import VmafMeter
@@ -66,7 +66,7 @@ def test_a_lossless_copy_is_perfect(road: Path, everything: Measures, tmp_path: 
     result, _ = evaluate_clip(open_clip(road), AnchorCodec(ANCHORS["x264"], 0), everything, tmp_path, NO_CACHE)
     quality = result.quality
     assert math.isinf(quality.psnr_db)
-    assert (quality.ssim, quality.ms_ssim, quality.lpips, quality.flicker) == (1, 1, 0, 0)
+    assert (quality.ssim, quality.ms_ssim, quality.lpips, quality.flicker, quality.energy) == (1, 1, 0, 0, 1)
     assert quality.vmaf is not None and quality.vmaf >= 97
     assert quality.vmaf_neg is not None and quality.vmaf_neg >= 97
     assert result.frames == 6 and not list(tmp_path.iterdir())
@@ -100,6 +100,23 @@ def test_psnr_is_that_of_the_whole_clip() -> None:
     assert meter.quality(None).psnr_db == pytest.approx(10 * math.log10(255**2 / 50))
 
 
+def test_energy_tells_blur_from_noise(road: Path) -> None:
+    source = read_pixels(road, 3)
+    blurred = ((source.astype(np.uint16) + np.roll(source, 1, 2)) // 2).astype(np.uint8)
+    noisy = np.clip(source + np.random.default_rng(0).normal(0, 9, source.shape), 0, 255).astype(np.uint8)
+    energies = []
+    for output in (blurred, source, noisy):
+        meter = QualityMeter(False, None)
+        for a, b in zip(source, output, strict=True):
+            meter.add(a, b)
+        energies.append(meter.quality(None).energy)
+    assert energies[1] == 1 and energies[0] is not None and energies[2] is not None
+    assert energies[0] < 0.9 and energies[2] > 1.1
+    # Steps of 3 from column to column and of 4 from row to row.
+    slope = 3 * torch.arange(5) + 4 * torch.arange(6)[:, None]
+    assert gradient_energy(slope.float()[None]) == 9 + 16
+
+
 def test_flicker_is_what_the_source_does_not_do() -> None:
     moving = [np.full((8, 8, 3), value, np.uint8) for value in (10, 60, 20)]
     brighter = [frame + 30 for frame in moving]
@@ -117,6 +134,7 @@ def test_measures_that_do_not_apply_are_left_out() -> None:
     meter.add(picture, picture)
     quality = meter.quality(None)
     assert quality.ssim == 1 and quality.ms_ssim is quality.lpips is quality.flicker is quality.vmaf is None
+    assert quality.energy is None
 
 
 @pytest.mark.parametrize("size", ["64x48", "65x49", "161x163"])
@@ -533,7 +551,7 @@ def test_the_page_reads_well_in_a_browser(
     ).stdout
     probe = json.loads(shown.split('<pre id="probe">')[1].split("</pre>")[0])
     # Two clips: source, ours and x264's with the errors of the latter two.
-    assert probe == {"images": 10, "broken": 0, "uneven": 0, "plots": 7, "overflow": 0, "outside": 0}
+    assert probe == {"images": 10, "broken": 0, "uneven": 0, "plots": 8, "overflow": 0, "outside": 0}
     shot = tmp_path / "shot.png"
     page_uri = (folder / "out" / "index.html").as_uri()
     subprocess.run([*browser, f"--screenshot={shot}", page_uri], capture_output=True, check=True, timeout=120)

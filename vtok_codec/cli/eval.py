@@ -51,7 +51,9 @@ def evaluate(
         str, typer.Option(help="Decoders, one run each: deterministic, ddim:STEPS, flow:STEPS, or FILE:STEPS.")
     ] = DETERMINISTIC,
     against: Annotated[str, typer.Option(help="Encoders to compare with: any of x264,x265,av1.")] = "",
-    measures: Annotated[str, typer.Option(help="What to measure; psnr and flicker always are.")] = ",".join(_MEASURES),
+    measures: Annotated[str, typer.Option(help="What to measure; psnr, energy and flicker always are.")] = ",".join(
+        _MEASURES
+    ),
     protocol: Annotated[str | None, typer.Option(help="Prepare clips as a paper does: vidtok, onevae, cdt.")] = None,
     i3d: Annotated[Path | None, typer.Option(help="I3D as TorchScript, for FVD.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML page into this folder.")] = None,

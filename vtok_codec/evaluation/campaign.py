@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from vtok_codec.evaluation.clips import Clip
 from vtok_codec.evaluation.codecs import Codec
 from vtok_codec.evaluation.fvd import Features, frechet_distance
 from vtok_codec.evaluation.measure import ClipResult, Measures, evaluate_clip, mean_result
-from vtok_codec.evaluation.metrics import HIGHER_IS_BETTER
+from vtok_codec.evaluation.metrics import HIGHER_IS_BETTER, Quality
 
 BD_ANCHOR = "x264"
 """The codec that rate differences refer to."""
@@ -69,16 +69,22 @@ class Evaluation:
         """For each codec and measure, the mean of the clips' rate differences to x264; nothing without x264."""
         if BD_ANCHOR not in self.codecs:
             return {}
-        return {codec: {measure: self._bd_rate(codec, measure) for measure in self.measures} for codec in self.codecs}
+        measures = self.ordering_measures
+        return {codec: {measure: self._bd_rate(codec, measure) for measure in measures} for codec in self.codecs}
 
     @property
     def measures(self) -> list[str]:
         """The measures of quality that some result has."""
         return [
-            measure
-            for measure in HIGHER_IS_BETTER
-            if any(getattr(result.quality, measure) is not None for result in self.results)
+            measure.name
+            for measure in fields(Quality)
+            if any(getattr(result.quality, measure.name) is not None for result in self.results)
         ]
+
+    @property
+    def ordering_measures(self) -> list[str]:
+        """Those of them that a rate difference can be told in."""
+        return [measure for measure in self.measures if measure in HIGHER_IS_BETTER]
 
     def _bd_rate(self, codec: str, measure: str) -> MeanBDRate:
         per_clip = []

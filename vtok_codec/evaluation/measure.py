@@ -75,6 +75,7 @@ class Measures:
             "ssim": self.structural,
             "ms_ssim": self.structural,
             "lpips": self.lpips is not None,
+            "energy": True,
             "flicker": True,
             "vmaf": self.vmaf,
             "vmaf_neg": self.vmaf,

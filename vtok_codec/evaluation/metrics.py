@@ -34,6 +34,9 @@ class Quality:
     """Over five scales (Wang 2003)."""
     lpips: float | None
     """LPIPS v0.1 with AlexNet: 0 for a copy, lower is better."""
+    energy: float | None
+    """`gradient_energy` of all frames as a part of the source's: 1 for a copy, less where it is blurred, more where
+    something was added. None where the source is flat."""
     flicker: float | None
     """Mean over pixels of |change of luma from frame to frame, less the source's own change|, of 255."""
     vmaf: float | None
@@ -51,7 +54,13 @@ HIGHER_IS_BETTER = {
     "vmaf": True,
     "vmaf_neg": True,
 }
-assert set(HIGHER_IS_BETTER) == {field.name for field in fields(Quality)}
+"""Of the measures that order codecs; the energy of gradients is best at 1."""
+assert {*HIGHER_IS_BETTER, "energy"} == {field.name for field in fields(Quality)}
+
+
+def gradient_energy(pictures: Tensor) -> float:
+    """Mean square of the differences between neighbours in a row, and the same in a column, of pictures `… H W`."""
+    return float(sum(pictures.diff(dim=axis).square().mean() for axis in (-1, -2) if pictures.shape[axis] > 1))
 
 
 class SquaredError:
@@ -107,6 +116,7 @@ class QualityMeter:
         self._side = 0
         self._error = SquaredError()
         self._flicker = Flicker()
+        self._energies = [0.0, 0.0]
         self._sums = {"ssim": 0.0, "ms_ssim": 0.0, "lpips": 0.0}
         self._frames = 0
 
@@ -123,6 +133,7 @@ class QualityMeter:
         self._flicker.add(source, output)
         self._frames += 1
         a, b = self._picture(source), self._picture(output)
+        self._energies = [total + gradient_energy(x) for total, x in zip(self._energies, (a, b), strict=True)]
         self._side = min(source.shape[:2])
         if self._measures("ssim"):
             self._sums["ssim"] += float(ssim(a, b, data_range=_PEAK))
@@ -142,8 +153,10 @@ class QualityMeter:
     def quality(self, vmaf: VmafScores | None) -> Quality:
         """The figures of all frames so far, with VMAF's, which come from elsewhere."""
         means = {name: total / self._frames if self._measures(name) else None for name, total in self._sums.items()}
+        source_energy, energy = self._energies
         return Quality(
             psnr_db=self._error.psnr_db,
+            energy=energy / source_energy if source_energy else None,
             flicker=self._flicker.mean,
             vmaf=vmaf.vmaf if vmaf else None,
             vmaf_neg=vmaf.neg if vmaf else None,

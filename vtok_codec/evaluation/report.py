@@ -127,7 +127,7 @@ def _bd_table(evaluation: Evaluation, rates: dict[str, dict[str, MeanBDRate]]) -
         _row([codec, "", *map(bd_cell, own.values())], "" if codec in ANCHORS else "ours")
         for codec, own in rates.items()
     ]
-    return _table(["codec", "", *(MEASURE_NAMES[measure] for measure in evaluation.measures)], rows)
+    return _table(["codec", "", *(MEASURE_NAMES[measure] for measure in evaluation.ordering_measures)], rows)
 
 
 def _table(heads: Sequence[str], rows: Sequence[str]) -> str:
@@ -164,7 +164,7 @@ def _plot(evaluation: Evaluation, measure: str) -> str:
             markersize=6 if ours else 4,
             zorder=3 if ours else 2,
         )
-    better = "higher is better" if HIGHER_IS_BETTER[measure] else "lower is better"
+    better = {True: "higher is better", False: "lower is better", None: "best at 1"}[HIGHER_IS_BETTER.get(measure)]
     axes.set_title(f"{MEASURE_NAMES[measure]} ({better})", fontsize=10, loc="left")
     axes.set_xscale("log")
     axes.set_xlabel("bits a pixel", fontsize=9)

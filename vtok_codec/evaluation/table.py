@@ -19,11 +19,12 @@ MEASURE_NAMES = {
     "ssim": "SSIM",
     "ms_ssim": "MS-SSIM",
     "lpips": "LPIPS",
+    "energy": "energy",
     "flicker": "flicker",
     "vmaf": "VMAF",
     "vmaf_neg": "VMAF-NEG",
 }
-_DECIMALS = {"psnr_db": 2, "ssim": 4, "ms_ssim": 4, "lpips": 4, "flicker": 3, "vmaf": 2, "vmaf_neg": 2}
+_DECIMALS = {"psnr_db": 2, "ssim": 4, "ms_ssim": 4, "lpips": 4, "energy": 3, "flicker": 3, "vmaf": 2, "vmaf_neg": 2}
 
 
 def figure(name: str, value: float | None) -> str:
@@ -68,7 +69,7 @@ def bd_lines(evaluation: Evaluation) -> list[str]:
         return []
     title = f"BD-rate against {BD_ANCHOR}"
     width = max(len(name) for name in (title, *rates))
-    lines = [f"{title:{width}}" + "".join(f"{MEASURE_NAMES[measure]:>19}" for measure in evaluation.measures)]
+    lines = [f"{title:{width}}" + "".join(f"{MEASURE_NAMES[measure]:>19}" for measure in evaluation.ordering_measures)]
     for codec, own in rates.items():
         lines.append(f"{codec:{width}}" + "".join(f"{bd_cell(rate):>19}" for rate in own.values()))
     return [*lines, "(mean over the clips where both reach the same quality; in brackets how many of them)"]

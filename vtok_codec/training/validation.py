@@ -13,6 +13,7 @@ from torch import Tensor
 from vtok_codec.codec.encoder import EncodeSettings
 from vtok_codec.errors import TrainingError
 from vtok_codec.evaluation.lpips import LPIPS
+from vtok_codec.evaluation.metrics import gradient_energy
 from vtok_codec.media.reader import read_pixels
 from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.fsq import FSQ
@@ -112,18 +113,13 @@ def _looks(source: Tensor, shown: Tensor, skipped: int, lpips: LPIPS | None) -> 
     source, shown = (_levels(video)[:, :, skipped:] for video in (source, shown))
     looks = {"psnr": _psnr_db(shown, source)}
     # A flat clip has none that could be kept.
-    if (energy := _gradient_energy(source)) > 0:
-        looks["energy"] = _gradient_energy(shown) / energy
+    if (energy := gradient_energy(source)) > 0:
+        looks["energy"] = gradient_energy(shown) / energy
     if lpips:
         # As many frames as show what the clip is like.
         pair = [(video[0, :, ::4].transpose(0, 1) / 127.5 - 1).contiguous() for video in (source, shown)]
         looks["lpips"] = float(lpips(*pair).mean())
     return looks
-
-
-def _gradient_energy(levels: Tensor) -> float:
-    """Mean square of the differences between neighbours in a row and in a column."""
-    return float(levels.diff(dim=-1).square().mean() + levels.diff(dim=-2).square().mean())
 
 
 def decode_codes(model: OneVAE, codes: Tensor, count: int) -> Tensor:
