@@ -5,9 +5,9 @@
 
 The models are small (48 and 128 channels) and the crops 64 pixels wide, so that a run takes about ten minutes of a
 core. Counting steps rather than minutes keeps a run the same whatever else the machine does; what a frame costs stands
-beside it. A run that has ended is not run again: its figures lie in `docs/ablations/`, from which `--report` writes
-`docs/ablations.md`, and one that differs from another in its name only takes that one's. Checkpoints go to
-`runs/ablations/`.
+beside it. Diffusion decoders are compared as they ship, for the shipped codec, in a third of the steps. A run that has
+ended is not run again: its figures lie in `docs/ablations/`, from which `--report` writes `docs/ablations.md`, and one
+that differs from another in its name only takes that one's. Checkpoints go to `runs/ablations/`.
 """
 
 from __future__ import annotations
@@ -20,22 +20,29 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from ablations_report import write_report
 from common import ROOT, environment
 from torch import Tensor
 
+from vtok_codec.evaluation.lpips import load_lpips
 from vtok_codec.models.complexity import complexity
 from vtok_codec.models.convert import convert
+from vtok_codec.models.denoiser import Denoiser, DenoiserConfig
 from vtok_codec.models.onevae import Codebook, Level, OneVAE, OneVAEConfig
+from vtok_codec.models.presets import DENOISERS
+from vtok_codec.models.weights import build_model
+from vtok_codec.registry import DEFAULT_MODEL, find_weights
 from vtok_codec.training.crops import Augmentation, CropSampler, CropShape
+from vtok_codec.training.denoising import DenoisingObjective
 from vtok_codec.training.klt import warm_start
 from vtok_codec.training.library import ClipLibrary
 from vtok_codec.training.objective import Objective
 from vtok_codec.training.resident import batches_for
 from vtok_codec.training.stages import STAGES, Phase, Stage
-from vtok_codec.training.subjects import CodecSubject
+from vtok_codec.training.subjects import CodecSubject, DenoiserSubject, Subject
 from vtok_codec.training.trainer import LOG, Budget, Cadence, Trainer
 from vtok_codec.training.validation import validation_clips
 
@@ -44,6 +51,7 @@ RUNS = ROOT / "runs" / "ablations"
 VALIDATIONS = 8
 """Points of a learning curve."""
 CROP = CropShape(batch=12, frames=16, size=64)
+DENOISING_CROP = CropShape(batch=8, frames=16, size=64)
 VARIED = Augmentation(skip=0.3)
 """What crops were varied by before the comparison of frame rates."""
 FSQ_3375 = (5, 5, 5, 3, 3, 3)
@@ -64,7 +72,7 @@ TWO_TOKENS = replace(SMALL, fsq_levels=FSQ_3375, max_tokens=2)
 
 @dataclass(frozen=True)
 class Run:
-    """One training run of a comparison."""
+    """One training run of a codec."""
 
     name: str
     config: OneVAEConfig
@@ -73,6 +81,16 @@ class Run:
     """`random`, `klt`, or the name of one of `STARTS`, whose weights are converted."""
     steps_share: float = 1.0
     """Of the steps that all runs have: what goes on from a start of as many fewer."""
+
+
+@dataclass(frozen=True)
+class DenoisingRun:
+    """One training run of a diffusion decoder, which starts as the shipped codec's own decoder."""
+
+    name: str
+    config: DenoiserConfig
+    stage: Stage
+    steps_share: float = 1 / 3
 
 
 def _stage(name: str, config: OneVAEConfig, **changes: object) -> Stage:
@@ -260,7 +278,26 @@ def _averages() -> list[Run]:
     return [_fsq(TWO_TOKENS, f"EMA {decay:g}", ema_decay=decay) for decay in (0.0, 0.99, 0.999)]
 
 
-COMPARISONS: dict[str, Callable[[], list[Run]]] = {
+def _denoising(name: str, adapter_scales: int = 0, **changes: object) -> DenoisingRun:
+    config = replace(DENOISERS["cdt-nano-4x8x8"], adapter_scales=adapter_scales)
+    stage = replace(STAGES["diffusion"], phases=(Phase(0.0, DENOISING_CROP),), ema_decay=0.99)
+    # Clips are decoded from one token or two, and so judged.
+    return DenoisingRun(name, config, replace(stage, token_weights=(0.6, 0.4, 0.0, 0.0), **changes))  # type: ignore[arg-type]
+
+
+def _adapter_scales() -> list[DenoisingRun]:
+    return [_denoising("all scales"), _denoising("the coarsest scale alone", adapter_scales=1)]
+
+
+def _noise_first() -> list[DenoisingRun]:
+    return [
+        _denoising("nothing but noise first"),
+        _denoising("all times from the start", noise_only_until=0.0),
+        _denoising("nothing but noise throughout", noise_only_until=1.0),
+    ]
+
+
+COMPARISONS: dict[str, Callable[[], Sequence[Run | DenoisingRun]]] = {
     "quantizer in a frozen model": _quantizer_in_frozen_model,
     "progressive training": _progressive,
     "tokens a position": _tokens,
@@ -279,6 +316,8 @@ COMPARISONS: dict[str, Callable[[], list[Run]]] = {
     "augmentation": _augmentations,
     "loss": _losses,
     "average of the weights": _averages,
+    "scales of the condition adapter": _adapter_scales,
+    "noise before all times": _noise_first,
 }
 
 
@@ -292,7 +331,7 @@ class Workshop:
         self._steps, self._seed = steps, seed
         self._starts: dict[str, OneVAE] = {}
 
-    def run(self, comparison: str, run: Run) -> None:
+    def run(self, comparison: str, run: Run | DenoisingRun) -> None:
         """Train and write the figures down, unless they are there."""
         target = self._results / slug(comparison) / f"{slug(run.name)}.json"
         if target.exists():
@@ -307,46 +346,58 @@ class Workshop:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
-    def _twin(self, run: Run) -> dict[str, object] | None:
+    def _twin(self, run: Run | DenoisingRun) -> dict[str, object] | None:
         """The figures of a run that is the same in all but its name: many comparisons share one."""
         for name, runs in COMPARISONS.items():
             for other in runs():
                 path = self._results / slug(name) / f"{slug(other.name)}.json"
-                if path.exists() and replace(other, name=run.name) == run:
+                if path.exists() and replace(other, name=run.name) == run:  # type: ignore[type-var]
                     figures: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
                     if (figures["steps"], figures["seed"]) == (self._steps, self._seed):
                         return figures | {"run": run.name}
         return None
 
-    def _train(self, folder: Path, run: Run) -> tuple[Trainer[OneVAE], dict[str, object]]:
-        model, sampler = self._initial(run), self._sampler(run)
+    def _train(self, folder: Path, run: Run | DenoisingRun) -> tuple[Trainer[Any], dict[str, object]]:
+        model, subject, objective = self._prepared(run)
         cost = complexity(model)
         (folder / LOG).unlink(missing_ok=True)
         steps = round(self._steps * run.steps_share)
         cadence = Cadence(
             log_steps=min(50, steps), validate_steps=max(1, self._steps // VALIDATIONS), checkpoint_minutes=1e9
         )
-        objective = Objective(run.stage, run.config, None)
-        subject = CodecSubject("ablation", self._clips, objective.prior)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        batches = batches_for(device, sampler)
+        batches = batches_for(device, self._sampler(run))
         trainer = Trainer(model, subject, run.stage, objective, batches, folder, self._seed, device, cadence)
         started = time.monotonic()
         trainer.train(Budget(steps=steps), quiet=True)
         log = [json.loads(line) for line in (folder / LOG).read_text(encoding="utf-8").splitlines()]
         validations = [line for line in log if "validation" in line]
+        start = run.start if isinstance(run, Run) else "the codec's decoder"
+        codebook = [line for line in log if "codebook_used" in line][-1:]
         return trainer, environment() | {
             "run": run.name,
-            "start": run.start,
+            "start": start,
             "steps": self._steps,
-            "steps_before": self._steps - steps if run.start in STARTS else 0,
+            "steps_before": self._steps - steps if start in STARTS else 0,
             "seed": self._seed,
             "minutes": (time.monotonic() - started) / 60,
             "cost": asdict(cost),
-            "codebook_used": [line["codebook_used"] for line in log if "codebook_used" in line][-1],
-            "codebook_perplexity": [line["codebook_perplexity"] for line in log if "codebook_used" in line][-1],
+            **{key: line[key] for line in codebook for key in ("codebook_used", "codebook_perplexity")},
             "curve": [{key: line[key] for key in line if key == "step" or "_" in key} for line in validations],
         }
+
+    def _prepared(self, run: Run | DenoisingRun) -> tuple[Any, Subject[Any], Objective | DenoisingObjective]:
+        """The model before its first step, what is particular to it, and what it minimizes."""
+        if isinstance(run, Run):
+            objective = Objective(run.stage, run.config, None)
+            return self._initial(run), CodecSubject("ablation", self._clips, objective.prior), objective
+        weights, lpips = find_weights(DEFAULT_MODEL), load_lpips()
+        codec = build_model(weights.metadata["preset"], weights.data, str(weights.path))
+        torch.manual_seed(self._seed)
+        model = Denoiser(run.config)
+        model.start_from(codec.decoder)
+        subject = DenoiserSubject("ablation", self._clips, codec, {}, lpips)
+        return model, subject, DenoisingObjective(run.stage, codec, lpips)
 
     def _initial(self, run: Run) -> OneVAE:
         torch.manual_seed(self._seed)
@@ -358,8 +409,9 @@ class Workshop:
             warm_start(model, self._sampler(run))
         return model
 
-    def _sampler(self, run: Run) -> CropSampler:
-        return CropSampler(self._library, run.stage.augmentation, self._seed, run.config.stride[0])
+    def _sampler(self, run: Run | DenoisingRun) -> CropSampler:
+        codec = run.config if isinstance(run.config, OneVAEConfig) else run.config.codec
+        return CropSampler(self._library, run.stage.augmentation, self._seed, codec.stride[0])
 
     def _start(self, run: Run) -> OneVAE:
         if run.name not in self._starts:

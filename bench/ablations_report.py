@@ -30,6 +30,7 @@ _COLUMNS = (
     "packed",
     "codebook used",
 )
+_DENOISING_COLUMNS = ("run", "M parameters", "GMAC a step", "steps", "PSNR dB", "LPIPS", "energy of gradients")
 
 
 def write_report(comparisons: Mapping[str, Sequence[str]], folder: Path, slug: Any) -> None:
@@ -54,7 +55,8 @@ def write_report(comparisons: Mapping[str, Sequence[str]], folder: Path, slug: A
         text = verdict.read_text(encoding="utf-8").strip() + "\n\n" if verdict.exists() else ""
         _curves(found).savefig(place / "curve.svg", metadata={"Date": None})
         picture = f"![learning curves]({folder.name}/{slug(name)}/curve.svg)\n"
-        parts.append(f"## {name[0].upper()}{name[1:]}\n\n{text}{_table(found)}\n{picture}")
+        table = _denoising_table(found) if _denoises(found) else _table(found)
+        parts.append(f"## {name[0].upper()}{name[1:]}\n\n{text}{table}\n{picture}")
     folder.with_suffix(".md").write_text("\n".join(parts), encoding="utf-8")
 
 
@@ -77,6 +79,30 @@ def _table(runs: Sequence[dict[str, Any]]) -> str:
     return "\n".join(rows) + "\n"
 
 
+def _denoises(runs: Sequence[dict[str, Any]]) -> bool:
+    """Whether these are diffusion decoders."""
+    return "psnr_1_base" in runs[0]["curve"][-1]
+
+
+def _denoising_table(runs: Sequence[dict[str, Any]]) -> str:
+    """From one token: the codec's own decoder, and each run in one step and in as many as are usual."""
+    rows = ["| " + " | ".join(_DENOISING_COLUMNS) + " |", "| --- |" + " ---: |" * (len(_DENOISING_COLUMNS) - 1)]
+    first = runs[0]["curve"][-1]
+    rows.append("| the codec's own decoder | | | | " + " | ".join(_looks(first, "1_base")) + " |")
+    for run in runs:
+        last, cost = run["curve"][-1], run["cost"]
+        about = f"{run['run']} | {cost['parameters'] / 1e6:.2f} | {cost['decoder_gmac']:.2f}"
+        for key in last:
+            if key.startswith("psnr_1_") and key.endswith("_steps"):
+                made = key.removeprefix("psnr_")
+                rows.append(f"| {about} | {made.split('_')[1]} | " + " | ".join(_looks(last, made)) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def _looks(figures: Mapping[str, float], made: str) -> tuple[str, str, str]:
+    return f"{figures[f'psnr_{made}']:.2f}", f"{figures[f'lpips_{made}']:.4f}", f"{figures[f'energy_{made}']:.3f}"
+
+
 def _cells(run: dict[str, Any], count: str, named: bool) -> list[str]:
     last, cost = run["curve"][-1], run["cost"]
     packed = last.get(f"packed_bpp_{count}")
@@ -96,11 +122,13 @@ def _cells(run: dict[str, Any], count: str, named: bool) -> list[str]:
 
 def _curves(runs: Sequence[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    axes = figure.add_subplot(xlabel="steps", ylabel="PSNR, dB")
+    denoising = _denoises(runs)
+    label = "LPIPS, 1 token, 1 step" if denoising else "PSNR, dB"
+    axes = figure.add_subplot(xlabel="steps", ylabel=label)
     for run in runs:
-        points, count = run["curve"], _all_tokens(run)
+        points, measure = run["curve"], "lpips_1_1_steps" if denoising else f"psnr_{_all_tokens(run)}"
         steps = [run.get("steps_before", 0) + point["step"] for point in points]
-        axes.plot(steps, [point[f"psnr_{count}"] for point in points], marker=".", label=run["run"])
+        axes.plot(steps, [point[measure] for point in points], marker=".", label=run["run"])
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     return figure
