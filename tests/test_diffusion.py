@@ -209,7 +209,7 @@ def test_every_parameter_trains(codec: OneVAE, objective: str) -> None:
 
 def test_stages_of_noise() -> None:
     """One-DVA: nothing but noise at first, then at a tenth of the times; LPIPS in the second part only."""
-    stage = replace(STAGES[DIFFUSION], noise_only_until=0.2, lpips_start=0.4)
+    stage = replace(STAGES[DIFFUSION], noise_only_until=0.2, noise_only_share=0.1, lpips_start=0.4)
     loss_of = DenoisingObjective(stage, randomized(OneVAE(TINY)), load_lpips())
     generator = torch.Generator().manual_seed(0)
     assert (loss_of._times("flow", 100, generator, 0.1) == 1).all()

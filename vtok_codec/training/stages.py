@@ -80,6 +80,7 @@ class Stage:
 # borders (measured: 64×64 for the first part equals 96×96 in two thirds of the time).
 _SMALL = CropShape(batch=12, frames=16, size=64)
 _MIDDLE = CropShape(batch=6, frames=16, size=96)
+_EIGHT_MIDDLE = CropShape(batch=8, frames=16, size=96)
 _LARGE = CropShape(batch=4, frames=16, size=128)
 
 _FINE = CropShape(batch=1, frames=16, size=256)
@@ -172,13 +173,15 @@ STAGES = {
         Stage(
             name=DIFFUSION,
             starts_from="rate",
-            phases=(Phase(0.0, _SMALL), Phase(0.35, _MIDDLE), Phase(0.75, _LARGE)),
-            learning_rate=6e-4,
-            lpips_weight=0.1,
-            lpips_frames=2,
-            lpips_start=0.4,
-            noise_only_until=0.2,
-            token_weights=(0.4, 0.3, 0.05, 0.25),
+            phases=(Phase(0.0, _EIGHT_MIDDLE), Phase(0.5, _LARGE)),
+            learning_rate=3e-4,
+            lpips_weight=1.0,
+            lpips_frames=8,
+            noise_only_until=0.7,
+            noise_only_share=0.5,
+            warmup_steps=100,
+            ema_decay=0.998,
+            token_weights=(0.5, 0.3, 0.05, 0.15),
         ),
     )
 }
