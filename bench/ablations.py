@@ -251,7 +251,7 @@ def _capacity() -> list[Run]:
 
 
 def _optimizers() -> list[Run]:
-    rates = {"muon": (4e-4, 8e-4, 1.6e-3), "adamw": (8e-4, 2e-3)}
+    rates = {"muon": (4e-4, 8e-4, 1.6e-3, 3.2e-3), "adamw": (8e-4, 2e-3)}
     return [
         _fsq(TWO_TOKENS, f"{optimizer}, {rate:g}", optimizer=optimizer, learning_rate=rate)
         for optimizer, each in rates.items()
