@@ -1,6 +1,6 @@
 """The middle frame of clips as decoders show it, one row a clip: the source, then each decoder, as a JPEG.
 
-    .venv/bin/python bench/pictures.py CLIPS --tokens 1 --decoders deterministic,ddim:2 --out docs/decoders.jpg
+    .venv/bin/python bench/pictures.py CLIPS --tokens 1 --decoders deterministic,RUN:2 --out docs/decoders.jpg
 
 Of a frame that is larger than 256×256 the centre is shown.
 """
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--tokens", type=int, default=1)
-    parser.add_argument("--decoders", default="deterministic,ddim:2,flow:4")
+    parser.add_argument("--decoders", default="deterministic")
     parser.add_argument("--out", type=Path, required=True)
     chosen = parser.parse_args()
     tokenizer = load_tokenizer(find_weights(chosen.model))

@@ -96,7 +96,7 @@ class CausalLayer(nn.Module):
 class _SlotStack(torch.autograd.Function):
     """`_stack_slots` with a gradient in the layout of its input.
 
-    That of a slice is summed up in frames of another layout, which costs a training step on the CPU a tenth of its time
+    That of a slice is summed up in frames of another layout, which costs a training step on the CPU a sixth of its time
     (torch 2.13).
     """
 
