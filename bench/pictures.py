@@ -1,6 +1,6 @@
 """The middle frame of clips as decoders show it, one row a clip: the source, then each decoder, as a JPEG.
 
-    .venv/bin/python bench/pictures.py CLIPS --tokens 1 --decoders deterministic,RUN:2 --out docs/decoders.jpg
+    .venv/bin/python bench/pictures.py CLIPS --tokens 1 --out docs/decoders.jpg
 
 Of a frame that is larger than 256×256 the centre is shown.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from itertools import islice
 from pathlib import Path
 
 import av
@@ -18,6 +17,7 @@ import numpy as np
 from vtok_codec.codec.tokenizer import load_tokenizer
 from vtok_codec.evaluation.clips import Clip, open_clip
 from vtok_codec.evaluation.codecs import VtokCodec, model_codecs
+from vtok_codec.evaluation.comparison import centre, frame_at
 from vtok_codec.media.types import Pixels
 from vtok_codec.registry import DEFAULT_MODEL, find_weights
 
@@ -29,20 +29,19 @@ _GAP = 4
 def row(clip: Clip, codecs: list[VtokCodec], folder: Path) -> Pixels:
     """A clip's middle frame and what the codecs make of it."""
     middle = clip.frames // 2
-    pictures = [next(islice(clip.pixels(), middle, None))]
+    pictures = [frame_at(clip.pixels(), middle)]
     for codec in codecs:
         coded = folder / "coded.vtk"
         codec.encode(clip, coded)
-        pictures.append(next(islice(codec.frames(coded), middle, None)))
+        pictures.append(frame_at(codec.frames(coded), middle))
     return np.concatenate([_framed(picture) for picture in pictures], axis=1)
 
 
 def _framed(picture: Pixels) -> Pixels:
     """The centre of a picture on a white square."""
-    height, width = (min(_SIDE, size) for size in picture.shape[:2])
-    top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
+    shown = centre(picture, (_SIDE, _SIDE))
     square = np.full((_SIDE + _GAP, _SIDE + _GAP, 3), 255, np.uint8)
-    square[:height, :width] = picture[top : top + height, left : left + width]
+    square[: shown.shape[0], : shown.shape[1]] = shown
     return square
 
 
@@ -62,7 +61,7 @@ def main() -> None:
     parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--tokens", type=int, default=1)
-    parser.add_argument("--decoders", default="deterministic")
+    parser.add_argument("--decoders", default="deterministic,ddim:2,flow:4")
     parser.add_argument("--out", type=Path, required=True)
     chosen = parser.parse_args()
     tokenizer = load_tokenizer(find_weights(chosen.model))

@@ -18,7 +18,7 @@ from vtok_codec.media.types import Pixels
 _ERROR_GAIN = 4
 _CRF_RANGE = (10.0, 51.0)
 _SEARCH_STEPS = 7
-_SHOWN = (360, 480)
+SHOWN = (360, 480)
 """Most rows and columns of a frame that a page shows."""
 
 
@@ -61,9 +61,9 @@ def make_strips(evaluation: Evaluation, codecs: Sequence[Codec], anchor: Anchor 
 
 def _strip(clip: Clip, ours: Codec, anchor: Anchor | None, folder: Path) -> Strip:
     number = clip.frames // 2
-    source = _frame(clip.pixels(), number)
+    source = frame_at(clip.pixels(), number)
     own, size = _panel(clip, ours, number, source, folder)
-    panels = [Panel("source", None, None, _centre(source), None), own]
+    panels = [Panel("source", None, None, centre(source), None), own]
     if anchor:
         panels.append(_panel(clip, _of_size(clip, anchor, size, folder), number, source, folder)[0])
     return Strip(clip.name, number, tuple(panels))
@@ -75,20 +75,20 @@ def _panel(clip: Clip, codec: Codec, number: int, source: Pixels, folder: Path) 
     codec.encode(clip, coded)
     size = coded.stat().st_size
     height, width = source.shape[:2]
-    picture = _frame(codec.frames(coded), number)[:height, :width]
+    picture = frame_at(codec.frames(coded), number)[:height, :width]
     coded.unlink()
     error = SquaredError()
     error.add(source, picture)
     difference = np.abs(picture.astype(np.int16) - source).mean(2) * _ERROR_GAIN
     grey = np.repeat(np.clip(difference, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
     bits_per_pixel = 8 * size / (clip.frames * clip.info.width * clip.info.height)
-    shown = (_centre(image) for image in (picture, grey))
+    shown = (centre(image) for image in (picture, grey))
     return Panel(f"{codec.name}, {codec.setting}", bits_per_pixel, error.psnr_db, *shown), size
 
 
-def _centre(picture: Pixels) -> Pixels:
-    """At most so much of the middle as a page shows pixel by pixel."""
-    height, width = (min(shown, size) for shown, size in zip(_SHOWN, picture.shape, strict=False))
+def centre(picture: Pixels, shown: tuple[int, int] = SHOWN) -> Pixels:
+    """The middle of a picture, at most so many rows and columns of it."""
+    height, width = (min(most, size) for most, size in zip(shown, picture.shape, strict=False))
     top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
     return np.ascontiguousarray(picture[top : top + height, left : left + width])
 
@@ -118,5 +118,6 @@ def _smallest_fitting(size: Callable[[float], int], wanted: int) -> float:
     return high
 
 
-def _frame(frames: Iterator[Pixels], number: int) -> Pixels:
+def frame_at(frames: Iterator[Pixels], number: int) -> Pixels:
+    """Frame `number` of those that come, from 0 on."""
     return next(islice(frames, number, None))
