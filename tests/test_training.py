@@ -34,7 +34,7 @@ from vtok_codec.training.adversarial import (
     generator_loss,
 )
 from vtok_codec.training.codebook_use import CodebookUse
-from vtok_codec.training.crops import Augmentation, CropSampler, CropShape, Prefetcher
+from vtok_codec.training.crops import Augmentation, CropSampler, CropShape, Prefetcher, blurred
 from vtok_codec.training.klt import _equalizing_rotation, warm_start
 from vtok_codec.training.library import ClipLibrary
 from vtok_codec.training.muon import Muon
@@ -136,10 +136,30 @@ def test_a_crop_shows_a_part_of_its_clip(data: Path) -> None:
     assert found
 
 
+def test_soft_crops_are_blurred_by_a_gaussian() -> None:
+    """Of an edge, what the normal distribution says; what is to stay sharp, and what is flat, does not change."""
+    videos = torch.full((3, 3, 2, 32, 32), -1.0)
+    videos[1:, ..., 16:] = 1.0
+    sharp, soft = blurred(videos, [1.5, 0.0, 1.5])[1:]
+    assert torch.equal(sharp, videos[1])
+    expected = torch.special.ndtr((torch.arange(32) - 15.5) / 1.5) * 2 - 1
+    torch.testing.assert_close(soft, expected.expand_as(soft), rtol=0, atol=0.02)
+    torch.testing.assert_close(blurred(videos, [1.5, 0.0, 1.5])[0], videos[0])
+    assert blurred(videos, [0.0] * 3) is videos
+
+
+def test_so_many_crops_are_soft(data: Path) -> None:
+    """And how the others are cut does not depend on it."""
+    library, shape = ClipLibrary([data], 1 << 30), CropShape(200, 8, 32)
+    never, often = (CropSampler(library, Augmentation(soft=soft), 3).plans(0, shape) for soft in (0.0, 0.4))
+    assert not any(plan.blur for plan in never) and 50 < sum(plan.blur > 0 for plan in often) < 110
+    assert [plan.path for plan in never] == [plan.path for plan in often]
+
+
 @pytest.mark.parametrize("gop_start", [0.0, 1.0])
 def test_a_device_cuts_the_same_crops(data: Path, gop_start: float) -> None:
     """Crops of their own size to the last bit, also in half a batch; scaled ones nearly."""
-    varied = Augmentation(photo=0.3, freeze=0.2, flat=0.2, gop_start=gop_start)
+    varied = Augmentation(photo=0.3, freeze=0.2, flat=0.2, gop_start=gop_start, soft=0.3)
     sampler = CropSampler(ClipLibrary([data], 1 << 30), varied, 3)
     whole, half = (ResidentCrops.load(sampler, torch.device("cpu"), 1 << 30, rank) for rank in (0, 1))
     assert whole is not None and half is not None

@@ -17,6 +17,9 @@ from torch import Tensor
 from vtok_codec.errors import TrainingError
 from vtok_codec.training.library import ClipLibrary
 
+_BLUR = (0.4, 2.0)
+"""Least and largest standard deviation of soft crops, pixels."""
+
 
 @dataclass(frozen=True)
 class CropShape:
@@ -46,6 +49,8 @@ class Augmentation:
     """The first frame repeated: still pictures."""
     gop_start: float = 0.0
     """The first frame repeated as often as at the start of a GOP, and as many fewer after it."""
+    soft: float = 0.0
+    """Blurred, as a scaled-up or poor source is."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,8 @@ class CropPlan:
     gain: NDArray[np.float32]
     """Of red, green and blue; then `offset` is added, both on pixels in [−1, 1]."""
     offset: NDArray[np.float32]
+    blur: float
+    """Standard deviation of the Gaussian that blurs it in the end, pixels of the crop; 0 for none."""
 
 
 class CropSampler:
@@ -101,7 +108,8 @@ class CropSampler:
         if rng.random() < augment.gop_start:
             repeats = self._stride - 1
             order = np.concatenate([np.repeat(order[:1], repeats), order[: shape.frames - repeats]])
-        return CropPlan(path, times[order], tops[order], lefts[order], side, mirrored, gain, offset)
+        blur = rng.uniform(*_BLUR) if rng.random() < augment.soft else 0.0
+        return CropPlan(path, times[order], tops[order], lefts[order], side, mirrored, gain, offset, blur)
 
     def _crop(self, plan: CropPlan, size: int) -> Tensor:
         clip = self.library.read(plan.path)
@@ -116,7 +124,7 @@ class CropSampler:
         if plan.mirrored:
             video = video.flip(3)
         gain, offset = (torch.from_numpy(values)[:, None, None, None] for values in (plan.gain, plan.offset))
-        return (video * gain + offset).clamp(-1, 1).contiguous()
+        return blurred((video * gain + offset).clamp(-1, 1)[None], [plan.blur])[0].contiguous()
 
     def _pick(self, rng: np.random.Generator, paths: Sequence[Path]) -> tuple[Path, tuple[int, int, int]]:
         for _ in range(100):
@@ -125,6 +133,21 @@ class CropSampler:
             if size is not None:
                 return path, size
         raise TrainingError("a hundred files in a row could not be read; look at the lines above")
+
+
+def blurred(videos: Tensor, sigmas: Sequence[float]) -> Tensor:
+    """Square videos `B C T S S`, each blurred by a Gaussian of its standard deviation, pixels; 0 leaves it."""
+    chosen = [number for number, sigma in enumerate(sigmas) if sigma > 0]
+    if not chosen:
+        return videos
+    sigma = torch.tensor([sigmas[number] for number in chosen], device=videos.device)
+    places = torch.arange(videos.shape[-1], device=videos.device)
+    weights = torch.exp(-0.5 * ((places[:, None] - places) / sigma[:, None, None]).square())
+    # What lies beyond the border weighs nothing.
+    weights = (weights / weights.sum(2, keepdim=True))[:, None, None]
+    made = videos.clone()
+    made[chosen] = weights @ videos[chosen] @ weights.mT
+    return made
 
 
 Windows: TypeAlias = "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], int]"

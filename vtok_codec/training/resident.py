@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vtok_codec.training.crops import Batches, CropPlan, CropSampler, CropShape, Prefetcher
+from vtok_codec.training.crops import Batches, CropPlan, CropSampler, CropShape, Prefetcher, blurred
 
 _SUBSAMPLES = 3
 """Rows and columns of samples whose mean is a pixel of a scaled crop: windows are scaled down by 2.5 at most."""
@@ -77,7 +77,8 @@ class ResidentCrops:
         made = torch.cat(
             [self._cut([plans[i] for i in group], shape, samples) for group, samples in groups if len(group)]
         )
-        return made[torch.from_numpy(np.argsort(order)).to(made.device)].permute(0, 4, 1, 2, 3)
+        made = made[torch.from_numpy(np.argsort(order)).to(made.device)].permute(0, 4, 1, 2, 3)
+        return blurred(made, [plan.blur for plan in plans])
 
     def close(self) -> None:
         """Nothing works ahead."""

@@ -175,13 +175,15 @@ STAGES = {
             starts_from="rate",
             phases=(Phase(0.0, _EIGHT_MIDDLE), Phase(0.5, _LARGE)),
             learning_rate=3e-4,
-            lpips_weight=1.0,
+            lpips_weight=2.0,
             lpips_frames=8,
             noise_only_until=0.7,
             noise_only_share=0.5,
             warmup_steps=100,
             ema_decay=0.998,
             token_weights=(0.5, 0.3, 0.05, 0.15),
+            # Sharp clips alone teach it to sharpen soft ones too.
+            augmentation=Augmentation(shrink=0.2, skip=0.5, soft=0.35),
         ),
     )
 }
