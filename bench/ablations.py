@@ -293,7 +293,6 @@ def _noise_first() -> list[DenoisingRun]:
     return [
         _denoising("nothing but noise first"),
         _denoising("all times from the start", noise_only_until=0.0),
-        _denoising("nothing but noise throughout", noise_only_until=1.0),
     ]
 
 
