@@ -278,14 +278,14 @@ def test_a_run_tells_how_it_does_and_what_it_is_for(
     run_training(settings_of(data, "flow", codec), tmp_path / "run", Budget(steps=2), quiet=True)
     log = [json.loads(line) for line in (tmp_path / "run" / LOG).read_text().splitlines()]
     figures = log[-1]
-    for name in ("psnr_1_base", "psnr_1_1_steps", "psnr_2_4_steps", "lpips_2_4_steps", "energy_1_base"):
+    for name in ("psnr_1_base", "psnr_1_1_steps", "psnr_2_2_steps", "lpips_2_2_steps", "energy_1_base"):
         assert math.isfinite(figures[name])
     assert 0 < figures["energy_1_base"] < 2 and figures["lpips_1_base"] > 0
     assert list((tmp_path / "run").glob("strip-*.png"))
     run = WeightsFile("run", tmp_path / "run" / WEIGHTS)
     assert (run.metadata["objective"], run.metadata["codec"]) == ("flow", "codec")
     decoder = DiffusionDecoder(run, load_tokenizer(WeightsFile("codec", codec), "cpu"))
-    assert decoder.steps == 4 and decoder.chosen(2, 1).steps == 2
+    assert decoder.steps == 1 and decoder.chosen(2, 1).steps == 2
     on = replace(settings_of(data, "flow", codec, str(tmp_path / "run")), validation=None)
     run_training(on, tmp_path / "on", Budget(steps=1), quiet=True)
     run_training(replace(on, preset="ddim-tiny"), tmp_path / "other", Budget(steps=1), quiet=True)
