@@ -18,7 +18,7 @@ from vtok_codec.media.reader import read_pixels
 from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.fsq import FSQ
 from vtok_codec.models.onevae import OneVAE
-from vtok_codec.models.sampling import path_of, sample
+from vtok_codec.models.sampling import sample
 from vtok_codec.tokens.coders import CODERS, fitting_coder, make_coder
 from vtok_codec.tokens.radix import Digits
 from vtok_codec.training.library import VIDEO_SUFFIXES
@@ -95,7 +95,7 @@ def denoised(
     model: Denoiser, codec: OneVAE, clip: Tensor, seed: int, token_counts: Sequence[int]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """A clip `3 T H W` as whole latent frames `1 3 T H W`, and what is made of its first tokens: `K_base` by the
-    codec's own decoder, `K_S_steps` in one step, and in two or as many as the objective usually takes."""
+    codec's own decoder, `K_S_steps` by the model in one step and in two."""
     source = whole_latents(clip[None].to(model.device), codec.config.stride[0])
     codes = codec.quantizer.quantize(codec.encoder(source, None)[0]).codes
     noise = torch.randn(source.shape, generator=torch.Generator().manual_seed(seed)).to(model.device)
@@ -103,7 +103,7 @@ def denoised(
     for count in token_counts:
         counts = torch.full((1,), count, device=model.device)
         made[f"{count}_base"] = decode_codes(codec, codes, count)
-        for steps in (1, max(2, path_of(model.config.objective).default_steps)):
+        for steps in (1, 2):
             video, _ = sample(model, codes, noise, None, counts, steps)
             made[f"{count}_{steps}_steps"] = video.float()
     return source, made
