@@ -395,7 +395,8 @@ class Workshop:
         torch.manual_seed(self._seed)
         model = Denoiser(run.config)
         model.start_from(codec.decoder)
-        subject = DenoiserSubject("ablation", self._clips, codec, {}, lpips)
+        codec_is = {"codec": weights.name, "codec_sha256": weights.sha256}
+        subject = DenoiserSubject("ablation", self._clips, codec, codec_is, lpips)
         return model, subject, DenoisingObjective(run.stage, codec, lpips)
 
     def _initial(self, run: Run) -> OneVAE:

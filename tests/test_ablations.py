@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import ClipMaker
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "bench"))
 
-from ablations import COMPARISONS, STARTS, DenoisingRun, Run, slug
+import ablations
+from ablations import COMPARISONS, STARTS, DenoisingRun, Run, Workshop, slug
 from ablations_report import _all_tokens
 
 from vtok_codec.evaluation.lpips import load_lpips
 from vtok_codec.models.convert import convert
 from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.onevae import OneVAE
+from vtok_codec.training.crops import CropShape
 from vtok_codec.training.denoising import DenoisingObjective
 from vtok_codec.training.objective import Objective
+from vtok_codec.training.stages import Phase
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -37,6 +43,21 @@ def test_every_run_trains(comparison: str, run: Run | DenoisingRun) -> None:
     loss.total.backward()
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     assert gradients and all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_a_run_of_a_diffusion_decoder_is_written_down(
+    make_clip: ClipMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is the last that a run does, after its checkpoint."""
+    monkeypatch.setattr(ablations, "RUNS", tmp_path / "runs")
+    (tmp_path / "data").mkdir()
+    make_clip("data/clip.mp4", size="64x64", frames=20)
+    run = COMPARISONS["scales of the condition adapter"]()[1]
+    small = replace(run.stage, phases=(Phase(0.0, CropShape(batch=1, frames=8, size=32)),))
+    workshop = Workshop([tmp_path / "data"], tmp_path / "data", 3, 1, tmp_path / "figures")
+    workshop.run("of a test", replace(run, stage=small))
+    figures = json.loads((tmp_path / "figures" / "of-a-test" / f"{slug(run.name)}.json").read_text(encoding="utf-8"))
+    assert figures["curve"][-1]["step"] == 1 and figures["curve"][-1]["lpips_1_1_steps"] > 0
 
 
 def _codec(run: Run) -> OneVAE:

@@ -241,13 +241,14 @@ class Decoder(CausalLayer):
     ) -> tuple[Tensor, State]:
         """`counts`, int64 `B`: the tokens to read of each sample, 1…N; the rest are set to zero. None reads all.
 
-        `passed`: features to add to what each level reads, from the latent grid on; where the first frame is usual.
+        `passed`: features to add to what each level reads, from the latent grid on, for none or all; where the first
+        frame is usual.
         """
         if counts is None:
             counts = torch.full((codes.shape[0],), self.max_tokens, device=codes.device)
         codes = first_tokens(codes, counts, self.token_channels)
         if self.first is None:
-            added = dict(zip(self.level_starts, passed, strict=False))
+            added = dict(zip(self.level_starts, passed, strict=bool(passed)))
             features, after = self.chain(self._enter(codes, counts), state, added)
             return shuffle(self.linear(codes), self.stride) + self._detail(features), after
         before, deep_before = (None, None) if state is None else state
