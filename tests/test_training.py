@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,7 @@ from vtok_codec.training.resident import ResidentCrops, batches_for
 from vtok_codec.training.run import RunSettings, override, resume_training, run_training
 from vtok_codec.training.stages import DIFFUSION, STAGES, Phase, Stage
 from vtok_codec.training.subjects import CodecSubject, train_only
-from vtok_codec.training.trainer import CHECKPOINT, LOG, WEIGHTS, Budget, Trainer
+from vtok_codec.training.trainer import CHECKPOINT, LOG, WEIGHTS, Budget, Cadence, Trainer
 from vtok_codec.training.validation import validation_clips
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -313,6 +315,21 @@ def test_both_stages_learn(tmp_path: Path, small_stages: None) -> None:
     assert len((tmp_path / "d" / LOG).read_text().splitlines()) == 3
     before, after = (error_of(model_of(tmp_path / run), data) for run in ("c", "d"))
     assert after < 0.99 * before, (before, after)
+
+
+def test_the_log_tells_how_much_of_the_time_batches_were_waited_for(
+    data: Path, tmp_path: Path, small_stages: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(self: Prefetcher, number: int, shape: CropShape) -> torch.Tensor:
+        time.sleep(0.5)
+        return self._sampler.batch(number, shape)
+
+    monkeypatch.setattr("vtok_codec.training.run.Cadence", functools.partial(Cadence, log_steps=2))
+    monkeypatch.setattr(Prefetcher, "batch", slow)
+    run_training(settings_of(data, "continuous"), tmp_path / "run", Budget(steps=2), quiet=True)
+    first = json.loads((tmp_path / "run" / LOG).read_text(encoding="utf-8").splitlines()[0])
+    elapsed_s = 2 * SHAPE.batch * SHAPE.frames * SHAPE.size**2 / 1e6 / first["mpixel_s"]
+    assert 1.0 <= first["waiting"] * elapsed_s < elapsed_s
 
 
 @pytest.mark.parametrize(

@@ -164,21 +164,27 @@ class Trainer(Generic[Model]):
         )
         started, saved = time.monotonic() - self.seconds, time.monotonic()
         window: list[dict[str, float]] = []
-        window_start, pixels = time.monotonic(), 0
+        window_start, pixels, waited = time.monotonic(), 0, 0.0
         try:
             while (progress := self.processes.agree(budget.progress(self.step, self.seconds))) < 1:
                 shape = self.stage.shape_at(progress)
-                window.append(self._train_step(self._batches.batch(self.step, shape), progress))
+                asked = time.monotonic()
+                batch = self._batches.batch(self.step, shape)
+                waited += time.monotonic() - asked
+                window.append(self._train_step(batch, progress))
                 self.seconds = time.monotonic() - started
                 pixels += shape.batch * shape.frames * shape.size**2
                 if self.step % self.cadence.log_steps == 0:
-                    rate = pixels / 1e6 / (time.monotonic() - window_start)
+                    elapsed = time.monotonic() - window_start
+                    rate = pixels / 1e6 / elapsed
                     entry = self.processes.mean(_mean(window))
                     entry |= self._codebook_use.take(self.processes) if self._codebook_use else {}
                     entry |= {"mpixel_s": rate * self.processes.count, "size": float(shape.size)}
+                    # Of the time, for batches that were not ready.
+                    entry["waiting"] = waited / elapsed
                     self._log(entry)
                     bar.set_postfix({key: f"{entry[key]:.4g}" for key in ("loss", "mpixel_s")}, refresh=False)
-                    window, window_start, pixels = [], time.monotonic(), 0
+                    window, window_start, pixels, waited = [], time.monotonic(), 0, 0.0
                 if self.step % self.cadence.validate_steps == 0:
                     self._validate()
                 if time.monotonic() - saved > self.cadence.checkpoint_minutes * 60:
