@@ -141,6 +141,12 @@ def test_every_token_changes_the_picture(model: OneVAE) -> None:
     assert all(not torch.allclose(a, b) for a, b in pairwise(outputs))
 
 
+def test_features_are_passed_to_every_level_or_to_none(model: OneVAE) -> None:
+    codes = model.quantizer.quantize(model.encoder(random_video(16), None)[0]).codes
+    with pytest.raises(ValueError, match="shorter"):
+        model.decoder(codes, None, passed=[torch.zeros(())] * (len(model.decoder.level_starts) - 1))
+
+
 def test_norm_gradients_are_summed_in_fp32() -> None:
     """The other trap: the CPU kernel's own parameters get gradients summed in bf16, 65 % wrong here."""
     torch.manual_seed(0)

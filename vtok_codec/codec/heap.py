@@ -18,8 +18,8 @@ def keep_large_blocks_apart() -> None:
 
     By itself glibc moves that limit up to the largest block that was freed, 32 MiB at most, and takes blocks below it
     from the heap, where they leave holes that the next ones do not quite fit: `encode` at 1280×720 then takes 1286 MiB
-    for 10 s and 1384 for 60, and so 1186 and 1188 (bench/speed.py). New pages cost 5 to 10 % of its time; a limit of
-    16 MiB costs as much, and memory still grows by 6 %.
+    for 10 s and 1384 for 60; so it takes 1163 and 1174 (bench/speed.py). New pages cost 5 to 10 % of its time; a limit
+    of 16 MiB costs as much, and memory still grows by 6 % (of single runs by a script that is not kept).
     """
     mallopt = _of_glibc("mallopt")
     if mallopt is not None:
