@@ -116,10 +116,12 @@ class WaveCoder:
 
     def _frequencies(self, level: Digits, wide: _Index, narrow: _Index) -> _Counts:
         """Frequencies less 1 of the values 0…M−1, for each digit of a wave."""
-        shares = self._narrow.shares(narrow, self._wide.shares(wide, self._even[level]))
+        shares = self._narrow.shares(narrow, self._wide.shares(wide, self._even.take(level, axis=0)))
         shares *= _PRECISION / _ONE
-        rest = _PRECISION - shares.shape[1] - shares.sum(axis=1)
-        shares[np.arange(len(shares)), shares.argmax(axis=1)] += rest
+        count, symbols = shares.shape
+        rest = _PRECISION - symbols - np.einsum("ns->n", shares)
+        largest = np.arange(0, count * symbols, symbols) + shares.argmax(axis=1)
+        shares.reshape(-1)[largest] += rest
         return shares
 
     def _learn(self, symbols: _Symbols, wide: _Index, narrow: _Index) -> None:
@@ -137,17 +139,17 @@ class _Table:
 
     def shares(self, contexts: _Index, beside: _Counts) -> _Counts:
         """Probabilities, 2¹⁶ for 1, where those `beside` weigh as much as `weight` counts."""
-        shares = self._counts[contexts]
+        shares = self._counts.take(contexts, axis=0)
         shares *= _ONE
         beside *= self._weight
         shares += beside
-        shares /= (self._sums[contexts] + self._weight)[:, None]
+        shares /= (self._sums.take(contexts) + self._weight)[:, None]
         return np.floor(shares, out=shares)
 
     def count(self, contexts: _Index, symbols: _Symbols) -> None:
         np.add.at(self._counts.reshape(-1), contexts * self._counts.shape[1] + symbols, _INCREMENT)
         np.add.at(self._sums, contexts, _INCREMENT)
-        full = contexts[self._sums[contexts] > _FULL]
+        full = contexts[self._sums.take(contexts) > _FULL]
         if full.size:
             # A context that is in the wave more than once is halved once: all of it is read before any is written.
             halved = np.floor(self._counts[full] / 2)
@@ -215,18 +217,19 @@ class _Field:
         self._values, self._changes = values.reshape(-1), changes.reshape(-1)
         """The digits; and how many planes up to each one's have changed since the latent frame before."""
         picture = (rows + 1) * (columns + 1)
+        self._activity = _activities(planes)
         self._frame, self._plane, self._row = picture, frames * picture, columns + 1
         """How far the same place of the frame, the plane and the row before lies."""
 
     def contexts(self, wave: slice) -> tuple[_Index, _Index]:
         """The wide and the narrow context of each digit of a wave, when all waves before are known."""
         order, values, changes = self._order, self._values, self._changes
-        at, plane = order.value_at[wave], order.plane[wave].astype(np.int32)
-        mean = _MEANS[order.level[wave], values[at - self._row], values[at - 1]]
-        before = values[at - self._frame]
+        at, plane = order.value_at[wave], order.plane[wave].astype(np.intp)
+        mean = _MEANS[order.level[wave], values.take(at - self._row), values.take(at - 1)]
+        before = values.take(at - self._frame)
         at = order.change_at[wave]
-        near = 2 * changes[at - self._plane] + changes[at - self._row] + changes[at - 1]
-        activity = np.minimum(4 * near // (4 * plane + 2), _ACTIVITIES - 1)
+        near = 2 * changes.take(at - self._plane) + changes.take(at - self._row) + changes.take(at - 1)
+        activity = self._activity.take(plane * self._activity.shape[1] + near)
         symbols = max(order.levels) + 1
         wide = (plane * symbols + before) * _ACTIVITIES + activity
         return wide, wide * symbols + mean
@@ -238,6 +241,14 @@ class _Field:
         changed = self._values[at - self._frame] != symbols
         at = self._order.change_at[wave]
         self._changes[at] = self._changes[at - self._plane] + changed
+
+
+@lru_cache(maxsize=3)
+def _activities(planes: int) -> _Index:
+    """By plane, and by how much has changed around a digit: its part of all that can have, in whole `_ACTIVITIES`."""
+    most = 4 * np.arange(planes)[:, None] + 2
+    parts = _ACTIVITIES * np.arange(most.max() + 1) // most
+    return np.minimum(parts, _ACTIVITIES - 1).astype(np.int32)
 
 
 def _means() -> Digits:
