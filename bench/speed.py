@@ -1,8 +1,10 @@
 """How fast vtok is on this machine, and how its cost grows.
 
-    .venv/bin/python bench/speed.py [--quick] [--out FILE.json]
+    .venv/bin/python bench/speed.py [--quick] [--rounds N] [--out FILE.json]
 
-Run it on an idle machine; it takes a quarter of an hour, `--quick` one minute. The model alone (frames from and to
+Run it on an idle machine; it takes a quarter of an hour, `--quick` one minute. A machine that others share is fast at
+one minute and slow at another: more rounds, of which the best figures count, see to it that the model and the commands
+have both had a fast one. The model alone (frames from and to
 memory, its state carried from chunk to chunk), with one thread and with all, beside its largest convolution; whole
 commands at the same sizes, with their peak memory; and whole commands on longer and longer clips. The time that a
 one-frame clip takes, which is mostly the start of torch, is left out of the commands' frames a second.
@@ -18,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import imageio_ffmpeg
 import torch
@@ -65,6 +68,9 @@ class CommandSpeed:
     """Without the time that a one-frame clip takes."""
     mpixel_s: float
     peak_mib: float | None
+
+
+Speed = TypeVar("Speed", ModelSpeed, CommandSpeed)
 
 
 def seconds(work: Callable[[], object], least_s: float = 1.0) -> float:
@@ -161,6 +167,11 @@ def command_speeds(folder: Path, clips: list[tuple[str, float]]) -> Iterator[Com
             yield CommandSpeed(command, size, length_s, frames_s, frames_s * pixels(size) / 1e6, cost[True].peak_mib)
 
 
+def fastest(rounds: list[list[Speed]]) -> list[Speed]:
+    """Of each figure, the best of all rounds."""
+    return [max(each, key=lambda speed: speed.frames_s) for each in zip(*rounds, strict=True)]
+
+
 def memory(folder: Path) -> Iterator[tuple[str, int, float | None]]:
     """Peak memory (MiB) of both commands on a short and a long clip of 10 frames/s."""
     for length_s in MEMORY_LENGTHS_S:
@@ -175,6 +186,7 @@ def main() -> None:
     """Measure, print, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="256x256 only, no lengths, no memory")
+    parser.add_argument("--rounds", type=int, default=1, help="times that everything is timed")
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     arguments = parser.parse_args()
@@ -182,16 +194,16 @@ def main() -> None:
     sizes = dict(list(SIZES.items())[: 1 if arguments.quick else None])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        limit = convolution_limit(tokenizer)
-        before = list(model_speeds(tokenizer, folder, list(sizes)))
         clips = list(sizes.items())
         if not arguments.quick:
             clips += [("256x256", length) for length in LENGTHS_S]
-        commands = list(command_speeds(folder, clips))
-        # A machine that others share is fast at one minute and slow at another: the model is looked at on both sides of
-        # the commands that are compared with it.
-        after = model_speeds(tokenizer, folder, list(sizes))
-        models = [max(pair, key=lambda speed: speed.frames_s) for pair in zip(before, after, strict=True)]
+        limit = convolution_limit(tokenizer)
+        model_rounds = [list(model_speeds(tokenizer, folder, list(sizes)))]
+        command_rounds = []
+        for _ in range(arguments.rounds):
+            command_rounds.append(list(command_speeds(folder, clips)))
+            model_rounds.append(list(model_speeds(tokenizer, folder, list(sizes))))
+        models, commands = fastest(model_rounds), fastest(command_rounds)
         limit = max(limit, convolution_limit(tokenizer))
         print(f"largest convolution alone: {limit:.0f} GMAC/s, {tokenizer.placement.dtype}\n")
         print_table(list(ModelSpeed.__annotations__), [list(asdict(speed).values()) for speed in models])
