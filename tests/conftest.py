@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
@@ -17,6 +18,9 @@ from vtok_codec.codec.tokenizer import Tokenizer, load_tokenizer
 from vtok_codec.models.onevae import Level, OneVAE, OneVAEConfig
 from vtok_codec.models.presets import PRESETS
 from vtok_codec.registry import DEFAULT_MODEL, find_weights
+
+# A shell starts what runs in the background with SIGINT ignored, which the commands under test would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA = Path(__file__).parent / "data"
 LANES = DATA / "lanes.mp4"

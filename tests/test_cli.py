@@ -614,6 +614,19 @@ def test_waiting_for_a_pipe_can_be_interrupted(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_reader_that_stalls_can_be_left(clip: Path, number: int, code: int) -> None:
+    """The pipe is full, and nobody empties it."""
+    command = [*VTOK, "decode", str(clip), "-", "-q"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.read(1)
+        time.sleep(2)
+        process.send_signal(number)
+        assert process.wait(timeout=60) == code
+        assert process.stderr.read().decode() == f"vtok: {'interrupted' if number == signal.SIGINT else 'terminated'}\n"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
 def test_a_full_disk_is_told(clip: Path) -> None:
     for command in (["encode", str(LANES), "-", "-q"], ["info", str(GOLDEN)], ["decode", str(clip), "-", "-q"]):

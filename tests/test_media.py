@@ -38,9 +38,10 @@ def frames_in(events: list[Frame | AudioPacket]) -> list[Frame]:
     return [event for event in events if isinstance(event, Frame)]
 
 
+@pytest.mark.parametrize("size", ["64x48", "67x35"])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".mov", ".avi", ".y4m", ".nut"])
-def test_frames_and_times_survive_every_container(make_clip: ClipMaker, tmp_path: Path, suffix: str) -> None:
-    source = make_clip("in.mp4", size="64x48", frames=11)
+def test_frames_and_times_survive_every_container(make_clip: ClipMaker, tmp_path: Path, suffix: str, size: str) -> None:
+    source = make_clip("in.mp4", size=size, frames=11, options=["-pix_fmt", "yuv444p"])
     target = tmp_path / f"out{suffix}"
     _, events = copy(source, target)
     assert [round(time, 3) for time in times_of(target)] == [round(time, 3) for time in times_of(source)]
@@ -500,3 +501,18 @@ def test_announced_size_reads_any_bytes(data: bytes) -> None:
     for magic in (b"", b"\x1aE\xdf\xa3", b"RIFF", b"FLV\x08filesize\x00"):
         size = announced_size(magic + data)
         assert size is None or size >= 0
+
+
+@pytest.mark.parametrize(("codec", "crf"), [("libx264", -1), ("libx264", 52), ("libvpx-vp9", 64), ("ffv1", 20)])
+def test_a_quality_that_an_encoder_does_not_take_is_refused(codec: str, crf: int) -> None:
+    with pytest.raises(SettingError, match="crf"):
+        output_settings(".mkv", codec, crf)
+
+
+@pytest.mark.parametrize(("codec", "crf"), [("libx264", 51), ("libx265", 51), ("libvpx-vp9", 63), ("libsvtav1", 63)])
+def test_the_coarsest_quality_is_taken(make_clip: ClipMaker, tmp_path: Path, codec: str, crf: int) -> None:
+    info, events = copy(make_clip("in.mp4", size="96x80", frames=3), tmp_path / "copied.mkv")
+    with VideoWriter(tmp_path / "out.mkv", info, output_settings(".mkv", codec, crf)) as writer:
+        for event in events:
+            writer.write(event)
+    assert len(pixels_of(tmp_path / "out.mkv")) == 3

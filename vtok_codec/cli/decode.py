@@ -85,8 +85,7 @@ def decode(
         settings = pipe_settings(format_, codec, crf) if piped else output_settings(Path(target).suffix, codec, crf)
         job = _Job(source, settings, loaded, tokens, start, duration, recover, not no_audio, max_pixels, quiet)
         if piped:
-            standard_output()
-            damage = job.run("pipe:1", target)
+            damage = job.run(standard_output(), target)
         else:
             with whole_output(target, source, force) as partial:
                 damage = job.run(partial, target)
@@ -139,15 +138,15 @@ class _Job:
         self._recover, self._audio, self._quiet = recover, audio, quiet
         self._max_pixels = max_pixels
 
-    def run(self, target: Path | str, shown_target: str) -> DamageError | None:
-        """Decode to a path, or to FFmpeg's `pipe:1`; the damage that ended it, if frames came before that."""
+    def run(self, target: Path | BinaryIO, shown_target: str) -> DamageError | None:
+        """Decode to a path or into a pipe; the damage that ended it, if frames came before that."""
         with open_input(self._source) as stream:
             frames, seconds, damage = self._decode(stream, target)
         if not self._quiet and frames:
             notice(f"{self._source} -> {shown_target}: {counted(frames, 'frame')}, {frames / seconds:.1f} frames/s")
         return damage
 
-    def _decode(self, stream: BinaryIO, target: Path | str) -> tuple[int, float, DamageError | None]:
+    def _decode(self, stream: BinaryIO, target: Path | BinaryIO) -> tuple[int, float, DamageError | None]:
         from vtok_codec.codec.decoder import Gap, decode_events, video_info
         from vtok_codec.container.reader import VtkReader
         from vtok_codec.media.types import Frame

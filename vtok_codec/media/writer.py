@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from collections.abc import Iterator
@@ -57,6 +58,7 @@ _LOSSLESS = {"ffv1": "bgr0", "rawvideo": "rgb24", "png": "rgb24"}
 _FIXED_PIXEL_FORMATS = {"gif": "rgb8", "mjpeg": "yuvj444p"}
 _FINEST_QUANTIZERS = {"mjpeg": (1, 2), "mpeg4": (1, 2)}
 """Codecs without a CRF: the finest and the coarsest quantizer, of FFmpeg's 1 to 31."""
+_COARSEST_CRF = {"libx264": 51, "libx265": 51, "libvpx-vp9": 63, "libsvtav1": 63}
 _DEFAULT_CRF = {"libx264": 14, "libx265": 14, "libvpx-vp9": 20, "libsvtav1": 20}
 _SPEED = {
     "libx264": {"preset": "superfast"},
@@ -78,6 +80,8 @@ _SHAPING_FORMATS = ("mp4", "mov", "gif", _STILL_FORMAT)
 _SHAPING_CODECS = ("libx264", "libx265", "mpeg4")
 """Containers and codecs that keep the shape of a pixel; with others PyAV cannot give it to the container."""
 _RATE_OF_STILLS = Fraction(25)
+_PIPE_BYTES = 1 << 18
+"""Written to a pipe at once, at most."""
 _MAX_RATE_TERM = 65535
 """Of MPEG-4's time base."""
 
@@ -103,7 +107,7 @@ def output_settings(suffix: str, codec: str | None, crf: int | None) -> OutputSe
 
     Raises:
         OutputError: no container has this suffix.
-        SettingError: the codec is unknown, or has no CRF.
+        SettingError: the codec is unknown, has no CRF, or not such a one.
     """
     suffix = suffix.lower()
     if suffix not in _FORMATS:
@@ -115,7 +119,7 @@ def pipe_settings(name: str, codec: str | None, crf: int | None) -> OutputSettin
     """Settings for standard output; `name` is one of `PIPE_FORMATS`.
 
     Raises:
-        SettingError: the format or the codec is unknown, or it has no CRF.
+        SettingError: the format or the codec is unknown, or it has no CRF, or not such a one.
     """
     if name not in PIPE_FORMATS:
         raise SettingError(f"format {name!r} is unknown; use one of {', '.join(PIPE_FORMATS)}")
@@ -134,17 +138,44 @@ def _settings(format_: str, codec: str | None, crf: int | None) -> OutputSetting
     codec = encoder.name
     if crf is not None and codec not in _DEFAULT_CRF:
         raise SettingError(f"crf does not apply to {codec}")
+    if crf is not None and not 0 <= crf <= _COARSEST_CRF[codec]:
+        raise SettingError(f"crf {crf}: {codec} takes 0 to {_COARSEST_CRF[codec]}")
     return OutputSettings(format_, codec, crf)
+
+
+class _Pipe:
+    """A stream for FFmpeg to write to, front to back.
+
+    FFmpeg's own writes to a pipe that nobody empties would not end for a signal, and PyAV loses what a signal's handler
+    raises. So the first error is kept here, and FFmpeg is told of nothing but a failure.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.error: BaseException | None = None
+
+    def write(self, data: bytes) -> int:
+        """All of it, at once; FFmpeg's number of an error after the first one."""
+        try:
+            if self.error is None:
+                self._stream.write(data)
+                self._stream.flush()
+                return len(data)
+        except BaseException as error:
+            self.error = error
+        return -errno.EIO
 
 
 class VideoWriter:
     """Codes frames and muxes packets. Use it as a context; what was written before an error is of no use.
 
+    A target that is no path is written from front to back, as a pipe.
+
     Raises:
         OutputError: the container does not take this codec, or the target cannot be written.
     """
 
-    def __init__(self, target: Path | BinaryIO | str, info: VideoInfo, settings: OutputSettings) -> None:
+    def __init__(self, target: Path | BinaryIO, info: VideoInfo, settings: OutputSettings) -> None:
         self._turns = 0
         if settings.format not in _TURNING_FORMATS and info.rotation % 90 == 0:
             self._turns = info.rotation // 90 % 4
@@ -162,18 +193,20 @@ class VideoWriter:
             self.dropped.append(f"the shape of a pixel, {info.sar.numerator}:{info.sar.denominator}")
         if info.rotation and settings.format not in _TURNING_FORMATS:
             self.dropped.append(f"a rotation of {info.rotation}°")
-        piped = not isinstance(target, Path)
+        opened = os.path.abspath(target) if isinstance(target, Path) else _Pipe(target)
+        self._pipe = opened if isinstance(opened, _Pipe) else None
         options = _INTERLEAVING | _REPEATABLE
-        if piped and settings.format == "mp4":
+        if self._pipe and settings.format == "mp4":
             options |= _STREAMED_MP4
         if settings.format == _STILL_FORMAT:
             options["update"] = "1"
         try:
             self._container: OutputContainer = av.open(
-                os.path.abspath(target) if isinstance(target, Path) else target,
+                opened,
                 "w",
                 format=settings.format,
                 options=options,
+                buffer_size=_PIPE_BYTES,
             )
         except (av.FFmpegError, OSError) as error:
             raise OutputError(f"cannot write {target}: {reason(error)}") from error
@@ -195,7 +228,7 @@ class VideoWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            with _as_output_error():
+            with self._as_output_error():
                 self._container.mux(self._stream.encode(None))
                 self._container.close()
         else:
@@ -208,7 +241,7 @@ class VideoWriter:
             OutputError: the encoder or the target refuses it.
             BrokenPipeError: whoever read the pipe is gone.
         """
-        with _as_output_error():
+        with self._as_output_error():
             if isinstance(item, Frame):
                 if self._settings.format == _STILL_FORMAT and self._frames:
                     raise OutputError("a picture file holds one frame; name a video file, or ask for less")
@@ -282,6 +315,19 @@ class VideoWriter:
             stream.time_base = track.time_base
             return stream
 
+    @contextmanager
+    def _as_output_error(self) -> Iterator[None]:
+        """Turns FFmpeg's errors into OutputError, all but a broken pipe."""
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except (av.FFmpegError, OSError) as error:
+            cause = (self._pipe and self._pipe.error) or error
+            if isinstance(cause, BrokenPipeError) or not isinstance(cause, (av.FFmpegError, OSError)):
+                raise cause from None
+            raise OutputError(f"cannot write the output: {reason(cause)}") from error
+
     def _abandon(self) -> None:
         try:
             self._container.close()
@@ -313,16 +359,10 @@ def _pixel_format(codec: str, info: VideoInfo) -> str:
         return _LOSSLESS[codec]
     if codec in _FIXED_PIXEL_FORMATS:
         return _FIXED_PIXEL_FORMATS[codec]
-    # Halved chroma needs even sides.
-    return "yuv444p" if info.width % 2 or info.height % 2 else "yuv420p"
+    odd = info.width % 2 or info.height % 2
+    # Halved chroma of odd sides takes one column or row too many, which not every player cuts off again.
+    return "yuv444p" if odd and "yuv444p" in _pixel_formats(codec) else "yuv420p"
 
 
-@contextmanager
-def _as_output_error() -> Iterator[None]:
-    """Turns FFmpeg's errors into OutputError, all but a broken pipe."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except (av.FFmpegError, OSError) as error:
-        raise OutputError(f"cannot write the output: {reason(error)}") from error
+def _pixel_formats(codec: str) -> list[str]:
+    return [each.name for each in av.Codec(codec, "w").video_formats or ()]
