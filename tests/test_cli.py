@@ -19,15 +19,18 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import typer
 from conftest import DATA, LANES, ClipMaker, pixels_of, times_of
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from vtok_codec.cli.app import app
+from vtok_codec.cli.common import run_jobs, whole_output
 from vtok_codec.codec.arrayfile import read_array
 from vtok_codec.codec.quality import QUALITIES
 from vtok_codec.container.reader import VtkReader
+from vtok_codec.errors import InputError, OutputError
 
 GOLDEN = DATA / "golden-1.0.vtk"
 VTOK = [sys.executable, "-m", "vtok_codec"]
@@ -612,6 +615,63 @@ def test_waiting_for_a_pipe_can_be_interrupted(tmp_path: Path) -> None:
         assert process.wait(timeout=60) == 130
         assert process.stderr is not None and process.stderr.read() == b"vtok: interrupted\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "code"),
+    [
+        (MemoryError(), "out of memory", 1),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 4 TB"), "out of memory", 1),
+        (OSError(5, "Input/output error"), "cannot read or write: Input/output error", 7),
+        (InputError("no video"), "no video", 3),
+    ],
+)
+def test_one_input_that_fails_keeps_none_of_the_others(
+    error: Exception, told: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done: list[str] = []
+
+    def work(source: str, target: str) -> None:
+        if source == "bad":
+            raise error
+        done.append(source)
+
+    with pytest.raises(typer.Exit) as ended:
+        run_jobs([("a", "1"), ("bad", "2"), ("c", "3")], work)
+    assert (ended.value.exit_code, done) == (code, ["a", "c"])
+    assert told in capsys.readouterr().err
+    with pytest.raises(ZeroDivisionError):
+        run_jobs([("a", "1"), ("c", "3")], lambda source, target: 1 // 0)
+
+
+def test_a_name_taken_in_the_meantime_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the file system has no links."""
+    target = tmp_path / "o.vtk"
+    for linked in (True, False):
+        if not linked:
+            monkeypatch.setattr(os, "link", lambda *names: (_ for _ in ()).throw(PermissionError(1, "no links")))
+        with pytest.raises(OutputError, match="exists"), whole_output(str(target), "-", force=False) as partial:
+            partial.write_bytes(b"mine")
+            target.write_bytes(b"another's")
+        assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"another's"]
+        with whole_output(str(target), "-", force=True) as partial:
+            partial.write_bytes(b"mine")
+        assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"mine"]
+        target.unlink()
+        with whole_output(str(target), "-", force=False) as partial:
+            partial.write_bytes(b"mine")
+        assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"mine"]
+        target.unlink()
+
+
+def test_a_name_that_is_no_utf8_is_printed(tmp_path: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.vtk"
+    shutil.copy(GOLDEN, odd)
+    for command in ("verify", "info"):
+        run = [*VTOK, command, odd]
+        strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+        result = subprocess.run(run, env=strict, capture_output=True, timeout=300, check=False)
+        assert result.returncode == 0 and b"caf\\udce9.vtk" in result.stdout, result
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -349,12 +349,12 @@ def test_recovery_loses_the_damaged_gop_only(lanes: bytes, tokenizer: Tokenizer,
     [
         (lambda codec: codec.tokenize([[0]]), "must be a NumPy array, not builtins.list"),
         (lambda codec: codec.tokenize(torch.zeros(1, 8, 8, 3, dtype=torch.uint8)), "not torch.Tensor"),
-        (lambda codec: codec.tokenize(np.zeros((1, 8, 8, 3), np.uint8), stickiness=-1.0), "stickiness must be from 0"),
+        (lambda codec: codec.tokenize(np.zeros((1, 8, 8, 3), np.uint8), stickiness=-1.0), "from 0 to 4"),
         (lambda codec: codec.detokenize(np.zeros((1, 1, 1, 2), np.float32)), "tokens must be integers"),
         (lambda codec: codec.detokenize(np.full((1, 1, 1, 2), -1)), "token -1"),
         (lambda codec: codec.detokenize(np.zeros((1, 1, 1, 2), np.uint16), size=(9, 8)), "not within"),
         (lambda codec: codec.detokenize(np.zeros((1, 1, 1, 2), np.uint16), size=(-1, 8)), "not within"),
-        (lambda codec: codec.detokenize(np.zeros((1, 1, 1, 2), np.uint16), frames=0), "1 or more"),
+        (lambda codec: codec.detokenize(np.zeros((1, 1, 1, 2), np.uint16), frames=0), "stand for 1 to 1"),
     ],
 )
 def test_arrays_that_are_none_of_ours_are_refused(

@@ -25,7 +25,9 @@ from vtok_codec.container.records import (
     END,
     FIELDS,
     FOOTER_SIZE,
+    GOP_ENTRY_SIZE,
     INDEX,
+    MAX_INDEX_BYTES,
     MAX_TICKS,
     GopEntry,
     Record,
@@ -34,6 +36,7 @@ from vtok_codec.container.records import (
     Totals,
     footer_from_bytes,
     footer_to_bytes,
+    index_from_bytes,
     index_to_bytes,
     packets_from_bytes,
     packets_to_bytes,
@@ -480,6 +483,30 @@ def test_an_index_entry_that_leads_to_no_chunk_is_refused() -> None:
     data = crafted.end(crafted.index())
     with pytest.raises(DamageError, match="another place than the start of GOP 1"):
         read_tokens(io.BytesIO(data), 1)
+
+
+@pytest.mark.parametrize(
+    ("entries", "reason"),
+    [
+        ([GopEntry(90, 0, 0), GopEntry(80, 10, 5)], "do not grow"),
+        ([GopEntry(90, 0, 0), GopEntry(180, 0, 5)], "do not grow"),
+        ([GopEntry(90, 0, 5), GopEntry(180, 10, 5)], "do not grow"),
+        ([GopEntry(90, -(1 << 63), 0), GopEntry(180, 10, 5)], "out of range"),
+        ([GopEntry(90, 0, 0), GopEntry(180, MAX_TICKS + 1, 5)], "out of range"),
+    ],
+)
+def test_an_index_out_of_order_or_range_is_refused(entries: list[GopEntry], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        index_from_bytes(index_to_bytes(entries))
+
+
+def test_an_index_that_is_too_long_is_not_read() -> None:
+    """By itself, that is; a record of so many bytes is refused before it is read."""
+    crafted = Crafted().chunk(0, 0, 5)
+    place = crafted.writer._offset
+    crafted.writer._record(INDEX, bytes(MAX_INDEX_BYTES + GOP_ENTRY_SIZE))
+    with pytest.raises(DamageError, match="no usable index"):
+        VtkReader(io.BytesIO(crafted.end(place))).index()
 
 
 def test_audio_times_are_bounded() -> None:

@@ -222,3 +222,7 @@ def test_lanes_fit_the_threads_and_the_memory(tokenizer: Tokenizer, four_threads
     track = AudioTrack("aac", Fraction(1, 44100), 44100, "stereo", b"")
     sound = make_header(replace(info, audio=(track,)), tokenizer, EncodeSettings())
     assert plan_lanes(sound, 1200, torch.device("cpu"), 8).ahead == 2 * (3 * 8 + 1)
+    # Small chunks in long GOPs, as only a crafted file has them: each item under way could be audio, of 16 MiB.
+    assert count(parts=100) == 2 and count(parts=1 << 20) == 1
+    tiny = replace(sound, width=1, height=1)
+    assert all(plan_lanes(tiny, 1200, torch.device("cpu"), parts).ahead <= 128 for parts in range(1, 200))

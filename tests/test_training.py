@@ -47,7 +47,7 @@ from vtok_codec.training.resident import ResidentCrops, batches_for
 from vtok_codec.training.run import RunSettings, override, resume_training, run_training
 from vtok_codec.training.stages import DIFFUSION, STAGES, Phase, Stage
 from vtok_codec.training.subjects import CodecSubject, train_only
-from vtok_codec.training.trainer import CHECKPOINT, LOG, WEIGHTS, Budget, Cadence, Trainer
+from vtok_codec.training.trainer import CHECKPOINT, LOG, STRIP, WEIGHTS, Budget, Cadence, Trainer
 from vtok_codec.training.validation import validation_clips
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -665,9 +665,36 @@ def test_runs_that_cannot_be_are_refused(data: Path, tmp_path: Path, small_stage
     with pytest.raises(TrainingError, match="no run"):
         resume_training(tmp_path / "nothing", Budget(steps=1), quiet=True)
     (tmp_path / "run").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainingError, match="cannot hold a run"):
+        run_training(settings_of(data, "continuous"), tmp_path / "file" / "run", Budget(steps=1), quiet=True)
     (tmp_path / "run" / CHECKPOINT).touch()
     with pytest.raises(TrainingError, match="holds a run already"):
         run_training(settings_of(data, "continuous"), tmp_path / "run", Budget(steps=1), quiet=True)
+
+
+def test_a_run_that_never_saved_is_begun_anew(data: Path, tmp_path: Path, small_stages: None) -> None:
+    """Its log and its pictures would pass for the new run's."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / LOG).write_text('{"step": 50}\n')
+    (run / STRIP.format("0000050")).touch()
+    run_training(settings_of(data, "continuous"), run, Budget(steps=1), quiet=True)
+    assert not (run / LOG).exists() or "50" not in (run / LOG).read_text()
+    assert not list(run.glob("strip*"))
+
+
+def test_the_last_step_is_validated_once(
+    data: Path, tmp_path: Path, small_stages: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (data / "broken.mp4").unlink()
+    monkeypatch.setattr("vtok_codec.training.run.Cadence", lambda: Cadence(validate_steps=2))
+    for steps, validated in ((4, [2, 4]), (3, [2, 3])):
+        run = tmp_path / str(steps)
+        settings = replace(settings_of(data, "continuous"), validation=str(data))
+        run_training(settings, run, Budget(steps=steps), quiet=True)
+        lines = map(json.loads, (run / LOG).read_text().splitlines())
+        assert [line["step"] for line in lines if "validation" in line] == validated
 
 
 def test_the_help_names_every_stage() -> None:

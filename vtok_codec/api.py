@@ -16,7 +16,7 @@ from vtok_codec.codec.arrayfile import as_rate
 from vtok_codec.codec.assembler import assemble, check_tokens, most_frames, whole_gop, whole_size
 from vtok_codec.codec.decoder import decode_events, slices
 from vtok_codec.codec.diffusion import DiffusionDecoder
-from vtok_codec.codec.encoder import MAX_STICKINESS, EncodeSettings
+from vtok_codec.codec.encoder import EncodeSettings, check_stickiness
 from vtok_codec.codec.loading import decoder_file, pixel_decoder, tokenizer_of
 from vtok_codec.codec.tokenfile import FileSummary, read_gops, read_tokens, verify
 from vtok_codec.codec.tokenizer import PixelDecoder, Tokenizer, load_tokenizer
@@ -55,8 +55,7 @@ class Codec:
         _require_array(frames, "frames")
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
             raise InputError(f"frames must be uint8 T H W 3, not {frames.dtype} {frames.shape}")
-        if not 0 <= stickiness <= MAX_STICKINESS:
-            raise SettingError(f"stickiness must be from 0 to {MAX_STICKINESS:g}, not {stickiness}")
+        check_stickiness(stickiness)
         if not 1 <= tokens <= self.tokenizer.max_tokens:
             raise SettingError(f"{self.name} has 1 to {self.tokenizer.max_tokens} tokens a position, not {tokens}")
         stride = self.tokenizer.id.stride[0]
@@ -95,10 +94,10 @@ class Codec:
         size = size or whole
         if not all(0 < side <= most for side, most in zip(size, whole, strict=True)):
             raise SettingError(f"size {size} is not within the {whole} that the tokens stand for")
-        if frames is not None and frames < 1:
-            raise SettingError(f"frames must be 1 or more, not {frames}")
         most = most_frames(len(tokens), self.tokenizer.id)
-        left = most if frames is None else min(frames, most)
+        if frames is not None and not 1 <= frames <= most:
+            raise SettingError(f"frames {frames}: the tokens stand for 1 to {most}")
+        left = most if frames is None else frames
         parts, state = [], None
         frames_of = self.decoder(decoder, steps, seed)
         for part, whole_frames in slices(digits, self.tokenizer.id, fresh=True):
@@ -106,6 +105,8 @@ class Codec:
             pixels, state = frames_of.decode(part, size, shown, state, gop)
             parts.append(pixels)
             left -= shown
+            if not left:
+                break
         return np.concatenate(parts)
 
     def pack(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -69,6 +70,9 @@ def main() -> None:
     _open_standard_streams()
     # torch reads it at its first large tensor: with huge pages its models run 5 % faster.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file's name may be no UTF-8.
+        sys.stdout.reconfigure(errors="backslashreplace")
     code = 0
     try:
         app(prog_name="vtok")

@@ -50,8 +50,6 @@ def reports_errors(command: Callable[Parameters, None]) -> Callable[Parameters, 
             signal.signal(signal.SIGHUP, _raise_terminated)
         try:
             command(*args, **kwargs)
-        except VtokError as error:
-            fail(str(error), error.exit_code)
         except BrokenPipeError:
             # Nobody reads any more, as with `| head`.
             raise typer.Exit(EXIT_BROKEN_PIPE) from None
@@ -59,21 +57,35 @@ def reports_errors(command: Callable[Parameters, None]) -> Callable[Parameters, 
             fail("interrupted", EXIT_INTERRUPTED)
         except Terminated as ended:
             fail("terminated", 128 + ended.args[0])
-        except MemoryError:
-            fail(_NO_MEMORY, EXIT_INTERNAL)
         except (typer.Exit, typer.BadParameter):
             raise
-        except OSError as error:
-            fail(f"cannot read or write: {error.strerror or error}", OutputError.exit_code)
         except Exception as error:
-            if os.environ.get("VTOK_DEBUG"):
-                raise
-            if "allocate memory" in str(error) or "out of memory" in str(error):
-                # torch has no error of its own for it on the CPU.
-                fail(_NO_MEMORY, EXIT_INTERNAL)
-            fail(f"internal error: {one_line(error)} (VTOK_DEBUG=1 shows where)", EXIT_INTERNAL)
+            message = _told(error)
+            if message is None:
+                if os.environ.get("VTOK_DEBUG"):
+                    raise
+                fail(f"internal error: {one_line(error)} (VTOK_DEBUG=1 shows where)", EXIT_INTERNAL)
+            fail(message, _exit_code(error))
 
     return run
+
+
+def _told(error: Exception) -> str | None:
+    """What a user is told of an error that may happen; None of one that is a fault of the program."""
+    if isinstance(error, VtokError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"cannot read or write: {error.strerror or error}"
+    # torch has no error of its own for it on the CPU.
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+        return _NO_MEMORY
+    return None
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, VtokError):
+        return error.exit_code
+    return OutputError.exit_code if isinstance(error, OSError) else EXIT_INTERNAL
 
 
 def _raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
@@ -127,9 +139,14 @@ def run_jobs(jobs: Sequence[tuple[str, str]], work: Callable[[str, str], None]) 
     for source, target in jobs:
         try:
             work(source, target)
-        except VtokError as error:
-            notice(str(error))
-            first_code = first_code or error.exit_code
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            message = _told(error)
+            if message is None:
+                raise
+            notice(message if isinstance(error, VtokError) else f"{source}: {message}")
+            first_code = first_code or _exit_code(error)
     if first_code:
         raise typer.Exit(first_code)
 
@@ -202,14 +219,29 @@ def whole_output(target: str, source: str, force: bool) -> Iterator[Path]:
         raise OutputError(f"cannot write {target}: {error.strerror}") from error
     try:
         yield partial
-        _refuse_existing(path, target, force)
-        os.replace(partial, path)
+        if force:
+            os.replace(partial, path)
+        else:
+            _name_if_free(partial, path, target)
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
         raise OutputError(f"cannot write {target}: {error.strerror}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _name_if_free(partial: Path, path: Path, target: str) -> None:
+    """Rename, unless another has taken the name in the meantime."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        _refuse_existing(path, target, force=False)
+        raise
+    except OSError:
+        # Not every file system has links; a name that is taken between these two lines is lost.
+        _refuse_existing(path, target, force=False)
+        os.replace(partial, path)
 
 
 def _refuse_existing(path: Path, target: str, force: bool) -> None:

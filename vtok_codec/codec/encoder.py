@@ -69,6 +69,16 @@ class EncodeSummary:
     """What ended the input early, if anything did. The file is whole all the same, with the frames before it."""
 
 
+def check_stickiness(stickiness: float) -> None:
+    """Refuse a stickiness that is out of its range.
+
+    Raises:
+        SettingError: it is.
+    """
+    if not 0 <= stickiness <= MAX_STICKINESS:
+        raise SettingError(f"stickiness {stickiness}: give a number of digits from 0 to {MAX_STICKINESS:g}")
+
+
 def make_header(info: VideoInfo, tokenizer: Tokenizer, settings: EncodeSettings) -> Header:
     """The header of a file with these settings.
 
@@ -81,8 +91,7 @@ def make_header(info: VideoInfo, tokenizer: Tokenizer, settings: EncodeSettings)
     stride = tokenizer.id.stride[0]
     if not 0 < settings.gop_seconds < math.inf:
         raise SettingError(f"gop {settings.gop_seconds}: give a number of seconds above 0")
-    if not 0 <= settings.stickiness <= MAX_STICKINESS:
-        raise SettingError(f"stickiness {settings.stickiness}: give a number of digits from 0 to {MAX_STICKINESS:g}")
+    check_stickiness(settings.stickiness)
     if settings.coder not in CODERS:
         raise SettingError(f"coder {settings.coder!r}: choose from {', '.join(CODERS)}")
     latents = min(settings.gop_seconds * float(info.rate or _DEFAULT_RATE) / stride, MAX_GOP_LATENTS)

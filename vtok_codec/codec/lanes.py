@@ -25,6 +25,8 @@ Result_co = TypeVar("Result_co", covariant=True)
 
 _MAX_BYTES = 1 << 30
 """Of the GOPs that are coded at once; one is, whatever it takes."""
+_MAX_AHEAD = 128
+"""Items under way; of audio, one may have all the bytes that a record may."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,11 @@ def plan_lanes(header: Header, bytes_a_pixel: int, device: torch.device, parts: 
     """
     gop_bytes = RGB * header.gop_latents * header.model.stride[0]
     fitting = _MAX_BYTES // (header.width * header.height * (bytes_a_pixel + gop_bytes))
-    count = max(1, min(fitting, torch.get_num_threads())) if device.type == "cpu" else 1
-    jobs = (count - 1) * parts + 1
-    # Audio comes between them, once a chunk.
-    return Lanes(count, 2 * jobs if header.audio else jobs)
+    # Audio comes between the jobs, once a chunk.
+    items_a_job = 2 if header.audio else 1
+    queued = 1 + (_MAX_AHEAD // items_a_job - 1) // parts
+    count = max(1, min(fitting, queued, torch.get_num_threads())) if device.type == "cpu" else 1
+    return Lanes(count, items_a_job * ((count - 1) * parts + 1))
 
 
 def run_in_lanes(items: Iterable[Job[Item] | Item], lanes: Lanes) -> Generator[Item]:

@@ -194,8 +194,9 @@ class GopEntry:
 
 _GOP_ENTRY = struct.Struct("<QqQ")
 GOP_ENTRY_SIZE = _GOP_ENTRY.size
-MAX_INDEX_BYTES = GOP_ENTRY_SIZE << 22
-"""Of an index that is read by itself; four million GOPs."""
+MAX_INDEX_BYTES = GOP_ENTRY_SIZE << 20
+"""Of an index that is read by itself: a million GOPs, 200 MB while they are held. With more, a file is read from its
+front."""
 
 
 def index_to_bytes(entries: list[GopEntry]) -> bytes:
@@ -207,14 +208,17 @@ def index_from_bytes(payload: bytes) -> list[GopEntry]:
     """The entries of an index record.
 
     Raises:
-        ValueError: the payload is no whole number of entries, or their offsets or frames do not grow.
+        ValueError: the payload is no whole number of entries, or their offsets, times or frames do not grow or leave
+            their range.
     """
     if len(payload) % _GOP_ENTRY.size:
         raise ValueError("the index is no whole number of entries")
     entries = [GopEntry(*fields) for fields in _GOP_ENTRY.iter_unpack(payload)]
     for before, after in pairwise(entries):
-        if after.offset <= before.offset or after.first_frame <= before.first_frame:
+        if after.offset <= before.offset or after.pts <= before.pts or after.first_frame <= before.first_frame:
             raise ValueError("the entries of the index do not grow")
+    if any(abs(entry.pts) > MAX_TICKS for entry in (*entries[:1], *entries[-1:])):
+        raise ValueError("a time of the index is out of range")
     return entries
 
 

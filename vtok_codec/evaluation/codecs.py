@@ -13,7 +13,7 @@ import imageio_ffmpeg
 
 from vtok_codec.codec.decoder import decode_events
 from vtok_codec.codec.diffusion import DiffusionDecoder
-from vtok_codec.codec.encoder import EncodeSettings, encode_video
+from vtok_codec.codec.encoder import EncodeSettings, check_stickiness, encode_video
 from vtok_codec.codec.loading import decoder_file
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.reader import VtkReader
@@ -243,9 +243,12 @@ def model_codecs(
     A decoder is written as for `pixel_decoder`, a diffusion decoder with its steps after a colon: `ddim:2`.
 
     Raises:
-        SettingError: a model has fewer tokens, or the deterministic decoder is given steps.
+        SettingError: a model has fewer tokens, a stickiness is out of range, or the deterministic decoder is given
+            steps.
         ModelError: a model has the name of an anchor, or a decoder is for none of the models.
     """
+    for delta in stickinesses:
+        check_stickiness(delta)
     codecs = []
     for tokenizer, decoder, diffusion in _pairs(tokenizers, decoders):
         name = tokenizer.id.name

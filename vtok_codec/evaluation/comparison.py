@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from vtok_codec.errors import VtokError
 from vtok_codec.evaluation.campaign import Evaluation
 from vtok_codec.evaluation.clips import Clip
 from vtok_codec.evaluation.codecs import Anchor, AnchorCodec, Codec
@@ -60,12 +62,14 @@ def make_strips(evaluation: Evaluation, codecs: Sequence[Codec], anchor: Anchor 
 
 
 def _strip(clip: Clip, ours: Codec, anchor: Anchor | None, folder: Path) -> Strip:
+    """Without the anchor where it fails on this clip."""
     number = clip.frames // 2
     source = frame_at(clip.pixels(), number)
     own, size = _panel(clip, ours, number, source, folder)
     panels = [Panel("source", None, None, centre(source), None), own]
     if anchor:
-        panels.append(_panel(clip, _of_size(clip, anchor, size, folder), number, source, folder)[0])
+        with suppress(VtokError):
+            panels.append(_panel(clip, _of_size(clip, anchor, size, folder), number, source, folder)[0])
     return Strip(clip.name, number, tuple(panels))
 
 

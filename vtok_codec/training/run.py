@@ -32,7 +32,7 @@ from vtok_codec.training.processes import join_processes, leave_processes
 from vtok_codec.training.resident import batches_for
 from vtok_codec.training.stages import DENOISING_SETTINGS, DIFFUSION, SHARED_SETTINGS, STAGES, Phase, Stage
 from vtok_codec.training.subjects import CodecSubject, DenoiserSubject, Subject
-from vtok_codec.training.trainer import CHECKPOINT, Budget, Cadence, Trainer
+from vtok_codec.training.trainer import CHECKPOINT, LOG, STRIP, Budget, Cadence, Trainer
 from vtok_codec.training.validation import validation_clips
 
 _SETTINGS = "run.json"
@@ -74,11 +74,17 @@ def run_training(settings: RunSettings, folder: Path, budget: Budget, quiet: boo
     """
     if (folder / CHECKPOINT).exists():
         raise TrainingError(f"{folder} holds a run already; resume it, or name another folder")
+    if not _can_hold_files(folder):
+        raise TrainingError(f"{folder} cannot hold a run; name a folder that can be written to")
     stage, _ = _stage_and_codec(settings)
     varied = tuple(dataclasses.asdict(stage.augmentation).items())
     settings = dataclasses.replace(settings, reads=_kept_tokens(settings), augmentation=varied)
     trainer = _trainer(settings, folder, resumed=False, quiet=quiet)
     _keep(_with_whole_paths(settings), folder, trainer)
+    if trainer.processes.leads:
+        # Of a run that ended before its first checkpoint.
+        for left in (folder / LOG, *folder.glob(STRIP.format("*"))):
+            left.unlink(missing_ok=True)
     trainer.train(budget, quiet)
     leave_processes()
 
@@ -120,6 +126,17 @@ def resume_training(
     leave_processes()
 
 
+def _leads() -> bool:
+    """Whether this process is the first of those that train together, or the only one. Known before they join."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _can_hold_files(folder: Path) -> bool:
+    """Whether it is a folder that can be written to, or can be made one. Asked before long work begins, not after."""
+    existing = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+
+
 def _keep(settings: RunSettings, folder: Path, trainer: Trainer[Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if trainer.processes.leads:
@@ -146,7 +163,7 @@ def _with_whole_paths(settings: RunSettings) -> RunSettings:
 def _trainer(settings: RunSettings, folder: Path, resumed: bool, quiet: bool) -> Trainer[Any]:
     stage, codec_config = _stage_and_codec(settings)
     device = torch.device(_device_name(settings.device))
-    watched = Path(settings.validation) if settings.validation and os.environ.get("RANK", "0") == "0" else None
+    watched = Path(settings.validation) if settings.validation and _leads() else None
     # Before joining: an error of one process after it is an error of all.
     clips = validation_clips(watched, settings.validation_clips) if watched else []
     processes = join_processes(device)

@@ -31,6 +31,8 @@ from vtok_codec.training.subjects import Model, Subject
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS = RUN_WEIGHTS
 LOG = "log.jsonl"
+STRIP = "strip-{}.png"
+"""By step: pictures of the clips that are watched, and what the EMA weights make of them."""
 _MAX_BAD_STEPS = 5
 """Steps in a row with a loss that is not finite, after which a run stops."""
 _ADVERSARIAL_BETAS = (0.5, 0.9)
@@ -165,6 +167,7 @@ class Trainer(Generic[Model]):
         started, saved = time.monotonic() - self.seconds, time.monotonic()
         window: list[dict[str, float]] = []
         window_start, pixels, waited = time.monotonic(), 0, 0.0
+        validated: int | None = None
         try:
             while (progress := self.processes.agree(budget.progress(self.step, self.seconds))) < 1:
                 shape = self.stage.shape_at(progress)
@@ -187,6 +190,7 @@ class Trainer(Generic[Model]):
                     window, window_start, pixels, waited = [], time.monotonic(), 0, 0.0
                 if self.step % self.cadence.validate_steps == 0:
                     self._validate()
+                    validated = self.step
                 if time.monotonic() - saved > self.cadence.checkpoint_minutes * 60:
                     self.save()
                     saved = time.monotonic()
@@ -195,7 +199,8 @@ class Trainer(Generic[Model]):
             self._batches.close()
             bar.close()
         self.save()
-        self._validate()
+        if self.step != validated:
+            self._validate()
 
     def _train_step(self, video: Tensor, progress: float) -> dict[str, float]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
@@ -250,7 +255,7 @@ class Trainer(Generic[Model]):
         with torch.autocast(self.device.type, torch.bfloat16):
             self._log({"validation": 1.0} | self.subject.figures(self.ema))
             strip = self.subject.strip(self.ema)
-        (self.run_folder / f"strip-{self.step:07d}.png").write_bytes(png_bytes(strip))
+        (self.run_folder / STRIP.format(f"{self.step:07d}")).write_bytes(png_bytes(strip))
 
     def _log(self, entry: dict[str, float]) -> None:
         if not self.processes.leads:
