@@ -22,6 +22,8 @@ import imageio_ffmpeg
 import numpy as np
 from common import print_table, write_json
 
+from vtok_codec.registry import DEFAULT_MODEL, find_weights
+
 _FRAME = b"FRAME\n"
 
 
@@ -96,7 +98,8 @@ def main() -> None:
         "most delay, frames": int(settled.max()),
     }
     print_table(["live pipe, second half", f"{arguments.size} at {arguments.rate} frames/s"], list(figures.items()))
-    write_json(arguments.out, {"size": arguments.size, "rate": arguments.rate} | figures)
+    of = {"weights": find_weights(DEFAULT_MODEL).sha256}
+    write_json(arguments.out, of | {"size": arguments.size, "rate": arguments.rate} | figures)
 
 
 if __name__ == "__main__":

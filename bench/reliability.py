@@ -2,7 +2,7 @@
 
     .venv/bin/python bench/reliability.py FOLDER
 
-FOLDER holds inputs.json, faults.json and latency.json (`--out` of the benches; `bench/inputs.py --hour`).
+FOLDER holds inputs.json and faults.json (`--out` of the benches; `bench/inputs.py --hour`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ _INTRO = """# Reliability
 What was fed to vtok, what was broken, what was noticed. Every table names the command that makes it; this page is
 written by `bench/reliability.py` from their JSON. What a hostile file may not do stands in [security.md](security.md).
 """
+
+_LATENCY = "How far a live pipe lags stands in [results.md](results.md#live-pipes).\n"
 
 
 def inputs(document: dict[str, Any]) -> str:
@@ -63,24 +65,14 @@ def faults(document: dict[str, Any]) -> str:
     )
 
 
-def latency(document: dict[str, Any]) -> str:
-    """How far a live pipe lags."""
-    rows = [[name, f"{document[name]:.2g}"] for name in document if "frame" in name]
-    return (
-        f"## A live pipe\n\n`vtok encode - - | vtok decode - -` on {document['size']} at {document['rate']} frames/s,\n"
-        "as they come: a chunk of 16 frames is flushed as soon as it is complete.\n\n"
-        "    .venv/bin/python bench/latency.py\n\n" + table(["", ""], rows)
-    )
-
-
 def main() -> None:
     """Read the JSON files, write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    names = ("inputs", "faults", "latency")
+    names = ("inputs", "faults")
     read = {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in names}
-    parts = [_INTRO, inputs(read["inputs"]), faults(read["faults"]), length(read["inputs"]), latency(read["latency"])]
+    parts = [_INTRO, inputs(read["inputs"]), faults(read["faults"]), length(read["inputs"]), _LATENCY]
     (ROOT / "docs" / "reliability.md").write_text("\n".join(filter(None, parts)), encoding="utf-8")
 
 

@@ -37,6 +37,11 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+def of_weights(figures: dict[str, Any]) -> str:
+    """The weights that figures are of, which may not be those that another table is of."""
+    return f"weights {figures['weights'][:12]}"
+
+
 def quality(document: dict[str, Any]) -> str:
     """Means over clips, rate differences, and the clips that ours does worst on."""
     (evaluation,) = document["evaluations"]
@@ -138,7 +143,9 @@ def packing(rate: dict[str, Any]) -> str:
     counts = list(rate["tokens"])
     rows = [[name, *(f"{rate['tokens'][count][name]:.3f}" for count in counts)] for name in rate["tokens"][counts[0]]]
     heads = ["part of 16 bits a token", *(f"{count} token{'s' if count != '1' else ''}" for count in counts)]
-    note = f"{rate['clips']} clips. The last three rows are code lengths of simpler adaptive coders."
+    note = (
+        f"{rate['clips']} clips, {of_weights(rate)}. The last three rows are code lengths of simpler adaptive coders."
+    )
     return f"## Packing\n\n{note}\n\n    bench/rate.py val/*.mp4\n\n{table(heads, rows)}"
 
 
@@ -162,7 +169,8 @@ def speed(figures: dict[str, Any]) -> str:
     ]
     peaks = [[f"{command}, {seconds} s", figure("mib", mib)] for command, seconds, mib in figures["memory"]]
     return (
-        f"## Speed and memory\n\n{figures['cpu']}, {figures['cores']} cores, torch {figures['torch']}.\n\n"
+        f"## Speed and memory\n\n{figures['cpu']}, {figures['cores']} cores, torch {figures['torch']}, "
+        f"{of_weights(figures)}.\n\n"
         "    bench/speed.py\n\n"
         "The model alone; the largest of its convolutions by itself reaches "
         f"{figures['limit_gmac_s']:.0f} GMAC/s with all threads.\n\n"
@@ -178,7 +186,8 @@ def latency(figures: dict[str, Any]) -> str:
     """How far a live pipe lags."""
     rows = [[name, f"{value:.2f}"] for name, value in figures.items() if "frame" in name]
     title = f"{figures['size']} at {figures['rate']} frames/s"
-    note = "`vtok encode - - | vtok decode - -`, second half of a run; a chunk is 16 frames."
+    note = "`vtok encode - - | vtok decode - -`, second half of a run; a chunk is 16 frames; "
+    note += f"{of_weights(figures)}."
     return f"## Live pipes\n\n{note}\n\n    bench/latency.py\n\n{table([title, ''], rows)}"
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from conftest import DATA
 
+from vtok_codec.codec.loading import tokenizer_of
 from vtok_codec.container.header import header_to_json
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import ModelError
-from vtok_codec.registry import find_shipped, find_weights
+from vtok_codec.registry import DEFAULT_MODEL, find_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,13 +30,16 @@ def test_every_line_of_the_threat_model_has_its_test() -> None:
         assert f"def {test}(" in (ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8"), test
 
 
-@pytest.mark.parametrize("name", ["../weights/onevae-nano-4x8x8", "/etc/passwd", "onevae-nano-4x8x8.safetensors", ""])
+@pytest.mark.parametrize("name", ["{}", "../weights/onevae-nano-4x8x8", "weights", "onevae-nano-4x8x8.safetensors", ""])
 def test_a_file_cannot_name_a_path_as_its_model(name: str) -> None:
+    """Not even the path of the very weights that it was made with."""
+    weights = find_weights(DEFAULT_MODEL)
     header = VtkReader(io.BytesIO((DATA / "golden-1.0.vtk").read_bytes())).header
-    crafted = replace(header, model=replace(header.model, name=name))
-    assert header_to_json(crafted)
+    model = replace(header.model, name=name.format(weights.path), weights_sha256=weights.sha256)
+    assert header_to_json(replace(header, model=model))
+    assert tokenizer_of(model, weights.path)
     with pytest.raises(ModelError, match="no model"):
-        find_shipped(crafted.model.name)
+        tokenizer_of(model)
 
 
 @pytest.mark.parametrize("said", ["null", "[]", '{"preset": []}', '{"reads": 1}'])

@@ -40,7 +40,9 @@ def train(
     resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of the stage: key=value.")] = None,
     seed: Annotated[int, typer.Option(help="Of all random choices.", min=0)] = 1,
-    compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the networks: about 12 % faster.")] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="torch.compile the networks: about 12 % faster; see README.")
+    ] = False,
     cache_gib: Annotated[
         float | None, typer.Option(help="Memory for decoded clips; by default half of it.", min=0)
     ] = None,
