@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import astuple
 from fractions import Fraction
 from pathlib import Path
@@ -719,8 +720,18 @@ def test_a_reader_that_leaves_is_no_crash(clip: Path) -> None:
     assert text(done) == (0, "1000\n141\n", "")
 
 
+@pytest.fixture
+def heard_hangup() -> Iterator[None]:
+    """Under `nohup` a hangup is ignored, and would be by a command that is started here."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_an_interrupted_command_leaves_nothing(tmp_path: Path, number: int, code: int, ffmpeg: str) -> None:
+def test_an_interrupted_command_leaves_nothing(
+    tmp_path: Path, number: int, code: int, ffmpeg: str, heard_hangup: None
+) -> None:
     """A source without end, stopped once its output has begun to grow."""
     source = [
         ffmpeg,
