@@ -124,6 +124,7 @@ def test_models_lists_the_default() -> None:
     code, out, err = text(vtok("models"))
     assert (code, err) == (0, "") and out.startswith("onevae-nano-4x8x8 (default): ")
     assert "\nonevae-nano-4x16x16: " in out
+    assert "\n--quality medium (default): onevae-nano-4x8x8, 2 tokens, " in out
 
 
 def test_encode_then_decode_as_typed(clip: Path, tmp_path: Path) -> None:

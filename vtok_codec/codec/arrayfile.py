@@ -22,12 +22,11 @@ from safetensors.numpy import save
 from vtok_codec.codec.tokenfile import Gop
 from vtok_codec.container.header import Header
 from vtok_codec.errors import InputError, OutputError, SettingError
-from vtok_codec.media.types import Color, VideoInfo
+from vtok_codec.media.types import DEFAULT_RATE, Color, VideoInfo
 from vtok_codec.tokens.radix import Tokens
 
 SUFFIXES = (".npy", ".safetensors")
 STILL = "still"
-DEFAULT_RATE = Fraction(25)
 _LONGEST_RATE = 32
 _LARGEST_TERM = 100_000
 _SLOWEST, _FASTEST = Fraction(1, 1000), Fraction(1_000_000)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
 from typing import BinaryIO, TypeAlias
 
@@ -27,13 +26,12 @@ from vtok_codec.container.header import (
 from vtok_codec.container.records import StoredPacket
 from vtok_codec.container.writer import MAX_HEADER_BYTES, VtkWriter
 from vtok_codec.errors import FormatError, InputError, SettingError
-from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
+from vtok_codec.media.types import DEFAULT_RATE, AudioPacket, Frame, VideoInfo
 from vtok_codec.models.causal import State
 from vtok_codec.tokens.coders import CODERS, CoderId
 
 _MAX_PENDING_AUDIO_BYTES = 1 << 20
 _MAX_PENDING_PACKETS = 1 << 14
-_DEFAULT_RATE = Fraction(25)
 _FRAMES_AHEAD = 16
 _Item: TypeAlias = "PackedChunk | list[StoredPacket]"
 """What follows the header."""
@@ -94,7 +92,7 @@ def make_header(info: VideoInfo, tokenizer: Tokenizer, settings: EncodeSettings)
     check_stickiness(settings.stickiness)
     if settings.coder not in CODERS:
         raise SettingError(f"coder {settings.coder!r}: choose from {', '.join(CODERS)}")
-    latents = min(settings.gop_seconds * float(info.rate or _DEFAULT_RATE) / stride, MAX_GOP_LATENTS)
+    latents = min(settings.gop_seconds * float(info.rate or DEFAULT_RATE) / stride, MAX_GOP_LATENTS)
     header = Header(
         width=info.width,
         height=info.height,

@@ -19,10 +19,9 @@ import torch.nn.functional as F
 from vtok_codec.errors import InputError, SettingError
 from vtok_codec.evaluation.clips import Clip, open_clip
 from vtok_codec.media.reader import VideoReader
-from vtok_codec.media.types import Frame, Pixels, VideoInfo
+from vtok_codec.media.types import DEFAULT_RATE, Frame, Pixels, VideoInfo
 from vtok_codec.media.writer import VideoWriter, output_settings
 
-_DEFAULT_RATE = Fraction(25)
 _TICK_TOLERANCE = Fraction(1, 10)
 """Of a tick: how late a frame may come and still be shown at it, since some files round times to milliseconds."""
 
@@ -94,7 +93,7 @@ def prepare_clip(clip: Path, protocol: Protocol, side: int, target: Path) -> boo
         if rate is not None:
             frames = _resampled(frames, reader.info.time_base, rate)
         kept = [_square(frame.pixels, side) for frame, _ in zip(frames, range(protocol.frames), strict=False)]
-        rate = rate or reader.info.rate or _DEFAULT_RATE
+        rate = rate or reader.info.rate or DEFAULT_RATE
     if len(kept) < protocol.frames:
         raise InputError(f"{clip} has {len(kept)} frames of the {protocol.frames} that protocol {protocol.name} needs")
     info = VideoInfo(width=side, height=side, rate=rate, time_base=1 / rate)

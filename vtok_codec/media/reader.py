@@ -26,7 +26,7 @@ from vtok_codec.media.color import RGBConverter
 from vtok_codec.media.extent import HEAD_BYTES, announced_size
 from vtok_codec.media.ffmpeg import reason
 from vtok_codec.media.timeline import Timeline
-from vtok_codec.media.types import AudioPacket, Color, Frame, VideoInfo
+from vtok_codec.media.types import DEFAULT_RATE, AudioPacket, Color, Frame, VideoInfo
 
 _STDIN = "pipe:0"
 """FFmpeg's own reader of standard input."""
@@ -260,7 +260,7 @@ class VideoReader:
     def _next_pts(self) -> int:
         if self._previous_pts is None:
             return 0
-        rate = self.info.rate or Fraction(25)
+        rate = self.info.rate or DEFAULT_RATE
         return self._previous_pts + max(1, round(1 / (rate * self.info.time_base)))
 
 

@@ -9,6 +9,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+DEFAULT_RATE = Fraction(25)
+"""Frames a second, where nothing says how many."""
+
 Pixels: TypeAlias = NDArray[np.uint8]
 """RGB, `H W 3`."""
 

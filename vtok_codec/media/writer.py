@@ -24,7 +24,7 @@ from vtok_codec.errors import OutputError, SettingError
 from vtok_codec.media.audio import open_template
 from vtok_codec.media.color import YUVConverter, is_rgb_format, swscale_matrix
 from vtok_codec.media.ffmpeg import reason
-from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
+from vtok_codec.media.types import DEFAULT_RATE, AudioPacket, Frame, VideoInfo
 
 _STILL_FORMAT = "image2"
 _FORMATS = {
@@ -79,7 +79,6 @@ _TURNING_FORMATS = ("mp4", "mov", "matroska", "webm")
 _SHAPING_FORMATS = ("mp4", "mov", "gif", _STILL_FORMAT)
 _SHAPING_CODECS = ("libx264", "libx265", "mpeg4")
 """Containers and codecs that keep the shape of a pixel; with others PyAV cannot give it to the container."""
-_RATE_OF_STILLS = Fraction(25)
 _PIPE_BYTES = 1 << 18
 """Written to a pipe at once, at most."""
 _MAX_RATE_TERM = 65535
@@ -182,7 +181,7 @@ class VideoWriter:
             info = _turned(info, self._turns)
         self._info = info
         self._settings = settings
-        rate = max((info.rate or _RATE_OF_STILLS).limit_denominator(_MAX_RATE_TERM), Fraction(1, _MAX_RATE_TERM))
+        rate = max((info.rate or DEFAULT_RATE).limit_denominator(_MAX_RATE_TERM), Fraction(1, _MAX_RATE_TERM))
         self._time_base = 1 / rate if settings.format in _CONSTANT_RATE else info.time_base
         self._frames = 0
         self.dropped: list[str] = []
@@ -280,7 +279,7 @@ class VideoWriter:
 
     def _add_video(self) -> VideoStream:
         info, settings = self._info, self._settings
-        stream = self._container.add_stream(settings.codec, rate=info.rate or _RATE_OF_STILLS)
+        stream = self._container.add_stream(settings.codec, rate=info.rate or DEFAULT_RATE)
         assert isinstance(stream, VideoStream)
         stream.width, stream.height = info.width, info.height
         stream.pix_fmt = _pixel_format(settings.codec, info)
