@@ -25,7 +25,7 @@ class Quality:
 
 
 QUALITIES = {
-    "tiny": Quality(_COARSE_MODEL, 2, 0.0, 0.0196, 26.37),
+    "tiny": Quality(_COARSE_MODEL, 2, 0.05, 0.0192, 26.52),
     "small": Quality(DEFAULT_MODEL, 1, 0.0, 0.0339, 28.51),
     "medium": Quality(DEFAULT_MODEL, 2, 0.0, 0.0597, 30.06),
     "best": Quality(DEFAULT_MODEL, 4, 0.0, 0.1142, 31.25),
