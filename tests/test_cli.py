@@ -569,7 +569,8 @@ def test_qualities_choose_model_and_tokens(make_clip: ClipMaker, tmp_path: Path)
 def test_the_readme_tells_each_quality() -> None:
     readme = (DATA.parent.parent / "README.md").read_text(encoding="utf-8")
     for name, quality in QUALITIES.items():
-        assert f"| `{name}` | {quality.tokens} | {quality.bits_per_pixel:.4f} | {quality.psnr_db:.2f} |" in readme
+        tokens = f"{quality.tokens}, δ {quality.stickiness:g}" if quality.stickiness else quality.tokens
+        assert f"| `{name}` | {tokens} | {quality.bits_per_pixel:.4f} | {quality.psnr_db:.2f} |" in readme
 
 
 def test_pictures_too_large_are_refused_before_any_work(clip: Path, tmp_path: Path) -> None:
