@@ -98,8 +98,8 @@ def main() -> None:
         "most delay, frames": int(settled.max()),
     }
     print_table(["live pipe, second half", f"{arguments.size} at {arguments.rate} frames/s"], list(figures.items()))
-    of = {"weights": find_weights(DEFAULT_MODEL).sha256}
-    write_json(arguments.out, of | {"size": arguments.size, "rate": arguments.rate} | figures)
+    weights = find_weights(DEFAULT_MODEL).sha256
+    write_json(arguments.out, {"weights": weights, "size": arguments.size, "rate": arguments.rate} | figures)
 
 
 if __name__ == "__main__":

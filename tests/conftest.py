@@ -89,10 +89,15 @@ def make_clip(ffmpeg: str, tmp_path: Path) -> ClipMaker:
         audio: bool = False,
     ) -> Path:
         path = tmp_path / name
+        width, height = map(int, size.split("x"))
+        picture = f"testsrc2=size={width + width % 2}x{height + height % 2}:rate={rate}"
+        if width % 2 or height % 2:
+            # Its own sides are even.
+            picture += f",format=yuv444p,crop={width}:{height}:0:0:exact=1"
         sound = ["-f", "lavfi", "-i", "sine=frequency=440:sample_rate=44100"] if audio else []
         seconds = str(float(Fraction(frames) / Fraction(rate)))
         subprocess.run(
-            [ffmpeg, "-v", "error", "-y", "-f", "lavfi", "-i", f"testsrc2=size={size}:rate={rate}", *sound]
+            [ffmpeg, "-v", "error", "-y", "-f", "lavfi", "-i", picture, *sound]
             + (["-t", seconds] if audio else ["-frames:v", str(frames)])
             + [*options, str(path)],
             check=True,

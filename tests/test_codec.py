@@ -12,6 +12,7 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,8 +31,10 @@ from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import DamageError, FormatError, InputError, SettingError
 from vtok_codec.media.reader import VideoReader, read_pixels
-from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
+from vtok_codec.media.types import AudioPacket, Frame, Pixels, VideoInfo
+from vtok_codec.models.causal import State
 from vtok_codec.tokens.coders import WAVES, ZSTD_GROUPS
+from vtok_codec.tokens.radix import Digits
 
 
 def encoded(source: Path, tokenizer: Tokenizer, settings: EncodeSettings | None = None) -> bytes:
@@ -355,6 +358,7 @@ def test_recovery_loses_the_damaged_gop_only(lanes: bytes, tokenizer: Tokenizer,
         (lambda codec: codec.detokenize(np.zeros((1, 1, 1, 2), np.uint16), size=(9, 8)), "not within"),
         (lambda codec: codec.detokenize(np.zeros((1, 1, 1, 2), np.uint16), size=(-1, 8)), "not within"),
         (lambda codec: codec.detokenize(np.zeros((1, 1, 1, 2), np.uint16), frames=0), "stand for 1 to 1"),
+        (lambda codec: codec.detokenize(np.zeros((2, 1, 1, 2), np.uint16), frames=6), "stand for 1 to 5"),
     ],
 )
 def test_arrays_that_are_none_of_ours_are_refused(
@@ -362,6 +366,24 @@ def test_arrays_that_are_none_of_ours_are_refused(
 ) -> None:
     with pytest.raises((InputError, SettingError), match=message):
         call(Codec(tokenizer))
+
+
+def test_frames_that_are_not_asked_for_are_not_decoded(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = np.ones((20, 1, 1, 2), np.uint16)
+    codec = Codec(tokenizer)
+    whole = codec.detokenize(tokens)
+    decoded: list[int] = []
+    decode = Tokenizer.decode
+
+    def counting(self: Tokenizer, digits: Digits, *arguments: Any) -> tuple[Pixels, State]:
+        decoded.append(digits.shape[1])
+        return decode(self, digits, *arguments)
+
+    monkeypatch.setattr(Tokenizer, "decode", counting)
+    for frames, latents in ((1, 4), (13, 4), (14, 8), (77, 20)):
+        decoded.clear()
+        assert np.array_equal(codec.detokenize(tokens, frames=frames), whole[:frames])
+        assert sum(decoded) == latents
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from vtok_codec.evaluation.cache import ResultCache
 from vtok_codec.evaluation.campaign import Evaluation, evaluate_all
 from vtok_codec.evaluation.clips import Clip, open_clip
 from vtok_codec.evaluation.codecs import ANCHORS, AnchorCodec, VtokCodec, anchor_codecs, model_codecs
+from vtok_codec.evaluation.comparison import make_strips
 from vtok_codec.evaluation.fvd import I3D, frechet_distance
 from vtok_codec.evaluation.lpips import load_lpips
 from vtok_codec.evaluation.measure import Measures, evaluate_clip, mean_result
@@ -484,6 +485,22 @@ def test_eval_gives_json_and_csv_from_the_cache(
     assert f"{document['results'][0]['encode_s']:7.2f}" in first.stdout
 
 
+def test_pictures_do_without_an_anchor_that_fails(
+    tokenizer: Tokenizer, road: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codecs = model_codecs([tokenizer], [1])
+    evaluation = evaluate_all("", [open_clip(road)], codecs, Measures(False, vmaf=False), tmp_path, NO_CACHE)
+    (strip,) = make_strips(evaluation, codecs, ANCHORS["x264"], tmp_path)
+    assert [panel.title.split(",")[0] for panel in strip.panels] == ["source", "onevae-nano-4x8x8", "x264"]
+
+    def fail(codec: AnchorCodec, clip: Clip, target: Path) -> Cost:
+        raise OutputError("no luck")
+
+    monkeypatch.setattr(AnchorCodec, "encode", fail)
+    (strip,) = make_strips(evaluation, codecs, ANCHORS["x264"], tmp_path)
+    assert [panel.title.split(",")[0] for panel in strip.panels] == ["source", "onevae-nano-4x8x8"]
+
+
 def test_protocols_have_figures_of_their_own_for_each_size(road: Path) -> None:
     short = run_eval(road, "-t", "1", "--protocol", "cdt", "--measures", "psnr", "--no-cache")
     assert short.returncode == 3 and "6 frames of the 17" in short.stderr
@@ -502,6 +519,8 @@ def test_eval_refuses_before_it_measures(road: Path, tmp_path: Path) -> None:
         ("--against", "x266"): (2, "choose from x264, x265, av1"),
         ("--protocol", "mine"): (2, "choose from vidtok, onevae, cdt"),
         ("-t", "1,5"): (2, "1 to 4 tokens"),
+        ("--sticky", "9"): (2, "from 0 to 4"),
+        ("--sticky", "nan"): (2, "from 0 to 4"),
         ("--report", road): (7, "cannot write to"),
         ("-m", "no-such"): (6, "no model"),
         ("--i3d", road): (6, "not a TorchScript file"),

@@ -360,8 +360,10 @@ def _pixel_format(codec: str, info: VideoInfo) -> str:
         return _FIXED_PIXEL_FORMATS[codec]
     odd = info.width % 2 or info.height % 2
     # Halved chroma of odd sides takes one column or row too many, which not every player cuts off again.
-    return "yuv444p" if odd and "yuv444p" in _pixel_formats(codec) else "yuv420p"
+    return "yuv444p" if odd and _takes_pixels(codec, "yuv444p") else "yuv420p"
 
 
-def _pixel_formats(codec: str) -> list[str]:
-    return [each.name for each in av.Codec(codec, "w").video_formats or ()]
+def _takes_pixels(codec: str, pixel_format: str) -> bool:
+    formats = av.Codec(codec, "w").video_formats
+    # None of a codec that takes all.
+    return formats is None or pixel_format in [each.name for each in formats]
