@@ -274,6 +274,10 @@ def _losses() -> list[Run]:
     return [_fsq(TWO_TOKENS, distortion, distortion=distortion) for distortion in ("rmse", "mse", "charbonnier", "l1")]
 
 
+def _lpips_weights() -> list[Run]:
+    return [_fsq(TWO_TOKENS, f"{weight:g}", lpips_weight=weight) for weight in (0.0, 0.02, 0.05, 0.1, 0.2)]
+
+
 def _averages() -> list[Run]:
     return [_fsq(TWO_TOKENS, f"EMA {decay:g}", ema_decay=decay) for decay in (0.0, 0.99, 0.999)]
 
@@ -314,6 +318,7 @@ COMPARISONS: dict[str, Callable[[], Sequence[Run | DenoisingRun]]] = {
     "optimizer and learning rate": _optimizers,
     "augmentation": _augmentations,
     "loss": _losses,
+    "weight of LPIPS": _lpips_weights,
     "average of the weights": _averages,
     "scales of the condition adapter": _adapter_scales,
     "noise before all times": _noise_first,
@@ -352,7 +357,9 @@ class Workshop:
                 path = self._results / slug(name) / f"{slug(other.name)}.json"
                 if path.exists() and replace(other, name=run.name) == run:  # type: ignore[type-var]
                     figures: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
-                    if (figures["steps"], figures["seed"]) == (self._steps, self._seed):
+                    alike = (figures["steps"], figures["seed"]) == (self._steps, self._seed)
+                    # The first runs were made without LPIPS.
+                    if alike and "lpips_1" in str(figures["curve"][-1]):
                         return figures | {"run": run.name}
         return None
 
@@ -387,10 +394,12 @@ class Workshop:
 
     def _prepared(self, run: Run | DenoisingRun) -> tuple[Any, Subject[Any], Objective | DenoisingObjective]:
         """The model before its first step, what is particular to it, and what it minimizes."""
+        lpips = load_lpips()
         if isinstance(run, Run):
-            objective = Objective(run.stage, run.config, None)
-            return self._initial(run), CodecSubject("ablation", self._clips, objective.prior), objective
-        weights, lpips = find_weights(DEFAULT_MODEL), load_lpips()
+            objective = Objective(run.stage, run.config, lpips)
+            subject_of = CodecSubject("ablation", self._clips, objective.prior, (), lpips)
+            return self._initial(run), subject_of, objective
+        weights = find_weights(DEFAULT_MODEL)
         codec = build_model(weights.metadata["preset"], weights.data, str(weights.path))
         torch.manual_seed(self._seed)
         model = Denoiser(run.config)

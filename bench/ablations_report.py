@@ -25,6 +25,7 @@ _COLUMNS = (
     "M parameters",
     "GMAC a frame",
     "PSNR dB",
+    "LPIPS",
     "first frame",
     "later ones",
     "unrounded",
@@ -73,12 +74,16 @@ def _all_tokens(run: dict[str, Any]) -> str:
 
 
 def _table(runs: Sequence[dict[str, Any]]) -> str:
-    rows = ["| " + " | ".join(_COLUMNS) + " |", "| --- |" + " ---: |" * (len(_COLUMNS) - 1)]
+    rows = [list(_COLUMNS)]
     for run in runs:
         counts = [_all_tokens(run)] if run["run"] != "nested" else ["1", "2", "4"]
-        for count in counts:
-            rows.append("| " + " | ".join(_cells(run, count, len(counts) > 1)) + " |")
-    return "\n".join(rows) + "\n"
+        rows += [_cells(run, count, len(counts) > 1) for count in counts]
+    if not any("lpips_1" in run["curve"][-1] for run in runs):
+        # The first comparisons were made without it.
+        place = _COLUMNS.index("LPIPS")
+        rows = [row[:place] + row[place + 1 :] for row in rows]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "| --- |" + " ---: |" * (len(rows[0]) - 1), *lines[1:]]) + "\n"
 
 
 def _denoises(runs: Sequence[dict[str, Any]]) -> bool:
@@ -113,6 +118,7 @@ def _cells(run: dict[str, Any], count: str, named: bool) -> list[str]:
         f"{cost['parameters'] / 1e6:.2f}",
         f"{cost['encoder_gmac'] + cost['decoder_gmac']:.2f}",
         f"{last[f'psnr_{count}']:.2f}",
+        f"{last[f'lpips_{count}']:.4f}" if f"lpips_{count}" in last else "–",
         f"{last[f'psnr_first_{count}']:.2f}",
         f"{last[f'psnr_later_{count}']:.2f}" if f"psnr_later_{count}" in last else "–",
         f"{last[f'psnr_continuous_{count}']:.2f}",

@@ -23,7 +23,7 @@ from vtok_codec.cli.train import _STAGES
 from vtok_codec.codec.loading import tokenizer_of
 from vtok_codec.codec.tokenizer import load_tokenizer
 from vtok_codec.errors import ModelError, SettingError, TrainingError
-from vtok_codec.evaluation.lpips import LPIPS
+from vtok_codec.evaluation.lpips import LPIPS, load_lpips
 from vtok_codec.media.picture import png_bytes
 from vtok_codec.models.fsq import FSQ
 from vtok_codec.models.onevae import OneVAE
@@ -48,7 +48,7 @@ from vtok_codec.training.run import RunSettings, override, resume_training, run_
 from vtok_codec.training.stages import DIFFUSION, STAGES, Phase, Stage
 from vtok_codec.training.subjects import CodecSubject, train_only
 from vtok_codec.training.trainer import CHECKPOINT, LOG, STRIP, WEIGHTS, Budget, Cadence, Trainer
-from vtok_codec.training.validation import validation_clips
+from vtok_codec.training.validation import decode_codes, validate, validation_clips, whole_latents
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SHAPE = CropShape(batch=2, frames=8, size=32)
@@ -772,3 +772,19 @@ def test_validation_takes_the_videos_of_a_folder(data: Path, tmp_path: Path) -> 
     (tmp_path / "empty").mkdir()
     with pytest.raises(TrainingError, match="no video in"):
         validation_clips(tmp_path / "empty", 12)
+
+
+def test_validation_tells_lpips_where_its_network_is_given(data: Path) -> None:
+    (data / "broken.mp4").unlink()
+    model, lpips = randomized(OneVAE(TINY)).eval(), load_lpips()
+    clip = validation_clips(data, 1)[0]
+    figures = validate(model, [clip], [1, 4], None, lpips)
+    padded = whole_latents(clip[None], 4)
+    with torch.inference_mode():
+        codes = model.quantizer.quantize(model.encoder(padded, None)[0]).codes
+        for count in (1, 4):
+            shown = ((decode_codes(model, codes, count).clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+            pair = [video[0, :, 3::4].transpose(0, 1).contiguous() for video in (padded, shown)]
+            assert figures[f"lpips_{count}"] == pytest.approx(float(lpips(*pair).mean()), rel=1e-3)
+    assert figures["lpips_1"] != figures["lpips_4"]
+    assert "lpips_1" not in validate(model, [clip], [1])

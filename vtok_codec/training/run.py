@@ -186,7 +186,7 @@ def _trainer(settings: RunSettings, folder: Path, resumed: bool, quiet: bool) ->
     else:
         model = _initial_model(settings, stage, sampler, resumed, quiet)
         objective = Objective(stage, model.config, load_lpips() if stage.lpips_weight else None, processes)
-        subject = CodecSubject(settings.preset, clips, objective.prior, settings.reads)
+        subject = CodecSubject(settings.preset, clips, objective.prior, settings.reads, objective.lpips)
     if not quiet:
         print(f"{settings.preset}: {complexity(model)}")
     return Trainer(

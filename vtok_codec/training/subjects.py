@@ -89,11 +89,17 @@ class CodecSubject(Subject[OneVAE]):
     """A OneVAE."""
 
     def __init__(
-        self, preset: str, clips: Sequence[Tensor], prior: DigitPrior | None = None, reads: Sequence[str] = ()
+        self,
+        preset: str,
+        clips: Sequence[Tensor],
+        prior: DigitPrior | None = None,
+        reads: Sequence[str] = (),
+        lpips: LPIPS | None = None,
     ) -> None:
         """`reads`: hashes of other weights whose tokens the model keeps, see `WeightsFile.reads`."""
         super().__init__(preset, clips)
         self._prior = prior
+        self._lpips = lpips
         self._reads = " ".join(reads)
 
     def codebook_size(self, model: OneVAE) -> int:
@@ -117,7 +123,7 @@ class CodecSubject(Subject[OneVAE]):
         model.decoder.compile(dynamic=False)
 
     def figures(self, model: OneVAE) -> dict[str, float]:
-        return validate(model, self.clips, self._counts(model), self._prior)
+        return validate(model, self.clips, self._counts(model), self._prior, self._lpips)
 
     def strip(self, model: OneVAE) -> Pixels:
         return reconstruction_strip(model, self.clips[:_PICTURED_CLIPS], self._counts(model))

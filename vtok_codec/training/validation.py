@@ -54,10 +54,14 @@ def _load(path: Path) -> Tensor:
 
 @torch.inference_mode()
 def validate(
-    model: OneVAE, clips: Sequence[Tensor], counts: Sequence[int], prior: DigitPrior | None = None
+    model: OneVAE,
+    clips: Sequence[Tensor],
+    counts: Sequence[int],
+    prior: DigitPrior | None = None,
+    lpips: LPIPS | None = None,
 ) -> dict[str, float]:
     """Means over clips for each number of tokens: PSNR (dB), the same for the first frame and for the later ones, for
-    the continuous path, and the sizes of the tokens in bits a pixel: see `_sizes`."""
+    the continuous path, LPIPS where its network is given, and the sizes of the tokens in bits a pixel: see `_sizes`."""
     figures: dict[str, list[float]] = {}
     for clip in clips:
         stride = model.config.stride[0]
@@ -71,6 +75,8 @@ def validate(
             figures.setdefault(f"psnr_first_{count}", []).append(_psnr_db(shown[:, :, :1], source[:, :, :1]))
             if source.shape[2] > 1:
                 figures.setdefault(f"psnr_later_{count}", []).append(_psnr_db(shown[:, :, 1:], source[:, :, 1:]))
+            if lpips:
+                figures.setdefault(f"lpips_{count}", []).append(_lpips(lpips, shown, source))
             smooth = _levels(decode_codes(model, model.quantizer.continuous(latents), count))[:, :, stride - 1 :]
             figures.setdefault(f"psnr_continuous_{count}", []).append(_psnr_db(smooth, source))
             for name, bits in _sizes(model, codes, indices, count, prior).items():
@@ -116,10 +122,14 @@ def _looks(source: Tensor, shown: Tensor, skipped: int, lpips: LPIPS | None) -> 
     if (energy := gradient_energy(source)) > 0:
         looks["energy"] = gradient_energy(shown) / energy
     if lpips:
-        # As many frames as show what the clip is like.
-        pair = [(video[0, :, ::4].transpose(0, 1) / 127.5 - 1).contiguous() for video in (source, shown)]
-        looks["lpips"] = float(lpips(*pair).mean())
+        looks["lpips"] = _lpips(lpips, shown, source)
     return looks
+
+
+def _lpips(lpips: LPIPS, shown: Tensor, source: Tensor) -> float:
+    """Mean over every fourth frame, as many as show what a clip is like, of videos `1 3 T H W` in levels of 0…255."""
+    pair = [(video[0, :, ::4].transpose(0, 1) / 127.5 - 1).contiguous() for video in (source, shown)]
+    return float(lpips(*pair).mean())
 
 
 def decode_codes(model: OneVAE, codes: Tensor, count: int) -> Tensor:
