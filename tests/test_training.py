@@ -788,3 +788,14 @@ def test_validation_tells_lpips_where_its_network_is_given(data: Path) -> None:
             assert figures[f"lpips_{count}"] == pytest.approx(float(lpips(*pair).mean()), rel=1e-3)
     assert figures["lpips_1"] != figures["lpips_4"]
     assert "lpips_1" not in validate(model, [clip], [1])
+
+
+def test_clips_that_do_not_fit_a_gpu_are_cut_by_the_cpu(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
+    batches = batches_for(torch.device("cuda"), sampler_of(data))
+    shape = CropShape(batch=2, frames=4, size=32)
+    try:
+        assert isinstance(batches, Prefetcher)
+        assert torch.equal(batches.batch(5, shape), sampler_of(data).batch(5, shape))
+    finally:
+        batches.close()
