@@ -35,7 +35,7 @@ def test_every_run_trains(comparison: str, run: Run | DenoisingRun) -> None:
     model: OneVAE | Denoiser
     objective: Objective | DenoisingObjective
     if isinstance(run, Run):
-        model, objective = _codec(run), Objective(run.stage, run.config, None)
+        model, objective = _codec(run), Objective(run.stage, run.config, load_lpips())
     else:
         model = Denoiser(run.config)
         objective = DenoisingObjective(run.stage, OneVAE(run.config.codec), load_lpips())

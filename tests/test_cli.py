@@ -21,7 +21,7 @@ import av
 import numpy as np
 import pytest
 import typer
-from conftest import DATA, LANES, ClipMaker, pixels_of, times_of
+from conftest import DATA, LANES, ClipMaker, pixels_of, psnr_db, times_of
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
@@ -208,6 +208,16 @@ def diffusion_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.parametrize("decoder", ["deterministic", "ddim"])
+def test_files_of_former_weights_decode(tmp_path: Path, decoder: str) -> None:
+    """By all that ships, nearly as well as by the weights that made them: 29.4 dB, a diffusion decoder's apart."""
+    made = tmp_path / "made.mkv"
+    chosen = ("--codec", "ffv1", "--decoder", decoder, "-q")
+    assert inside("decode", DATA / "former-weights.vtk", made, *chosen) == (0, "", "")
+    frames = np.stack(pixels_of(made))
+    assert psnr_db(frames, np.stack(pixels_of(LANES)[: len(frames)])) > (28.8 if decoder == "deterministic" else 28.0)
+
+
 def test_decoding_by_diffusion_repeats(clip: Path, diffusion_weights: Path, tmp_path: Path) -> None:
     chosen = ("--decoder", diffusion_weights, "--steps", 2, "--duration", 0.2, "-q")
     assert text(vtok("decode", clip, tmp_path / "a.y4m", *chosen, "--seed", 5)) == (0, "", "")
@@ -220,7 +230,7 @@ def test_decoding_by_diffusion_repeats(clip: Path, diffusion_weights: Path, tmp_
     assert a == b != c and d != e
 
 
-@pytest.mark.parametrize(("decoder", "steps"), [("ddim", 2), ("flow", 4)])
+@pytest.mark.parametrize(("decoder", "steps"), [("ddim", 1), ("ddim", 2), ("flow", 1)])
 def test_shipped_diffusion_decoders_look_more_like_the_source(
     clip: Path, tmp_path: Path, decoder: str, steps: int
 ) -> None:

@@ -45,7 +45,8 @@ class WeightsFile:
 
     @property
     def reads(self) -> frozenset[str]:
-        """Hashes of the weights whose files these decode: their own, and those whose encoder they left as it was."""
+        """Hashes of the weights whose files these decode: their own, those whose encoder they left as it was, and those
+        from which training went on so briefly that the tokens still mean the same (their card tells how well)."""
         return frozenset((self.sha256, *self.metadata.get(READS, "").split()))
 
     @cached_property
