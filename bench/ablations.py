@@ -356,10 +356,10 @@ class Workshop:
             for other in runs():
                 path = self._results / slug(name) / f"{slug(other.name)}.json"
                 if path.exists() and replace(other, name=run.name) == run:  # type: ignore[type-var]
-                    figures: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+                    figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
                     alike = (figures["steps"], figures["seed"]) == (self._steps, self._seed)
                     # The first runs were made without LPIPS.
-                    if alike and "lpips_1" in str(figures["curve"][-1]):
+                    if alike and any(key.startswith("lpips_") for key in figures["curve"][-1]):
                         return figures | {"run": run.name}
         return None
 
@@ -397,8 +397,7 @@ class Workshop:
         lpips = load_lpips()
         if isinstance(run, Run):
             objective = Objective(run.stage, run.config, lpips)
-            subject_of = CodecSubject("ablation", self._clips, objective.prior, (), lpips)
-            return self._initial(run), subject_of, objective
+            return self._initial(run), CodecSubject("ablation", self._clips, objective.prior, lpips=lpips), objective
         weights = find_weights(DEFAULT_MODEL)
         codec = build_model(weights.metadata["preset"], weights.data, str(weights.path))
         torch.manual_seed(self._seed)
