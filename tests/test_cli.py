@@ -76,6 +76,20 @@ def test_starting_needs_no_torch() -> None:
     assert out.splitlines()[-1] == "0 False False"
 
 
+def test_only_eval_needs_its_packages() -> None:
+    """An install without them trains, codes and packs."""
+    script = (
+        "import importlib, pkgutil, sys, vtok_codec\n"
+        "sys.modules |= dict.fromkeys(('imageio_ffmpeg', 'matplotlib', 'pytorch_msssim', 'scipy'))\n"
+        "for found in pkgutil.walk_packages(vtok_codec.__path__, 'vtok_codec.'):\n"
+        "    if not found.name.startswith(('vtok_codec.evaluation', 'vtok_codec.__main__')):\n"
+        "        importlib.import_module(found.name); print(found.name)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert {"vtok_codec.training.run", "vtok_codec.codec.encoder", "vtok_codec.cli.eval"} <= set(ended.stdout.split())
+
+
 def test_verify_and_info_of_a_whole_file() -> None:
     assert text(vtok("verify", GOLDEN)) == (0, f"{GOLDEN}: whole, 12 frames in 2 GOPs\n", "")
     code, out, err = text(vtok("info", GOLDEN))
@@ -238,8 +252,8 @@ def test_shipped_diffusion_decoders_look_more_like_the_source(
     chunk to chunk."""
     import torch
 
+    from vtok_codec.evaluation.energy import gradient_energy
     from vtok_codec.evaluation.lpips import load_lpips
-    from vtok_codec.evaluation.metrics import gradient_energy
 
     # The first GOP, of which a chunk has 13 frames, the next one the rest.
     chosen = ("--tokens", 1, "--duration", 0.8, "--codec", "ffv1", "-q")

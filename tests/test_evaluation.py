@@ -27,10 +27,11 @@ from vtok_codec.evaluation.campaign import Evaluation, evaluate_all
 from vtok_codec.evaluation.clips import Clip, open_clip
 from vtok_codec.evaluation.codecs import ANCHORS, AnchorCodec, VtokCodec, anchor_codecs, model_codecs
 from vtok_codec.evaluation.comparison import make_strips
+from vtok_codec.evaluation.energy import gradient_energy
 from vtok_codec.evaluation.fvd import I3D, frechet_distance
 from vtok_codec.evaluation.lpips import load_lpips
 from vtok_codec.evaluation.measure import Measures, evaluate_clip, mean_result
-from vtok_codec.evaluation.metrics import HIGHER_IS_BETTER, Flicker, Quality, QualityMeter, gradient_energy
+from vtok_codec.evaluation.metrics import HIGHER_IS_BETTER, Flicker, Quality, QualityMeter
 from vtok_codec.evaluation.protocols import PROTOCOLS, prepare_clip
 from vtok_codec.evaluation.usage import Cost, run_measured
 from vtok_codec.evaluation.vmaf import VmafMeter

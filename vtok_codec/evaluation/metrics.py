@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pytorch_msssim import ms_ssim, ssim
 from torch import Tensor
 
+from vtok_codec.evaluation.energy import gradient_energy
 from vtok_codec.evaluation.lpips import LPIPS
 from vtok_codec.evaluation.vmaf import VmafScores
 from vtok_codec.media.types import Pixels
@@ -56,11 +57,6 @@ HIGHER_IS_BETTER = {
 }
 """Of the measures that order codecs; the energy of gradients is best at 1."""
 assert {*HIGHER_IS_BETTER, "energy"} == {field.name for field in fields(Quality)}
-
-
-def gradient_energy(pictures: Tensor) -> float:
-    """Mean square of the differences between neighbours in a row, and the same in a column, of pictures `… H W`."""
-    return float(sum(pictures.diff(dim=axis).square().mean() for axis in (-1, -2) if pictures.shape[axis] > 1))
 
 
 class SquaredError:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from vtok_codec.codec.encoder import EncodeSettings
 from vtok_codec.errors import TrainingError
+from vtok_codec.evaluation.energy import gradient_energy
 from vtok_codec.evaluation.lpips import LPIPS
-from vtok_codec.evaluation.metrics import gradient_energy
 from vtok_codec.media.reader import read_pixels
 from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.fsq import FSQ
