@@ -204,6 +204,27 @@ def test_muon_steps_as_torchs_does() -> None:
         torch.testing.assert_close(mine, matrix.detach(), rtol=0, atol=4 * 0.02 * 0.2 * max(shape) ** 0.5 * 0.02)
 
 
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_it_computes_in_bf16_where_the_processor_does(
+    has_bf16: bool, data: Path, tmp_path: Path, small_stages: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it does not, torch emulates it: a step then took a quarter of a minute in place of one second."""
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: has_bf16)
+    types = set()
+
+    def note(module: nn.Module, given: object, made: object) -> None:
+        if isinstance(module, nn.Conv2d) and isinstance(made, torch.Tensor):
+            types.add(made.dtype)
+
+    hook = nn.modules.module.register_module_forward_hook(note)
+    try:
+        run_training(settings_of(data, "continuous"), tmp_path / "run", Budget(steps=1), quiet=True)
+    finally:
+        hook.remove()
+    assert types and (torch.bfloat16 in types) is has_bf16
+
+
 def test_a_stages_crops_can_be_set() -> None:
     stage = override(STAGES["rate"], (("phases", "64x16x128,16x32x192@0.75"),))
     assert stage.shape_at(0.7) == CropShape(64, 16, 128) and stage.shape_at(0.75) == CropShape(16, 32, 192)

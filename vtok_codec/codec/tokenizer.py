@@ -14,6 +14,7 @@ from vtok_codec.errors import FormatError, ModelError, SettingError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import RGB
+from vtok_codec.models.precision import fast_type
 from vtok_codec.models.weights import build_model
 from vtok_codec.registry import WeightsFile
 from vtok_codec.tokens.radix import Digits
@@ -37,10 +38,8 @@ def choose_placement(device: str) -> Placement:
         raise SettingError(f"device {device!r} is unknown; use auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise SettingError("there is no CUDA device here; use device cpu")
-    if device != "cpu" and torch.cuda.is_available():
-        return Placement(torch.device("cuda"), torch.bfloat16)
-    fast_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return Placement(torch.device("cpu"), torch.bfloat16 if fast_bf16 else torch.float32)
+    chosen = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    return Placement(chosen, fast_type(chosen))
 
 
 class Tokenizer:

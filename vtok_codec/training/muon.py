@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vtok_codec.models.precision import fast_type
+
 _MOMENTUM = 0.95
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the Newton–Schulz iteration's odd polynomial of degree five."""
@@ -64,9 +66,9 @@ class Muon:
 
 
 def _orthogonalized(matrices: Tensor) -> Tensor:
-    """The nearest orthogonal matrices, roughly: every singular value of each becomes one of about 0.7 to 1.2 (bf16)."""
+    """The nearest orthogonal matrices, roughly: every singular value of each becomes one of about 0.7 to 1.2."""
     a, b, c = _COEFFICIENTS
-    x = matrices.bfloat16()
+    x = matrices.to(fast_type(matrices.device))
     tall = x.shape[1] > x.shape[2]
     if tall:
         x = x.mT

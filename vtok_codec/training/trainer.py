@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from vtok_codec.errors import TrainingError
 from vtok_codec.media.picture import png_bytes
+from vtok_codec.models.precision import fast_type
 from vtok_codec.registry import RUN_WEIGHTS
 from vtok_codec.training.adversarial import PatchDiscriminator, discriminator_loss
 from vtok_codec.training.codebook_use import CodebookUse
@@ -209,7 +210,7 @@ class Trainer(Generic[Model]):
         video = video.to(self.device)
         joined = self._adversary is not None and progress >= self.stage.adversarial_start
         judge = self._adversary.discriminator.requires_grad_(False) if self._adversary and joined else None
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with self._autocast():
             loss: Loss = self._shared(video, generator, progress, judge)
         self.optimizer.zero_grad()
         loss.total.backward()
@@ -227,9 +228,12 @@ class Trainer(Generic[Model]):
                 self._codebook_use.add(loss.indices)
         if self._adversary:
             self._adversary.discriminator.requires_grad_(True)
-            with torch.autocast(self.device.type, torch.bfloat16):
+            with self._autocast():
                 values["discriminator"] = float(self._adversary.learn(loss.video, loss.reconstruction, factor))
         return values
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=fast_type(self.device) is torch.bfloat16)
 
     def _skip_step(self) -> None:
         self.skipped_steps += 1
@@ -252,7 +256,7 @@ class Trainer(Generic[Model]):
     def _validate(self) -> None:
         if not self.subject.clips or not self.processes.leads:
             return
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with self._autocast():
             self._log({"validation": 1.0} | self.subject.figures(self.ema))
             strip = self.subject.strip(self.ema)
         (self.run_folder / STRIP.format(f"{self.step:07d}")).write_bytes(png_bytes(strip))
