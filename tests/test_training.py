@@ -212,7 +212,7 @@ def test_muon_steps_as_torchs_does() -> None:
 def test_it_computes_in_bf16_where_the_processor_does(
     has_bf16: bool, data: Path, tmp_path: Path, small_stages: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where it does not, torch emulates it: a step then took a quarter of a minute in place of one second."""
+    """Where it does not, torch emulates it, many times slower than fp32."""
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: has_bf16)
     types = set()

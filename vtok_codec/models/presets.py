@@ -41,7 +41,7 @@ _DEEPER: dict[str, Factor | None] = {"4x8x8": None, "8x8x8": (2, 1, 1), "4x16x16
 
 def _nano_level(factor: Factor) -> Level:
     # The fewer tokens, the more the decoder has to make of them (OneVAE, expanded decoder).
-    return Level(factor, channels=256, encoder_blocks=2, decoder_blocks=4)
+    return Level(factor, channels=256, encoder_blocks=4, decoder_blocks=8)
 
 
 def _base_level(factor: Factor) -> Level:
