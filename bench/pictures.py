@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--tokens", type=int, default=1)
-    parser.add_argument("--decoders", default="deterministic,ddim:2,flow:4")
+    parser.add_argument("--decoders", default="deterministic,ddim,flow")
     parser.add_argument("--out", type=Path, required=True)
     chosen = parser.parse_args()
     tokenizer = load_tokenizer(find_weights(chosen.model))

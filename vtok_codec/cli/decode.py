@@ -58,7 +58,7 @@ def decode(
     ] = DETERMINISTIC,
     steps: Annotated[
         int | None,
-        typer.Option(help="Of a diffusion decoder, 1 to 16, 0.2 KB a pixel each; ddim takes 2, flow 1."),
+        typer.Option(help="Of a diffusion decoder, 1 to 16, 0.2 KB a pixel each; 1 if not given."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of a diffusion decoder's noise.")] = 0,
     recover: Annotated[

@@ -13,7 +13,7 @@ from vtok_codec.errors import InputError, ModelError, SettingError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import RGB
-from vtok_codec.models.sampling import check_steps, path_of, sample
+from vtok_codec.models.sampling import DEFAULT_STEPS, check_steps, sample
 from vtok_codec.models.weights import build_denoiser
 from vtok_codec.registry import WeightsFile
 from vtok_codec.tokens.radix import Digits
@@ -51,8 +51,8 @@ class DiffusionDecoder:
         self._choose(steps, seed)
 
     def chosen(self, steps: int | None, seed: int) -> DiffusionDecoder:
-        """The same network with other choices: the evaluations of it, None for as many as its objective is usually
-        decoded with; and the seed of the noise.
+        """The same network with other choices: the evaluations of it, None for as many as it is usually decoded with;
+        and the seed of the noise.
 
         Raises:
             SettingError: they are out of range.
@@ -62,7 +62,7 @@ class DiffusionDecoder:
         return other
 
     def _choose(self, steps: int | None, seed: int) -> None:
-        self.steps = path_of(self.model.config.objective).default_steps if steps is None else steps
+        self.steps = DEFAULT_STEPS if steps is None else steps
         check_steps(self.steps)
         if not 0 <= seed <= MAX_SEED:
             raise SettingError(f"seed {seed}: give 0 to {MAX_SEED}")

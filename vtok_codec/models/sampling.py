@@ -24,6 +24,8 @@ _SNR_LIMITS = (0.2, 5.0)
 with which decoding in few steps begins, and counts almost clean ones, which it never sees, thousands of times."""
 _LEAST_TIME = 0.1
 """Below it the weight of the flow's loss, 1/t², grows no further."""
+DEFAULT_STEPS = 1
+"""Measured: a further step of the shipped weights costs time and brings no LPIPS (docs/training.md)."""
 MAX_STEPS = 16
 """Each keeps a state as large as the deterministic decoder's and a half."""
 
@@ -38,7 +40,6 @@ class Path:
     """b(t)."""
     weight: Callable[[Tensor], Tensor]
     """Of the squared error of x₀ at a time."""
-    default_steps: int
 
     def noisy(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         """x_t of videos `B …` at times `B`."""
@@ -65,7 +66,6 @@ PATHS = {
         signal=lambda t: torch.cos(t * (math.pi / 2)),
         noise=lambda t: torch.sin(t * (math.pi / 2)),
         weight=_snr_weight,
-        default_steps=2,
     ),
     # The straight line (One-DVA, eq. 1). The velocity that x₀ implies is (x_t − x₀)/t, so its squared error is 1/t² of
     # that of x₀.
@@ -73,8 +73,6 @@ PATHS = {
         signal=lambda t: 1 - t,
         noise=lambda t: t,
         weight=lambda t: 1 / t.clamp_min(_LEAST_TIME).square(),
-        # Measured: of the shipped weights each further step is worse (docs/diffusion.md).
-        default_steps=1,
     ),
 }
 """By the names of the objectives."""
