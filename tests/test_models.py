@@ -141,6 +141,23 @@ def test_every_token_changes_the_picture(model: OneVAE) -> None:
     assert all(not torch.allclose(a, b) for a, b in pairwise(outputs))
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_the_number_of_threads_changes_no_value(kernel: int) -> None:
+    """In fp32 torch has another kernel for a `1×1` convolution in one thread than in two."""
+    torch.manual_seed(0)
+    conv = FrameConv(576, 192, kernel).to(memory_format=torch.channels_last)
+    x, threads = torch.randn(1, 576, 4, 6, 8), torch.get_num_threads()
+    made = []
+    try:
+        with torch.inference_mode():
+            for count in (1, 2):
+                torch.set_num_threads(count)
+                made.append(conv(x))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*made)
+
+
 def test_features_are_passed_to_every_level_or_to_none(model: OneVAE) -> None:
     codes = model.quantizer.quantize(model.encoder(random_video(16), None)[0]).codes
     with pytest.raises(ValueError, match="shorter"):
