@@ -93,8 +93,9 @@ class FrameConv(nn.Conv2d):
 
 def _has_two_kernels(x: Tensor) -> bool:
     """Whether torch (2.13) takes another kernel for a `1×1` convolution in one thread than in several, which sums in
-    another order. What is decoded must not depend on the number of threads."""
-    return x.device.type == "cpu" and x.dtype is torch.float32 and torch.backends.mkldnn.is_available()
+    another order. What is decoded must not depend on the number of threads; training may."""
+    plain = x.dtype is torch.float32 and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
+    return x.device.type == "cpu" and plain and torch.backends.mkldnn.is_available()
 
 
 class CausalLayer(nn.Module):
