@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,9 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from vtok_codec.cli.app import app
 from vtok_codec.codec.tokenizer import Tokenizer, load_tokenizer
 from vtok_codec.models.onevae import Level, OneVAE, OneVAEConfig
 from vtok_codec.models.presets import PRESETS
@@ -71,6 +74,13 @@ def tokenizer() -> Tokenizer:
 def ffmpeg() -> str:
     """An ffmpeg to build inputs with, and to judge outputs by."""
     return imageio_ffmpeg.get_ffmpeg_exe()
+
+
+def inside(*args: object, cwd: Path = Path()) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command in this process, where torch is loaded already."""
+    with contextlib.chdir(cwd):
+        result = CliRunner().invoke(app, [*map(str, args)])
+    return result.exit_code, result.stdout, result.stderr
 
 
 ClipMaker = Callable[..., Path]

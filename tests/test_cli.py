@@ -21,12 +21,10 @@ import av
 import numpy as np
 import pytest
 import typer
-from conftest import DATA, LANES, ClipMaker, pixels_of, psnr_db, times_of
+from conftest import DATA, LANES, ClipMaker, inside, pixels_of, psnr_db, times_of
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from typer.testing import CliRunner
 
-from vtok_codec.cli.app import app
 from vtok_codec.cli.common import run_jobs, whole_output
 from vtok_codec.codec.arrayfile import read_array
 from vtok_codec.codec.quality import QUALITIES
@@ -43,12 +41,6 @@ def vtok(*args: object, cwd: Path | None = None, stdin: bytes | None = None) -> 
 
 def text(result: subprocess.CompletedProcess[bytes]) -> tuple[int, str, str]:
     return result.returncode, result.stdout.decode(), result.stderr.decode()
-
-
-def inside(*args: object) -> tuple[int, str, str]:
-    """As `text(vtok(…))`, in this process, where torch is loaded already."""
-    result = CliRunner().invoke(app, [*map(str, args)])
-    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +117,11 @@ def test_damage_has_its_own_exit_code(tmp_path: Path, change: object, code: int,
 
 def test_tokens_are_exported(tmp_path: Path) -> None:
     wanted = np.load(DATA / "golden-1.0.npy")
-    assert text(vtok("tokens", GOLDEN, tmp_path / "t.npy")) == (0, "", "")
-    assert text(vtok("tokens", GOLDEN, tmp_path / "t.safetensors", "--gop", "1")) == (0, "", "")
+    assert inside("tokens", GOLDEN, tmp_path / "t.npy") == (0, "", "")
+    assert inside("tokens", GOLDEN, tmp_path / "t.safetensors", "--gop", "1") == (0, "", "")
     assert np.array_equal(np.load(tmp_path / "t.npy"), wanted)
     assert np.array_equal(load_file(tmp_path / "t.safetensors")["tokens"], wanted[3:])
-    code, _, err = text(vtok("tokens", GOLDEN, tmp_path / "u.npy", "--gop", "2"))
+    code, _, err = inside("tokens", GOLDEN, tmp_path / "u.npy", "--gop", "2")
     assert (code, err) == (3, "vtok: there is no GOP 2; the file has 2\n")
     assert not (tmp_path / "u.npy").exists()
 
@@ -159,9 +151,9 @@ def test_pipes_give_the_same_tokens_and_frames(clip: Path, tmp_path: Path, ffmpe
     done = subprocess.run(["bash", "-o", "pipefail", "-c", shell], capture_output=True, timeout=300, check=False)
     assert text(done) == (0, "", "")
     for name, path in (("file", clip), ("pipe", tmp_path / "piped.vtk")):
-        assert text(vtok("tokens", path, tmp_path / f"{name}.npy"))[0] == 0
+        assert inside("tokens", path, tmp_path / f"{name}.npy")[0] == 0
     assert np.array_equal(np.load(tmp_path / "file.npy"), np.load(tmp_path / "pipe.npy"))
-    assert vtok("decode", clip, tmp_path / "direct.mkv", "--codec", "ffv1").returncode == 0
+    assert inside("decode", clip, tmp_path / "direct.mkv", "--codec", "ffv1")[0] == 0
     direct, piped = pixels_of(tmp_path / "direct.mkv"), pixels_of(tmp_path / "rec.mkv")
     assert len(direct) == 61 and all(np.array_equal(a, b) for a, b in zip(direct, piped, strict=True))
 
@@ -329,7 +321,7 @@ def test_several_inputs_go_to_a_folder(make_clip: ClipMaker, tmp_path: Path) -> 
 
 def test_exported_tokens_say_how_to_decode_them(clip: Path, tmp_path: Path) -> None:
     target = tmp_path / "t.safetensors"
-    assert text(vtok("tokens", clip, target)) == (0, "", "")
+    assert inside("tokens", clip, target) == (0, "", "")
     with safe_open(target, "np") as file:
         about, tokens = file.metadata(), file.get_tensor("tokens")
     lengths = [int(length) for length in about["gop_latents"].split()]
@@ -342,21 +334,21 @@ def test_exported_tokens_say_how_to_decode_them(clip: Path, tmp_path: Path) -> N
 def test_tokens_become_a_file_again(clip: Path, tmp_path: Path) -> None:
     arrays = {suffix: tmp_path / f"t{suffix}" for suffix in (".safetensors", ".npy")}
     for path in arrays.values():
-        assert text(vtok("tokens", clip, path)) == (0, "", "")
+        assert inside("tokens", clip, path) == (0, "", "")
     back = tmp_path / "back.vtk"
-    assert text(vtok("pack", arrays[".safetensors"], back)) == (0, "", "")
-    ours, theirs = (json.loads(vtok("info", "--json", path).stdout) for path in (back, clip))
+    assert inside("pack", arrays[".safetensors"], back) == (0, "", "")
+    ours, theirs = (json.loads(inside("info", "--json", path)[1]) for path in (back, clip))
     for key in ("frames", "rate", "width", "height", "tokens", "gops", "duration_s"):
         assert ours[key] == theirs[key], key
-    assert vtok("tokens", back, tmp_path / "again.npy").returncode == 0
+    assert inside("tokens", back, tmp_path / "again.npy")[0] == 0
     assert np.array_equal(np.load(tmp_path / "again.npy"), np.load(arrays[".npy"]))
     for path in (back, clip):
-        assert text(vtok("decode", path, tmp_path / f"{path.stem}.mkv", "--codec", "ffv1", "-q")) == (0, "", "")
+        assert inside("decode", path, tmp_path / f"{path.stem}.mkv", "--codec", "ffv1", "-q") == (0, "", "")
     assert np.array_equal(pixels_of(tmp_path / "back.mkv"), pixels_of(tmp_path / "lanes.mkv"))
     # What a video model makes: any integers, and nothing said of them.
     np.save(tmp_path / "made.npy", np.random.default_rng(0).integers(0, 64000, (3, 4, 5, 1)))
-    assert text(vtok("pack", tmp_path / "made.npy", tmp_path / "made.vtk", "--rate", "29.97")) == (0, "", "")
-    made = json.loads(vtok("info", "--json", tmp_path / "made.vtk").stdout)
+    assert inside("pack", tmp_path / "made.npy", tmp_path / "made.vtk", "--rate", "29.97") == (0, "", "")
+    made = json.loads(inside("info", "--json", tmp_path / "made.vtk")[1])
     assert (made["frames"], made["rate"], made["width"], made["height"]) == (9, "2997/100", 40, 32)
     piped = vtok("pack", arrays[".safetensors"], "-")
     assert (piped.returncode, piped.stderr) == (0, b"") and piped.stdout == back.read_bytes()
@@ -364,16 +356,16 @@ def test_tokens_become_a_file_again(clip: Path, tmp_path: Path) -> None:
 
 def test_packed_tokens_are_shown_as_their_video_was(tmp_path: Path) -> None:
     """The golden file's header is of a turned, anamorphic, wide-gamut video; a model of its name is not here."""
-    assert vtok("tokens", GOLDEN, tmp_path / "t.safetensors").returncode == 0
+    assert inside("tokens", GOLDEN, tmp_path / "t.safetensors")[0] == 0
     array, header = read_array(tmp_path / "t.safetensors"), VtkReader(io.BytesIO(GOLDEN.read_bytes())).header
     info = array.info((0, 0))
     assert (info.width, info.height, info.rate) == (header.width, header.height, header.rate)
     assert (info.sar, astuple(info.color), info.rotation) == (header.sar, header.color, header.rotation)
     assert [frames for _, frames in array.gops()] == [9, 3]
     still = make_still(tmp_path)
-    assert vtok("tokens", still, tmp_path / "s.safetensors").returncode == 0
-    assert text(vtok("pack", tmp_path / "s.safetensors", tmp_path / "s.vtk")) == (0, "", "")
-    assert json.loads(vtok("info", "--json", tmp_path / "s.vtk").stdout)["rate"] is None
+    assert inside("tokens", still, tmp_path / "s.safetensors")[0] == 0
+    assert inside("pack", tmp_path / "s.safetensors", tmp_path / "s.vtk") == (0, "", "")
+    assert json.loads(inside("info", "--json", tmp_path / "s.vtk")[1])["rate"] is None
 
 
 def make_still(folder: Path) -> Path:
@@ -381,22 +373,22 @@ def make_still(folder: Path) -> Path:
     with av.open(folder / "still.png", "w") as container:
         stream = container.add_stream("png", width=30, height=20, pix_fmt="rgb24")
         container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
-    assert text(vtok("encode", folder / "still.png", folder / "still.vtk", "-q")) == (0, "", "")
+    assert inside("encode", folder / "still.png", folder / "still.vtk", "-q") == (0, "", "")
     return folder / "still.vtk"
 
 
 def test_the_coder_is_chosen_and_both_decode_alike(clip: Path, tmp_path: Path) -> None:
-    assert text(vtok("encode", LANES, tmp_path / "z.vtk", "-q", "--gop", "0.8", "--coder", "zstd")) == (0, "", "")
+    assert inside("encode", LANES, tmp_path / "z.vtk", "-q", "--gop", "0.8", "--coder", "zstd") == (0, "", "")
     assert clip.stat().st_size < 0.9 * (tmp_path / "z.vtk").stat().st_size
     for path in (clip, tmp_path / "z.vtk"):
-        assert text(vtok("decode", path, tmp_path / f"{path.stem}.mkv", "--codec", "ffv1", "-q")) == (0, "", "")
+        assert inside("decode", path, tmp_path / f"{path.stem}.mkv", "--codec", "ffv1", "-q") == (0, "", "")
     assert np.array_equal(pixels_of(tmp_path / "z.mkv"), pixels_of(tmp_path / "lanes.mkv"))
-    code, _, err = text(vtok("encode", LANES, tmp_path / "x.vtk", "--coder", "lzma"))
+    code, _, err = inside("encode", LANES, tmp_path / "x.vtk", "--coder", "lzma")
     assert (code, err) == (2, "vtok: coder 'lzma': choose from waves, zstd\n")
 
 
 def test_arrays_that_are_no_tokens_are_refused(clip: Path, tmp_path: Path) -> None:
-    assert vtok("tokens", clip, tmp_path / "t.safetensors").returncode == 0
+    assert inside("tokens", clip, tmp_path / "t.safetensors")[0] == 0
     tokens = load_file(tmp_path / "t.safetensors")["tokens"]
     with safe_open(tmp_path / "t.safetensors", "np") as file:
         about = file.metadata()
@@ -460,15 +452,13 @@ def test_arrays_that_are_no_tokens_are_refused(clip: Path, tmp_path: Path) -> No
     }
     before = sorted(tmp_path.iterdir())
     for name, (expected, message) in wrong.items():
-        # In this process: torch is here already.
-        source = name if name == "-" else str(tmp_path / name)
-        result = CliRunner().invoke(app, ["pack", source, str(tmp_path / "o.vtk")])
-        assert (result.exit_code, result.stdout) == (expected, ""), (name, result.stderr)
-        assert message in result.stderr and result.stderr.count("\n") == 1, result.stderr
-    result = CliRunner().invoke(app, ["pack", str(tmp_path / "t.safetensors"), str(tmp_path / "o.mp4")])
-    assert result.exit_code == 7 and "is the name of a video" in result.stderr
-    result = CliRunner().invoke(app, ["pack", str(tmp_path / "t.safetensors"), str(tmp_path / "o.vtk"), "--rate", "0"])
-    assert result.exit_code == 2 and "rate '0': give frames a second" in result.stderr
+        code, out, err = inside("pack", name if name == "-" else tmp_path / name, tmp_path / "o.vtk")
+        assert (code, out) == (expected, ""), (name, err)
+        assert message in err and err.count("\n") == 1, err
+    code, _, err = inside("pack", tmp_path / "t.safetensors", tmp_path / "o.mp4")
+    assert code == 7 and "is the name of a video" in err
+    code, _, err = inside("pack", tmp_path / "t.safetensors", tmp_path / "o.vtk", "--rate", "0")
+    assert code == 2 and "rate '0': give frames a second" in err
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -492,10 +482,10 @@ def test_the_usage_says_vtok() -> None:
 def test_existing_outputs_are_safe(tmp_path: Path) -> None:
     target = tmp_path / "t.npy"
     target.write_bytes(b"precious")
-    code, _, err = text(vtok("tokens", GOLDEN, target))
+    code, _, err = inside("tokens", GOLDEN, target)
     assert (code, err) == (7, f"vtok: {target} exists; use -f to overwrite it\n")
     assert target.read_bytes() == b"precious"
-    assert text(vtok("tokens", GOLDEN, target, "-f")) == (0, "", "")
+    assert inside("tokens", GOLDEN, target, "-f") == (0, "", "")
     assert np.load(target).shape == (5, 2, 3, 2)
 
 
@@ -543,7 +533,7 @@ def test_errors_are_one_line_and_leave_nothing(
     shutil.copy(GOLDEN, tmp_path / "golden.vtk")
     (tmp_path / "empty").mkdir()
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    result = text(vtok(*args, cwd=tmp_path))
+    result = inside(*args, cwd=tmp_path)
     assert result[:2] == (code, "") and result[2].count("\n") == 1
     assert message is None or result[2] == message
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
@@ -556,7 +546,7 @@ def test_errors_are_one_line_and_leave_nothing(
     + [["train", "--resume", "run", "--steps", "1", "--data", "."], ["train", "--seed", "-1", "--steps", "1"]],
 )
 def test_wrong_usage_is_exit_code_2(args: list[str]) -> None:
-    code, _, err = text(vtok(*args))
+    code, _, err = inside(*args)
     assert code == 2 and "Traceback" not in err
 
 
@@ -567,14 +557,14 @@ def test_other_weights_are_refused(clip: Path, tmp_path: Path) -> None:
     data = bytearray(find_weights(DEFAULT_MODEL).data)
     data[-1] ^= 1
     (tmp_path / "other.safetensors").write_bytes(data)
-    code, _, err = text(vtok("decode", clip, tmp_path / "o.mp4", "--weights", tmp_path / "other.safetensors"))
+    code, _, err = inside("decode", clip, tmp_path / "o.mp4", "--weights", tmp_path / "other.safetensors")
     assert code == 6 and "name the right ones" in err
 
 
 def test_a_cut_file_decodes_up_to_the_cut(clip: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.vtk"
     cut.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
-    code, out, err = text(vtok("decode", cut, tmp_path / "o.mp4", "-q"))
+    code, out, err = inside("decode", cut, tmp_path / "o.mp4", "-q")
     frames = pixels_of(tmp_path / "o.mp4")
     assert (code, out) == (5, "") and len(frames) >= 13
     assert err.startswith(f"vtok: {cut}: the file is cut short (after chunk ")
@@ -589,12 +579,12 @@ def test_qualities_choose_model_and_tokens(make_clip: ClipMaker, tmp_path: Path)
         (["-Q", "best", "-t", "3"], [4, 8, 8], 3),
         ([], [4, 8, 8], 2),
     ):
-        assert text(vtok("encode", source, tmp_path / "o.vtk", "-qf", *options)) == (0, "", "")
-        info = json.loads(vtok("info", tmp_path / "o.vtk", "--json").stdout)
+        assert inside("encode", source, tmp_path / "o.vtk", "-qf", *options) == (0, "", "")
+        info = json.loads(inside("info", tmp_path / "o.vtk", "--json")[1])
         assert (info["model"]["stride"], info["tokens"]) == (stride, tokens)
-        assert text(vtok("decode", tmp_path / "o.vtk", tmp_path / "o.mkv", "-qf")) == (0, "", "")
+        assert inside("decode", tmp_path / "o.vtk", tmp_path / "o.mkv", "-qf") == (0, "", "")
         assert len(pixels_of(tmp_path / "o.mkv")) == len(pixels_of(source))
-    code, _, err = text(vtok("encode", source, tmp_path / "p.vtk", "--quality", "good"))
+    code, _, err = inside("encode", source, tmp_path / "p.vtk", "--quality", "good")
     assert (code, err) == (2, "vtok: quality good: choose from tiny, small, medium, best\n")
 
 
@@ -607,19 +597,19 @@ def test_the_readme_tells_each_quality() -> None:
 
 def test_pictures_too_large_are_refused_before_any_work(clip: Path, tmp_path: Path) -> None:
     for command, source, target in (("encode", LANES, "o.vtk"), ("decode", clip, "o.mp4")):
-        code, _, err = text(vtok(command, source, tmp_path / target, "--max-pixels", 116735))
+        code, _, err = inside(command, source, tmp_path / target, "--max-pixels", 116735)
         assert code == 3 and err.endswith("has pictures of 456x256, more than --max-pixels 116735\n")
         assert not list(tmp_path.iterdir())
 
 
 def test_recovery_says_what_is_gone(tmp_path: Path) -> None:
     whole = tmp_path / "whole.vtk"
-    assert vtok("encode", LANES, whole, "--gop", "0.8", "-q").returncode == 0
+    assert inside("encode", LANES, whole, "--gop", "0.8", "-q")[0] == 0
     data = bytearray(whole.read_bytes())
     data[VtkReader(io.BytesIO(data)).index()[1].offset + 60] ^= 1
     damaged = tmp_path / "damaged.vtk"
     damaged.write_bytes(data)
-    code, out, err = text(vtok("decode", damaged, tmp_path / "o.mp4", "-q", "--recover"))
+    code, out, err = inside("decode", damaged, tmp_path / "o.mp4", "-q", "--recover")
     assert (code, out) == (5, "") and len(pixels_of(tmp_path / "o.mp4")) == 61
     first, last = err.splitlines()
     assert first.startswith(f"vtok: {damaged}: 0.68 s to 1.36 s are gone, 17 frames filled: a record is damaged")
@@ -743,7 +733,7 @@ def test_nothing_replaces_a_special_file(tmp_path: Path) -> None:
 
 
 def test_an_empty_window_writes_nothing(clip: Path, tmp_path: Path) -> None:
-    code, _, err = text(vtok("decode", clip, tmp_path / "o.mp4", "--start", "100"))
+    code, _, err = inside("decode", clip, tmp_path / "o.mp4", "--start", "100")
     assert (code, err) == (3, "vtok: no frame lies between the start and the end that were asked for\n")
     assert list(tmp_path.iterdir()) == []
 

@@ -16,7 +16,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from conftest import LANES, ClipMaker, pixels_of
+from conftest import LANES, ClipMaker, inside, pixels_of
 from torch import Tensor
 
 from vtok_codec.codec.tokenizer import Tokenizer
@@ -503,14 +503,15 @@ def test_pictures_do_without_an_anchor_that_fails(
 
 
 def test_protocols_have_figures_of_their_own_for_each_size(road: Path) -> None:
-    short = run_eval(road, "-t", "1", "--protocol", "cdt", "--measures", "psnr", "--no-cache")
-    assert short.returncode == 3 and "6 frames of the 17" in short.stderr
-    result = run_eval(LANES, "-t", "1", "--protocol", "cdt", "--measures", "psnr", "--no-cache", "--json")
-    assert result.returncode == 0, result.stderr
-    evaluations = json.loads(result.stdout)["evaluations"]
+    options = ("-t", "1", "--protocol", "cdt", "--measures", "psnr", "--no-cache")
+    code, _, err = inside("eval", road, *options)
+    assert code == 3 and "6 frames of the 17" in err
+    code, out, err = inside("eval", LANES, *options, "--json")
+    assert code == 0, err
+    evaluations = json.loads(out)["evaluations"]
     assert [e["title"] for e in evaluations] == ["cdt, 17x256x256", "cdt, 17x720x720"]
     assert [e["results"][0]["width"] for e in evaluations] == [256, 720]
-    assert "1 of 1 clips had to be enlarged" in result.stderr
+    assert "1 of 1 clips had to be enlarged" in err
 
 
 def test_eval_refuses_before_it_measures(road: Path, tmp_path: Path) -> None:
@@ -528,10 +529,11 @@ def test_eval_refuses_before_it_measures(road: Path, tmp_path: Path) -> None:
         ("--json", "--csv"): (2, "do not go together"),
         ("--measures", "beauty"): (2, "choose from"),
     }
-    for options, (code, message) in cases.items():
-        result = run_eval(road, *options, "--no-cache", "--measures" if "--measures" not in options else "-q", "psnr")
-        assert result.returncode == code and message in result.stderr, (options, result)
-        assert result.returncode == 2 or len(result.stderr.splitlines()) == 1
+    for options, (expected, message) in cases.items():
+        measures = () if "--measures" in options else ("--measures", "psnr")
+        code, _, err = inside("eval", road, *options, *measures, "--no-cache")
+        assert code == expected and message in err, (options, err)
+        assert code == 2 or len(err.splitlines()) == 1
     assert (tmp_path / "index.html").read_text(encoding="utf-8") == "mine"
 
 

@@ -575,8 +575,12 @@ def test_stages_that_cannot_train_are_refused_before_they_start(changes: dict[st
         Objective(replace(STAGES["discrete"], lpips_weight=0.0, **changes), TINY, None)
 
 
-def test_a_compiled_decoder_can_be_judged(data: Path, tmp_path: Path, small_stages: None) -> None:
+def test_a_compiled_decoder_can_be_judged(
+    data: Path, tmp_path: Path, small_stages: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The adaptive weight goes back through the compiled decoder before the loss does."""
+    # Compiling the frozen encoder too would take as long again.
+    monkeypatch.setattr(CodecSubject, "compile", lambda self, model: model.decoder.compile(dynamic=False))
     run_training(settings_of(data, "continuous"), tmp_path / "start", Budget(steps=1), quiet=True)
     settings = settings_of(data, "adversarial", str(tmp_path / "start"))
     overrides = (*settings.overrides, ("adversarial_start", "0"), ("lpips_weight", "0"))
