@@ -78,6 +78,33 @@ def test_sticky_digits_make_smaller_files_of_the_same_model(lanes: bytes, tokeni
         encoded(LANES, tokenizer, EncodeSettings(stickiness=-0.1))
 
 
+@pytest.mark.parametrize("latents", [1, 3])
+def test_slices_change_no_digit_and_no_pixel(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, latents: int
+) -> None:
+    """How many latent frames go through the networks at once is a matter of speed and memory only."""
+    frames = read_pixels(LANES, 30)[:, :100, :150]
+
+    def coded() -> tuple[Digits, Pixels]:
+        digits, state = tokenizer.encode(frames[:13], 2, None)
+        more, _ = tokenizer.encode(frames[13:], 2, state, 0.1)
+        pixels, state = tokenizer.decode(digits, (100, 150), 13, None)
+        return np.concatenate([digits, more], 1), np.concatenate(
+            [pixels, tokenizer.decode(more, (100, 150), 17, state)[0]]
+        )
+
+    usual = coded()
+    calls: list[tuple[int, ...]] = []
+    encode_digits = tokenizer.model.encode_digits
+    monkeypatch.setattr(
+        tokenizer.model, "encode_digits", lambda video, *rest: calls.append(video.shape) or encode_digits(video, *rest)
+    )
+    monkeypatch.setattr("vtok_codec.codec.tokenizer.latents_at_once", lambda device, size: latents)
+    for ours, theirs in zip(coded(), usual, strict=True):
+        assert np.array_equal(ours, theirs)
+    assert max(shape[2] for shape in calls) == 4 * latents
+
+
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 5, 13, 14, 17])
 def test_every_length_comes_back(make_clip: ClipMaker, tokenizer: Tokenizer, frames: int) -> None:
     source = make_clip("in.mkv", size="40x36", frames=frames)

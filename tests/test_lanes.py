@@ -124,37 +124,6 @@ def test_each_gop_starts_with_an_empty_heap() -> None:
     assert float(run.stdout) > 120
 
 
-_LARGE_HOLES = """
-import numpy, resource
-from pathlib import Path
-from vtok_codec.codec.lanes import Job, Lanes, run_in_lanes
-
-def resident_mib():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
-
-kept = []
-
-def work():
-    # After which the C library by itself takes all that is smaller from its heap.
-    numpy.ones(30 << 20, numpy.uint8)
-    before, blocks = resident_mib(), []
-    for _ in range(20):
-        blocks.append(numpy.ones(8 << 20, numpy.uint8))
-        kept.append(numpy.ones(100_000, numpy.uint8))
-    blocks.clear()
-    return resident_mib() - before
-
-print(*run_in_lanes([Job(False, work)], Lanes(1, 1)))
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps what can be given back")
-def test_large_blocks_leave_no_holes() -> None:
-    """Between blocks that stay, 160 MiB would be left, in the middle of a GOP."""
-    run = subprocess.run([sys.executable, "-c", _LARGE_HOLES], capture_output=True, text=True, check=True)
-    assert float(run.stdout) < 20
-
-
 def test_an_error_stands_where_its_job_stood() -> None:
     def fail() -> str:
         raise ValueError("no such thing")

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from vtok_codec.codec.arrayfile import as_rate
 from vtok_codec.codec.assembler import assemble, check_tokens, most_frames, whole_gop, whole_size
-from vtok_codec.codec.decoder import decode_events, slices
+from vtok_codec.codec.decoder import decode_events
 from vtok_codec.codec.diffusion import DiffusionDecoder
 from vtok_codec.codec.encoder import EncodeSettings, check_stickiness
 from vtok_codec.codec.loading import decoder_file, pixel_decoder, tokenizer_of
+from vtok_codec.codec.slices import slices
 from vtok_codec.codec.tokenfile import FileSummary, read_gops, read_tokens, verify
 from vtok_codec.codec.tokenizer import PixelDecoder, Tokenizer, load_tokenizer
 from vtok_codec.container.reader import VtkReader

@@ -9,10 +9,11 @@ from functools import partial
 from typing import TypeAlias
 
 from vtok_codec.codec.lanes import Job, Lanes, plan_lanes, run_in_lanes
+from vtok_codec.codec.slices import SLICE_LATENTS, slices
 from vtok_codec.codec.tokenfile import Damage, UnpackedChunk
 from vtok_codec.codec.tokenizer import PixelDecoder, check_fits
 from vtok_codec.codec.window import Window
-from vtok_codec.container.header import Header, ModelId
+from vtok_codec.container.header import Header
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.records import StoredPacket
 from vtok_codec.errors import DamageError, InputError, SettingError
@@ -22,9 +23,6 @@ from vtok_codec.tokens.radix import Digits
 
 _Item: TypeAlias = "list[Frame] | list[StoredPacket] | Damage"
 """A slice decoded, and what stands between slices."""
-
-_SLICE_LATENTS = 4
-"""Latent frames that go through the model at once."""
 
 
 def video_info(header: Header, audio: bool = True) -> VideoInfo:
@@ -57,7 +55,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class _Slice:
-    """A part of a chunk that goes through the model at once, so that memory follows the frame's size only."""
+    """A part of a chunk that is decoded before its frames are handed on."""
 
     gop: int
     digits: Digits
@@ -79,20 +77,6 @@ class GopDecoder:
             part.digits, self._size, len(part.times), self._state, part.gop
         )
         return [Frame(image, pts, duration) for image, (pts, duration) in zip(pixels, part.times, strict=True)]
-
-
-def slices(digits: Digits, model: ModelId, fresh: bool) -> Iterator[tuple[Digits, int]]:
-    """Digits `P t h w` in the slices that go through the model at once, each with the frames that it stands for.
-
-    They start a GOP if they are `fresh`.
-    """
-    stride, begin = model.stride[0], 0
-    while begin < digits.shape[1]:
-        extra = model.extra_phases if fresh else 0
-        part = digits[:, begin : begin + _SLICE_LATENTS + extra]
-        yield part, (part.shape[1] - extra) * stride - (stride - 1 if fresh else 0)
-        begin += part.shape[1]
-        fresh = False
 
 
 def decode_events(
@@ -137,7 +121,7 @@ def decode_events(
 
 
 def _lanes(header: Header, pixel_decoder: PixelDecoder) -> Lanes:
-    slices_a_chunk = -(-header.chunk_latents // _SLICE_LATENTS)
+    slices_a_chunk = -(-header.chunk_latents // SLICE_LATENTS)
     parts = -(-header.gop_latents // header.chunk_latents) * slices_a_chunk
     return plan_lanes(header, pixel_decoder.bytes_a_pixel, pixel_decoder.placement.device, parts)
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from vtok_codec.codec.slices import latents_at_once, slices
 from vtok_codec.codec.tokenizer import Tokenizer, shown_pixels
 from vtok_codec.errors import InputError, ModelError, SettingError
 from vtok_codec.media.types import Pixels
@@ -30,8 +31,8 @@ class DiffusionDecoder:
         SettingError: a number is out of its range.
     """
 
-    bytes_a_pixel = 3000
-    """Memory that a slice takes while it is decoded, for each pixel of a frame."""
+    bytes_a_pixel = 2000
+    """Memory that a chunk takes while it is decoded, for each pixel of a frame: measured at 854×480."""
 
     def __init__(self, weights: WeightsFile, tokenizer: Tokenizer, steps: int | None = None, seed: int = 0) -> None:
         """See `chosen` for `steps` and `seed`."""
@@ -78,6 +79,15 @@ class DiffusionDecoder:
         self, digits: Digits, size: tuple[int, int], frames: int, state: State, gop: int = 0
     ) -> tuple[Pixels, State]:
         """The `frames` frames of height and width `size` that a chunk of GOP `gop` stands for, and the state then."""
+        skipped = self.id.stride[0] - 1 if state is None else 0
+        parts: list[Pixels] = []
+        for part, _ in slices(digits, self.id, state is None, latents_at_once(self.placement.device, size)):
+            pixels, state = self._decode_slice(part, size, state, gop)
+            parts.append(pixels)
+        return np.concatenate(parts)[skipped : skipped + frames], state
+
+    def _decode_slice(self, digits: Digits, size: tuple[int, int], state: State, gop: int) -> tuple[Pixels, State]:
+        """Every frame that a slice stands for, with those that fill the first latent frame of a GOP."""
         done, before = (0, None) if state is None else state
         place, (planes, latents) = int(done), digits.shape[:2]  # type: ignore[arg-type]
         device, dtype, codec = self.placement.device, self.placement.dtype, self.tokenizer.model
@@ -87,9 +97,7 @@ class DiffusionDecoder:
         codes = codec.fsq.codes(F.pad(given, (0,) * 7 + (codec.config.latent_channels - planes,))).to(dtype)
         counts = torch.full((1,), planes // codec.config.token_channels, device=device)
         video, after = sample(self.model, codes, noisy, before, counts, self.steps)
-        skipped = self.id.stride[0] - 1 if state is None else 0
-        shown = shown_pixels(video[0, :, skipped : skipped + frames], size)
-        return shown, (torch.tensor(place + latents), after)
+        return shown_pixels(video[0], size), (torch.tensor(place + latents), after)
 
     def warm_up(self) -> None:
         """Decode a small picture, so that what torch sets up at first use is not part of what is timed next."""

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from vtok_codec.codec.heap import keep_large_blocks_apart, trim_heap
+from vtok_codec.codec.heap import trim_heap
 from vtok_codec.codec.pipeline import Prefetch
 from vtok_codec.container.header import Header
 from vtok_codec.models.onevae import RGB
@@ -68,9 +68,8 @@ def run_in_lanes(items: Iterable[Job[Item] | Item], lanes: Lanes) -> Generator[I
     if lanes.count == 1:
         # All in the caller's thread: one of its own for the model cost 120 to 350 MiB at 1280×720 (bench/speed.py).
         # Several lanes are for pictures that need little.
-        keep_large_blocks_apart()
         for item in items:
-            if isinstance(item, Job) and item.starts_gop:
+            if isinstance(item, Job):
                 trim_heap()
             yield item.work() if isinstance(item, Job) else item
         return

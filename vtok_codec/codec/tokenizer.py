@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vtok_codec.codec.slices import latents_at_once, slices
 from vtok_codec.container.header import Header, ModelId
 from vtok_codec.errors import FormatError, ModelError, SettingError
 from vtok_codec.media.types import Pixels
@@ -49,8 +50,8 @@ class Tokenizer:
         ModelError: the weights cannot be used.
     """
 
-    bytes_a_pixel = 1200
-    """Memory that a chunk takes while it is coded, for each pixel of a frame: measured at 1280×720."""
+    bytes_a_pixel = 900
+    """Memory that a chunk takes while it is coded, for each pixel of a frame: measured at 854×480."""
 
     def __init__(self, weights: WeightsFile, placement: Placement) -> None:
         preset = weights.metadata.get("preset", "")
@@ -71,10 +72,14 @@ class Tokenizer:
         st, sh, sw = self.id.stride
         before = st - 1 if state is None else 0
         after, below, right = -(len(frames) + before) % st, -frames.shape[1] % sh, -frames.shape[2] % sw
-        padded = np.pad(frames, ((before, after), (0, below), (0, right), (0, 0)), mode="edge")
-        digits, state = self.model.encode_digits(self._to_video(padded), state, stickiness)
-        planes = tokens * len(self.id.levels)
-        return digits[0, :planes].cpu().numpy(), state
+        shown = np.clip(np.arange(-before, len(frames) + after), 0, len(frames) - 1)
+        step, planes = st * latents_at_once(self.placement.device, frames.shape[1:3]), tokens * len(self.id.levels)
+        parts: list[Digits] = []
+        for begin in range(0, len(shown), step):
+            part = np.pad(frames[shown[begin : begin + step]], ((0, 0), (0, below), (0, right), (0, 0)), mode="edge")
+            digits, state = self.model.encode_digits(self._to_video(part), state, stickiness)
+            parts.append(digits[0, :planes].cpu().numpy())
+        return np.concatenate(parts, axis=1), state
 
     @torch.inference_mode()
     def decode(
@@ -84,9 +89,12 @@ class Tokenizer:
 
         The GOP's number is for decoders that make noise of it.
         """
-        before = self.id.stride[0] - 1 if state is None else 0
-        video, state = self.model.decode_digits(torch.from_numpy(digits)[None].to(self.placement.device), state)
-        return shown_pixels(video[0, :, before : before + frames], size), state
+        before, device = self.id.stride[0] - 1 if state is None else 0, self.placement.device
+        parts: list[Pixels] = []
+        for part, _ in slices(digits, self.id, state is None, latents_at_once(device, size)):
+            video, state = self.model.decode_digits(torch.from_numpy(part)[None].to(device), state)
+            parts.append(shown_pixels(video[0], size))
+        return np.concatenate(parts)[before : before + frames], state
 
     def warm_up(self) -> None:
         """Code a small picture, so that what torch sets up at first use is not part of what is timed next."""
@@ -96,14 +104,21 @@ class Tokenizer:
     def _to_video(self, frames: Pixels) -> Tensor:
         """uint8 `T H W 3` → `1 3 T H W` in [−1, 1], channels-last."""
         pixels = torch.from_numpy(frames).to(self.placement.device)
-        return pixels.float().div_(127.5).sub_(1).to(self.placement.dtype).permute(3, 0, 1, 2)[None]
+        video = torch.empty(pixels.shape, dtype=self.placement.dtype, device=pixels.device)
+        for frame, levels in zip(video, pixels, strict=True):
+            # One by one, so that no more than a frame is fp32.
+            frame.copy_(levels.float().div_(127.5).sub_(1))
+        return video.permute(3, 0, 1, 2)[None]
 
 
 def shown_pixels(video: Tensor, size: tuple[int, int]) -> Pixels:
     """Video `3 T H W` in [−1, 1] → uint8 `T h w 3`, cropped to height and width `size`."""
     height, width = size
-    levels = video[:, :, :height, :width].float().add_(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
-    return levels.permute(1, 2, 3, 0).contiguous().cpu().numpy()
+    pixels = torch.empty((video.shape[1], height, width, RGB), dtype=torch.uint8, device=video.device)
+    for frame, levels in zip(pixels, video.permute(1, 2, 3, 0)[:, :height, :width], strict=True):
+        # One by one, so that no more than a frame is fp32.
+        frame.copy_(levels.float().add_(1).mul_(127.5).round_().clamp_(0, 255))
+    return pixels.cpu().numpy()
 
 
 def load_tokenizer(weights: WeightsFile, device: str = "auto") -> Tokenizer:
