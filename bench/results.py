@@ -2,7 +2,8 @@
 
     .venv/bin/python bench/results.py FOLDER
 
-FOLDER holds eval.json (`vtok eval … --json`), speed.json, rate.json and latency.json (`--out` of the benches).
+FOLDER holds eval.json (`vtok eval … --json`), rate.json, speed.json and latency.json (`--out` of the benches), or some
+of them: the sections of the others stay as they are.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,8 @@ from vtok_codec.registry import DEFAULT_MODEL
 
 _INTRO = """# Results
 
-Where vtok stands, the bad news included. Every table names the command that makes it; this page is written by
-`bench/results.py` from their JSON.
+Where vtok stands, the bad news included. Every table names the command that makes it, and the weights that it is of;
+this page is written by `bench/results.py` from their JSON.
 """
 _EVAL_COMMAND = (
     "vtok eval CLIPS -m onevae-nano-4x8x8 -m onevae-nano-4x16x16 --tokens 1,2,4 --against x264,x265,av1"
@@ -191,15 +193,29 @@ def latency(figures: dict[str, Any]) -> str:
     return f"## Live pipes\n\n{note}\n\n    bench/latency.py\n\n{table([title, ''], rows)}"
 
 
+SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "eval": quality,
+    "rate": packing,
+    "speed": speed,
+    "latency": latency,
+}
+"""What writes each section of the page, in their order, by the name of the JSON that it is written from."""
+
+
 def main() -> None:
     """Read, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    parts = [_INTRO]
-    for name, write in (("eval", quality), ("rate", packing), ("speed", speed), ("latency", latency)):
-        parts.append(write(json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))))
-    (ROOT / "docs" / "results.md").write_text("\n".join(parts), encoding="utf-8")
+    page = ROOT / "docs" / "results.md"
+    _, *present = re.split(r"^(?=## )", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    sections = []
+    for (name, write), old in zip(SECTIONS.items(), present, strict=True):
+        figures = folder / f"{name}.json"
+        sections.append(
+            write(json.loads(figures.read_text(encoding="utf-8"))) if figures.exists() else old.rstrip("\n") + "\n"
+        )
+    page.write_text("\n".join([_INTRO, *sections]), encoding="utf-8")
 
 
 if __name__ == "__main__":
