@@ -77,8 +77,8 @@ def quality(document: dict[str, Any]) -> str:
     context = document["context"]
     return (
         f"## Quality and size\n\n{len(evaluation['clips'])} of the held-out clips, all their {frames} frames, on "
-        f"{context['machine']}: every third of `val` (`ls val/*.mp4 | awk 'NR % 3 == 1'`), so that it takes ten to twenty "
-        "minutes; all of them, three times as long. Our own figures on all clips stand on the models' cards. "
+        f"{context['machine']}: every third of `val` (`ls val/*.mp4 | awk 'NR % 3 == 1'`), so that it takes ten to "
+        "twenty minutes; all of them, three times as long. Our own figures on all clips stand on the models' cards. "
         "Seconds are those of all these clips together.\n\n"
         f"    {_EVAL_COMMAND}\n\n"
         + "".join(f"- {line}\n" for line in [*context["codecs"], *context["notes"]])

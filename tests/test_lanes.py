@@ -108,18 +108,18 @@ def work():
     return blocks[::10]
 
 kept, seen = [], []
-for blocks in run_in_lanes((Job(True, work) for _ in range(3)), Lanes(1, 1)):
+for blocks in run_in_lanes((Job(number == 0, work) for number in range(3)), Lanes(1, 1)):
     kept.append(blocks)
     del blocks
     seen.append(resident_mib())
-list(run_in_lanes([Job(True, list)], Lanes(1, 1)))
+list(run_in_lanes([Job(False, list)], Lanes(1, 1)))
 print(seen[-1] - resident_mib())
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps what can be given back")
-def test_each_gop_starts_with_an_empty_heap() -> None:
-    """What the GOPs before left in the heap, among blocks that stay, goes back to the system: 170 MB here."""
+def test_each_chunk_starts_with_an_empty_heap() -> None:
+    """What the chunks before left in the heap, among blocks that stay, goes back to the system: 170 MB here."""
     run = subprocess.run([sys.executable, "-c", _HOLES], capture_output=True, text=True, check=True)
     assert float(run.stdout) > 120
 
