@@ -1,4 +1,7 @@
-"""How a chunk is cut into slices that go through a model one after another; what comes out depends on no cut."""
+"""How a chunk is cut into slices that go through a model one after another.
+
+The codec's own digits and pixels depend on no cut; those of a diffusion decoder do, in bf16, by a few of 255 levels.
+"""
 
 from __future__ import annotations
 
