@@ -588,6 +588,15 @@ def test_qualities_choose_model_and_tokens(make_clip: ClipMaker, tmp_path: Path)
     assert (code, err) == (2, "vtok: quality good: choose from tiny, small, medium, best\n")
 
 
+def test_qualities_choose_stickiness(make_clip: ClipMaker, tmp_path: Path) -> None:
+    source = make_clip("a.mp4", frames=30)
+    files = []
+    for options in (["-Q", "small"], ["-t", "1", "--sticky", "0.05"], ["-t", "1"]):
+        assert inside("encode", source, tmp_path / "o.vtk", "-qf", *options) == (0, "", "")
+        files.append((tmp_path / "o.vtk").read_bytes())
+    assert files[0] == files[1] != files[2]
+
+
 def test_the_readme_tells_each_quality() -> None:
     readme = (DATA.parent.parent / "README.md").read_text(encoding="utf-8")
     for name, quality in QUALITIES.items():
