@@ -25,7 +25,7 @@ class Quality:
 
 
 QUALITIES = {
-    "tiny": Quality(_COARSE_MODEL, 2, 0.07, 0.0200, 27.35),
+    "tiny": Quality(_COARSE_MODEL, 2, 0.085, 0.0200, 27.41),
     "small": Quality(DEFAULT_MODEL, 1, 0.05, 0.0305, 28.80),
     "medium": Quality(DEFAULT_MODEL, 2, 0.0, 0.0612, 30.52),
     "best": Quality(DEFAULT_MODEL, 4, 0.0, 0.1177, 31.70),
