@@ -23,7 +23,8 @@ def latents_at_once(device: torch.device, size: tuple[int, int]) -> int:
     """Latent frames of pictures of height and width `size` that go through a network at once.
 
     A CPU codes two as fast as four, in 75 to 90 % of a command's memory; one, up to 854×480, takes 3 to 15 % longer,
-    but from 1280×720 on no longer than four, again in 75 to 90 % of the memory. A GPU wants more work at once.
+    but from 1280×720 on no longer than four, again in 75 to 90 % of the memory
+    (single runs by a script that is not kept). A GPU wants more work at once.
     """
     if device.type != "cpu":
         return SLICE_LATENTS
