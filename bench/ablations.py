@@ -1,19 +1,22 @@
-"""The papers' claims at this machine's scale: each comparison from one start, on one order of data, for as many steps.
+"""Tests claims of the papers with small models: each comparison trains several variants under the same conditions.
 
     .venv/bin/python bench/ablations.py [COMPARISON…] --data DIR… --val DIR [--steps N] [--seed N]
     .venv/bin/python bench/ablations.py --report
 
-The models are small (48 and 128 channels) and the crops 64 pixels wide, so that a run takes about ten minutes of a
-core. Counting steps rather than minutes keeps a run the same whatever else the machine does; what a frame costs stands
-beside it. Diffusion decoders are compared as they ship, for the shipped codec, in a third of the steps. A run that has
-ended is not run again: its figures lie in `docs/ablations/`, from which `--report` writes `docs/ablations.md`, and one
-that differs from another in its name only takes that one's. Checkpoints go to `runs/ablations/`.
+All runs of a comparison start from the same weights, see the data in the same order, and take the same number of steps.
+Models are small (48 and 128 channels) and crops are 64 pixels wide, so that a run takes about ten minutes on one core.
+The budget is a number of steps, so a result does not depend on the load of the machine; the cost per frame is reported
+beside it. Diffusion decoders have the shipped size and decode the tokens of the shipped codec. They take a third of the
+steps.
+
+The figures of each finished run are in `docs/notebook/ablations/`, and such a run is not repeated. A run that differs
+from a finished one only in its name takes the figures of that one. `--report` writes `docs/notebook/ablations.md` from
+these figures. Checkpoints go to `runs/ablations/`.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import hashlib
 import json
 import time
@@ -27,36 +30,35 @@ from ablations_report import write_report
 from common import ROOT, environment
 from torch import Tensor
 
-from vtok_codec.evaluation.lpips import load_lpips
-from vtok_codec.models.complexity import complexity
-from vtok_codec.models.convert import convert
-from vtok_codec.models.denoiser import Denoiser, DenoiserConfig
-from vtok_codec.models.onevae import Codebook, Level, OneVAE, OneVAEConfig
-from vtok_codec.models.presets import DENOISERS
-from vtok_codec.models.weights import build_model
+from vtok_codec.metrics.complexity import complexity
+from vtok_codec.models.config import Codebook, DenoiserConfig, Level, OneVAEConfig
+from vtok_codec.models.presets import denoiser_presets
 from vtok_codec.registry import DEFAULT_MODEL, find_weights
-from vtok_codec.training.crops import Augmentation, CropSampler, CropShape
-from vtok_codec.training.denoising import DenoisingObjective
-from vtok_codec.training.klt import warm_start
-from vtok_codec.training.library import ClipLibrary
-from vtok_codec.training.objective import Objective
-from vtok_codec.training.resident import batches_for
-from vtok_codec.training.stages import STAGES, Phase, Stage
-from vtok_codec.training.subjects import CodecSubject, DenoiserSubject, Subject
+from vtok_codec.training.codec import setup as codec_setup
+from vtok_codec.training.codec.stages import CodecRecipe
+from vtok_codec.training.data.crops import CropSampler
+from vtok_codec.training.data.held_out import validation_clips
+from vtok_codec.training.data.library import ClipLibrary
+from vtok_codec.training.data.resident import batches_for
+from vtok_codec.training.diffusion import setup as diffusion_setup
+from vtok_codec.training.diffusion.stages import DiffusionRecipe
+from vtok_codec.training.processes import Processes
+from vtok_codec.training.recipe import Augmentation, CropShape, Phase
+from vtok_codec.training.stages import STAGES
+from vtok_codec.training.subject import Prepared, Request, Start
 from vtok_codec.training.trainer import LOG, Budget, Cadence, Trainer
-from vtok_codec.training.validation import validation_clips
 
-RESULTS = ROOT / "docs" / "ablations"
+RESULTS = ROOT / "docs" / "notebook" / "ablations"
 RUNS = ROOT / "runs" / "ablations"
 VALIDATIONS = 8
-"""Points of a learning curve."""
+"""The number of points of a learning curve."""
 CROP = CropShape(batch=12, frames=16, size=64)
 DENOISING_CROP = CropShape(batch=8, frames=16, size=64)
 VARIED = Augmentation(skip=0.3)
-"""What crops were varied by before the comparison of frame rates."""
+"""How crops are varied. `skip` has the value that was the default before the comparison of frame rates."""
 FSQ_3375 = (5, 5, 5, 3, 3, 3)
-"""As many codes as the codebooks that FSQ is compared with. Odd levels bound latents by tanh, as those do, so that all
-find the same decoder."""
+"""FSQ levels that give 3,375 codes, as many as the codebooks that FSQ is compared with. With odd levels, FSQ bounds
+latents by a plain tanh, as the codebooks do, so that all quantizers suit the same decoder."""
 
 SMALL = OneVAEConfig(
     levels=(
@@ -67,7 +69,7 @@ SMALL = OneVAEConfig(
     max_tokens=4,
 )
 TWO_TOKENS = replace(SMALL, fsq_levels=FSQ_3375, max_tokens=2)
-"""Of 3,375 codes each, always read together: for the comparisons of quantizers."""
+"""A model for comparisons of quantizers: two tokens of 3,375 codes each, which are always read together."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,11 @@ class Run:
 
     name: str
     config: OneVAEConfig
-    stage: Stage
+    recipe: CodecRecipe
     start: str = "klt"
-    """`random`, `klt`, or the name of one of `STARTS`, whose weights are converted."""
+    """What the run starts from: `random`, `klt`, or the name of a model in `STARTS`, whose weights are converted."""
     steps_share: float = 1.0
-    """Of the steps that all runs have: what goes on from a start of as many fewer."""
+    """The fraction of the usual number of steps. It is less than 1 if the start has taken the other steps."""
 
 
 @dataclass(frozen=True)
@@ -89,30 +91,31 @@ class DenoisingRun:
 
     name: str
     config: DenoiserConfig
-    stage: Stage
+    recipe: DiffusionRecipe
     steps_share: float = 1 / 3
+    """The fraction of the usual number of steps."""
 
 
-def _stage(name: str, config: OneVAEConfig, **changes: object) -> Stage:
-    """A stage on small crops, without LPIPS, so that PSNR is what is trained."""
+def _recipe(name: str, config: OneVAEConfig, **changes: object) -> CodecRecipe:
+    """Return the recipe of a stage on small crops and without LPIPS, so that training optimizes only the pixel loss."""
+    recipe = STAGES[name].recipe
+    assert isinstance(recipe, CodecRecipe)
     all_tokens = (0.0,) * (config.max_tokens - 1) + (1.0,)
-    base = replace(
-        STAGES[name], phases=(Phase(0.0, CROP),), lpips_weight=0.0, token_weights=all_tokens, augmentation=VARIED
-    )
+    base = replace(recipe, phases=(Phase(0.0, CROP),), lpips_weight=0.0, token_weights=all_tokens, augmentation=VARIED)
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
 def _with_last(config: OneVAEConfig, factor: tuple[int, int, int], decoder_blocks: int) -> OneVAEConfig:
-    """One more level in front of the latent grid."""
+    """Add a coarser level to a configuration, which becomes the latent grid."""
     return replace(config, levels=(*config.levels, Level(factor, 128, 1, decoder_blocks)))
 
 
 def _fsq(config: OneVAEConfig, name: str, start: str = "klt", **changes: object) -> Run:
-    return Run(name, config, _stage("discrete", config, discrete_share=1.0, **changes), start)
+    return Run(name, config, _recipe("discrete", config, discrete_share=1.0, **changes), start)
 
 
 def _codebooks(start: str, **changes: object) -> list[Run]:
-    """Every quantizer, at 3,375 codes; LFQ at 4,096, the next power of two."""
+    """Return a run for each quantizer with 3,375 codes, and for LFQ with 4,096, the next power of two."""
     kinds = {"VQ": Codebook("vq", 6, 3375), "SimVQ": Codebook("simvq", 6, 3375), "LFQ": Codebook("lfq", 12)}
     runs = [_fsq(TWO_TOKENS, "FSQ", start, **changes)]
     for name, codebook in kinds.items():
@@ -122,16 +125,16 @@ def _codebooks(start: str, **changes: object) -> list[Run]:
 
 
 STARTS = {
-    "continuous": Run("continuous", TWO_TOKENS, _stage("continuous", TWO_TOKENS)),
-    "continuous, nested": Run("continuous, nested", SMALL, _stage("continuous", SMALL, token_weights=())),
+    "continuous": Run("continuous", TWO_TOKENS, _recipe("continuous", TWO_TOKENS)),
+    "continuous, nested": Run("continuous, nested", SMALL, _recipe("continuous", SMALL, token_weights=())),
     "small crops": replace(_fsq(TWO_TOKENS, "small crops"), steps_share=0.5),
 }
-"""Models that several runs go on from."""
+"""Models that several runs start from, by name."""
 
 
 def _quantizer_in_frozen_model() -> list[Run]:
     runs = _codebooks("continuous", trains=("quantizer",))
-    # LFQ has other channels than the frozen networks.
+    # LFQ is left out, since its latents have another number of channels than the frozen networks.
     return [run for run in runs if run.name != "LFQ"]
 
 
@@ -155,7 +158,7 @@ def _tokens() -> list[Run]:
 
 
 def _first_frame() -> list[Run]:
-    """At 4×16×16, on crops that start as GOPs do: elsewhere there is no first frame."""
+    """Compare first-frame enhancement at 4×16×16. All crops start a GOP, since only these have a first frame."""
     two = _with_last(replace(SMALL, max_tokens=2), (1, 2, 2), 2)
     start = replace(VARIED, gop_start=1.0)
     return [
@@ -181,7 +184,7 @@ def _expanded_decoder() -> list[Run]:
 
 def _joint_path() -> list[Run]:
     return [
-        Run(f"R_dis = {share}", TWO_TOKENS, _stage("discrete", TWO_TOKENS, discrete_share=share), "continuous")
+        Run(f"R_dis = {share}", TWO_TOKENS, _recipe("discrete", TWO_TOKENS, discrete_share=share), "continuous")
         for share in (1.0, 0.9, 0.5)
     ]
 
@@ -213,7 +216,7 @@ def _frame_rate() -> list[Run]:
 
 
 def _two_stages() -> list[Run]:
-    """Crops of twice the side for the second half of the steps, of as many pixels a step."""
+    """Compare crops of twice the side, throughout or in the second half of the steps, with as many pixels per step."""
     fine = (Phase(0.0, CropShape(batch=3, frames=16, size=128)),)
     second = (
         _fsq(TWO_TOKENS, "64, then 128 pixels", "small crops", phases=fine),
@@ -235,7 +238,7 @@ def _nested() -> list[Run]:
 
 
 def _capacity() -> list[Run]:
-    """Twice the work of a frame, by width, by depth, or by width inside the blocks alone."""
+    """Compare ways to double the cost per frame: wider levels, more blocks, or blocks that are wider inside."""
     fine, coarse = TWO_TOKENS.levels
     wide = (replace(fine, channels=72), replace(coarse, channels=184))
     deep = tuple(
@@ -283,10 +286,12 @@ def _averages() -> list[Run]:
 
 
 def _denoising(name: str, adapter_scales: int = 0, **changes: object) -> DenoisingRun:
-    config = replace(DENOISERS["cdt-nano-4x8x8"], adapter_scales=adapter_scales)
-    stage = replace(STAGES["diffusion"], phases=(Phase(0.0, DENOISING_CROP),), ema_decay=0.99)
-    # Clips are decoded from one token or two, and so judged.
-    return DenoisingRun(name, config, replace(stage, token_weights=(0.6, 0.4, 0.0, 0.0), **changes))  # type: ignore[arg-type]
+    config = replace(denoiser_presets()["cdt-nano-4x8x8"], adapter_scales=adapter_scales)
+    recipe = STAGES["diffusion"].recipe
+    assert isinstance(recipe, DiffusionRecipe)
+    # The figures are for one token and for two, so training reads one or two.
+    base = replace(recipe, phases=(Phase(0.0, DENOISING_CROP),), ema_decay=0.99, token_weights=(0.6, 0.4, 0.0, 0.0))
+    return DenoisingRun(name, config, replace(base, **changes))  # type: ignore[arg-type]
 
 
 def _adapter_scales() -> list[DenoisingRun]:
@@ -303,7 +308,7 @@ def _noise_first() -> list[DenoisingRun]:
 COMPARISONS: dict[str, Callable[[], Sequence[Run | DenoisingRun]]] = {
     "quantizer in a frozen model": _quantizer_in_frozen_model,
     "progressive training": _progressive,
-    "tokens a position": _tokens,
+    "tokens per position": _tokens,
     "first-frame enhancement": _first_frame,
     "crops that start a GOP": _gop_start,
     "expanded decoder": _expanded_decoder,
@@ -326,22 +331,22 @@ COMPARISONS: dict[str, Callable[[], Sequence[Run | DenoisingRun]]] = {
 
 
 class Workshop:
-    """What all runs share: the data, the held-out clips, the steps, the seed; and where figures go."""
+    """Trains runs with the same data, held-out clips, number of steps and seed, and stores their figures."""
 
     def __init__(self, data: Sequence[Path], val: Path, steps: int, seed: int, results: Path) -> None:
         self._results = results
         self._library = ClipLibrary(data, 8 << 30)
-        self._clips: list[Tensor] = validation_clips(val, 8)
+        self._clips: list[Tensor] = validation_clips(val, 8, SMALL.layout)
         self._steps, self._seed = steps, seed
-        self._starts: dict[str, OneVAE] = {}
+        self._starts: dict[str, Start] = {}
 
     def run(self, comparison: str, run: Run | DenoisingRun) -> None:
-        """Train and write the figures down, unless they are there."""
+        """Train a run and write its figures, unless they exist already."""
         target = self._results / slug(comparison) / f"{slug(run.name)}.json"
         if target.exists():
             made = json.loads(target.read_text(encoding="utf-8"))
             if (made["steps"], made["seed"]) != (self._steps, self._seed):
-                raise SystemExit(f"{target} has other steps or another seed; remove it to run it again")
+                raise SystemExit(f"{target} has another number of steps or another seed; remove it to run it again")
             return
         figures = self._twin(run)
         if figures is None:
@@ -351,29 +356,30 @@ class Workshop:
         target.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
     def _twin(self, run: Run | DenoisingRun) -> dict[str, object] | None:
-        """The figures of a run that is the same in all but its name: many comparisons share one."""
+        """Return the figures of a finished run that differs only in its name, since many comparisons share a run."""
         for name, runs in COMPARISONS.items():
             for other in runs():
                 path = self._results / slug(name) / f"{slug(other.name)}.json"
                 if path.exists() and replace(other, name=run.name) == run:  # type: ignore[type-var]
                     figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
                     alike = (figures["steps"], figures["seed"]) == (self._steps, self._seed)
-                    # The first runs were made without LPIPS.
+                    # Figures of early runs lack LPIPS.
                     if alike and any(key.startswith("lpips_") for key in figures["curve"][-1]):
                         return figures | {"run": run.name}
         return None
 
     def _train(self, folder: Path, run: Run | DenoisingRun) -> tuple[Trainer[Any], dict[str, object]]:
-        model, subject, objective = self._prepared(run)
-        cost = complexity(model)
+        sampler = self._sampler(run)
+        prepared = self._prepared(run, sampler)
+        cost = complexity(prepared.model)
         (folder / LOG).unlink(missing_ok=True)
         steps = round(self._steps * run.steps_share)
         cadence = Cadence(
             log_steps=min(50, steps), validate_steps=max(1, self._steps // VALIDATIONS), checkpoint_minutes=1e9
         )
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        batches = batches_for(device, self._sampler(run))
-        trainer = Trainer(model, subject, run.stage, objective, batches, folder, self._seed, device, cadence)
+        batches = batches_for(device, sampler)
+        trainer = Trainer("ablation", prepared, batches, folder, self._seed, device, cadence)
         started = time.monotonic()
         trainer.train(Budget(steps=steps), quiet=True)
         log = [json.loads(line) for line in (folder / LOG).read_text(encoding="utf-8").splitlines()]
@@ -392,66 +398,50 @@ class Workshop:
             "curve": [{key: line[key] for key in line if key == "step" or "_" in key} for line in validations],
         }
 
-    def _prepared(self, run: Run | DenoisingRun) -> tuple[Any, Subject[Any], Objective | DenoisingObjective]:
-        """The model before its first step, what is particular to it, and what it minimizes."""
-        lpips = load_lpips()
-        if isinstance(run, Run):
-            objective = Objective(run.stage, run.config, lpips)
-            return self._initial(run), CodecSubject("ablation", self._clips, objective.prior, lpips=lpips), objective
-        weights = find_weights(DEFAULT_MODEL)
-        codec = build_model(weights.metadata["preset"], weights.data, str(weights.path))
+    def _prepared(self, run: Run | DenoisingRun, sampler: CropSampler) -> Prepared[Any, Any]:
+        """Return the model before its first step, with everything that the trainer needs for it."""
         torch.manual_seed(self._seed)
-        model = Denoiser(run.config)
-        model.start_from(codec.decoder)
-        codec_is = {"codec": weights.name, "codec_sha256": weights.sha256}
-        subject = DenoiserSubject("ablation", self._clips, codec, codec_is, lpips)
-        return model, subject, DenoisingObjective(run.stage, codec, lpips)
-
-    def _initial(self, run: Run) -> OneVAE:
-        torch.manual_seed(self._seed)
-        model = OneVAE(run.config)
-        if run.start in STARTS:
-            source = self._start(STARTS[run.start])
-            convert(source.state_dict(), source.config, model)
-        elif run.start == "klt":
-            warm_start(model, self._sampler(run))
-        return model
+        request = Request(run.config, run.recipe, sampler, self._clips, Processes())
+        if isinstance(run, DenoisingRun):
+            return diffusion_setup.prepare(replace(request, codec=find_weights(DEFAULT_MODEL)))
+        start = self._start(STARTS[run.start]) if run.start in STARTS else None
+        # Converted weights keep all layers that fit. Only a fresh model starts from the KLT.
+        return codec_setup.prepare(replace(request, start=start, warm=run.start == "klt"))
 
     def _sampler(self, run: Run | DenoisingRun) -> CropSampler:
         codec = run.config if isinstance(run.config, OneVAEConfig) else run.config.codec
-        return CropSampler(self._library, run.stage.augmentation, self._seed, codec.stride[0])
+        return CropSampler(self._library, run.recipe.augmentation, self._seed, codec.layout)
 
-    def _start(self, run: Run) -> OneVAE:
+    def _start(self, run: Run) -> Start:
         if run.name not in self._starts:
             made_by = hashlib.sha256(repr((run, self._steps, self._seed)).encode()).hexdigest()[:12]
             path = RUNS / f"start-{slug(run.name)}-{made_by}.pt"
             if path.exists():
-                model = OneVAE(run.config)
-                model.load_state_dict(torch.load(path, weights_only=True))
+                tensors = torch.load(path, weights_only=True)
             else:
                 print(f"start: {run.name}", flush=True)
                 trainer, _ = self._train(RUNS / f"start-{slug(run.name)}", run)
-                model = copy.deepcopy(trainer.ema)
-                torch.save(model.state_dict(), path)
-            self._starts[run.name] = model
+                tensors = trainer.ema.state_dict()
+                torch.save(tensors, path)
+            self._starts[run.name] = Start(run.config, tensors, run.name)
         return self._starts[run.name]
 
 
 def slug(name: str) -> str:
-    """A name as a file has it."""
+    """Return a name in the form that file names use: lower case, with hyphens."""
     return "-".join("".join(c if c.isalnum() or c == "." else " " for c in name.lower()).split())
 
 
 def main() -> None:
-    """Run what is asked for and not yet there, or write the report."""
+    """Train the runs that have no figures yet, or write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("comparisons", nargs="*", metavar="COMPARISON", help="; ".join(COMPARISONS))
     parser.add_argument("--data", type=Path, action="append")
     parser.add_argument("--val", type=Path)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the figures")
-    parser.add_argument("--report", action="store_true", help="write the page from the figures that are there")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the figures")
+    parser.add_argument("--report", action="store_true", help="only write the page from the figures that exist")
     arguments = parser.parse_args()
     if arguments.report:
         write_report(

@@ -1,4 +1,4 @@
-"""`docs/ablations.md` from the figures of `bench/ablations.py`: a table and a learning curve a comparison."""
+"""Writes `docs/notebook/ablations.md` from the figures of `bench/ablations.py`: a table and a curve per comparison."""
 
 from __future__ import annotations
 
@@ -10,38 +10,44 @@ from typing import Any
 from matplotlib import rcParams
 from matplotlib.figure import Figure
 
-_HEAD = """# Ablations: the papers' claims at this scale
+_HEAD = """# Ablations: claims of the papers, tested with small models
 
-Small models (48 and 128 channels), crops of 16×64×64 pixels, 12 a step, the same start, order of data and number of
-steps within a comparison; PSNR over the first 17 frames of 8 held-out clips, EMA weights. A difference below about
-0.05 dB is noise of the seed. "Order 0" is the entropy of the digits, each plane by itself, in bits a pixel: what a
-coder of files makes of them is less, and has changed over time. Diffusion decoders are compared as they ship, on crops
-of 8×16×64×64 pixels. This page is written by `bench/ablations.py --report` from the figures beside it:
+Models are small (48 and 128 channels) and train on batches of 12 crops of 16 frames of 64×64 pixels. All runs of a
+comparison have the same start, order of data and number of steps. PSNR and LPIPS are measured with the EMA weights on
+the first 17 frames of 8 held-out clips. Differences below about 0.05 dB lie within the variation between seeds.
+"Order 0" is the entropy of the digits in bits per pixel, each plane of digits by itself. The coder of a file needs
+fewer bits, and has changed over time. Diffusion decoders have the shipped size and train on batches of 8 such crops.
+
+`bench/ablations.py --report` writes this page from the figures in the folder beside it. This command trains all runs:
 
     .venv/bin/python bench/ablations.py --data train/ --data images/ --val val/
 """
 _COLUMNS = (
     "run",
     "M parameters",
-    "GMAC a frame",
+    "GMAC per frame",
     "PSNR dB",
     "LPIPS",
     "first frame",
-    "later ones",
+    "later frames",
     "unrounded",
     "bits/px",
     "order 0",
     "codebook used",
 )
-_DENOISING_COLUMNS = ("run", "M parameters", "GMAC a step", "steps", "PSNR dB", "LPIPS", "energy of gradients")
+_DENOISING_COLUMNS = ("run", "M parameters", "GMAC per step", "steps", "PSNR dB", "LPIPS", "gradient energy")
 
 
 def write_report(comparisons: Mapping[str, Sequence[str]], folder: Path, slug: Any) -> None:
-    """The page beside `folder`, with what it holds of each comparison's runs, in their order; and the pictures in it.
+    """Write the page beside `folder`, and the learning curves into it.
 
-    A comparison's `verdict.md`, where there is one, stands under its title.
+    Args:
+        comparisons: The file names of the runs of each comparison, in order.
+        folder: The folder with the figures. If the folder of a comparison has a file `verdict.md`, its text goes below
+            the title.
+        slug: The function that turns a name into a file name.
     """
-    # Else every picture differs each time in the names of its parts.
+    # A fixed salt keeps the identifiers in the SVG files the same each time.
     rcParams["svg.hashsalt"] = "vtok"
     parts = [_HEAD]
     for name, runs in comparisons.items():
@@ -52,7 +58,7 @@ def write_report(comparisons: Mapping[str, Sequence[str]], folder: Path, slug: A
             if (place / f"{run}.json").exists()
         ]
         if len(found) < 2:
-            # Nothing to compare with yet.
+            # One run alone is no comparison.
             continue
         verdict = place / "verdict.md"
         text = verdict.read_text(encoding="utf-8").strip() + "\n\n" if verdict.exists() else ""
@@ -64,7 +70,7 @@ def write_report(comparisons: Mapping[str, Sequence[str]], folder: Path, slug: A
 
 
 def _all_tokens(run: dict[str, Any]) -> str:
-    """The number of tokens that its figures are given for: all, but for a model that was trained for fewer."""
+    """Return the number of tokens that a run is judged by: all, or fewer if the run trained with fewer."""
     first = str(run["run"]).split()[0]
     return (
         first
@@ -79,7 +85,7 @@ def _table(runs: Sequence[dict[str, Any]]) -> str:
         counts = [_all_tokens(run)] if run["run"] != "nested" else ["1", "2", "4"]
         rows += [_cells(run, count, len(counts) > 1) for count in counts]
     if not any("lpips_1" in run["curve"][-1] for run in runs):
-        # The first comparisons were made without it.
+        # Early comparisons were made without LPIPS.
         place = _COLUMNS.index("LPIPS")
         rows = [row[:place] + row[place + 1 :] for row in rows]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
@@ -87,12 +93,12 @@ def _table(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def _denoises(runs: Sequence[dict[str, Any]]) -> bool:
-    """Whether these are diffusion decoders."""
+    """Return whether the runs train diffusion decoders."""
     return "psnr_1_base" in runs[0]["curve"][-1]
 
 
 def _denoising_table(runs: Sequence[dict[str, Any]]) -> str:
-    """From one token: the codec's own decoder, and each run in one step and in as many as are usual."""
+    """Return a table of figures for one token: the codec's own decoder, then each run for each number of steps."""
     rows = ["| " + " | ".join(_DENOISING_COLUMNS) + " |", "| --- |" + " ---: |" * (len(_DENOISING_COLUMNS) - 1)]
     first = runs[0]["curve"][-1]
     rows.append("| the codec's own decoder | | | | " + " | ".join(_looks(first, "1_base")) + " |")

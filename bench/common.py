@@ -1,4 +1,4 @@
-"""What the benches share: where and of what a figure was measured, and how it is written down."""
+"""Functions that the benchmarks share: a description of the machine, tables, and JSON files of results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def environment() -> dict[str, object]:
-    """Commit and machine. A commit with `+` had changes that were not committed."""
+    """Describe the commit and the machine. A `+` after the commit means that there were uncommitted changes."""
 
     def git(*args: str) -> str:
         return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
@@ -39,7 +39,7 @@ def _cpu_name() -> str:
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns as wide as their longest cell, the first one to the left."""
+    """Print a table with columns as wide as their longest cell. The first column is aligned to the left."""
     cells = [list(heads), *([f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
     for row in cells:
@@ -50,6 +50,6 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def write_json(path: Path | None, figures: Mapping[str, object]) -> None:
-    """Write the figures with the environment, if a path is given."""
+    """Write the figures and the environment to a JSON file, if a path is given."""
     if path:
         path.write_text(json.dumps(environment() | dict(figures), indent=1) + "\n", encoding="utf-8")

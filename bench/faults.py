@@ -1,10 +1,11 @@
-"""Cuts and flips bytes of a `.vtk` file at random places, and counts what is noticed and what can still be had.
+"""Damages a `.vtk` file at random places, and counts the faults that are noticed and the frames that are recovered.
 
     .venv/bin/python bench/faults.py [CLIP] [--faults 1000] [--seed 0] [--out FILE.json]
 
-Each fault is one of: a byte flipped, the file cut, a run of up to 4 KiB zeroed, a run cut out, the index lost and a
-run zeroed. `verify` must notice every one. Then the container is read as `decode --recover` reads it, without the
-model: chunks that are given must be those of the whole file, at their own times. Anything but a clean error is a crash.
+There are five kinds of faults: one byte is changed, the file is cut short, up to 4 KiB are set to zero, up to 4 KiB
+are removed, or the index is lost and up to 4 KiB are set to zero. `verify` must notice every fault. Then the file is
+read as `decode --recover` reads it, but without running the model. The chunks that are recovered must be equal to those
+of the undamaged file, at the same times. Any exception other than `FormatError` counts as a crash.
 """
 
 from __future__ import annotations
@@ -21,15 +22,17 @@ import imageio_ffmpeg
 import numpy as np
 from common import ROOT, print_table, write_json
 
-from vtok_codec.codec.encoder import EncodeSettings, encode_video
-from vtok_codec.codec.tokenfile import UnpackedChunk, salvaged_events, verify
+from vtok_codec.codec.encoder import encode_video
 from vtok_codec.codec.tokenizer import load_tokenizer
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import FormatError
 from vtok_codec.media.reader import VideoReader
 from vtok_codec.registry import DEFAULT_MODEL, find_weights
+from vtok_codec.stream.reading import UnpackedChunk, salvaged_events, verify
+from vtok_codec.stream.settings import EncodeSettings
 
 _RUN_BYTES = 4096
+"""The largest number of bytes that a fault sets to zero or removes."""
 KINDS = ("flip", "cut", "zero", "remove", "no index, zero")
 COLUMNS = (
     "faults",
@@ -40,16 +43,17 @@ COLUMNS = (
     "frames recovered",
     "frames wrong",
 )
-"""What is counted of each kind."""
+"""The counts for each kind of fault."""
 _LEAST_RECOVERED = 0.25
-"""Of all frames, over all faults: GOPs are small here, and a cut takes half a file."""
+"""The smallest fraction of frames that must be recovered over all faults. A cut loses half of the file on average."""
 
 
 _FOOTER_LOST = bytes(8)
+"""The bytes that replace the end of the file, so that the index cannot be found."""
 
 
 def encoded(clip: Path) -> bytes:
-    """The clip as a `.vtk` with GOPs of half a second, and a track of sound between its chunks."""
+    """Encode a clip with GOPs of half a second, and with an audio track, whose packets lie between the chunks."""
     file = io.BytesIO()
     tokenizer = load_tokenizer(find_weights(DEFAULT_MODEL))
     with TemporaryDirectory() as folder:
@@ -63,7 +67,7 @@ def encoded(clip: Path) -> bytes:
 
 
 def harm(data: bytes, kind: str, rng: random.Random) -> bytes:
-    """The file with one fault: never the same bytes again."""
+    """Return the file with one fault, which always changes it."""
     while True:
         place, length = rng.randrange(len(data)), rng.randint(1, _RUN_BYTES)
         if kind == "flip":
@@ -82,7 +86,7 @@ def harm(data: bytes, kind: str, rng: random.Random) -> bytes:
 
 
 def is_noticed(data: bytes) -> bool:
-    """Whether `verify` refuses it."""
+    """Return whether `verify` rejects the file."""
     try:
         verify(io.BytesIO(data))
     except FormatError:
@@ -91,7 +95,7 @@ def is_noticed(data: bytes) -> bool:
 
 
 def salvaged(data: bytes) -> list[UnpackedChunk] | None:
-    """The chunks that recovery finds; None where the header is gone."""
+    """Return the chunks that can be recovered, or None if the header cannot be read."""
     try:
         reader = VtkReader(io.BytesIO(data))
         return [event for event in salvaged_events(reader) if isinstance(event, UnpackedChunk)]
@@ -100,7 +104,7 @@ def salvaged(data: bytes) -> list[UnpackedChunk] | None:
 
 
 def is_same(one: UnpackedChunk, other: UnpackedChunk | None) -> bool:
-    """Whether two chunks hold the same frames, and a decoder starts afresh at both or at neither."""
+    """Return whether two chunks have the same digits, the same times and the same place in the same GOP."""
     if other is None:
         return False
     places = [(u.chunk.pts, u.chunk.gop, u.chunk.first) for u in (one, other)]
@@ -108,7 +112,11 @@ def is_same(one: UnpackedChunk, other: UnpackedChunk | None) -> bool:
 
 
 def main() -> None:
-    """Inject, count, print, write JSON; end with 1 if a fault was missed, a crash seen, or a wrong chunk given."""
+    """Inject faults, print the counts and write JSON.
+
+    The exit code is 1 if a fault was not noticed, if there was a crash, if a recovered chunk was wrong, or if too few
+    frames were recovered.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip", nargs="?", type=Path, default=ROOT / "tests" / "data" / "lanes.mp4")
     parser.add_argument("--faults", type=int, default=1000)

@@ -1,11 +1,13 @@
-"""Hard and malformed inputs, through `vtok encode` and, side by side, through FFmpeg's x264.
+"""Encodes hard and malformed inputs with `vtok encode` and, for comparison, with x264 through FFmpeg.
 
     .venv/bin/python bench/inputs.py [--out FILE.json] [--hour]
 
-Every input is made here, from a moving test picture. Told are the exit code of each program, the frames that came out,
-and the first line that vtok says. A traceback or a signal is a crash; a bad input that ends in 0 without a word is a
-silent loss. `--hour` also codes an hour of video (3,600 s, 10 frames/s) and its first minute, and compares their peak
-memory; it takes a few minutes.
+The script makes every input from a moving test picture. It reports the exit code of each program, the number of frames
+that it coded, and the last message of vtok. A traceback or a signal is a crash. It is a silent loss if vtok accepts a
+malformed input without a message, or loses frames of a hard one.
+
+`--hour` also codes an hour of video (3,600 s, 10 frames per second) and a minute of it, and reports their peak memory.
+This takes a few minutes.
 """
 
 from __future__ import annotations
@@ -22,34 +24,51 @@ import av
 import imageio_ffmpeg
 from common import print_table, write_json
 
-from vtok_codec.codec.tokenfile import verify
 from vtok_codec.errors import VtokError
 from vtok_codec.evaluation.usage import run_measured
+from vtok_codec.stream.reading import verify
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 _HOUR_S, _MINUTE_S = 3600, 60
+"""The lengths of the clips for `--hour` in seconds."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one input."""
+    """What both programs made of one input."""
 
     input: str
+    """A description of the input."""
     malformed: bool
+    """Whether the input is damaged, or no video at all."""
     frames: int | None
-    """That a lenient decoder finds in it; None where it cannot be opened."""
+    """The number of frames that a lenient decoder finds; None if it cannot open the file."""
     vtok_exit: int
+    """The exit code of `vtok encode`."""
     vtok_frames: int
+    """The number of frames that vtok coded."""
     vtok_says: str
+    """The last line that vtok printed, apart from its summary."""
     ffmpeg_exit: int
+    """The exit code of FFmpeg."""
     ffmpeg_frames: int
+    """The number of frames that FFmpeg coded."""
     crashed: bool
+    """Whether vtok ended with a traceback or by a signal."""
     silent_loss: bool
-    """vtok ended in 0, said nothing, and lost frames."""
+    """Whether vtok accepted a malformed input without a message, or lost frames of a hard one."""
 
 
 def make(target: Path, *options: str, size: str = "160x120", frames: int = 50, sound: int = 0) -> Path:
-    """A test clip with these options of FFmpeg's for its output."""
+    """Make a test clip.
+
+    Args:
+        target: The file to write.
+        options: Options of FFmpeg for the output.
+        size: Width and height in pixels.
+        frames: The number of frames, at 25 per second.
+        sound: The number of audio tracks.
+    """
     inputs = ["-f", "lavfi", "-i", f"testsrc2=size={size}:rate=25"]
     for track in range(sound):
         inputs += ["-f", "lavfi", "-i", f"sine=frequency={440 * (track + 1)}:sample_rate=44100"]
@@ -60,6 +79,7 @@ def make(target: Path, *options: str, size: str = "160x120", frames: int = 50, s
 
 
 def rotated(folder: Path) -> Path:
+    """Make a clip with a display rotation."""
     source, target = make(folder / "upright.mp4"), folder / "rotated.mp4"
     command = [FFMPEG, "-v", "error", "-y", "-display_rotation:v:0", "90", "-i", source, "-c", "copy", target]
     subprocess.run(command, check=True)
@@ -67,13 +87,14 @@ def rotated(folder: Path) -> Path:
 
 
 def edit_list(folder: Path) -> Path:
+    """Make a clip with an edit list that skips its first frames."""
     source, target = make(folder / "whole.mp4", "-g", "25", "-pix_fmt", "yuv420p"), folder / "edit.mp4"
     subprocess.run([FFMPEG, "-v", "error", "-y", "-ss", "0.8", "-i", source, "-c", "copy", target], check=True)
     return target
 
 
 def joined(folder: Path) -> Path:
-    """The times of the second part start anew."""
+    """Join two copies of a clip byte by byte, so that the timestamps start again in the middle."""
     part = make(folder / "part.vob", "-c:v", "mpeg2video", sound=1).read_bytes()
     target = folder / "parts.vob"
     target.write_bytes(part * 2)
@@ -87,7 +108,7 @@ HARD: dict[str, Callable[[Path], Path]] = {
         d / "hdr.mkv", "-c:v", "ffv1", "-pix_fmt", "yuv420p10le", "-color_trc", "smpte2084", frames=10
     ),
     "odd size": lambda d: make(d / "odd.mkv", "-c:v", "ffv1", "-pix_fmt", "yuv444p", size="161x123", frames=10),
-    "one frame a second": lambda d: make(d / "slow.mp4", "-r", "1", frames=100),
+    "one frame per second": lambda d: make(d / "slow.mp4", "-r", "1", frames=100),
     "interlaced": lambda d: make(d / "field.mpg", "-c:v", "mpeg2video", "-flags", "+ilme+ildct", "-vf", "setfield=tff"),
     "gif": lambda d: make(d / "a.gif", frames=20),
     "anamorphic": lambda d: make(d / "sar.mp4", "-vf", "setsar=16/11"),
@@ -109,7 +130,7 @@ HARD: dict[str, Callable[[Path], Path]] = {
 
 
 def malformed(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Files that are not what they say, or not all of it."""
+    """Make files that are damaged, cut short, or no videos at all, and yield their names and paths."""
     fast = make(folder / "fast.mp4", "-movflags", "+faststart", "-pix_fmt", "yuv420p", "-g", "10").read_bytes()
     late = make(folder / "late.mp4", "-pix_fmt", "yuv420p").read_bytes()
     pieces = make(folder / "pieces.mp4", "-movflags", "frag_keyframe+empty_moov", "-g", "10").read_bytes()
@@ -140,12 +161,13 @@ def malformed(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def make_sound(target: Path) -> Path:
+    """Make a file with an audio track alone."""
     subprocess.run([FFMPEG, "-v", "error", "-y", "-f", "lavfi", "-i", "sine=duration=1", str(target)], check=True)
     return target
 
 
 def size_change(folder: Path) -> Path:
-    """Two MPEG-2 streams of different sizes, one after the other."""
+    """Make a file of two MPEG-2 streams with different picture sizes, one after the other."""
     parts = [make(folder / f"{size}.mpg", "-c:v", "mpeg2video", size=size) for size in ("160x120", "192x144")]
     target = folder / "joined.mpg"
     target.write_bytes(b"".join(part.read_bytes() for part in parts))
@@ -153,7 +175,7 @@ def size_change(folder: Path) -> Path:
 
 
 def frames_of(path: Path) -> int | None:
-    """As a lenient decoder counts them."""
+    """Count the frames that a lenient decoder finds, or return None if it cannot open the file."""
     count = 0
     try:
         with av.open(str(path)) as container:
@@ -168,7 +190,7 @@ def frames_of(path: Path) -> int | None:
 
 
 def coded_frames(path: Path) -> int:
-    """Frames of a `.vtk`; 0 where there is none."""
+    """Return the number of frames of a `.vtk` file, or 0 if there is no valid file."""
     try:
         with open(path, "rb") as stream:
             return verify(stream).totals.frames
@@ -177,7 +199,7 @@ def coded_frames(path: Path) -> int:
 
 
 def outcome(name: str, path: Path, is_malformed: bool, folder: Path) -> Outcome:
-    """Both programs on one input."""
+    """Run both programs on one input."""
     ours, theirs = folder / "o.vtk", folder / "o.mkv"
     for target in (ours, theirs):
         target.unlink(missing_ok=True)
@@ -185,7 +207,7 @@ def outcome(name: str, path: Path, is_malformed: bool, folder: Path) -> Outcome:
     done = subprocess.run(vtok, capture_output=True, text=True, check=False)
     ffmpeg = [FFMPEG, "-v", "error", "-y", "-i", str(path), "-map", "0:v:0", "-c:v", "libx264", str(theirs)]
     peer = subprocess.run(ffmpeg, capture_output=True, check=False)
-    # The last line that is no summary: an error comes after what is told of the input.
+    # Take the last line that is no summary, since an error comes after notes on the input.
     said = [line for line in done.stderr.splitlines() if "->" not in line]
     says = said[-1].replace(f"{folder}/", "") if said else ""
     expected, coded = frames_of(path), coded_frames(ours)
@@ -199,7 +221,7 @@ def outcome(name: str, path: Path, is_malformed: bool, folder: Path) -> Outcome:
 
 
 def hour(folder: Path) -> dict[str, dict[str, float | None]]:
-    """Peak memory (MiB) and seconds of both commands on a minute and on an hour."""
+    """Measure the peak memory in MiB and the seconds of both commands on a minute and on an hour of video."""
     figures: dict[str, dict[str, float | None]] = {}
     for length in (_MINUTE_S, _HOUR_S):
         clip, file, back = folder / "long.mp4", folder / "long.vtk", folder / "back.mp4"
@@ -213,7 +235,7 @@ def hour(folder: Path) -> dict[str, dict[str, float | None]]:
 
 
 def main() -> None:
-    """Try, print, write JSON; end with 1 after a crash or a silent loss."""
+    """Try all inputs, print the outcomes and write JSON. The exit code is 1 after a crash or a silent loss."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--hour", action="store_true")

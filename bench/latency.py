@@ -1,11 +1,11 @@
-"""How far a live pipe lags: frames go in at their own rate, and the bench notes when each comes out again.
+"""Measures the delay of a live pipe: frames go in at their own rate, and the script notes when each comes out.
 
     .venv/bin/python bench/latency.py [--size 256x256] [--rate 25] [--seconds 20] [--out FILE.json]
 
-The pipe is `vtok encode - - | vtok decode - - --format y4m`, as between two machines. The delay of frame n is the
-number of frames that had gone in after it when it came out. A chunk is four latent frames, 16 pictures, so 15 is the
-least for the first picture of a chunk; the model, FFmpeg and the pipes add to it. The first half is left out, since
-both ends load torch while frames already come.
+The pipe is `vtok encode - - | vtok decode - - --format y4m`, as between two machines. The delay of a frame is the
+number of frames that have gone in after it when it comes out. A chunk has four latent frames, which are 16 frames of
+video, so the delay of the first frame of a chunk is at least 15. The model, FFmpeg and the pipes add to it. The first
+half of the frames is left out, since both programs still load torch when the first frames arrive.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from common import print_table, write_json
 from vtok_codec.registry import DEFAULT_MODEL, find_weights
 
 _FRAME = b"FRAME\n"
+"""The header of each frame in a y4m stream."""
 
 
 def y4m_frames(size: str, rate: int, seconds: float) -> tuple[bytes, list[bytes]]:
-    """The header and the frames of a moving picture as y4m."""
+    """Make a moving test picture as y4m, and return its header and its frames."""
     picture = f"testsrc2=size={size}:rate={rate},noise=alls=12:allf=t"
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "lavfi", "-i", picture, "-t", str(seconds)]
     data = subprocess.run(
@@ -41,7 +42,7 @@ def y4m_frames(size: str, rate: int, seconds: float) -> tuple[bytes, list[bytes]
 
 
 def feed(stream: BinaryIO, header: bytes, frames: list[bytes], rate: int, fed: list[float]) -> None:
-    """Write frames at their rate; `fed` takes the time of each."""
+    """Write frames at their rate, and append the time at which each was written to `fed`."""
     stream.write(header)
     started = time.perf_counter()
     for number, frame in enumerate(frames):
@@ -53,7 +54,7 @@ def feed(stream: BinaryIO, header: bytes, frames: list[bytes], rate: int, fed: l
 
 
 def drain(stream: BinaryIO, frame_bytes: int) -> list[float]:
-    """The time at which each whole frame had come out."""
+    """Read all frames, and return the time at which each was complete."""
     assert stream.readline().startswith(b"YUV4MPEG2")
     came = []
     while len(stream.read(frame_bytes)) == frame_bytes:
@@ -62,7 +63,7 @@ def drain(stream: BinaryIO, frame_bytes: int) -> list[float]:
 
 
 def main() -> None:
-    """Measure, print, write JSON."""
+    """Measure, print a table, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="256x256")
     parser.add_argument("--rate", type=int, default=25)
@@ -86,16 +87,16 @@ def main() -> None:
     if codes != (0, 0) or len(came) != len(frames):
         raise SystemExit(f"{len(came)} of {len(frames)} frames came out; exit codes {codes}")
     delays = np.array([np.searchsorted(fed, at) - 1 - number for number, at in enumerate(came)])
-    # Torch loads while frames wait: the pipe needs a while until it runs at the rate of its input. What comes after the
-    # last frame went in is pushed out by the end.
+    # Frames wait while torch loads, and the pipe needs time to catch up with its input. Frames that come out after the
+    # last one went in are left out too, since the end of the input flushes them.
     settled = delays[len(delays) // 2 : int(np.searchsorted(came, fed[-1]))]
     if not len(settled):
-        raise SystemExit("the pipe does not keep up with this rate here, or the run is too short; try --seconds 30")
+        raise SystemExit("this machine is too slow for the rate, or the run is too short; try --seconds 30")
     figures = {
-        "first frame after, s": came[0] - fed[0],
-        "least delay, frames": int(settled.min()),
+        "delay of the first frame, s": came[0] - fed[0],
+        "smallest delay, frames": int(settled.min()),
         "median delay, frames": float(np.median(settled)),
-        "most delay, frames": int(settled.max()),
+        "largest delay, frames": int(settled.max()),
     }
     print_table(["live pipe, second half", f"{arguments.size} at {arguments.rate} frames/s"], list(figures.items()))
     weights = find_weights(DEFAULT_MODEL).sha256

@@ -1,8 +1,10 @@
-"""The middle frame of clips as decoders show it, one row a clip: the source, then each decoder, as a JPEG.
+"""Draws the middle frame of each clip as a row of a JPEG: the source, then the output of each decoder.
 
     .venv/bin/python bench/pictures.py CLIPS --tokens 1 --out docs/decoders.jpg
+    .venv/bin/python bench/pictures.py tests/data/lanes.mp4 --tokens 2 --decoders deterministic --against x264 \\
+        --out docs/overview.jpg
 
-Of a frame that is larger than 256×256 the centre is shown.
+A frame that is larger than 256×256 is cropped to its centre.
 """
 
 from __future__ import annotations
@@ -15,30 +17,36 @@ import av
 import numpy as np
 
 from vtok_codec.codec.tokenizer import load_tokenizer
-from vtok_codec.evaluation.clips import Clip, open_clip
-from vtok_codec.evaluation.codecs import VtokCodec, model_codecs
-from vtok_codec.evaluation.comparison import centre, frame_at
+from vtok_codec.evaluation.clips import SourceClip, open_clip
+from vtok_codec.evaluation.codecs import ANCHORS, Anchor, VtokCodec, model_codecs
+from vtok_codec.evaluation.comparison import anchor_of_size, centre, frame_at
 from vtok_codec.media.types import Pixels
 from vtok_codec.registry import DEFAULT_MODEL, find_weights
 
 _SIDE = 256
+"""The height and width of each picture in pixels."""
 _GAP = 4
-"""Pixels between pictures."""
+"""The gap between pictures in pixels."""
 
 
-def row(clip: Clip, codecs: list[VtokCodec], folder: Path) -> Pixels:
-    """A clip's middle frame and what the codecs make of it."""
+def row(clip: SourceClip, codecs: list[VtokCodec], anchor: Anchor | None, folder: Path) -> Pixels:
+    """Draw the middle frame of a clip beside the reconstructions of the codecs, and an anchor's at the same size."""
     middle = clip.frames // 2
     pictures = [frame_at(clip.pixels(), middle)]
     for codec in codecs:
         coded = folder / "coded.vtk"
         codec.encode(clip, coded)
         pictures.append(frame_at(codec.frames(coded), middle))
+    if anchor:
+        other = anchor_of_size(clip, anchor, coded.stat().st_size, folder)
+        coded = folder / f"coded{other.suffix}"
+        other.encode(clip, coded)
+        pictures.append(frame_at(other.frames(coded), middle))
     return np.concatenate([_framed(picture) for picture in pictures], axis=1)
 
 
 def _framed(picture: Pixels) -> Pixels:
-    """The centre of a picture on a white square."""
+    """Draw the centre of a picture on a white square."""
     shown = centre(picture, (_SIDE, _SIDE))
     square = np.full((_SIDE + _GAP, _SIDE + _GAP, 3), 255, np.uint8)
     square[: shown.shape[0], : shown.shape[1]] = shown
@@ -46,7 +54,7 @@ def _framed(picture: Pixels) -> Pixels:
 
 
 def write_jpeg(path: Path, picture: Pixels) -> None:
-    """RGB `H W 3` as a JPEG file."""
+    """Write an RGB picture `H W 3` as a JPEG file."""
     with av.open(path, "w", format="image2") as container:
         stream = container.add_stream("mjpeg", rate=1, options={"qmin": "3", "qmax": "3"})
         stream.height, stream.width = picture.shape[:2]
@@ -56,18 +64,20 @@ def write_jpeg(path: Path, picture: Pixels) -> None:
 
 
 def main() -> None:
-    """Parse, decode, write."""
+    """Code the clips and write the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--tokens", type=int, default=1)
     parser.add_argument("--decoders", default="deterministic,ddim,flow")
+    parser.add_argument("--against", choices=ANCHORS, help="an encoder to show at the size of the last file")
     parser.add_argument("--out", type=Path, required=True)
     chosen = parser.parse_args()
     tokenizer = load_tokenizer(find_weights(chosen.model))
     codecs = model_codecs([tokenizer], [chosen.tokens], decoders=chosen.decoders.split(","))
     with tempfile.TemporaryDirectory() as folder:
-        rows = [row(open_clip(path), codecs, Path(folder)) for path in chosen.clips]
+        anchor = ANCHORS[chosen.against] if chosen.against else None
+        rows = [row(open_clip(path), codecs, anchor, Path(folder)) for path in chosen.clips]
     write_jpeg(chosen.out, np.ascontiguousarray(np.concatenate(rows)))
 
 

@@ -1,8 +1,8 @@
-"""Writes docs/reliability.md from what the other benches measured.
+"""Writes docs/reliability.md from the results of other benchmarks.
 
     .venv/bin/python bench/reliability.py FOLDER
 
-FOLDER holds inputs.json and faults.json (`--out` of the benches; `bench/inputs.py --hour`).
+FOLDER holds `inputs.json` and `faults.json`, which `bench/inputs.py --hour` and `bench/faults.py` write with `--out`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from results import table
 
 _INTRO = """# Reliability
 
-What was fed to vtok, what was broken, what was noticed. Every table names the command that makes it; this page is
-written by `bench/reliability.py` from their JSON. What a hostile file may not do stands in [security.md](security.md).
+This page shows how vtok handles difficult and damaged inputs, and damage to its own files. Every section names the
+command that makes its table; `bench/reliability.py` writes the page from the JSON output of these commands.
+[security.md](security.md) describes the protection against hostile files.
 """
 
-_LATENCY = "How far a live pipe lags stands in [results.md](results.md#live-pipes).\n"
+_LATENCY = "The delay of a live pipe is in [results.md](results.md#live-pipes).\n"
 
 
 def inputs(document: dict[str, Any]) -> str:
-    """Hard and malformed inputs, beside FFmpeg."""
+    """Return the section on hard and malformed inputs, with FFmpeg for comparison."""
     rows = []
     for one in document["inputs"]:
         frames = "–" if one["frames"] is None else str(one["frames"])
@@ -35,18 +36,20 @@ def inputs(document: dict[str, Any]) -> str:
     crashes, losses = (sum(one[name] for one in document["inputs"]) for name in ("crashed", "silent_loss"))
     return (
         "## Inputs\n\n"
-        "Each input is made by the bench. Frames: those that a lenient decoder finds. Then exit code and frames of\n"
-        "`vtok encode` and of `ffmpeg -i … -c:v libx264`, and the first line that vtok says. What came before\n"
-        "the damage is written in both; FFmpeg ends in 0 where vtok ends in 3. What says nowhere how long it is\n"
-        "(MPEG, y4m, gif, NUT; Matroska and FLV through a pipe) and ends between two pictures passes for whole.\n\n"
+        "The benchmark makes all inputs itself. *frames* is the number of frames that a lenient decoder finds in an\n"
+        "input. *vtok* and *ffmpeg* are the exit code and the number of coded frames of `vtok encode` and of\n"
+        "`ffmpeg -i … -c:v libx264`. *vtok says* is the last message of vtok. Both programs write the frames before\n"
+        "the damage, but FFmpeg exits with 0 where vtok exits with 3. Some inputs do not say how long they are: MPEG,\n"
+        "y4m, GIF and NUT files, and Matroska and FLV through a pipe. If such an input ends between two pictures,\n"
+        "vtok cannot notice that it was cut.\n\n"
         "    .venv/bin/python bench/inputs.py --hour\n\n"
-        f"{len(rows)} inputs, {crashes} crashes, {losses} lost without a word.\n\n"
+        f"{len(rows)} inputs, {crashes} crashes, {losses} silent losses of frames.\n\n"
         + table(["input", "frames", "vtok", "ffmpeg", "vtok says"], rows)
     )
 
 
 def length(document: dict[str, Any]) -> str:
-    """Memory over an hour; nothing where it was not measured."""
+    """Return the section on the memory for an hour of video, which is empty if that was not measured."""
     if not document["long"]:
         return ""
     rows = [[name, f"{one['peak_mib']:.0f}", f"{one['seconds']:.0f}"] for name, one in document["long"].items()]
@@ -54,19 +57,20 @@ def length(document: dict[str, Any]) -> str:
 
 
 def faults(document: dict[str, Any]) -> str:
-    """Faults put into a file."""
+    """Return the section on faults in `.vtk` files."""
     rows = [[kind, *(str(count.get(name, 0)) for name in COLUMNS)] for kind, count in document["counts"].items()]
     return (
         "## Faults in a `.vtk`\n\n"
-        f"One fault at a random place of a file of {document['bytes']} bytes and {document['frames']} frames, in\n"
-        "GOPs of half a second. Noticed: `verify` refuses it. Recovered: what `decode --recover` gives, equal chunk\n"
-        "by chunk to the whole file's. Where the header is lost nothing can be read.\n\n"
+        f"Each fault is at a random place of a file of {document['bytes']} bytes and {document['frames']} frames, in\n"
+        "GOPs of half a second. A fault is noticed if `verify` rejects the file. A frame is recovered if its chunk,\n"
+        "as `decode --recover` reads it, is equal to that of the undamaged file. Nothing can be read without the\n"
+        "header.\n\n"
         "    .venv/bin/python bench/faults.py --faults 1000\n\n" + table(["fault", *COLUMNS], rows)
     )
 
 
 def main() -> None:
-    """Read the JSON files, write the page."""
+    """Read the JSON files and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder

@@ -1,9 +1,9 @@
-"""Writes docs/results.md from what the other benches measured.
+"""Writes docs/results.md from the results of other benchmarks.
 
     .venv/bin/python bench/results.py FOLDER
 
-FOLDER holds eval.json (`vtok eval … --json`), rate.json, speed.json and latency.json (`--out` of the benches), or some
-of them: the sections of the others stay as they are.
+FOLDER holds some or all of these files: `eval.json`, the output of `vtok eval … --json`; and `rate.json`, `speed.json`
+and `latency.json`, which the scripts of these names write with `--out`. Sections without a file stay as they are.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from vtok_codec.registry import DEFAULT_MODEL
 
 _INTRO = """# Results
 
-Where vtok stands, the bad news included. Every table names the command that makes it, and the weights that it is of;
-this page is written by `bench/results.py` from their JSON.
+This page shows the quality, the file sizes and the speed of vtok, and compares them with other codecs. Every section
+names the command that makes its tables and the weights that were measured. `bench/results.py` writes the page from the
+JSON output of these commands.
 """
 _EVAL_COMMAND = (
     "vtok eval CLIPS -m onevae-nano-4x8x8 -m onevae-nano-4x16x16 --tokens 1,2,4 --against x264,x265,av1"
@@ -34,18 +35,18 @@ _EVAL_COMMAND = (
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, the first column to the left."""
+    """Return a table in Markdown. The first column is aligned to the left, the others to the right."""
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def of_weights(figures: dict[str, Any]) -> str:
-    """The weights that figures are of, which may not be those that another table is of."""
+    """Return the hash of the weights that were measured, which may differ from table to table."""
     return f"weights {figures['weights'][:12]}"
 
 
 def quality(document: dict[str, Any]) -> str:
-    """Means over clips, rate differences, and the clips that ours does worst on."""
+    """Return the section on quality and size: means over clips, differences in rate, and the figures of each clip."""
     (evaluation,) = document["evaluations"]
     measures = [name for name in MEASURE_NAMES if any(mean[name] is not None for mean in evaluation["means"])]
     rows = [
@@ -76,22 +77,22 @@ def quality(document: dict[str, Any]) -> str:
     frames = sum(clip["frames"] for clip in evaluation["clips"])
     context = document["context"]
     return (
-        f"## Quality and size\n\n{len(evaluation['clips'])} of the held-out clips, all their {frames} frames, on "
-        f"{context['machine']}: every third of `val` (`ls val/*.mp4 | awk 'NR % 3 == 1'`), so that it takes ten to "
-        "twenty minutes; all of them, three times as long. Our own figures on all clips stand on the models' cards. "
-        "Seconds are those of all these clips together.\n\n"
+        f"## Quality and size\n\nMeasured on {len(evaluation['clips'])} held-out clips with {frames} frames in all, on "
+        f"{context['machine']}. The clips are every third file of `val` (`ls val/*.mp4 | awk 'NR % 3 == 1'`), which "
+        "takes ten to twenty minutes; all clips would take three times as long. The model cards have the figures of "
+        "vtok on all clips. *enc s* and *dec s* are the seconds for all these clips together.\n\n"
         f"    {_EVAL_COMMAND}\n\n"
         + "".join(f"- {line}\n" for line in [*context["codecs"], *context["notes"]])
         + f"\n{table(heads, rows)}\n"
-        + "Rate against x264 at equal quality (Bjøntegaard; mean over the clips, in brackets how many, where both "
-        + "reach the same quality). Below zero is smaller.\n\n"
+        + "Difference in rate to x264 at equal quality (Bjøntegaard delta). Negative numbers mean smaller files. Each "
+        + "is a mean over the clips on which both codecs reach the same quality; their count is in brackets.\n\n"
         + table(["codec", *(MEASURE_NAMES[name] for name in ordering)], bd_rows)
         + f"\n{equal_size(evaluation)}\n{worst(evaluation)}"
     )
 
 
 def equal_size(evaluation: dict[str, Any]) -> str:
-    """Each of our operating points beside x264 at the same size, clip by clip, between the points of its curve."""
+    """Return a comparison of vtok with x264 at the same size, interpolated between the points of x264's curve."""
     names = ("psnr_db", "lpips", "vmaf_neg")
     x264: dict[str, list[dict[str, Any]]] = {}
     for result in evaluation["results"]:
@@ -115,15 +116,16 @@ def equal_size(evaluation: dict[str, Any]) -> str:
             values = [float(np.mean([each[name] for each in side])) for side in zip(*pairs, strict=True)]
             cells.append(" / ".join(figure(name, value) for value in values) or "-")
         rows.append([f"{mean['codec']}, {mean['setting']}", *cells])
-    heads = ["ours / x264", "bits/px", *(MEASURE_NAMES[name] for name in names)]
+    heads = ["vtok / x264", "bits/px", *(MEASURE_NAMES[name] for name in names)]
     note = (
-        "At equal size, x264 medium between the points of its curve; in brackets the clips where it reaches that size:"
+        "Comparison with x264 (medium) at equal size, interpolated between the points of its curve. Each number is a "
+        "mean over the clips on which x264 reaches that size; their count is in brackets:"
     )
     return f"{note}\n\n{table(heads, rows)}"
 
 
 def worst(evaluation: dict[str, Any]) -> str:
-    """The default model at its middle operating point, clip by clip, the lowest PSNR first."""
+    """Return the figures of each clip for the default model at its middle number of tokens, the lowest PSNR first."""
     ours = [mean for mean in evaluation["means"] if mean["codec"] == DEFAULT_MODEL]
     middle = ours[(len(ours) - 1) // 2]
     own = [
@@ -137,22 +139,23 @@ def worst(evaluation: dict[str, Any]) -> str:
         for result in sorted(own, key=lambda result: result["psnr_db"])
     ]
     title = f"{middle['codec']}, {middle['setting']}"
-    return f"Clip by clip, {title}:\n\n" + table(["clip", "bits/px", *(MEASURE_NAMES[name] for name in names)], rows)
+    return f"Each clip, for {title}:\n\n" + table(["clip", "bits/px", *(MEASURE_NAMES[name] for name in names)], rows)
 
 
 def packing(rate: dict[str, Any]) -> str:
-    """What each packing makes of the tokens."""
+    """Return the section on the sizes of tokens in different packings."""
     counts = list(rate["tokens"])
     rows = [[name, *(f"{rate['tokens'][count][name]:.3f}" for count in counts)] for name in rate["tokens"][counts[0]]]
-    heads = ["part of 16 bits a token", *(f"{count} token{'s' if count != '1' else ''}" for count in counts)]
+    heads = ["fraction of 16 bits per token", *(f"{count} token{'s' if count != '1' else ''}" for count in counts)]
     note = (
-        f"{rate['clips']} clips, {of_weights(rate)}. The last three rows are code lengths of simpler adaptive coders."
+        f"Means over {rate['clips']} clips, {of_weights(rate)}. The last three rows are not packings but code lengths "
+        "of simpler adaptive coders."
     )
     return f"## Packing\n\n{note}\n\n    bench/rate.py val/*.mp4\n\n{table(heads, rows)}"
 
 
 def speed(figures: dict[str, Any]) -> str:
-    """The model alone, whole commands, growth, memory."""
+    """Return the section on the speed and memory of the model alone and of whole commands."""
     model = [
         [
             f"{row['size']}, {row['threads']} thread{'s' if row['threads'] > 1 else ''}, {row['direction']}",
@@ -174,10 +177,11 @@ def speed(figures: dict[str, Any]) -> str:
         f"## Speed and memory\n\n{figures['cpu']}, {figures['cores']} cores, torch {figures['torch']}, "
         f"{of_weights(figures)}.\n\n"
         "    bench/speed.py\n\n"
-        "The model alone; the largest of its convolutions by itself reaches "
-        f"{figures['limit_gmac_s']:.0f} GMAC/s with all threads.\n\n"
+        "The model alone. Its largest convolution by itself reaches "
+        f"{figures['limit_gmac_s']:.0f} GMAC/s with all threads; the last column compares the whole model with it, for "
+        "the same number of threads.\n\n"
         + table(["model", "frames/s", "Mpixel/s", "GMAC/s", "of the limit"], model)
-        + "\nWhole commands, without the time that a one-frame clip takes:\n\n"
+        + "\nWhole commands, without the time that a clip of one frame takes:\n\n"
         + table(["command", "frames/s", "Mpixel/s", "peak MiB"], commands)
         + "\nPeak memory at 1280×720:\n\n"
         + table(["command", "peak MiB"], peaks)
@@ -185,11 +189,11 @@ def speed(figures: dict[str, Any]) -> str:
 
 
 def latency(figures: dict[str, Any]) -> str:
-    """How far a live pipe lags."""
+    """Return the section on the delay of live pipes."""
     rows = [[name, f"{value:.2f}"] for name, value in figures.items() if "frame" in name]
     title = f"{figures['size']} at {figures['rate']} frames/s"
-    note = "`vtok encode - - | vtok decode - -`, second half of a run; a chunk is 16 frames; "
-    note += f"{of_weights(figures)}."
+    note = "The delay of `vtok encode - - | vtok decode - -` in the second half of a run. A chunk has 16 frames. The "
+    note += f"model has {of_weights(figures)}."
     return f"## Live pipes\n\n{note}\n\n    bench/latency.py\n\n{table([title, ''], rows)}"
 
 
@@ -199,11 +203,11 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "speed": speed,
     "latency": latency,
 }
-"""What writes each section of the page, in their order, by the name of the JSON that it is written from."""
+"""The functions that write the sections of the page, in order, by the name of the JSON file that they read."""
 
 
 def main() -> None:
-    """Read, write."""
+    """Read the JSON files and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder

@@ -1,9 +1,9 @@
-"""Sends whole files through `vtok encode`, `verify`, `info` and `decode`, and compares what comes back with the source.
+"""Runs `vtok encode`, `verify`, `info` and `decode` on whole files, and compares the result with the source.
 
     .venv/bin/python bench/roundtrip.py FILE…
 
-It prints one line a file, and ends with 1 if frame counts, timestamps, size, colour tags, rotation or audio packets
-differ.
+It prints one line per file. The exit code is 1 if the frame count, timestamps, size, frame rate, colour tags, rotation,
+aspect ratio or audio packets of a file differ.
 """
 
 from __future__ import annotations
@@ -22,16 +22,20 @@ from vtok_codec.media.types import Frame, VideoInfo
 
 
 class Contents(NamedTuple):
-    """What must survive."""
+    """The parts of a file that must survive."""
 
     info: VideoInfo
+    """Size, rate, colour tags and so on."""
     times_s: list[Fraction]
+    """The time of each frame in seconds."""
     audio: list[bytes]
+    """All audio packets."""
     audio_times_s: list[Fraction | None]
+    """The time of each audio packet in seconds, if it has one."""
 
 
 def contents(path: Path) -> Contents:
-    """Read a file to its end."""
+    """Read all frames and audio packets of a file."""
     times, audio, audio_times = [], [], []
     with VideoReader(path) as reader:
         for event in reader.events():
@@ -45,7 +49,7 @@ def contents(path: Path) -> Contents:
 
 
 def differences(source: Contents, back: Contents) -> list[str]:
-    """What did not survive, in words."""
+    """Return the names of the parts that differ."""
     a, b = source.info, back.info
     tick = max(a.time_base, b.time_base)
     found = []
@@ -69,7 +73,7 @@ def differences(source: Contents, back: Contents) -> list[str]:
 
 
 def vtok(*args: object) -> str:
-    """Run a command; its standard output."""
+    """Run a `vtok` command and return its standard output."""
     command = [sys.executable, "-m", "vtok_codec", *map(str, args)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
@@ -81,7 +85,7 @@ def main() -> None:
     failed = False
     for path in parser.parse_args().files:
         with tempfile.TemporaryDirectory() as folder:
-            # Matroska holds every audio codec; its clock of 1 ms is why MP4 is taken where it can be.
+            # MP4 keeps times exactly, while Matroska has a clock of 1 ms but holds every audio codec.
             suffix = ".mkv" if path.suffix == ".webm" else ".mp4"
             file, back = Path(folder, "file.vtk"), Path(folder, f"back{suffix}")
             vtok("encode", path, file, "-q")

@@ -1,13 +1,18 @@
-"""How fast vtok is on this machine, and how its cost grows.
+"""Measures how fast vtok is on this machine, and how its cost grows with size and length.
 
     .venv/bin/python bench/speed.py [--quick] [--rounds N] [--out FILE.json]
 
-Run it on an idle machine; it takes a quarter of an hour, `--quick` one minute. A machine that others share is fast at
-one minute and slow at another: more rounds, of which the best figures count, see to it that the model and the commands
-have both had a fast one. The model alone (frames from and to
-memory, its state carried from chunk to chunk), with one thread and with all, beside its largest convolution; whole
-commands at the same sizes, with their peak memory; and whole commands on longer and longer clips. The time that a
-one-frame clip takes, which is mostly the start of torch, is left out of the commands' frames a second.
+Run it on an idle machine. It takes a quarter of an hour, or one minute with `--quick`. The speed of a shared machine
+varies from minute to minute; `--rounds` repeats everything, and the best figures count.
+
+It measures three things:
+
+- the model alone, from memory to memory and with its state carried from chunk to chunk, with one thread and with all,
+  compared with its largest convolution;
+- whole commands at the same sizes, with their peak memory;
+- whole commands on clips of different lengths.
+
+The frames per second of commands leave out the time that a clip of one frame takes, which mostly loads torch.
 """
 
 from __future__ import annotations
@@ -34,47 +39,61 @@ from vtok_codec.media.reader import read_pixels
 from vtok_codec.registry import DEFAULT_MODEL, find_weights
 
 CHUNK_FRAMES = 16
+"""Frames in a chunk of a file."""
 RATE = 30
+"""The frame rate of the test clips."""
 SIZES = {"256x256": 10.0, "854x480": 4.0, "1280x720": 3.0, "1920x1080": 2.0}
-"""Pictures, and the seconds of the clips that commands are timed on."""
+"""The sizes to measure, and the length in seconds of the clip of that size for whole commands."""
 LENGTHS_S = (5, 10, 20, 40)
+"""The lengths in seconds of clips of 256x256 that commands are timed on."""
 MEMORY_LENGTHS_S = (10, 60)
+"""The lengths in seconds of the clips that peak memory is measured on."""
 MEMORY_SIZE = "1280x720"
+"""The size of the clips that peak memory is measured on."""
 
 
 @dataclass(frozen=True)
 class ModelSpeed:
-    """One direction of the model alone."""
+    """The speed of the model alone in one direction."""
 
     size: str
     threads: int
     direction: str
     frames_s: float
+    """Frames per second."""
     mpixel_s: float
-    gmac_a_frame: float
+    """Megapixels per second."""
+    gmac_per_frame: float
+    """10⁹ multiply-accumulates per frame."""
     gmac_s: float
+    """10⁹ multiply-accumulates per second."""
     part_of_limit: float
-    """Over the GMAC/s of the largest convolution alone, with as many threads, measured in the same run."""
+    """`gmac_s` divided by that of the largest convolution alone, measured in the same round with as many threads."""
 
 
 @dataclass(frozen=True)
 class CommandSpeed:
-    """One whole command on one clip."""
+    """The speed of one whole command on one clip."""
 
     command: str
     size: str
     length_s: float
     frames_s: float
-    """Without the time that a one-frame clip takes."""
+    """Frames per second, without the time that a clip of one frame takes."""
     mpixel_s: float
+    """Megapixels per second."""
     peak_mib: float | None
+    """Peak memory in MiB; None if the system does not report it."""
 
 
 Speed = TypeVar("Speed", ModelSpeed, CommandSpeed)
 
 
 def seconds(work: Callable[[], object], least_s: float = 1.0) -> float:
-    """Best time of one call, after a warm-up, of as many as fit in a while."""
+    """Return the shortest time of a call in seconds.
+
+    After one call to warm up, there are at least three calls, and as many as take `least_s` seconds in all.
+    """
     work()
     times: list[float] = []
     while sum(times) < least_s or len(times) < 3:
@@ -85,7 +104,7 @@ def seconds(work: Callable[[], object], least_s: float = 1.0) -> float:
 
 
 def make_clip(path: Path, size: str, length_s: float, rate: int = RATE) -> Path:
-    """A moving test picture with grain, so that nothing is easier than in a camera's video."""
+    """Make a clip of a moving test picture with noise, so that it is no easier to code than video from a camera."""
     picture = f"testsrc2=size={size}:rate={rate},noise=alls=12:allf=t"
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", "-f", "lavfi", "-i", picture]
     subprocess.run([*command, "-t", str(length_s), "-pix_fmt", "yuv420p", str(path)], check=True)
@@ -98,7 +117,7 @@ def pixels(size: str) -> int:
 
 
 def model_speeds(tokenizer: Tokenizer, folder: Path, sizes: list[str]) -> Iterator[ModelSpeed]:
-    """The model alone, in both directions, at each size with one thread and with all."""
+    """Measure the model alone in both directions, at each size, with one thread and with all."""
     all_threads = torch.get_num_threads()
     for threads in sorted({1, all_threads}):
         torch.set_num_threads(threads)
@@ -135,7 +154,7 @@ def model_speeds(tokenizer: Tokenizer, folder: Path, sizes: list[str]) -> Iterat
 
 @torch.inference_mode()
 def convolution_limit(tokenizer: Tokenizer) -> float:
-    """GMAC/s of the model's largest convolution alone, as `conv3d` 1×3×3, in the model's own type, at 256×256."""
+    """Return the GMAC/s of the model's largest convolution alone: a 1×3×3 `conv3d` in the model's type, at 256×256."""
     channels = tokenizer.model.config.levels[-1].channels
     latents, side = CHUNK_FRAMES // tokenizer.id.stride[0], 256 // tokenizer.id.stride[1]
     placement = tokenizer.placement
@@ -148,13 +167,13 @@ def convolution_limit(tokenizer: Tokenizer) -> float:
 
 
 def run_command(*args: object) -> Cost:
-    """A `vtok` command, as a process of its own: the fastest of three."""
+    """Run a `vtok` command three times and return the cost of the fastest run."""
     command = [sys.executable, "-m", "vtok_codec", *map(str, args)]
     return min((run_measured(command) for _ in range(3)), key=lambda cost: cost.seconds)
 
 
 def command_speeds(folder: Path, clips: list[tuple[str, float]]) -> Iterator[CommandSpeed]:
-    """`vtok encode` and `vtok decode` on a clip of each size and length."""
+    """Measure `vtok encode` and `vtok decode` on a clip of each size and length."""
     for size, length_s in clips:
         costs: dict[str, dict[bool, Cost]] = {"encode": {}, "decode": {}}
         for whole in (False, True):
@@ -168,12 +187,12 @@ def command_speeds(folder: Path, clips: list[tuple[str, float]]) -> Iterator[Com
 
 
 def fastest(rounds: list[list[Speed]]) -> list[Speed]:
-    """Of each figure, the best of all rounds."""
+    """Return the fastest measurement of all rounds for each case."""
     return [max(each, key=lambda speed: speed.frames_s) for each in zip(*rounds, strict=True)]
 
 
 def memory(folder: Path) -> Iterator[tuple[str, int, float | None]]:
-    """Peak memory (MiB) of both commands on a short and a long clip of 10 frames/s."""
+    """Measure the peak memory of both commands in MiB, on a short and a long clip with 10 frames per second."""
     for length_s in MEMORY_LENGTHS_S:
         clip, file, back = folder / "clip.mp4", folder / "clip.vtk", folder / "back.mp4"
         make_clip(clip, MEMORY_SIZE, length_s, rate=10)
@@ -183,10 +202,12 @@ def memory(folder: Path) -> Iterator[tuple[str, int, float | None]]:
 
 
 def main() -> None:
-    """Measure, print, and write JSON."""
+    """Measure, print tables, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="256x256 only, no lengths, no memory")
-    parser.add_argument("--rounds", type=int, default=1, help="times that everything is timed")
+    parser.add_argument(
+        "--quick", action="store_true", help="256x256 only, one length, without peak memory over lengths"
+    )
+    parser.add_argument("--rounds", type=int, default=1, help="how often to repeat all timings; the best count")
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     arguments = parser.parse_args()

@@ -1,9 +1,10 @@
-"""Feeds what libFuzzer makes up to the parts that read untrusted bytes. Only typed errors may come out.
+"""Fuzzes the code that reads untrusted bytes with libFuzzer. It may raise only the errors that it documents.
 
     bin/setup fuzz && .venv/bin/python fuzz/fuzz.py {container,sealed,header,packing} [CORPUS…] [libFuzzer's options]
 
-Without a corpus it starts from the golden files of the tests. `-max_total_time=20` ends it after 20 s; `-rss_limit_mb`
-(512 here) ends it where memory grows without bound. A crash is written to `crash-…` in the working folder.
+The golden files of the tests are the seeds, in addition to any given corpus. `-max_total_time=20` ends the run after
+20 s. `-rss_limit_mb` (here 512 by default) limits its memory. The input of a crash is written to `crash-…` in the
+working folder.
 """
 
 from __future__ import annotations
@@ -18,21 +19,23 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["vtok_codec"]):
-    from vtok_codec.codec.tokenfile import salvaged_events, verify
     from vtok_codec.container.header import header_from_json
     from vtok_codec.container.reader import TokenChunk, VtkReader
     from vtok_codec.container.records import CRC, FIELDS
     from vtok_codec.container.writer import PREFIX
     from vtok_codec.errors import FormatError
-    from vtok_codec.tokens.coders import WAVES, ZSTD_GROUPS, make_coder
+    from vtok_codec.stream.reading import salvaged_events, verify
+    from vtok_codec.tokens.coders import WAVES, ZSTD
 
 _GOLDEN = sorted((Path(__file__).resolve().parent.parent / "tests" / "data").glob("golden-*.vtk"))
 _LEVELS = (8, 8, 8, 5, 5, 5)
+"""The number of values of each digit of the shipped models."""
 _RSS_LIMIT_MB = 512
+"""The limit of the memory of the process in MB."""
 
 
 def container(data: bytes) -> None:
-    """A whole file: verified, and read past its damage."""
+    """Verify a whole file, and read what can be recovered from it."""
     for read in (verify, lambda stream: list(salvaged_events(VtkReader(stream)))):
         try:
             read(io.BytesIO(data))
@@ -41,7 +44,7 @@ def container(data: bytes) -> None:
 
 
 def sealed(data: bytes) -> None:
-    """The same with every CRC put right, so that what stands behind them is reached."""
+    """Read a whole file like `container`, with correct checksums, so that the fuzzer reaches the code behind them."""
     whole = bytearray(data)
     if len(whole) < PREFIX.size:
         return
@@ -57,7 +60,7 @@ def sealed(data: bytes) -> None:
 
 
 def header(data: bytes) -> None:
-    """The JSON of a header."""
+    """Parse the JSON of a header."""
     try:
         header_from_json(data)
     except FormatError:
@@ -65,11 +68,11 @@ def header(data: bytes) -> None:
 
 
 def packing(data: bytes) -> None:
-    """The packed digits of a chunk, whose coder and shape the first bytes choose."""
+    """Unpack the digits of a chunk. The first four bytes choose the coder and the shape."""
     if len(data) < 4:
         return
     tokens, frames, rows, columns = (byte % limit + 1 for byte, limit in zip(data, (4, 6, 9, 9), strict=False))
-    coder = make_coder(WAVES if data[0] & 0x80 else ZSTD_GROUPS, _LEVELS, tokens)
+    coder = (WAVES if data[0] & 0x80 else ZSTD).make(_LEVELS, tokens)
     try:
         coder.unpack(data[4:], (tokens * len(_LEVELS), frames, rows, columns))
     except ValueError:
@@ -77,7 +80,7 @@ def packing(data: bytes) -> None:
 
 
 def seeds(target: str) -> list[bytes]:
-    """What to start from: the golden files, or their parts."""
+    """Return the seeds for a target: the golden files, or parts of them."""
     return [seed for path in _GOLDEN for seed in _seeds_of(path.read_bytes(), target)]
 
 
@@ -88,7 +91,7 @@ def _seeds_of(golden: bytes, target: str) -> list[bytes]:
     if target == "header":
         return [golden[16 : golden.index(b"}", golden.index(b'"writer"')) + 1]]
     chunks = [event for event in reader.events() if isinstance(event, TokenChunk)]
-    return [bytes([0x80 * (chunk.coder == WAVES), 0, 0, 0]) + chunk.packed for chunk in chunks]
+    return [bytes([0x80 * (chunk.coder == WAVES.id), 0, 0, 0]) + chunk.packed for chunk in chunks]
 
 
 def main() -> None:
@@ -100,7 +103,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number, seed in enumerate(seeds(name)):
             (Path(folder) / str(number)).write_bytes(seed)
-        # libFuzzer takes the first folder for its own; a found input must not land among the tests' data.
+        # libFuzzer writes new inputs into the first folder, which must not be that of the tests' data.
         arguments = [sys.argv[0], f"-rss_limit_mb={_RSS_LIMIT_MB}", "-timeout=5", "-max_len=20000", *given, folder]
         atheris.Setup(arguments, targets[name])
         atheris.Fuzz()

@@ -1,8 +1,8 @@
-"""The Python API: what a notebook or another program calls. `vtok_codec` re-exports it."""
+"""The Python API, which `vtok_codec` re-exports: tokens from frames, frames from tokens, and `.vtk` files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
@@ -12,57 +12,68 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from vtok_codec.codec.arrayfile import as_rate
-from vtok_codec.codec.assembler import assemble, check_tokens, most_frames, whole_gop, whole_size
 from vtok_codec.codec.decoder import decode_events
-from vtok_codec.codec.diffusion import DiffusionDecoder
-from vtok_codec.codec.encoder import EncodeSettings, check_stickiness
-from vtok_codec.codec.loading import decoder_file, pixel_decoder, tokenizer_of
+from vtok_codec.codec.decoders import DecoderChoice, Decoders, tokenizer_of
 from vtok_codec.codec.slices import slices
-from vtok_codec.codec.tokenfile import FileSummary, read_gops, read_tokens, verify
-from vtok_codec.codec.tokenizer import PixelDecoder, Tokenizer, load_tokenizer
+from vtok_codec.codec.tokenizer import Tokenizer, load_tokenizer
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import FormatError, InputError, SettingError
 from vtok_codec.media.types import Frame, VideoInfo
 from vtok_codec.registry import DEFAULT_MODEL, DETERMINISTIC, find_weights
+from vtok_codec.stream.arrays import as_rate
+from vtok_codec.stream.assembling import TokenModel, assemble
+from vtok_codec.stream.reading import FileSummary, read_gops, read_tokens, verify
+from vtok_codec.stream.settings import EncodeSettings, check_stickiness, check_token_count
 from vtok_codec.tokens.radix import Tokens, digits_to_tokens, tokens_to_digits
 
 _CHUNK_LATENTS = EncodeSettings.chunk_latents
-"""Latent frames that pass through the model at once: as in a file, so that the tokens are the same."""
+"""Latent time steps that pass through the model together: as many as in a file, so that the tokens are the same."""
 
 
 class Codec:
-    """A model that turns frames into tokens and back."""
+    """A model that turns frames into tokens and back.
+
+    Example:
+        >>> codec = vtok_codec.load("onevae-nano-4x8x8")
+        >>> tokens = codec.tokenize(frames)
+        >>> frames = codec.detokenize(tokens)
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self._diffusion: dict[str, DiffusionDecoder] = {}
+        self._decoders = Decoders(tokenizer)
+        self._model = TokenModel(tokenizer.id, tokenizer.max_tokens)
 
     @property
     def name(self) -> str:
+        """The name of the model."""
         return self.tokenizer.id.name
 
     def tokenize(self, frames: NDArray[np.uint8], tokens: int = 2, stickiness: float = 0.0) -> Tokens:
-        """uint8 RGB `T H W 3` → uint16 `t h w n`, as one GOP: t = ⌈(T + 3) / 4⌉ with a stride of 4 in time.
+        """Encode frames as one GOP of tokens.
 
-        Of a model with an enhanced first frame t is 3 more: that frame's finer grid comes as four of the usual one.
+        Args:
+            frames: uint8 RGB `T H W 3`.
+            tokens: Tokens per latent position. More give a better picture.
+            stickiness: How far beyond half a step a latent may move before its digit changes; see `EncodeSettings`.
 
-        They are the tokens that a file has with the same `tokens` and `stickiness` (see `EncodeSettings`).
+        Returns:
+            uint16 `t h w n`, the same tokens that a file with these settings holds. With a temporal stride of 4,
+            t = ⌈(T + 3) / 4⌉. A model with first-frame enhancement adds 3, because it stores its first frame on a finer
+            grid as four latent frames.
 
         Raises:
-            InputError: the frames are of another shape or type, or there are none.
-            SettingError: the tokens or the stickiness are out of range.
+            InputError: The frames have another shape or type, or there are none.
+            SettingError: `tokens` or `stickiness` is out of range.
         """
         _require_array(frames, "frames")
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
             raise InputError(f"frames must be uint8 T H W 3, not {frames.dtype} {frames.shape}")
         check_stickiness(stickiness)
-        if not 1 <= tokens <= self.tokenizer.max_tokens:
-            raise SettingError(f"{self.name} has 1 to {self.tokenizer.max_tokens} tokens a position, not {tokens}")
-        stride = self.tokenizer.id.stride[0]
+        check_token_count(tokens, self.tokenizer.max_tokens, self.name)
         parts, state, begin = [], None, 0
         while begin < len(frames):
-            end = begin + _CHUNK_LATENTS * stride - (stride - 1 if begin == 0 else 0)
+            end = begin + self.tokenizer.layout.chunk_frames(_CHUNK_LATENTS, first=begin == 0)
             digits, state = self.tokenizer.encode(frames[begin:end], tokens, state, stickiness)
             parts.append(digits_to_tokens(digits, self.tokenizer.id.levels))
             begin = end
@@ -78,73 +89,89 @@ class Codec:
         seed: int = 0,
         gop: int = 0,
     ) -> NDArray[np.uint8]:
-        """uint16 `t h w n` of one GOP → uint8 RGB `T H W 3`.
+        """Decode one GOP of tokens.
 
-        `size` (height, width) and `frames` crop what padding added; by default nothing is cropped. `decoder`: see
-        `pixel_decoder`; a diffusion decoder takes `steps`, and makes its noise from `seed` and the number of the GOP.
+        Args:
+            tokens: uint16 `t h w n`.
+            size: The height and width to crop the frames to; by default nothing is cropped.
+            frames: The number of frames to return; by default all that the tokens stand for.
+            decoder: `deterministic`, `ddim`, `flow`, or the path of a diffusion decoder's weights.
+            steps: How often a diffusion decoder evaluates its network.
+            seed: The seed of a diffusion decoder's noise.
+            gop: The number of the GOP, from which a diffusion decoder's noise follows too.
+
+        Returns:
+            uint8 RGB `T H W 3`.
 
         Raises:
-            InputError: the tokens are of another shape, or above the codebook.
-            SettingError: another argument is out of range.
-            ModelError: there is no such decoder for this model.
+            InputError: The tokens have another shape, or a value is not one of the model's tokens.
+            SettingError: Another argument is out of range.
+            ModelError: There is no such decoder for this model.
         """
         _require_array(tokens, "tokens")
-        check_tokens(tokens, self.tokenizer)
+        self._model.check(tokens)
         digits = tokens_to_digits(tokens, self.tokenizer.id.levels)
-        whole = whole_size(tokens, self.tokenizer.id)
+        whole = self._model.picture(tokens)
         size = size or whole
         if not all(0 < side <= most for side, most in zip(size, whole, strict=True)):
             raise SettingError(f"size {size} is not within the {whole} that the tokens stand for")
-        most = most_frames(len(tokens), self.tokenizer.id)
+        most = self._model.frames(tokens)
         if frames is not None and not 1 <= frames <= most:
             raise SettingError(f"frames {frames}: the tokens stand for 1 to {most}")
         left = most if frames is None else frames
         parts, state = [], None
-        frames_of = self.decoder(decoder, steps, seed)
-        for part, whole_frames in slices(digits, self.tokenizer.id, fresh=True):
-            shown = min(left, whole_frames)
-            pixels, state = frames_of.decode(part, size, shown, state, gop)
+        pixel_decoder = self._decoders.choose(DecoderChoice(str(decoder), steps, seed))
+        for part, count in slices(digits, self.tokenizer.layout, first=True):
+            wanted = min(left, count)
+            pixels, state = pixel_decoder.decode(part, size, wanted, state, gop)
             parts.append(pixels)
-            left -= shown
+            left -= wanted
             if not left:
                 break
         return np.concatenate(parts)
 
     def pack(
         self,
-        gops: Sequence[Tokens],
+        gops: Iterable[Tokens],
         stream: BinaryIO,
         rate: float | Fraction = 25,
         size: tuple[int, int] | None = None,
         frames: Sequence[int] | None = None,
     ) -> None:
-        """Write tokens `t h w n`, each GOP an array of its own, as a `.vtk` file of `rate` frames a second.
+        """Write tokens as a `.vtk` file.
 
-        `size` (height, width) and `frames`, of each GOP, crop what padding added; by default nothing is cropped.
+        Args:
+            gops: The tokens `t h w n` of each GOP.
+            stream: A binary stream to write to.
+            rate: Frames per second.
+            size: The height and width of the video, where padding is to be cropped.
+            frames: The number of frames of each GOP, where padding is to be cropped.
 
         Raises:
-            InputError: the tokens are of another shape or above the codebook, or not of the size or the frames given.
-            SettingError: the rate is out of range, or `frames` has another length.
+            InputError: The tokens have another shape, or a value is not one of the model's tokens; or they do not stand
+                for the size or the number of frames given; or `gops` or `stream` is of another type.
+            SettingError: The rate is out of range, or `frames` has another length than `gops`.
         """
-        for tokens in gops:
+        if not hasattr(stream, "write"):
+            raise InputError(f"stream must be a binary stream that can be written to, not {type(stream).__name__}")
+        if isinstance(gops, np.ndarray) or not isinstance(gops, Iterable):
+            raise InputError("gops must be a list of arrays, one per GOP")
+        arrays = list(gops)
+        for tokens in arrays:
             _require_array(tokens, "tokens")
-        counts: Sequence[int | None] = [None] * len(gops) if frames is None else frames
-        if len(counts) != len(gops):
-            raise SettingError(f"frames has {len(counts)} numbers for {len(gops)} GOPs")
-        whole = [whole_gop(tokens, self.tokenizer, count) for tokens, count in zip(gops, counts, strict=True)]
+        counts: Sequence[int | None] = [None] * len(arrays) if frames is None else frames
+        if len(counts) != len(arrays):
+            raise SettingError(f"frames has {len(counts)} numbers for {len(arrays)} GOPs")
+        whole = [self._model.gop(tokens, count) for tokens, count in zip(arrays, counts, strict=True)]
         if not whole:
             raise InputError("there are no tokens")
         ticks = as_rate(rate)
-        height, width = size or whole_size(gops[0], self.tokenizer.id)
-        assemble(whole, self.tokenizer, VideoInfo(width, height, ticks, 1 / ticks), stream)
+        height, width = size or self._model.picture(arrays[0])
+        assemble(whole, self._model, VideoInfo(width, height, ticks, 1 / ticks), stream)
 
-    def decoder(self, name: str | Path = DETERMINISTIC, steps: int | None = None, seed: int = 0) -> PixelDecoder:
-        """What turns digits into frames, see `pixel_decoder`; its weights are read once."""
-        if name == DETERMINISTIC:
-            return pixel_decoder(self.tokenizer, name, steps, seed)
-        if str(name) not in self._diffusion:
-            self._diffusion[str(name)] = DiffusionDecoder(decoder_file(self.tokenizer, name), self.tokenizer)
-        return self._diffusion[str(name)].chosen(steps, seed)
+    def decoders(self) -> Decoders:
+        """The decoders of this codec, loaded when first chosen."""
+        return self._decoders
 
 
 def _require_array(value: object, name: str) -> None:
@@ -153,17 +180,37 @@ def _require_array(value: object, name: str) -> None:
 
 
 def load(model: str | Path = DEFAULT_MODEL, device: str = "auto") -> Codec:
-    """A codec by the name of shipped weights, or by the path of a weights file.
+    """Load a codec.
+
+    Args:
+        model: The name of shipped weights, or the path of a weights file or of a training run's folder.
+        device: `auto`, `cpu` or `cuda`.
 
     Raises:
-        ModelError: there are no such weights, or they cannot be used.
-        SettingError: the device cannot be used.
+        ModelError: There are no such weights, or they cannot be used.
+        SettingError: The device cannot be used.
     """
     return Codec(load_tokenizer(find_weights(model), device))
 
 
 class Clip:
-    """A `.vtk` file. As a context it lets go of its model at the end."""
+    """A `.vtk` file. Used as a context manager, it releases its model at the end.
+
+    Args:
+        path: The file.
+        model: A shipped name or the path of the weights that made the file; by default the model that it names.
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        InputError: The file cannot be read.
+        FormatError: It is not a `.vtk` file that this version can read.
+
+    Example:
+        >>> with vtok_codec.open("clip.vtk") as clip:
+        ...     tokens = clip.tokens(gop=0)
+        ...     for frame in clip.frames(start=10.0):
+        ...         show(frame.pixels, clip.seconds(frame))
+    """
 
     def __init__(self, path: str | Path, model: str | Path | None = None, device: str = "auto") -> None:
         self._path = Path(path)
@@ -184,19 +231,31 @@ class Clip:
     ) -> None:
         self._codec = None
 
-    @property
     def info(self) -> FileSummary:
-        """What the file holds; reading it checks the whole file."""
+        """Read and check the whole file, and summarize what it holds.
+
+        Raises:
+            FormatError, DamageError: The first thing that is wrong, and where.
+        """
         with self._open() as stream:
             return verify(stream)
 
     def tokens(self, gop: int | None = None) -> Tokens:
-        """The tokens `t h w n` of one GOP, which `Codec.detokenize` takes, or of all GOPs, one after another."""
+        """The tokens `t h w n` of one GOP, which `Codec.detokenize` takes, or of all GOPs one after another.
+
+        Raises:
+            InputError: There is no such GOP.
+            FormatError, DamageError: The file cannot be read there.
+        """
         with self._open() as stream:
             return read_tokens(stream, gop)
 
     def gops(self) -> Iterator[Tokens]:
-        """The tokens of each GOP in turn; `Codec.detokenize` takes them one by one."""
+        """Iterate over the tokens `t h w n` of each GOP, with one GOP in memory at a time.
+
+        Raises:
+            FormatError, DamageError: The file cannot be read that far.
+        """
         with self._open() as stream:
             yield from (gop.tokens for gop in read_gops(VtkReader(stream)))
 
@@ -209,10 +268,25 @@ class Clip:
         steps: int | None = None,
         seed: int = 0,
     ) -> Iterator[Frame]:
-        """The decoded frames from `start` seconds on; see `decode_events`, and for the decoder `Codec.detokenize`."""
+        """Iterate over the decoded frames.
+
+        Args:
+            start: Seconds to skip.
+            duration: Seconds to decode; by default to the end.
+            tokens: Read only this many tokens per position; by default all that the file has.
+            decoder: See `Codec.detokenize`.
+            steps: See `Codec.detokenize`.
+            seed: See `Codec.detokenize`.
+
+        Raises:
+            SettingError: An argument is out of range.
+            InputError: No frame lies there.
+            FormatError, DamageError: The file cannot be read there.
+            ModelError: The model that made the file is missing, or there is no such decoder.
+        """
         if self._codec is None:
             self._codec = Codec(tokenizer_of(self.header.model, self._model, self._device))
-        chosen = self._codec.decoder(decoder, steps, seed)
+        chosen = self._codec.decoders().choose(DecoderChoice(str(decoder), steps, seed))
         with (
             self._open() as stream,
             closing(decode_events(VtkReader(stream), chosen, tokens, start, duration)) as events,
@@ -221,8 +295,12 @@ class Clip:
                 if isinstance(event, Frame):
                     yield event
 
+    def seconds(self, frame: Frame) -> float:
+        """The presentation time of a frame in seconds."""
+        return float(frame.pts * self.header.time_base)
+
     def _open(self) -> BinaryIO:
-        """A stream of its own for each use, so that one does not move another's place."""
+        """Open the file anew, so that one use does not move the position of another."""
         try:
             return self._path.open("rb")
         except OSError as error:

@@ -1,55 +1,56 @@
-"""Every error that a user can meet, each with the exit code of the command line.
+"""The errors that vtok raises on purpose, each with the exit code that the command line returns for it.
 
-The message is one line: what is wrong, and what to do. Codes follow the table in README.md. It names settings by
-what they are, not by how a command line spells them: it is read in notebooks too.
+`docs/reference/exit-codes.md` has a table of them. An error message is one line that says what is wrong and what to do
+about it. It names a setting by its meaning, not by its command-line option, because users of the Python API see it too.
 """
 
 from __future__ import annotations
 
 
 class VtokError(Exception):
-    """Base of all errors raised on purpose by vtok."""
+    """The base class of all errors that vtok raises on purpose."""
 
     exit_code = 1
+    """The exit code of the command line for this error."""
 
 
 class SettingError(VtokError):
-    """What is asked for is out of its range, or has a name that nothing has: wrong usage."""
+    """A setting is out of range, or names something that does not exist."""
 
     exit_code = 2
 
 
 class InputError(VtokError):
-    """The input cannot be read as a video, or lacks what was asked for."""
+    """The input cannot be read as a video, or does not contain what was asked for."""
 
     exit_code = 3
 
 
 class FormatError(VtokError):
-    """The input is not a `.vtk` file, or one that this version may not read."""
+    """The input is not a `.vtk` file, or is one that this version cannot read."""
 
     exit_code = 4
 
 
 class DamageError(FormatError):
-    """A `.vtk` file is cut short or altered."""
+    """A `.vtk` file is damaged or cut short."""
 
     exit_code = 5
 
 
 class ModelError(VtokError):
-    """The model or its weights are missing, unreadable, or not those that the file was made with."""
+    """A model or its weights are missing, unreadable, or not the ones that made the file."""
 
     exit_code = 6
 
 
 class OutputError(VtokError):
-    """The output cannot be written: it exists, is the input, or its place refuses."""
+    """The output cannot be written: it already exists, is also the input, or its destination rejects it."""
 
     exit_code = 7
 
 
 class TrainingError(VtokError):
-    """A training run cannot start, or cannot go on."""
+    """A training run cannot start or cannot continue."""
 
     exit_code = 8

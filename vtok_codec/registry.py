@@ -1,4 +1,4 @@
-"""Where model weights lie: shipped ones by name, others by path. Nothing here needs torch."""
+"""Finds weights files: shipped ones by name, others by path. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -8,32 +8,54 @@ import struct
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from vtok_codec.container.header import ModelId
 from vtok_codec.errors import ModelError
+from vtok_codec.models.config import (
+    CONFIG_KEY,
+    DenoiserConfig,
+    ModelConfig,
+    OneVAEConfig,
+    config_from_json,
+    inferred_config,
+)
 
 DEFAULT_MODEL = "onevae-nano-4x8x8"
 DETERMINISTIC = "deterministic"
-"""The decoder that is part of every model; the others are diffusion decoders."""
+"""The name of the decoder that is part of every codec model; all others are diffusion decoders."""
 SUFFIX = ".safetensors"
 READS = "reads"
-"""Of a weights file's metadata: other weights whose tokens its decoder reads, by their hashes, with spaces."""
+"""The metadata key that lists other weights whose tokens this file's decoder reads: SHA-256 hashes, separated by
+spaces."""
+CODEC_SHA256 = "codec_sha256"
+"""The metadata key by which a diffusion decoder names the codec weights whose tokens it decodes."""
 RUN_WEIGHTS = f"ema{SUFFIX}"
-"""The weights in the folder of a training run."""
+"""The name of the weights file in the folder of a training run."""
 _PACKAGE = Path(__file__).resolve().parent
 _FOLDERS = (_PACKAGE / "weights", _PACKAGE.parent / "weights")
-"""In a wheel, and in a checkout."""
+"""Where shipped weights lie: inside the package in a wheel, beside it in a checkout."""
 _MAX_METADATA_BYTES = 1 << 24
+_PRESET = "preset"
+"""The metadata key that names a preset, in files from before weights carried their configuration."""
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A weights file, its bytes read once."""
+    """A safetensors file of model weights. Its bytes are read once, when they are first needed."""
 
     name: str
+    """The name under which files refer to the model."""
     path: Path
+    """Where the file lies."""
 
     @cached_property
     def data(self) -> bytes:
+        """The bytes of the file.
+
+        Raises:
+            ModelError: It cannot be read.
+        """
         try:
             return self.path.read_bytes()
         except OSError as error:
@@ -41,32 +63,89 @@ class WeightsFile:
 
     @cached_property
     def sha256(self) -> str:
+        """The SHA-256 of the whole file, in hexadecimal: the identity of the weights, which `.vtk` files name."""
         return hashlib.sha256(self.data).hexdigest()
 
     @property
     def reads(self) -> frozenset[str]:
-        """Hashes of the weights whose files these decode: their own, those whose encoder they left as it was, and those
-        from which training went on so briefly that the tokens still mean the same (their card tells how well)."""
+        """The hashes of all weights whose tokens these weights decode.
+
+        Besides their own hash, these are the hashes that the metadata lists under `reads`: weights with the same
+        tensors but other metadata, weights with the same encoder, and weights from which training went on so briefly
+        that tokens kept their meaning (the model card then says how well).
+        """
         return frozenset((self.sha256, *self.metadata.get(READS, "").split()))
 
     @cached_property
-    def metadata(self) -> dict[str, str]:
-        """The strings that the file says of itself.
-
-        Raises:
-            ModelError: it is no safetensors file.
-        """
+    def _header(self) -> dict[str, Any]:
+        """The JSON header of the file: `__metadata__`, and dtype, shape and offsets of each tensor."""
         try:
             (size,) = struct.unpack_from("<Q", self.data)
             if size > _MAX_METADATA_BYTES:
                 raise ValueError(f"it declares a header of {size} bytes")
             header = json.loads(self.data[8 : 8 + size])
-            said = header.get("__metadata__", {})
-            if not isinstance(said, dict) or not all(isinstance(value, str) for value in said.values()):
-                raise ValueError("its metadata are no strings")
-            return said
-        except (ValueError, struct.error, AttributeError, RecursionError) as error:
+            if not isinstance(header, dict):
+                raise ValueError("its header is not a JSON object")
+            return header
+        except (ValueError, struct.error, RecursionError) as error:
             raise ModelError(f"{self.path} is not a readable safetensors file: {error}") from error
+
+    @cached_property
+    def metadata(self) -> dict[str, str]:
+        """The strings that the file says about itself.
+
+        Raises:
+            ModelError: It is not a safetensors file.
+        """
+        said = self._header.get("__metadata__", {})
+        if not isinstance(said, dict) or not all(isinstance(value, str) for value in said.values()):
+            raise ModelError(f"{self.path} is not a readable safetensors file: its metadata are not strings")
+        return said
+
+    @property
+    def is_model(self) -> bool:
+        """Whether the file holds a codec or a diffusion decoder, rather than another network."""
+        return CONFIG_KEY in self.metadata or _PRESET in self.metadata
+
+    @cached_property
+    def config(self) -> ModelConfig:
+        """The configuration of the model, from the metadata, or in older files from the shapes of the tensors.
+
+        Raises:
+            ModelError: The file holds no model, or one that needs a newer version of vtok.
+        """
+        if not self.is_model:
+            raise ModelError(f"{self.path} holds no vtok model")
+        try:
+            if CONFIG_KEY in self.metadata:
+                return config_from_json(self.metadata[CONFIG_KEY])
+            shapes = {name: tuple(entry["shape"]) for name, entry in self._header.items() if name != "__metadata__"}
+            return inferred_config(self.metadata[_PRESET], shapes)
+        except ModelError as error:
+            raise ModelError(f"{self.path}: {error}") from None
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ModelError(f"{self.path} is not a readable safetensors file: {error}") from error
+
+    @property
+    def codec_config(self) -> OneVAEConfig:
+        """The configuration of a codec model.
+
+        Raises:
+            ModelError: The file holds a diffusion decoder, or no model at all.
+        """
+        if not isinstance(self.config, OneVAEConfig):
+            raise ModelError(f"{self.path} is a diffusion decoder, which has no encoder; name it as the decoder")
+        return self.config
+
+    @property
+    def id(self) -> ModelId:
+        """What a `.vtk` file says about this codec model.
+
+        Raises:
+            ModelError: The file holds no codec model.
+        """
+        config = self.codec_config
+        return ModelId(self.name, self.sha256, config.stride, config.fsq_levels, config.first_grid)
 
 
 def shipped_weights() -> list[WeightsFile]:
@@ -75,6 +154,11 @@ def shipped_weights() -> list[WeightsFile]:
         if folder.is_dir():
             return [WeightsFile(path.stem, path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
     return []
+
+
+def is_decoder(weights: WeightsFile) -> bool:
+    """Whether a file holds a diffusion decoder."""
+    return weights.is_model and isinstance(weights.config, DenoiserConfig)
 
 
 def is_shipped(name: str) -> bool:
@@ -115,17 +199,21 @@ def find_shipped(name: str) -> WeightsFile:
     return shipped[name]
 
 
-def find_decoder(objective: str, codec_sha256: str) -> WeightsFile:
-    """The shipped diffusion decoder of an objective for the tokens of these weights: the first by name.
+def find_decoder(objective: str, codec_hashes: frozenset[str]) -> WeightsFile:
+    """The first shipped diffusion decoder, by name, that was trained with an objective for the given codec weights.
+
+    Args:
+        objective: One of `vtok_codec.models.config.OBJECTIVES`.
+        codec_hashes: Every hash under which the codec's tokens are known (`WeightsFile.reads`).
 
     Raises:
-        ModelError: there is none.
+        ModelError: There is none.
     """
-    for weights in shipped_weights():
-        about = weights.metadata
-        if about.get("objective") == objective and about.get("codec_sha256") == codec_sha256:
+    for weights in filter(is_decoder, shipped_weights()):
+        assert isinstance(weights.config, DenoiserConfig)
+        if weights.config.objective == objective and weights.metadata.get(CODEC_SHA256) in codec_hashes:
             return weights
     raise ModelError(
-        f"no {objective} decoder for weights {codec_sha256[:12]} is here; use the deterministic decoder, "
+        f"there is no {objective} decoder for these weights; use the deterministic decoder, "
         "or name the weights file of one that 'vtok train --stage diffusion' made"
     )

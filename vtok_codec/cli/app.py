@@ -1,17 +1,17 @@
-"""The command line: one file a command, gathered here. Commands import torch only once they need it."""
+"""The command line: one file per command, gathered here. Commands import torch only when they need it."""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
-from vtok_codec import __version__
-from vtok_codec.cli.common import EXIT_BROKEN_PIPE
 from vtok_codec.cli.decode import decode
 from vtok_codec.cli.encode import encode
+from vtok_codec.cli.errors import EXIT_BROKEN_PIPE
 from vtok_codec.cli.eval import evaluate
 from vtok_codec.cli.info import info
 from vtok_codec.cli.models import models
@@ -20,21 +20,35 @@ from vtok_codec.cli.tokens import tokens
 from vtok_codec.cli.train import train
 from vtok_codec.cli.verify import verify
 from vtok_codec.errors import OutputError
+from vtok_codec.version import __version__
+
+_EXAMPLES: dict[Callable[..., None], str] = {
+    encode: "vtok encode in.mp4 out.vtk",
+    decode: "vtok decode out.vtk back.mp4",
+    info: "vtok info out.vtk",
+    verify: "vtok verify out.vtk",
+    tokens: "vtok tokens out.vtk tokens.safetensors",
+    pack: "vtok pack tokens.safetensors again.vtk",
+    models: "vtok models",
+    train: "vtok train --stage continuous --data clips/ --val held-out/ --minutes 20",
+    evaluate: "vtok eval *.mp4 --tokens 1,2 --against x264",
+}
+"""Every command with the example that its help shows."""
 
 app = typer.Typer(
     name="vtok",
     help="A video codec whose bitstream is made of tokens.",
+    epilog="Example: vtok encode in.mp4 out.vtk && vtok decode out.vtk back.mp4",
     no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (encode, decode, info, verify, tokens, pack, models, train):
-    app.command()(command)
-# Python has a function of this name.
-app.command("eval")(evaluate)
+for command, example in _EXAMPLES.items():
+    # Python has a function of the name `eval`.
+    name = "eval" if command is evaluate else None
+    app.command(name, epilog=f"Example: `{example}`")(command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -45,7 +59,9 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+    ),
 ) -> None:
     """A video codec whose bitstream is made of tokens."""
 

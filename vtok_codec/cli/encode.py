@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from vtok_codec.cli.common import (
+from vtok_codec.cli.errors import notice, reports_errors
+from vtok_codec.cli.files import STANDARD_STREAM, require_pixels, vtk_output
+from vtok_codec.cli.jobs import frame_bar, job_pairs, run_jobs
+from vtok_codec.cli.options import (
     DEFAULT_MAX_PIXELS,
-    STANDARD_STREAM,
+    MODEL,
+    PICTURE,
     Device,
     Force,
     MaxPixels,
@@ -20,40 +24,64 @@ from vtok_codec.cli.common import (
     Paths,
     Quiet,
     Verbose,
-    counted,
-    frame_bar,
-    job_pairs,
-    notice,
-    reports_errors,
-    require_pixels,
-    run_jobs,
-    vtk_output,
 )
-from vtok_codec.codec.quality import DEFAULT_QUALITY, QUALITIES, find_quality
+from vtok_codec.codec.quality_presets import DEFAULT_QUALITY, QUALITIES, find_quality
 from vtok_codec.errors import InputError
+from vtok_codec.text import counted
+from vtok_codec.tokens.coders import CODERS, DEFAULT_CODER
 
 if TYPE_CHECKING:
-    from vtok_codec.codec.encoder import EncodeSettings
     from vtok_codec.codec.tokenizer import Tokenizer
     from vtok_codec.media.reader import VideoReader
+    from vtok_codec.stream.settings import EncodeSettings
+
+_CODER_HELP = "How tokens are packed: " + "; ".join(f"{spec.name}, {spec.summary}" for spec in CODERS.values()) + "."
 
 
 @reports_errors
 def encode(
     paths: Paths,
     output_dir: OutputFolder = None,
-    quality: Annotated[str, typer.Option("--quality", "-Q", help=f"One of {', '.join(QUALITIES)}.")] = DEFAULT_QUALITY,
+    quality: Annotated[
+        str,
+        typer.Option(
+            "--quality",
+            "-Q",
+            help=f"Quality preset, from smallest to best: {', '.join(QUALITIES)}. `vtok models` shows what each gives.",
+            rich_help_panel=PICTURE,
+        ),
+    ] = DEFAULT_QUALITY,
     tokens: Annotated[
-        int | None, typer.Option("--tokens", "-t", help="Tokens written a position, instead of the quality's.")
+        int | None,
+        typer.Option(
+            "--tokens",
+            "-t",
+            help="Tokens per latent position, instead of the preset's. More give a better picture and a larger file.",
+            rich_help_panel=PICTURE,
+        ),
     ] = None,
-    gop: Annotated[float, typer.Option(help="Seconds that can be decoded alone.", min=0.01)] = 4.0,
     sticky: Annotated[
-        float | None, typer.Option(help="Let digits waver by so much before they change: smaller, clearly less exact.")
+        float | None,
+        typer.Option(
+            help="How far a value may drift before its token changes, in steps. More gives smaller, less exact files.",
+            rich_help_panel=PICTURE,
+        ),
     ] = None,
-    coder: Annotated[
-        str, typer.Option(help="waves for the smallest files; zstd for a third larger ones that are read faster.")
-    ] = "waves",
-    model: Annotated[str | None, typer.Option("--model", "-m", help="A shipped model, or a weights file.")] = None,
+    gop: Annotated[
+        float,
+        typer.Option(
+            help="Length in seconds of a group of pictures, which decodes by itself and where seeking can start.",
+            min=0.01,
+            rich_help_panel=PICTURE,
+        ),
+    ] = 4.0,
+    coder: Annotated[str, typer.Option(help=_CODER_HELP, rich_help_panel=PICTURE)] = DEFAULT_CODER,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", "-m", help="A shipped model or a weights file, instead of the preset's.", rich_help_panel=MODEL
+        ),
+    ] = None,
     no_audio: NoAudio = False,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     device: Device = "auto",
@@ -61,51 +89,39 @@ def encode(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Encode videos or images into .vtk files of tokens."""
+    """Encode videos or images into .vtk files."""
     jobs = job_pairs(paths, output_dir, ".vtk")
     chosen = find_quality(quality)
-    from vtok_codec.codec.encoder import EncodeSettings
     from vtok_codec.codec.tokenizer import load_tokenizer
     from vtok_codec.registry import find_weights
+    from vtok_codec.stream.settings import EncodeSettings
 
     tokenizer = load_tokenizer(find_weights(model or chosen.model), device)
     if verbose and not quiet:
-        notice(f"model {tokenizer.id.name}, {tokenizer.placement.device} {tokenizer.placement.dtype}")
+        notice(f"model {tokenizer.id.name} on {tokenizer.placement}")
     settings = EncodeSettings(
-        tokens=chosen.tokens if tokens is None else tokens,
+        tokens_per_position=chosen.tokens_per_position if tokens is None else tokens,
         gop_seconds=gop,
         stickiness=chosen.stickiness if sticky is None else sticky,
         coder=coder,
     )
 
     def work(source: str, target: str) -> None:
-        _encode_one(source, target, tokenizer, settings, not no_audio, max_pixels, force, quiet)
+        with vtk_output(target, source, force) as stream, _open_reader(source, not no_audio) as reader:
+            require_pixels(reader.name, reader.info.width, reader.info.height, max_pixels)
+            if not quiet:
+                for loss in reader.losses:
+                    notice(f"{reader.name}: {loss}")
+            failure = _encode_stream(reader, stream, target, tokenizer, settings, quiet)
+        if failure:
+            raise failure
 
     run_jobs(jobs, work)
 
 
-def _encode_one(
-    source: str,
-    target: str,
-    tokenizer: Tokenizer,
-    settings: EncodeSettings,
-    audio: bool,
-    max_pixels: int,
-    force: bool,
-    quiet: bool,
-) -> None:
-    with vtk_output(target, source, force) as stream, _open_reader(source, audio) as reader:
-        require_pixels(reader.name, reader.info.width, reader.info.height, max_pixels)
-        if not quiet:
-            _tell_losses(reader)
-        failure = _encode_stream(reader, stream, target, tokenizer, settings, quiet)
-    if failure:
-        raise failure
-
-
 def _open_reader(source: str, audio: bool) -> VideoReader:
-    """The reader of a source, opened in a thread: FFmpeg waits for a pipe without a look at signals."""
-    from vtok_codec.codec.pipeline import Prefetch
+    """Open a reader in a thread, because FFmpeg ignores signals while it waits for a pipe."""
+    from vtok_codec.codec.prefetch import Prefetch
     from vtok_codec.media.reader import VideoReader, standard_input
 
     if source == STANDARD_STREAM and sys.stdin.isatty():
@@ -116,7 +132,7 @@ def _open_reader(source: str, audio: bool) -> VideoReader:
             return next(opened)
     except InputError as error:
         if source != STANDARD_STREAM and _is_vtk(source):
-            raise InputError(f"{source} is a .vtk file already; vtok decode makes a video of it") from error
+            raise InputError(f"{source} is already a .vtk file; 'vtok decode' turns it into a video") from error
         raise
 
 
@@ -137,7 +153,7 @@ def _encode_stream(
     settings: EncodeSettings,
     quiet: bool,
 ) -> InputError | None:
-    """Encode all that can be read; the error that ended it, if there was one."""
+    """Encode everything that can be read. Returns the error that ended the input early, if there was one."""
     from vtok_codec.codec.encoder import encode_video
 
     started = time.perf_counter()
@@ -145,18 +161,15 @@ def _encode_stream(
         summary = encode_video(reader.info, reader.events(), tokenizer, settings, stream, bar.update)
     if not quiet:
         if reader.joins:
-            notice(f"{reader.name}: its clock jumped back {counted(reader.joins, 'time')}; what follows was put behind")
+            times = counted(reader.joins, "time")
+            notice(f"{reader.name}: its clock jumped back {times}; the frames after a jump follow those before it")
         seconds = time.perf_counter() - started
         pixels = summary.frames * reader.info.width * reader.info.height
         bits = 8 * (summary.bytes_written - summary.audio_bytes) / pixels
         sound = " without the audio" if summary.audio_bytes else ""
+        written = "standard output" if target == STANDARD_STREAM else target
         notice(
-            f"{reader.name} -> {target}: {counted(summary.frames, 'frame')}, {summary.bytes_written} bytes, "
+            f"{reader.name} -> {written}: {counted(summary.frames, 'frame')}, {summary.bytes_written} bytes, "
             f"{bits:.4f} bits/pixel{sound}, {summary.frames / seconds:.1f} frames/s"
         )
     return summary.failure
-
-
-def _tell_losses(reader: VideoReader) -> None:
-    for loss in reader.losses:
-        notice(f"{reader.name}: {loss}")

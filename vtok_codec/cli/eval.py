@@ -1,4 +1,4 @@
-"""`vtok eval`: what models and the usual encoders make of clips, measured on true files by one measure."""
+"""`vtok eval`: measures models and the usual encoders on real files, all in the same way."""
 
 from __future__ import annotations
 
@@ -12,25 +12,18 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from vtok_codec import __version__
-from vtok_codec.cli.common import (
-    STANDARD_STREAM,
-    Device,
-    Force,
-    Quiet,
-    notice,
-    reports_errors,
-    require_absent,
-    whole_output,
-)
+from vtok_codec.cli.errors import notice, reports_errors
+from vtok_codec.cli.files import STANDARD_STREAM, require_absent, whole_output
+from vtok_codec.cli.options import GENERAL, MODEL, OUTPUT, AsJson, Device, Force, Quiet
 from vtok_codec.errors import InputError, OutputError, VtokError
 from vtok_codec.registry import DEFAULT_MODEL, DETERMINISTIC, find_weights
+from vtok_codec.version import __version__
 
 if TYPE_CHECKING:
     from vtok_codec.codec.tokenizer import Tokenizer
     from vtok_codec.evaluation.campaign import Evaluation
-    from vtok_codec.evaluation.clips import Clip
-    from vtok_codec.evaluation.codecs import Codec
+    from vtok_codec.evaluation.clips import SourceClip
+    from vtok_codec.evaluation.codecs import CodecUnderTest
     from vtok_codec.evaluation.measure import ClipResult, Measures
 
 Number = TypeVar("Number", int, float)
@@ -39,33 +32,73 @@ _FVD_LEFT_OUT = "FVD was left out: it needs the I3D network, which --i3d names"
 _PAGE = "index.html"
 _PACKAGES = ("imageio_ffmpeg", "matplotlib", "pytorch_msssim", "scipy")
 _MEASURES = ("psnr", "ssim", "lpips", "vmaf")
+_COMPARISON = "Comparison"
 
 
 @reports_errors
 def evaluate(
     clips: Annotated[list[Path], typer.Argument(help="Videos or images.")],
-    tokens: Annotated[str, typer.Option("--tokens", "-t", help="Tokens a position, one run each.")] = "1,2,4",
-    sticky: Annotated[str, typer.Option(help="Stickiness of digits, one run each, as of encode.")] = "0",
-    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="A shipped model or a weights file.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", "-m", help="A shipped model or a weights file; may be repeated.", rich_help_panel=MODEL
+        ),
+    ] = None,
+    tokens: Annotated[
+        str,
+        typer.Option(
+            "--tokens", "-t", help="Tokens per latent position to try, separated by commas.", rich_help_panel=MODEL
+        ),
+    ] = "1,2,4",
+    sticky: Annotated[
+        str,
+        typer.Option(help="Values of encode's --sticky to try, separated by commas.", rich_help_panel=MODEL),
+    ] = "0",
     decoder: Annotated[
-        str, typer.Option(help="Decoders, one run each: deterministic, ddim:STEPS, flow:STEPS, or FILE:STEPS.")
+        str,
+        typer.Option(
+            help="Decoders to try, separated by commas: deterministic, ddim:STEPS, flow:STEPS or FILE:STEPS.",
+            rich_help_panel=MODEL,
+        ),
     ] = DETERMINISTIC,
-    against: Annotated[str, typer.Option(help="Encoders to compare with: any of x264,x265,av1.")] = "",
-    measures: Annotated[str, typer.Option(help="What to measure; psnr, energy and flicker always are.")] = ",".join(
-        _MEASURES
-    ),
-    protocol: Annotated[str | None, typer.Option(help="Prepare clips as a paper does: vidtok, onevae, cdt.")] = None,
-    i3d: Annotated[Path | None, typer.Option(help="I3D as TorchScript, for FVD.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Write an HTML page into this folder.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with all figures.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print one row a result as CSV.")] = False,
-    cache: Annotated[Path | None, typer.Option(help="Folder of results measured before.")] = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Measure everything anew, and keep nothing.")] = False,
-    force: Force = False,
     device: Device = "auto",
+    against: Annotated[
+        str,
+        typer.Option(
+            help="Encoders to compare with, separated by commas: x264, x265, av1.", rich_help_panel=_COMPARISON
+        ),
+    ] = "",
+    measures: Annotated[
+        str,
+        typer.Option(
+            help="What to measure. PSNR, gradient energy and flicker are always measured.", rich_help_panel=_COMPARISON
+        ),
+    ] = ",".join(_MEASURES),
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="Prepare clips as a paper does: vidtok, onevae or cdt.", rich_help_panel=_COMPARISON),
+    ] = None,
+    i3d: Annotated[
+        Path | None,
+        typer.Option(help="The I3D network as TorchScript, to measure FVD.", rich_help_panel=_COMPARISON),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write an HTML page to this folder.", rich_help_panel=OUTPUT)
+    ] = None,
+    as_json: AsJson = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print CSV with one row per result.", rich_help_panel=OUTPUT)
+    ] = False,
+    force: Force = False,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder that keeps results for the next time.", rich_help_panel=GENERAL)
+    ] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Neither use nor keep earlier results.", rich_help_panel=GENERAL)
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Encode and decode clips; print size, quality, time and memory, and what x264, x265 and SVT-AV1 make of them."""
+    """Encode and decode clips, and print size, quality, time and memory; compare with x264, x265 and SVT-AV1."""
     counts, stickinesses = _numbers(tokens, "--tokens", int), _numbers(sticky, "--sticky", float)
     anchors, wanted, decoders = _names(against), _names(measures), _names(decoder)
     if not decoders:
@@ -86,7 +119,7 @@ def evaluate(
 
     tokenizers = [load_tokenizer(find_weights(name), device) for name in dict.fromkeys(model or [DEFAULT_MODEL])]
     of_models = model_codecs(tokenizers, counts, stickinesses, decoders)
-    codecs: list[Codec] = [*of_models, *(codec for name in anchors for codec in anchor_codecs(name))]
+    codecs: list[CodecUnderTest] = [*of_models, *(codec for name in anchors for codec in anchor_codecs(name))]
     taken = _taken(wanted, i3d, tokenizers[0])
     kept = ResultCache(None if no_cache else cache or default_folder())
     with tempfile.TemporaryDirectory(prefix="vtok-eval-") as folder:
@@ -99,7 +132,7 @@ def evaluate(
         evaluations = []
         for title, opened in groups.items():
             shown = None if as_json or as_csv else _Lines(title if len(groups) > 1 else None, opened, codecs, taken)
-            on_result = shown.row if shown else _unseen
+            on_result = shown.row if shown else _unseen if quiet else _progress
             evaluations.append(evaluate_all(title, opened, codecs, taken, Path(folder), kept, on_result))
             if shown:
                 shown.summary(evaluations[-1])
@@ -114,9 +147,11 @@ def evaluate(
 
 
 class _Lines:
-    """Results on a terminal, as they come."""
+    """Prints results as they come."""
 
-    def __init__(self, title: str | None, clips: list[Clip], codecs: list[Codec], taken: Measures) -> None:
+    def __init__(
+        self, title: str | None, clips: list[SourceClip], codecs: list[CodecUnderTest], taken: Measures
+    ) -> None:
         from vtok_codec.evaluation.table import TextTable
 
         self._table = TextTable(clips, codecs, taken.names)
@@ -134,7 +169,12 @@ class _Lines:
 
 
 def _unseen(result: ClipResult) -> None:
-    """All is printed at the end."""
+    """Print nothing."""
+
+
+def _progress(result: ClipResult) -> None:
+    """Tell on stderr that a result is there, where the figures themselves are printed at the end."""
+    notice(f"{result.clip}: {result.codec}, {result.setting}: {result.bits_per_pixel:.4f} bits/pixel")
 
 
 def _tell(notes: list[str], failures: list[str]) -> None:
@@ -158,7 +198,7 @@ def _numbers(text: str, option: str, kind: type[Number]) -> list[Number]:
 
 
 def _claim_page(folder: Path, force: bool) -> None:
-    """Find out before the work whether the page can be written after it."""
+    """Check before the work whether the page can be written after it."""
     require_absent(folder / _PAGE, force)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -174,8 +214,8 @@ def _require_packages() -> None:
 
 def _taken(wanted: list[str], i3d: Path | None, tokenizer: Tokenizer) -> Measures:
     from vtok_codec.evaluation.fvd import I3D
-    from vtok_codec.evaluation.lpips import load_lpips
     from vtok_codec.evaluation.measure import Measures
+    from vtok_codec.metrics.lpips import load_lpips
 
     device = tokenizer.placement.device
     return Measures(
@@ -186,8 +226,8 @@ def _taken(wanted: list[str], i3d: Path | None, tokenizer: Tokenizer) -> Measure
     )
 
 
-def _context(codecs: list[Codec], notes: list[str]) -> dict[str, object]:
-    """What another needs to get the same figures."""
+def _context(codecs: list[CodecUnderTest], notes: list[str]) -> dict[str, object]:
+    """What somebody else needs in order to get the same figures."""
     from vtok_codec.evaluation.codecs import ffmpeg_version
 
     return {
@@ -200,7 +240,7 @@ def _context(codecs: list[Codec], notes: list[str]) -> dict[str, object]:
 
 
 def _write_page(
-    folder: Path, evaluations: list[Evaluation], codecs: list[Codec], context: dict[str, object], force: bool
+    folder: Path, evaluations: list[Evaluation], codecs: list[CodecUnderTest], context: dict[str, object], force: bool
 ) -> None:
     from vtok_codec.evaluation.campaign import BD_ANCHOR
     from vtok_codec.evaluation.codecs import ANCHORS

@@ -1,4 +1,4 @@
-"""`vtok info`: what a `.vtk` file holds."""
+"""`vtok info`: shows what a `.vtk` file holds."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtok_codec.cli.common import counted, notice, open_input, reports_errors
+from vtok_codec.cli.errors import notice, reports_errors
+from vtok_codec.cli.files import open_input
+from vtok_codec.cli.options import AsJson
 from vtok_codec.errors import VtokError
+from vtok_codec.text import counted, printable
 
 if TYPE_CHECKING:
-    from vtok_codec.codec.tokenfile import FileSummary
+    from vtok_codec.stream.reading import FileSummary
 
 
 @reports_errors
 def info(
-    paths: Annotated[list[str], typer.Argument(help="Files; '-' is standard input.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a file.")] = False,
+    paths: Annotated[list[str], typer.Argument(help="Files. '-' is standard input.")],
+    as_json: AsJson = False,
 ) -> None:
-    """Show what .vtk files hold. It reads them whole, and so checks them."""
-    from vtok_codec.codec.tokenfile import verify
+    """Show what .vtk files hold. This reads and checks each whole file."""
+    from vtok_codec.stream.reading import verify
 
     worst = 0
     for path in paths:
@@ -36,7 +39,7 @@ def info(
         if as_json:
             print(json.dumps({"file": path, **_fields(summary)}))
         else:
-            print("\n".join([f"{path}:", *_lines(summary)]))
+            print("\n".join([f"{printable(path)}:", *_lines(summary)]))
     if worst:
         raise typer.Exit(worst)
 
@@ -48,7 +51,7 @@ def _fields(summary: FileSummary) -> dict[str, Any]:
     totals = asdict(summary.totals)
     return _plain(
         {
-            **header,
+            **{("tokens" if key == "tokens_per_position" else key): value for key, value in header.items()},
             "frames": totals["frames"],
             "chunks": totals["chunks"],
             "gops": totals["gops"],
@@ -65,7 +68,7 @@ def _fields(summary: FileSummary) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON's own types; a fraction becomes `n/d`."""
+    """Convert to types that JSON has; a fraction becomes `n/d`."""
     if isinstance(value, Fraction):
         return f"{value.numerator}/{value.denominator}"
     if isinstance(value, dict):
@@ -81,7 +84,7 @@ def _lines(summary: FileSummary) -> list[str]:
     kbit_s = 8 * summary.file_bytes / summary.duration_s / 1000 if summary.duration_s else 0.0
     color = "/".join(map(str, header.color))
     grid = header.model.first_grid
-    first = f", a GOP's first frame {grid[0]}x{grid[1]} as fine" if header.model.extra_phases else ""
+    first = f", first frame of a GOP {grid[0]}x{grid[1]} times as fine" if grid != (1, 1) else ""
     sound = " without the audio" if header.audio else ""
     rows = [
         (
@@ -90,7 +93,7 @@ def _lines(summary: FileSummary) -> list[str]:
         ),
         ("shape", f"SAR {header.sar}, rotation {header.rotation}, color {color} (range/primaries/transfer/matrix)"),
         ("model", f"{header.model.name} (weights {header.model.weights_sha256[:12]})"),
-        ("tokens", f"{header.tokens} a position of {'x'.join(map(str, header.model.stride))}{first}"),
+        ("tokens", f"{header.tokens_per_position} per position of {'x'.join(map(str, header.model.stride))}{first}"),
         ("layout", f"{counted(totals.gops, 'GOP')}, {counted(totals.chunks, 'chunk')}"),
         ("size", f"{summary.file_bytes} bytes, {summary.bits_per_pixel:.4f} bits/pixel{sound}, {kbit_s:.1f} kbit/s"),
     ]

@@ -1,4 +1,4 @@
-"""`vtok pack`: an array of tokens as a `.vtk` file."""
+"""`vtok pack`: makes a `.vtk` file from an array of tokens."""
 
 from __future__ import annotations
 
@@ -8,44 +8,53 @@ from typing import Annotated
 
 import typer
 
-from vtok_codec.cli.common import STANDARD_STREAM, Force, reports_errors, vtk_output
+from vtok_codec.cli.errors import reports_errors
+from vtok_codec.cli.files import STANDARD_STREAM, vtk_output
+from vtok_codec.cli.options import MODEL, PICTURE, Force
 from vtok_codec.errors import InputError
 from vtok_codec.registry import DEFAULT_MODEL
 
 
 @reports_errors
 def pack(
-    source: Annotated[str, typer.Argument(help="A .npy or .safetensors file of tokens, t h w n.")],
-    target: Annotated[str, typer.Argument(help="A .vtk file; '-' is standard output.")],
+    source: Annotated[str, typer.Argument(help="A .npy or .safetensors file of tokens t h w n.")],
+    target: Annotated[str, typer.Argument(help="A .vtk file. '-' is standard output.")],
     rate: Annotated[
-        str | None, typer.Option(help="Frames a second, 30000/1001 or so; by default what the file says, or else 25.")
+        str | None,
+        typer.Option(
+            help="Frames per second, such as 30 or 30000/1001; by default the input's, or else 25.",
+            rich_help_panel=PICTURE,
+        ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="The model whose tokens they are; by default the file's.")
+        str | None,
+        typer.Option(
+            "--model", "-m", help="The model whose tokens they are; by default the input's.", rich_help_panel=MODEL
+        ),
     ] = None,
     force: Force = False,
 ) -> None:
-    """Make a .vtk file of tokens, such as `tokens` exports or a video model makes, for `decode` to show.
+    """Make a .vtk file from tokens: an array that `vtok tokens` exported, or one that a video model generated.
 
-    A .safetensors file from `tokens` says of itself which model, size, rate and GOPs they have; any other array is one
-    GOP, of which nothing is cropped.
+    A .safetensors file from `vtok tokens` names its model, size, frame rate and groups of pictures. Any other array is
+    taken as one group of pictures, without cropping.
     """
     if source == STANDARD_STREAM:
         raise InputError("an array cannot be read from standard input; name a .npy or .safetensors file")
-    from vtok_codec.codec.arrayfile import as_rate, read_array
-    from vtok_codec.codec.assembler import assemble, whole_gop, whole_size
-    from vtok_codec.codec.tokenizer import check_same_weights, load_tokenizer
+    from vtok_codec.codec.tokenizer import check_same_weights
     from vtok_codec.registry import find_shipped, find_weights
+    from vtok_codec.stream.arrays import as_rate, read_array
+    from vtok_codec.stream.assembling import TokenModel, assemble
 
     ticks = as_rate(rate) if rate else None
     array = read_array(Path(source))
     # What a file names must never become a path.
     weights = find_weights(model) if model else find_shipped(array.about.get("model", DEFAULT_MODEL))
     check_same_weights(weights, weights.name, array.about.get("weights_sha256", weights.sha256))
-    tokenizer = load_tokenizer(weights, "cpu")
-    gops = [whole_gop(tokens, tokenizer, frames) for tokens, frames in array.gops()]
-    info = array.info(whole_size(array.tokens, tokenizer.id))
+    token_model = TokenModel(weights.id, weights.codec_config.max_tokens)
+    gops = [token_model.gop(tokens, frames) for tokens, frames in array.gops()]
+    info = array.info(token_model.picture(array.tokens))
     if ticks:
         info = dataclasses.replace(info, rate=ticks, time_base=1 / ticks)
     with vtk_output(target, source, force) as stream:
-        assemble(gops, tokenizer, info, stream)
+        assemble(gops, token_model, info, stream)

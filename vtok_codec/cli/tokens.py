@@ -1,4 +1,4 @@
-"""`vtok tokens`: the tokens of a `.vtk` file as an array."""
+"""`vtok tokens`: exports the tokens of a `.vtk` file as an array."""
 
 from __future__ import annotations
 
@@ -7,24 +7,28 @@ from typing import Annotated
 
 import typer
 
-from vtok_codec.cli.common import Force, open_input, reports_errors, whole_output
+from vtok_codec.cli.errors import reports_errors
+from vtok_codec.cli.files import open_input, whole_output
+from vtok_codec.cli.options import INPUT, Force
 
 
 @reports_errors
 def tokens(
-    source: Annotated[str, typer.Argument(help="A .vtk file.")],
+    source: Annotated[str, typer.Argument(help="A .vtk file. '-' is standard input.")],
     target: Annotated[str, typer.Argument(help="A .npy or .safetensors file.")],
-    gop: Annotated[int | None, typer.Option(help="Only this GOP, counted from 0.")] = None,
+    gop: Annotated[
+        int | None, typer.Option(help="Export only this group of pictures, counted from 0.", rich_help_panel=INPUT)
+    ] = None,
     force: Force = False,
 ) -> None:
-    """Export tokens as uint16 `t h w n`: latent frames, rows, columns, tokens a position.
+    """Export tokens as a uint16 array t h w n: latent frames, rows, columns, tokens per position.
 
-    GOPs stand one after another, and are decoded one by one; a .safetensors file names their lengths as `gop_latents`,
-    and what else `pack` needs to make the file again, all but its sound and varying times.
+    Groups of pictures (GOPs) follow each other along the first axis. A .safetensors file also stores their lengths and
+    everything else that `vtok pack` needs to make the video again, apart from audio and varying frame times.
     """
-    from vtok_codec.codec.arrayfile import check_suffix, write_array
-    from vtok_codec.codec.tokenfile import read_gop, read_gops
     from vtok_codec.container.reader import VtkReader
+    from vtok_codec.stream.arrays import check_suffix, write_array
+    from vtok_codec.stream.reading import read_gop, read_gops
 
     check_suffix(target)
     with whole_output(target, source, force) as partial:

@@ -3,53 +3,111 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtok_codec.cli.common import Device, Quiet, reports_errors
+from vtok_codec.cli.errors import notice, reports_errors
+from vtok_codec.cli.options import GENERAL, MODEL, Device, Quiet
+from vtok_codec.models.config import SHAPE_KEYS
+from vtok_codec.models.presets import PRESETS, denoiser_presets
 from vtok_codec.registry import DEFAULT_MODEL
+from vtok_codec.training.stages import STAGES
 
-_STAGES = "continuous, discrete, unified, compress, rate, decoder, adversarial, diffusion"
-_DENOISERS = {"ddim": "cdt-nano-4x8x8", "flow": "flow-nano-4x8x8"}
-"""Preset of a diffusion decoder, by its objective."""
+if TYPE_CHECKING:
+    from vtok_codec.training.trainer import Trainer
+
+_DENOISERS = {config.objective: name for name, config in reversed(denoiser_presets().items()) if "-nano-" in name}
+"""The preset of a diffusion decoder, by its objective."""
 _WHILE_RESUMING = {"steps", "minutes", "resume", "settings", "cache_gib", "device", "quiet"}
-"""What may be said of a run that goes on; all else it has from its beginning."""
+"""The options that may be given for a run that goes on; it keeps everything else from its beginning."""
+_STAGE_HELP = "The stage to train. " + "; ".join(f"{stage.name}: {stage.summary}" for stage in STAGES.values()) + "."
+_DATA, _RUN = "Data", "Run"
 
 
 @reports_errors
 def train(
     context: typer.Context,
-    stage: Annotated[str, typer.Option(help=f"Stage of the training tree: {_STAGES}.")] = "continuous",
-    preset: Annotated[str | None, typer.Option(help=f"Shape of the model; {DEFAULT_MODEL} if not given.")] = None,
-    objective: Annotated[
-        str | None, typer.Option(help="Of stage diffusion: ddim or flow, in place of a --preset.")
+    stage: Annotated[str, typer.Option(help=_STAGE_HELP, rich_help_panel=MODEL)] = "continuous",
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Shape of the model: {', '.join(PRESETS)}. By default that of --from, or else {DEFAULT_MODEL}.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
-    codec: Annotated[
-        str | None, typer.Option(help=f"Of stage diffusion: the weights to decode for; {DEFAULT_MODEL} if not given.")
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"Change the shape: KEY=VALUE; may be repeated. Keys: {', '.join(SHAPE_KEYS)}. "
+            "quantizer is fsq, vq:CHANNELS:SIZE, simvq:CHANNELS:SIZE or lfq:CHANNELS; widths and blocks take one "
+            "number per level, from the finest.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     start: Annotated[
-        str | None, typer.Option("--from", help="Weights to start from: a run's folder, a file, or a shipped model.")
+        str | None,
+        typer.Option(
+            "--from",
+            help="Weights to start from: the folder of a run, a weights file, or a shipped model.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
-    data: Annotated[list[Path] | None, typer.Option(help="Folder of videos and images; may be repeated.")] = None,
-    val: Annotated[Path | None, typer.Option(help="Folder of held-out clips to watch.")] = None,
-    val_clips: Annotated[int, typer.Option(help="How many of them.", min=1)] = 12,
-    steps: Annotated[int | None, typer.Option(help="Steps of the whole stage.", min=1)] = None,
-    minutes: Annotated[float | None, typer.Option(help="Minutes of the whole stage.", min=0.01)] = None,
-    run: Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/STAGE.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="A setting of the stage: key=value.")] = None,
-    seed: Annotated[int, typer.Option(help="Of all random choices.", min=0)] = 1,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="torch.compile the networks: about 12 % faster; see README.")
-    ] = False,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            help=f"For stage diffusion, instead of --preset: {' or '.join(_DENOISERS)}.", rich_help_panel=MODEL
+        ),
+    ] = None,
+    codec: Annotated[
+        str | None,
+        typer.Option(
+            help=f"For stage diffusion: the weights whose tokens to decode; {DEFAULT_MODEL} by default.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of training videos and images; may be repeated.", rich_help_panel=_DATA),
+    ] = None,
+    val: Annotated[
+        Path | None, typer.Option(help="Folder of held-out clips to measure while training.", rich_help_panel=_DATA)
+    ] = None,
+    val_clips: Annotated[int, typer.Option(help="Number of held-out clips to use.", min=1, rich_help_panel=_DATA)] = 12,
     cache_gib: Annotated[
-        float | None, typer.Option(help="Memory for decoded clips; by default half of it.", min=0)
+        float | None,
+        typer.Option(
+            help="Memory in GiB for decoded clips; half of the machine's by default.", min=0, rich_help_panel=_DATA
+        ),
     ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Length of the stage in steps.", min=1, rich_help_panel=_RUN)
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Length of the stage in minutes.", min=0.01, rich_help_panel=_RUN)
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of the run; runs/STAGE by default.", rich_help_panel=_RUN)
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the run in this folder.", rich_help_panel=_RUN)
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Change a setting of the stage: KEY=VALUE; may be repeated. See docs/howto/train.md.",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all random choices.", min=0, rich_help_panel=_RUN)] = 1,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the networks with torch.compile.", rich_help_panel=GENERAL)
+    ] = False,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Train a model through one stage; log, pictures, checkpoint and EMA weights go to the run's folder."""
+    """Train a model through one stage. Log, pictures, checkpoint and weights go to the folder of the run."""
     if not steps and not minutes:
         raise typer.BadParameter("give --steps or --minutes")
     if not resume and not data:
@@ -58,37 +116,57 @@ def train(
         raise typer.BadParameter(f"--objective {' or '.join(_DENOISERS)} is for --stage diffusion, without a --preset")
     if stage == "diffusion" and not (objective or preset or resume):
         raise typer.BadParameter(f"--stage diffusion needs --objective {' or '.join(_DENOISERS)}")
-    from vtok_codec.training.run import RunSettings, default_cache_gib, resume_training, run_training
+    from vtok_codec.training.run import resume_training, run_training
+    from vtok_codec.training.settings import RunSettings, default_cache_gib
     from vtok_codec.training.trainer import Budget
 
     budget = Budget(steps, minutes)
-    overrides = tuple(map(_key_value, settings or ()))
+    overrides = _pairs("--set", settings)
     if resume:
         sources = {name: context.get_parameter_source(name) for name in context.params}
         given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
         if kept := [name for name in given if name not in _WHILE_RESUMING]:
             raise typer.BadParameter(f"--resume goes on with the {kept[0]} that the run began with; leave it out")
-        resume_training(resume, budget, quiet, overrides, device if "device" in given else None, cache_gib)
-        return
-    chosen = RunSettings(
-        stage=stage,
-        preset=_DENOISERS[objective] if objective else preset or DEFAULT_MODEL,
-        start=start,
-        data=tuple(map(str, data or ())),
-        validation=str(val) if val else None,
-        validation_clips=val_clips,
-        seed=seed,
-        device=device,
-        cache_gib=default_cache_gib() if cache_gib is None else cache_gib,
-        compiled=compiled,
-        overrides=overrides,
-        codec=codec,
-    )
-    run_training(chosen, run or Path("runs") / stage, budget, quiet)
+        trainer = resume_training(resume, budget, quiet, overrides, device if "device" in given else None, cache_gib)
+    else:
+        chosen = RunSettings(
+            stage=stage,
+            preset=_DENOISERS[objective] if objective else preset,
+            start=start,
+            data=tuple(map(str, data or ())),
+            validation=str(val) if val else None,
+            validation_clips=val_clips,
+            seed=seed,
+            device=device,
+            cache_gib=default_cache_gib() if cache_gib is None else cache_gib,
+            compiled=compiled,
+            overrides=overrides,
+            codec=codec,
+            shape=_pairs("--shape", shape),
+        )
+        trainer = run_training(chosen, run or Path("runs") / stage, budget, quiet)
+    if not quiet and trainer.processes.leads:
+        _tell_result(trainer)
 
 
-def _key_value(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise typer.BadParameter(f"--set {text}: write key=value")
-    return key, value
+def _tell_result(trainer: Trainer[Any]) -> None:
+    """One line on how the run ended and what to do with its weights."""
+    from vtok_codec.training.trainer import WEIGHTS
+
+    psnr = [f"{value:.2f} dB ({key})" for key, value in trainer.last_figures.items() if key.startswith("psnr_")][:3]
+    weights = trainer.run_folder / WEIGHTS
+    use = f"vtok encode --model {weights} IN OUT.vtk"
+    if STAGES[trainer.stage].kind != "codec":
+        use = f"vtok decode --decoder {weights} IN.vtk OUT.mp4"
+    notice(f"{trainer.step} steps; {', '.join(psnr) or 'no held-out clips'}; weights in {weights}; next: {use}")
+
+
+def _pairs(option: str, texts: list[str] | None) -> tuple[tuple[str, str], ...]:
+    """Split KEY=VALUE texts."""
+    pairs = []
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{option} {text}: write KEY=VALUE")
+        pairs.append((key, value))
+    return tuple(pairs)

@@ -6,17 +6,20 @@ from typing import Annotated
 
 import typer
 
-from vtok_codec.cli.common import Quiet, counted, notice, open_input, reports_errors
+from vtok_codec.cli.errors import notice, reports_errors
+from vtok_codec.cli.files import open_input
+from vtok_codec.cli.options import Quiet
 from vtok_codec.errors import VtokError
+from vtok_codec.text import counted, printable
 
 
 @reports_errors
 def verify(
-    paths: Annotated[list[str], typer.Argument(help="Files; '-' is standard input.")],
+    paths: Annotated[list[str], typer.Argument(help="Files. '-' is standard input.")],
     quiet: Quiet = False,
 ) -> None:
-    """Check that .vtk files are whole: every CRC, every token, the totals and the digest."""
-    from vtok_codec.codec.tokenfile import verify as verify_stream
+    """Check that .vtk files are intact: every checksum, every token, the totals and the digest. This needs no model."""
+    from vtok_codec.stream.reading import verify as verify_stream
 
     worst = 0
     for path in paths:
@@ -28,8 +31,7 @@ def verify(
             worst = max(worst, error.exit_code)
         else:
             if not quiet:
-                print(
-                    f"{path}: whole, {counted(summary.totals.frames, 'frame')} in {counted(summary.totals.gops, 'GOP')}"
-                )
+                frames, gops = counted(summary.totals.frames, "frame"), counted(summary.totals.gops, "GOP")
+                print(f"{printable(path)}: whole, {frames} in {gops}")
     if worst:
         raise typer.Exit(worst)

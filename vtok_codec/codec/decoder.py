@@ -1,4 +1,4 @@
-"""`.vtk` → video: chunks are unpacked, decoded, and handed on frame by frame, from any time on."""
+"""`.vtk` → video: unpacks and decodes chunks, and yields frames one by one, starting at any time."""
 
 from __future__ import annotations
 
@@ -10,23 +10,28 @@ from typing import TypeAlias
 
 from vtok_codec.codec.lanes import Job, Lanes, plan_lanes, run_in_lanes
 from vtok_codec.codec.slices import SLICE_LATENTS, slices
-from vtok_codec.codec.tokenfile import Damage, UnpackedChunk
 from vtok_codec.codec.tokenizer import PixelDecoder, check_fits
-from vtok_codec.codec.window import Window
 from vtok_codec.container.header import Header
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.records import StoredPacket
 from vtok_codec.errors import DamageError, InputError, SettingError
 from vtok_codec.media.types import AudioPacket, AudioTrack, Color, Frame, VideoInfo
 from vtok_codec.models.causal import State
+from vtok_codec.stream.reading import Damage, UnpackedChunk
+from vtok_codec.stream.window import Window
 from vtok_codec.tokens.radix import Digits
 
 _Item: TypeAlias = "list[Frame] | list[StoredPacket] | Damage"
-"""A slice decoded, and what stands between slices."""
+"""The frames of a decoded slice, or what stands between slices: audio packets or damage."""
 
 
 def video_info(header: Header, audio: bool = True) -> VideoInfo:
-    """What a header says, as the media package has it, with its audio tracks or without."""
+    """Convert a header to the description of a video that `vtok_codec.media` uses.
+
+    Args:
+        header: The header of a file.
+        audio: Whether to include the audio tracks.
+    """
     return VideoInfo(
         width=header.width,
         height=header.height,
@@ -43,28 +48,32 @@ def video_info(header: Header, audio: bool = True) -> VideoInfo:
 
 @dataclass(frozen=True)
 class Gap:
-    """Seconds of a damaged file that are gone, counted as the frames given are."""
+    """A part of a damaged file that could not be decoded."""
 
     start_s: float
+    """Where the gap starts, in seconds of the output."""
     end_s: float | None
-    """None where nothing follows."""
+    """Where the gap ends, in seconds of the output; None where no good frame follows."""
     filled: int
-    """How often the last good frame was repeated in their place."""
+    """The number of copies of the last good frame that were given in place of the lost frames."""
     reason: str
+    """What is wrong with the file."""
 
 
 @dataclass(frozen=True)
 class _Slice:
-    """A part of a chunk that is decoded before its frames are handed on."""
+    """A part of a chunk, decoded in one step."""
 
     gop: int
+    """The number of the GOP."""
     digits: Digits
+    """The digits of the slice, uint8 `P t h w`."""
     times: tuple[tuple[int, int], ...]
-    """Of each frame that is shown: its pts and its duration."""
+    """The presentation time and the duration of each frame of the slice, in ticks of the header's time base."""
 
 
 class GopDecoder:
-    """Decodes the slices of one GOP, in their order; it holds the decoder's state."""
+    """Decodes the slices of one GOP in order. It holds the state of the decoder."""
 
     def __init__(self, pixel_decoder: PixelDecoder, size: tuple[int, int]) -> None:
         self._pixel_decoder = pixel_decoder
@@ -72,7 +81,7 @@ class GopDecoder:
         self._state: State = None
 
     def decode(self, part: _Slice) -> list[Frame]:
-        """The frames of the next slice."""
+        """Decode the next slice of the GOP."""
         pixels, self._state = self._pixel_decoder.decode(
             part.digits, self._size, len(part.times), self._state, part.gop
         )
@@ -87,25 +96,36 @@ def decode_events(
     duration_s: float | None = None,
     recover: bool = False,
 ) -> Generator[Frame | AudioPacket | Gap]:
-    """Frames and audio packets of a file, from `start_s` seconds after its first frame on.
+    """Decode a file, or a part of it, to frames and audio packets.
 
-    With a start or a duration, times count from the start. A file is entered at the GOP of the start; one without a
-    usable index, or a pipe, is decoded from its front.
-    With `recover`, GOPs that are damaged are passed over: the last good frame stands for theirs, and a `Gap` follows.
+    Decoding begins with the GOP that holds the start. A pipe, or a file without a usable index, is decoded from its
+    beginning.
+
+    Args:
+        reader: The file.
+        pixel_decoder: The decoder that turns digits into frames.
+        tokens: Tokens per position to decode; None for all that the file holds.
+        start_s: Where to start, in seconds after the first frame of the file.
+        duration_s: How many seconds to decode; None for the rest of the file.
+        recover: Whether to skip damaged GOPs. Copies of the last good frame then fill their time, and a `Gap` follows
+            the copies.
+
+    Yields:
+        Frames, audio packets and gaps. If a start or a duration is given, their times count from the start.
 
     Raises:
-        SettingError: the tokens, the start or the duration are out of range.
-        InputError: no frame lies there, or a pipe is to be recovered.
-        DamageError, FormatError: the file is damaged, or does not fit the model; all frames before the damage were
-            given.
+        SettingError: The number of tokens, the start or the duration is out of range.
+        InputError: No frame lies between the start and the end, or the input to recover is a pipe.
+        DamageError, FormatError: The file is damaged, or does not fit the model. All frames before the damage have been
+            yielded.
     """
     check_fits(pixel_decoder, reader.header)
-    if tokens is not None and not 1 <= tokens <= reader.header.tokens:
-        raise SettingError(f"tokens {tokens}: the file carries {reader.header.tokens}")
+    if tokens is not None and not 1 <= tokens <= reader.header.tokens_per_position:
+        raise SettingError(f"tokens {tokens}: the file carries {reader.header.tokens_per_position}")
     if recover and not reader.seekable:
         raise InputError("to recover from damage needs a file: a pipe cannot seek")
     window = Window(reader, start_s, duration_s, recover)
-    jobs = _jobs(window.events(), pixel_decoder, reader.header, tokens or reader.header.tokens)
+    jobs = _jobs(window.events(), pixel_decoder, reader.header, tokens or reader.header.tokens_per_position)
     shown = False
     gap: Gap | None = None
     decoded: Generator[_Item] = run_in_lanes(jobs, _lanes(reader.header, pixel_decoder))
@@ -121,9 +141,9 @@ def decode_events(
 
 
 def _lanes(header: Header, pixel_decoder: PixelDecoder) -> Lanes:
-    slices_a_chunk = -(-header.chunk_latents // SLICE_LATENTS)
-    parts = -(-header.gop_latents // header.chunk_latents) * slices_a_chunk
-    return plan_lanes(header, pixel_decoder.bytes_a_pixel, pixel_decoder.placement.device, parts)
+    slices_per_chunk = -(-header.chunk_latents // SLICE_LATENTS)
+    parts = -(-header.gop_latents // header.chunk_latents) * slices_per_chunk
+    return plan_lanes(header, pixel_decoder.bytes_per_pixel, pixel_decoder.placement.device, parts)
 
 
 def _jobs(
@@ -132,7 +152,14 @@ def _jobs(
     header: Header,
     tokens: int,
 ) -> Iterator[Job[_Item] | _Item]:
-    """The work of each slice of each chunk, with so many tokens a position."""
+    """Yield a job for each slice of each chunk, and everything else unchanged.
+
+    Args:
+        unpacked: The events of the window.
+        pixel_decoder: The decoder that turns digits into frames.
+        header: The header of the file.
+        tokens: Tokens per position to decode.
+    """
     planes = tokens * len(header.model.levels)
     gop: GopDecoder | None = None
     for item in unpacked:
@@ -145,19 +172,19 @@ def _jobs(
         ends = (*chunk.pts[1:], chunk.pts[-1] + chunk.last_duration)
         times = tuple((pts, end - pts) for pts, end in zip(chunk.pts, ends, strict=True))
         shown = 0
-        for digits, frames in slices(item.digits[:planes], header.model, chunk.first):
+        for digits, frames in slices(item.digits[:planes], header.model.layout, chunk.first):
             part = _Slice(chunk.gop, digits, times[shown : shown + frames])
             yield Job(chunk.first and not shown, partial(gop.decode, part))
             shown += frames
 
 
 def _shown(decoded: Iterable[_Item], window: Window) -> Iterator[Frame | AudioPacket | Gap]:
-    """What the window shows of it, with what stands for damage."""
+    """Yield the frames and audio packets that lie in the window, and copies of frames and a `Gap` for each damage."""
     damage: Damage | None = None
     last: Frame | None = None
     for item in decoded:
         if isinstance(item, Damage):
-            # Damage within damage is one gap.
+            # Damage that follows damage without a good frame in between belongs to the same gap.
             damage = item if damage is None else damage.joined(item)
             continue
         for event in item:
@@ -179,7 +206,10 @@ def _shown(decoded: Iterable[_Item], window: Window) -> Iterator[Frame | AudioPa
 
 
 def _fill(damage: Damage, last: Frame | None, next_pts: int, window: Window) -> Iterator[Frame | Gap]:
-    """The last good frame, repeated until the next good one's time; what is lost before any good frame stays out."""
+    """Yield copies of the last good frame up to the time of the next good frame, then the `Gap`.
+
+    Frames that are lost before the first good frame are not filled.
+    """
     filled = 0
     step = window.frame_ticks or (last.duration if last else 0)
     if last and step:

@@ -1,8 +1,7 @@
-"""Video → `.vtk`: frames are gathered into chunks and GOPs, coded, packed, and written as they come."""
+"""Video → `.vtk`: gathers frames into chunks and GOPs, and codes, packs and writes them as they come."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,48 +10,27 @@ from typing import BinaryIO, TypeAlias
 
 import numpy as np
 
-from vtok_codec import __version__
-from vtok_codec.codec.chunks import Chunker, CodedChunk, FrameChunk, GopPacker, PackedChunk, chosen_coder
 from vtok_codec.codec.lanes import Job, plan_lanes, run_in_lanes
-from vtok_codec.codec.pipeline import Prefetch
+from vtok_codec.codec.prefetch import Prefetch
 from vtok_codec.codec.tokenizer import Tokenizer
-from vtok_codec.container.header import (
-    MAX_GOP_LATENTS,
-    AudioHeader,
-    Header,
-    header_from_json,
-    header_to_json,
-)
+from vtok_codec.container.header import Header
 from vtok_codec.container.records import StoredPacket
-from vtok_codec.container.writer import MAX_HEADER_BYTES, VtkWriter
-from vtok_codec.errors import FormatError, InputError, SettingError
-from vtok_codec.media.types import DEFAULT_RATE, AudioPacket, Frame, VideoInfo
+from vtok_codec.container.writer import VtkWriter
+from vtok_codec.errors import InputError
+from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
 from vtok_codec.models.causal import State
-from vtok_codec.tokens.coders import CODERS, CoderId
+from vtok_codec.stream.chunks import Chunker, CodedChunk, FrameChunk, GopPacker, PackedChunk, chosen_coder
+from vtok_codec.stream.settings import EncodeSettings, make_header
+from vtok_codec.tokens.coders import CoderSpec
 
 _MAX_PENDING_AUDIO_BYTES = 1 << 20
+"""Bytes of audio that may wait for the end of a chunk before they are written."""
 _MAX_PENDING_PACKETS = 1 << 14
+"""Audio packets that may wait for the end of a chunk before they are written."""
 _FRAMES_AHEAD = 16
+"""Frames and audio packets that are read ahead of the model."""
 _Item: TypeAlias = "PackedChunk | list[StoredPacket]"
-"""What follows the header."""
-MAX_STICKINESS = 4.0
-"""Of `EncodeSettings.stickiness`: beyond it pictures freeze."""
-
-
-@dataclass(frozen=True)
-class EncodeSettings:
-    """What a user may choose of the stream's layout."""
-
-    tokens: int = 2
-    """Tokens written a latent position."""
-    gop_seconds: float = 4.0
-    """About how long a GOP is: what can be decoded alone, and where seeking starts."""
-    chunk_latents: int = 4
-    """Latent frames coded and flushed at once."""
-    stickiness: float = 0.0
-    """How far beyond half a digit a latent may move before its digit changes: smaller files, less exact."""
-    coder: str = "waves"
-    """Of `CODERS`: `waves` makes the smallest files, `zstd` such as are read faster."""
+"""The content of one record after the header: a chunk, or audio packets."""
 
 
 @dataclass(frozen=True)
@@ -60,84 +38,30 @@ class EncodeSummary:
     """What `encode_video` wrote."""
 
     frames: int
+    """The number of frames."""
     bytes_written: int
+    """The size of the file in bytes."""
     audio_bytes: int
-    """Of the audio packets among them."""
+    """The size of the audio packets in bytes."""
     failure: InputError | None
-    """What ended the input early, if anything did. The file is whole all the same, with the frames before it."""
-
-
-def check_stickiness(stickiness: float) -> None:
-    """Refuse a stickiness that is out of its range.
-
-    Raises:
-        SettingError: it is.
-    """
-    if not 0 <= stickiness <= MAX_STICKINESS:
-        raise SettingError(f"stickiness {stickiness}: give a number of digits from 0 to {MAX_STICKINESS:g}")
-
-
-def make_header(info: VideoInfo, tokenizer: Tokenizer, settings: EncodeSettings) -> Header:
-    """The header of a file with these settings.
-
-    Raises:
-        SettingError: the model has fewer tokens than are asked for, or a setting is out of its range.
-        InputError: the format cannot hold such a video.
-    """
-    if not 1 <= settings.tokens <= tokenizer.max_tokens:
-        raise SettingError(f"tokens {settings.tokens}: {tokenizer.id.name} has 1 to {tokenizer.max_tokens} tokens")
-    stride = tokenizer.id.stride[0]
-    if not 0 < settings.gop_seconds < math.inf:
-        raise SettingError(f"gop {settings.gop_seconds}: give a number of seconds above 0")
-    check_stickiness(settings.stickiness)
-    if settings.coder not in CODERS:
-        raise SettingError(f"coder {settings.coder!r}: choose from {', '.join(CODERS)}")
-    latents = min(settings.gop_seconds * float(info.rate or DEFAULT_RATE) / stride, MAX_GOP_LATENTS)
-    header = Header(
-        width=info.width,
-        height=info.height,
-        rate=info.rate,
-        time_base=info.time_base,
-        frame_ticks=round(1 / (info.rate * info.time_base)) if info.rate else 0,
-        sar=info.sar,
-        color=(info.color.range, info.color.primaries, info.color.transfer, info.color.matrix),
-        rotation=info.rotation,
-        model=tokenizer.id,
-        tokens=settings.tokens,
-        gop_latents=max(1, round(latents)),
-        chunk_latents=settings.chunk_latents,
-        audio=tuple(AudioHeader(t.codec, t.time_base, t.sample_rate, t.layout, t.parameters) for t in info.audio),
-        writer=f"vtok {__version__}",
-    )
-    _check_limits(header)
-    return header
-
-
-def _check_limits(header: Header) -> None:
-    """Refuse what no reader would read."""
-    text = header_to_json(header)
-    if len(text) > MAX_HEADER_BYTES:
-        raise InputError("the parameters of the audio tracks do not fit the header; leave the audio out")
-    try:
-        header_from_json(text)
-    except FormatError as error:
-        raise InputError(f"the format cannot hold this video: {error}") from None
+    """The error that ended the input early, or None. The file is valid in either case and holds all frames before the
+    error."""
 
 
 class GopEncoder:
-    """Codes and packs the chunks of one GOP, in their order; it holds the model's state and their coder."""
+    """Encodes and packs the chunks of one GOP in order. It holds the state of the model and of the coder."""
 
-    def __init__(self, tokenizer: Tokenizer, header: Header, coder: CoderId, stickiness: float = 0.0) -> None:
+    def __init__(self, tokenizer: Tokenizer, header: Header, coder: CoderSpec, stickiness: float = 0.0) -> None:
         self._tokenizer = tokenizer
-        self._tokens = header.tokens
+        self._tokens_per_position = header.tokens_per_position
         self._stickiness = stickiness
         self._packer = GopPacker(header, coder)
         self._state: State = None
 
     def code(self, chunk: FrameChunk) -> PackedChunk:
-        """The next chunk."""
+        """Encode and pack the next chunk of the GOP."""
         pixels = np.stack([frame.pixels for frame in chunk.frames])
-        digits, self._state = self._tokenizer.encode(pixels, self._tokens, self._state, self._stickiness)
+        digits, self._state = self._tokenizer.encode(pixels, self._tokens_per_position, self._state, self._stickiness)
         pts = tuple(frame.pts for frame in chunk.frames)
         return self._packer.pack(CodedChunk(chunk.gop, pts, chunk.frames[-1].duration, digits))
 
@@ -150,17 +74,28 @@ def encode_video(
     stream: BinaryIO,
     on_frames: Callable[[int], None] = lambda count: None,
 ) -> EncodeSummary:
-    """Code a whole video into `stream`: GOPs side by side, reading ahead of the model.
+    """Encode a whole video to a `.vtk` file.
 
-    `on_frames` is told how many frames each written chunk had.
+    Frames are read ahead of the model, and several GOPs may be coded at once.
+
+    Args:
+        info: The description of the video.
+        events: The frames and audio packets in the order of the input.
+        tokenizer: The model that makes the tokens.
+        settings: What the user chose.
+        stream: Where to write the file.
+        on_frames: Called for each written chunk with its number of frames.
+
+    Returns:
+        What was written. An `InputError` that `events` raises is reported there, and is not raised again.
 
     Raises:
-        SettingError, InputError: see `make_header`.
+        SettingError, InputError: See `make_header`.
     """
-    header = make_header(info, tokenizer, settings)
+    header = make_header(info, tokenizer.id, tokenizer.max_tokens, settings)
     writer = VtkWriter(stream, header)
     parts = -(-header.gop_latents // header.chunk_latents)
-    lanes = plan_lanes(header, tokenizer.bytes_a_pixel, tokenizer.placement.device, parts)
+    lanes = plan_lanes(header, tokenizer.bytes_per_pixel, tokenizer.placement.device, parts)
     frames = audio_bytes = 0
     failure: list[InputError] = []
     with Prefetch(events, _FRAMES_AHEAD) as ready:
@@ -185,7 +120,7 @@ def _jobs(
     settings: EncodeSettings,
     failure: list[InputError],
 ) -> Iterator[Job[_Item] | _Item]:
-    """The work of each chunk, and audio. An error of the input is kept for later."""
+    """Yield a job for each chunk, and audio packets unchanged. An error of the input is appended to `failure`."""
     coder = chosen_coder(header, settings.coder)
     gop: GopEncoder | None = None
     for part in _parts(events, header, failure):
@@ -200,7 +135,7 @@ def _jobs(
 def _parts(
     events: Iterable[Frame | AudioPacket], header: Header, failure: list[InputError]
 ) -> Iterator[FrameChunk | list[StoredPacket]]:
-    """Chunks of frames, each after the audio that came before its end."""
+    """Yield chunks of frames, each after the audio packets that came before its last frame."""
     chunker = Chunker(header)
     audio: list[StoredPacket] = []
     pending_bytes = 0

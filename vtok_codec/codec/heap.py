@@ -1,4 +1,4 @@
-"""What the C library's heap keeps of freed memory; without effect where that is not glibc."""
+"""Returns freed memory to the operating system where the C library is glibc; has no effect elsewhere."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from collections.abc import Callable
 
 
 def trim_heap() -> None:
-    """Give back what is free.
+    """Return the free memory of the heap to the operating system.
 
-    Blocks that stay (states, frames) leave holes between them that the next ones do not quite fit. Emptied at each
-    chunk, the heap is never larger than one chunk makes it, and it costs no time that shows
-    (60 frames of 1920×1080, emptied at each chunk or at each GOP: single runs by a script that is not kept).
+    Long-lived blocks, such as states and frames, leave holes in the heap that later blocks do not quite fit. A call
+    before each chunk keeps the heap from growing beyond what one chunk needs, and takes no noticeable time.
     """
     trim = _malloc_trim()
     if trim is not None:

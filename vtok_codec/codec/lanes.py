@@ -1,8 +1,9 @@
-"""GOPs side by side: each is coded in a lane, a thread with its share of torch's; results come in the video's order.
+"""Codes several GOPs at once, each in a lane, and gives the results in the order of the video.
 
-A model with few channels cannot keep all cores busy with one chunk, and packing and conversion are work of one thread
-alone. GOPs know nothing of each other, so they may be coded at the same time. How many are follows from the memory that
-they take; a live source, whose next GOP is not there yet, is coded with all threads in one lane.
+A lane is a thread that codes one GOP at a time with its share of torch's threads. GOPs do not depend on each other, so
+they can be coded at the same time. This is faster because a model with few channels cannot keep all cores busy with one
+chunk, and because packing and colour conversion run in a single thread. The number of lanes is limited by the memory
+that the GOPs take. With a live source, whose next GOP has not arrived yet, one lane uses all threads.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Generic, TypeVar
 import torch
 
 from vtok_codec.codec.heap import trim_heap
-from vtok_codec.codec.pipeline import Prefetch
+from vtok_codec.codec.prefetch import Prefetch
 from vtok_codec.container.header import Header
 from vtok_codec.models.onevae import RGB
 
@@ -24,17 +25,19 @@ Item = TypeVar("Item")
 Result_co = TypeVar("Result_co", covariant=True)
 
 _MAX_BYTES = 1 << 30
-"""Of the GOPs that are coded at once; one is, whatever it takes."""
+"""The most memory, in bytes, that all GOPs coded at once may take. A single GOP may take more."""
 _MAX_AHEAD = 128
-"""Items under way; of audio, one may have all the bytes that a record may."""
+"""The most items that may be under way. It bounds memory, since one audio item may be as large as a record can be."""
 
 
 @dataclass(frozen=True)
 class Job(Generic[Result_co]):
-    """Work on a part of a GOP: it follows the jobs before it in the same GOP, and runs beside those of others."""
+    """Work on a part of a GOP. The jobs of a GOP run one after another, at the same time as those of other GOPs."""
 
     starts_gop: bool
+    """Whether this is the first job of its GOP."""
     work: Callable[[], Result_co]
+    """Does the work and returns its result."""
 
 
 @dataclass(frozen=True)
@@ -42,32 +45,42 @@ class Lanes:
     """How many GOPs are coded at once, and how many items may be under way."""
 
     count: int
+    """The number of lanes."""
     ahead: int
+    """The number of items that may be under way."""
 
 
-def plan_lanes(header: Header, bytes_a_pixel: int, device: torch.device, parts: int) -> Lanes:
-    """As many lanes as there are threads, if the memory allows.
+def plan_lanes(header: Header, bytes_per_pixel: int, device: torch.device, parts: int) -> Lanes:
+    """Choose the number of lanes: one for each of torch's threads if memory allows, and a single one on a GPU.
 
-    `bytes_a_pixel`: of a frame, which the model takes for one chunk. `parts`: jobs that a GOP has.
+    Args:
+        header: The header of the file.
+        bytes_per_pixel: The memory in bytes that coding a chunk takes for each pixel of a frame.
+        device: Where the model runs.
+        parts: The number of jobs per GOP.
     """
     gop_bytes = RGB * header.gop_latents * header.model.stride[0]
-    fitting = _MAX_BYTES // (header.width * header.height * (bytes_a_pixel + gop_bytes))
-    # Audio comes between the jobs, once a chunk.
-    items_a_job = 2 if header.audio else 1
-    queued = 1 + (_MAX_AHEAD // items_a_job - 1) // parts
+    fitting = _MAX_BYTES // (header.width * header.height * (bytes_per_pixel + gop_bytes))
+    # Between two jobs there may be one item of audio.
+    items_per_job = 2 if header.audio else 1
+    queued = 1 + (_MAX_AHEAD // items_per_job - 1) // parts
     count = max(1, min(fitting, queued, torch.get_num_threads())) if device.type == "cpu" else 1
-    return Lanes(count, items_a_job * ((count - 1) * parts + 1))
+    return Lanes(count, items_per_job * ((count - 1) * parts + 1))
 
 
 def run_in_lanes(items: Iterable[Job[Item] | Item], lanes: Lanes) -> Generator[Item]:
-    """The items in their order, each job replaced by what its work gives. An error of one is raised in its place.
+    """Yield the items in order, with each job replaced by its result.
 
-    For several lanes the items are made in a thread of their own, up to `lanes.ahead` and two more before they are
-    asked for. Close the generator to end it early: what has not begun is dropped, and nothing is waited for.
+    An error of a job is raised in place of its result. With several lanes, a separate thread draws up to
+    `lanes.ahead + 2` items from `items` before their results are asked for. Close the generator to end early: jobs that
+    have not begun are dropped, and those that have begun are not waited for.
+
+    Args:
+        items: Jobs, and other items to pass on unchanged.
+        lanes: The number of lanes and of items under way.
     """
     if lanes.count == 1:
-        # All in the caller's thread: one of its own for the model cost 120 to 350 MiB at 1280×720 (bench/speed.py).
-        # Several lanes are for pictures that need little.
+        # A single lane runs in the caller's thread, since running the model in another thread takes more memory.
         for item in items:
             if isinstance(item, Job):
                 trim_heap()
@@ -81,17 +94,18 @@ def run_in_lanes(items: Iterable[Job[Item] | Item], lanes: Lanes) -> Generator[I
                 yield future.result() if isinstance(future, Future) else future
     finally:
         pool.close()
-        # A lane's share must not become that of threads which ask for the first time.
+        # A thread that uses torch for the first time takes the number that was set last, which is a lane's share.
         torch.set_num_threads(threads)
 
 
 def _begun(items: Iterable[Job[Item] | Item], pool: _Pool) -> Iterator[Future[Item] | Item]:
+    """Yield the items, with each job put into its lane and replaced by its future."""
     for item in items:
         yield pool.begin(item) if isinstance(item, Job) else item
 
 
 class _Pool:
-    """The lanes' threads. Each has an executor of its own, so that a GOP's jobs run one after another."""
+    """The threads of the lanes. Each lane has its own executor, so that the jobs of a GOP run one after another."""
 
     def __init__(self, count: int, threads: int) -> None:
         self._executors = [ThreadPoolExecutor(1, "lane") for _ in range(count)]
@@ -101,7 +115,7 @@ class _Pool:
         self._lock = threading.Lock()
 
     def begin(self, job: Job[Item]) -> Future[Item]:
-        """Put a job into the lane of its GOP."""
+        """Submit a job to the lane of its GOP."""
         if job.starts_gop:
             self._lane = (self._lane + 1) % len(self._executors)
         lane = self._lane
@@ -110,7 +124,7 @@ class _Pool:
         return self._executors[lane].submit(self._run, lane, job.work)
 
     def _run(self, lane: int, work: Callable[[], Item]) -> Item:
-        # The number of threads is one of the calling thread, and changes nothing in what the model computes.
+        # torch keeps this number per calling thread. It does not change the result of the model.
         torch.set_num_threads(max(1, self._threads // sum(map(bool, self._waiting))))
         try:
             return work()
@@ -119,6 +133,6 @@ class _Pool:
                 self._waiting[lane] -= 1
 
     def close(self) -> None:
-        """Drop what has not begun. What has may take seconds, for which an interrupt should not wait."""
+        """Drop the jobs that have not begun, and do not wait for the others, which may take seconds."""
         for executor in self._executors:
             executor.shutdown(wait=False, cancel_futures=True)

@@ -1,6 +1,7 @@
-"""How a chunk is cut into slices that go through a model one after another.
+"""Cuts a chunk into slices that go through a model one after another.
 
-The codec's own digits and pixels depend on no cut; those of a diffusion decoder do, in bf16, by a few of 255 levels.
+The cut does not change the digits and frames of a codec model. In bf16, it changes the frames of a diffusion decoder by
+a few of 255 levels.
 """
 
 from __future__ import annotations
@@ -9,22 +10,27 @@ from collections.abc import Iterator
 
 import torch
 
-from vtok_codec.container.header import ModelId
+from vtok_codec.layout import GopLayout
 from vtok_codec.tokens.radix import Digits
 
 SLICE_LATENTS = 4
-"""Latent frames that are decoded before their pictures are handed on, so that memory follows a frame's size only."""
+"""Latent time steps per slice. Its frames are given out before the next slice is decoded, to save memory."""
 
 _CPU_LATENTS = 2
+"""The most latent time steps that go through a network at once on a CPU."""
 _CPU_PIXELS = 1 << 20
+"""The most pixels on a CPU, counting one frame for each latent time step that goes through a network at once."""
 
 
 def latents_at_once(device: torch.device, size: tuple[int, int]) -> int:
-    """Latent frames of pictures of height and width `size` that go through a network at once.
+    """Choose the number of latent time steps that go through a network at once.
 
-    A CPU codes two as fast as four, in 75 to 90 % of a command's memory; one, up to 854×480, takes 3 to 15 % longer,
-    but from 1280×720 on no longer than four, again in 75 to 90 % of the memory
-    (single runs by a script that is not kept). A GPU wants more work at once.
+    A CPU is about as fast with few latent time steps as with many, and takes less memory. A GPU needs more work at
+    once.
+
+    Args:
+        device: Where the network runs.
+        size: The height and width of the video in pixels.
     """
     if device.type != "cpu":
         return SLICE_LATENTS
@@ -32,15 +38,21 @@ def latents_at_once(device: torch.device, size: tuple[int, int]) -> int:
     return max(1, min(_CPU_LATENTS, _CPU_PIXELS // (height * width)))
 
 
-def slices(digits: Digits, model: ModelId, fresh: bool, latents: int = SLICE_LATENTS) -> Iterator[tuple[Digits, int]]:
-    """Digits `P t h w` by so many latent frames, each slice with the number of frames that it stands for.
+def slices(digits: Digits, layout: GopLayout, first: bool, steps: int = SLICE_LATENTS) -> Iterator[tuple[Digits, int]]:
+    """Cut digits `P t h w` into slices.
 
-    They start a GOP if they are `fresh`.
+    Args:
+        digits: The digits `P t h w` of a chunk or a whole GOP.
+        layout: The map between frames and latent frames.
+        first: Whether the digits start with the first latent frame of their GOP.
+        steps: Latent time steps per slice.
+
+    Yields:
+        Each slice, and the number of frames that it stands for.
     """
-    stride, begin = model.stride[0], 0
+    begin = 0
     while begin < digits.shape[1]:
-        extra = model.extra_phases if fresh else 0
-        part = digits[:, begin : begin + latents + extra]
-        yield part, (part.shape[1] - extra) * stride - (stride - 1 if fresh else 0)
+        part = digits[:, begin : begin + layout.stored_latents(steps, first)]
+        yield part, layout.frames(part.shape[1], first)
         begin += part.shape[1]
-        fresh = False
+        first = False

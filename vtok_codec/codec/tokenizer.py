@@ -1,4 +1,7 @@
-"""Frames ↔ digits with a model on a device: padding, ranges and dtypes. State goes in and out with every call."""
+"""Frames ↔ digits: a codec model on a device, with padding, value ranges and types taken care of.
+
+The model's state is an argument and a result of every call, so that one model can code several videos at once.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,23 @@ class Placement:
     """Where a model runs, and in which floating-point type."""
 
     device: torch.device
+    """The device."""
     dtype: torch.dtype
+    """The floating-point type of weights and features."""
+
+    def __str__(self) -> str:
+        return f"{self.device}, {self.dtype}".replace("torch.", "")
 
 
 def choose_placement(device: str) -> Placement:
-    """`auto` takes CUDA where there is one; bf16 where the machine computes in it, else fp32.
+    """Choose where a model runs.
+
+    Args:
+        device: `cpu`, `cuda`, or `auto` for CUDA where there is one. The type is bf16 where the machine computes in it,
+            else fp32.
 
     Raises:
-        SettingError: the device is unknown or absent.
+        SettingError: The device is unknown or absent.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise SettingError(f"device {device!r} is unknown; use auto, cpu or cuda")
@@ -44,39 +56,56 @@ def choose_placement(device: str) -> Placement:
 
 
 class Tokenizer:
-    """A model ready to code: uint8 RGB frames `T H W 3` to digits `P t h w`, and back.
+    """A codec model ready to use: it turns uint8 RGB frames `T H W 3` into digits `P t h w` and back.
+
+    Args:
+        weights: The weights of the model.
+        placement: Where the model runs, and in which floating-point type.
 
     Raises:
-        ModelError: the weights cannot be used.
+        ModelError: The weights cannot be used.
     """
 
-    bytes_a_pixel = 900
-    """Memory that a chunk takes while it is coded, for each pixel of a frame: measured at 854×480."""
+    bytes_per_pixel = 900
+    """The memory in bytes that coding a chunk takes for each pixel of a frame, measured at 854×480."""
 
     def __init__(self, weights: WeightsFile, placement: Placement) -> None:
-        preset = weights.metadata.get("preset", "")
-        model = build_model(preset, weights.data, str(weights.path))
+        model = build_model(weights.config, weights.data, str(weights.path))
+        self.weights = weights
         self.placement = placement
         self.model = model.to(placement.device, placement.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        config = model.config
-        self.max_tokens = config.max_tokens
-        self.id = ModelId(weights.name, weights.sha256, config.stride, config.fsq_levels, config.first_grid)
+        self.max_tokens = model.config.max_tokens
+        self.id = weights.id
+        self.layout = self.id.layout
 
     @torch.inference_mode()
-    def encode(self, frames: Pixels, tokens: int, state: State, stickiness: float = 0.0) -> tuple[Digits, State]:
-        """The digits of a chunk, and the state after it. `state` None starts a GOP; `stickiness`: see `FSQ.digits`.
+    def encode(
+        self, frames: Pixels, tokens_per_position: int, state: State, stickiness: float = 0.0
+    ) -> tuple[Digits, State]:
+        """Encode a chunk.
 
-        The first frame of a GOP is repeated to fill a latent frame, so that a picture and a video are coded alike;
-        the last one of a chunk likewise. Rows and columns are filled by the nearest pixels.
+        The first frame of a GOP is repeated in front of it, and the last frame of a chunk is repeated to fill its last
+        latent frame. Rows and columns are padded with the nearest pixels.
+
+        Args:
+            frames: uint8 RGB `T H W 3`.
+            tokens_per_position: Tokens to keep per latent position.
+            state: The state after the chunk before, or None at the start of a GOP.
+            stickiness: How far beyond half a step a latent may move before its digit changes; see `FSQ.digits`.
+
+        Returns:
+            The digits `P t h w`, and the state after the chunk.
         """
-        st, sh, sw = self.id.stride
-        before = st - 1 if state is None else 0
-        after, below, right = -(len(frames) + before) % st, -frames.shape[1] % sh, -frames.shape[2] % sw
-        shown = np.clip(np.arange(-before, len(frames) + after), 0, len(frames) - 1)
-        step, planes = st * latents_at_once(self.placement.device, frames.shape[1:3]), tokens * len(self.id.levels)
+        layout, first = self.layout, state is None
+        before, after = layout.filled_frames(first), layout.padding(len(frames), first)
+        (height, width), size = layout.picture(*layout.grid(*frames.shape[1:3])), frames.shape[1:3]
+        filled = np.clip(np.arange(-before, len(frames) + after), 0, len(frames) - 1)
+        step = layout.stride[0] * latents_at_once(self.placement.device, size)
+        planes = tokens_per_position * len(self.id.levels)
         parts: list[Digits] = []
-        for begin in range(0, len(shown), step):
-            part = np.pad(frames[shown[begin : begin + step]], ((0, 0), (0, below), (0, right), (0, 0)), mode="edge")
+        for begin in range(0, len(filled), step):
+            padding = ((0, 0), (0, height - size[0]), (0, width - size[1]), (0, 0))
+            part = np.pad(frames[filled[begin : begin + step]], padding, mode="edge")
             digits, state = self.model.encode_digits(self._to_video(part), state, stickiness)
             parts.append(digits[0, :planes].cpu().numpy())
         return np.concatenate(parts, axis=1), state
@@ -85,54 +114,62 @@ class Tokenizer:
     def decode(
         self, digits: Digits, size: tuple[int, int], frames: int, state: State, gop: int = 0
     ) -> tuple[Pixels, State]:
-        """The `frames` frames of height and width `size` that a chunk stands for, and the state after it.
+        """Decode a chunk or a part of one.
 
-        The GOP's number is for decoders that make noise of it.
+        Args:
+            digits: uint8 `P t h w`.
+            size: The height and width of the video.
+            frames: The number of frames that the digits stand for.
+            state: The state after the digits before, or None at the start of a GOP.
+            gop: The number of the GOP, which only decoders that draw noise use.
+
+        Returns:
+            The frames, uint8 RGB `T H W 3`, and the state after them.
         """
-        before, device = self.id.stride[0] - 1 if state is None else 0, self.placement.device
+        skipped, device = self.layout.filled_frames(state is None), self.placement.device
         parts: list[Pixels] = []
-        for part, _ in slices(digits, self.id, state is None, latents_at_once(device, size)):
+        for part, _ in slices(digits, self.layout, state is None, latents_at_once(device, size)):
             video, state = self.model.decode_digits(torch.from_numpy(part)[None].to(device), state)
-            parts.append(shown_pixels(video[0], size))
-        return np.concatenate(parts)[before : before + frames], state
+            parts.append(to_pixels(video[0], size))
+        return np.concatenate(parts)[skipped : skipped + frames], state
 
     def warm_up(self) -> None:
-        """Code a small picture, so that what torch sets up at first use is not part of what is timed next."""
+        """Code a small picture, so that later timings do not include what torch sets up at its first use."""
         digits, _ = self.encode(np.zeros((1, *self.id.stride[1:], RGB), np.uint8), self.max_tokens, None)
         self.decode(digits, self.id.stride[1:], 1, None)
 
     def _to_video(self, frames: Pixels) -> Tensor:
-        """uint8 `T H W 3` → `1 3 T H W` in [−1, 1], channels-last."""
+        """Convert frames, uint8 `T H W 3`, to video `1 3 T H W` in [−1, 1], channels-last in memory."""
         pixels = torch.from_numpy(frames).to(self.placement.device)
         video = torch.empty(pixels.shape, dtype=self.placement.dtype, device=pixels.device)
         for frame, levels in zip(video, pixels, strict=True):
-            # One by one, so that no more than a frame is fp32.
+            # Frame by frame, so that at most one frame is held in fp32.
             frame.copy_(levels.float().div_(127.5).sub_(1))
         return video.permute(3, 0, 1, 2)[None]
 
 
-def shown_pixels(video: Tensor, size: tuple[int, int]) -> Pixels:
-    """Video `3 T H W` in [−1, 1] → uint8 `T h w 3`, cropped to height and width `size`."""
+def to_pixels(video: Tensor, size: tuple[int, int]) -> Pixels:
+    """Convert video `3 T H W` in [−1, 1] to uint8 `T h w 3`, cropped to the height and width `size`."""
     height, width = size
     pixels = torch.empty((video.shape[1], height, width, RGB), dtype=torch.uint8, device=video.device)
     for frame, levels in zip(pixels, video.permute(1, 2, 3, 0)[:, :height, :width], strict=True):
-        # One by one, so that no more than a frame is fp32.
+        # Frame by frame, so that at most one frame is held in fp32.
         frame.copy_(levels.float().add_(1).mul_(127.5).round_().clamp_(0, 255))
     return pixels.cpu().numpy()
 
 
 def load_tokenizer(weights: WeightsFile, device: str = "auto") -> Tokenizer:
-    """A tokenizer on the chosen device.
+    """Load a tokenizer onto a device; see `choose_placement` for `device`.
 
     Raises:
-        ModelError: the weights cannot be used.
-        SettingError: the device cannot be used.
+        ModelError: The weights cannot be used.
+        SettingError: The device cannot be used.
     """
     return Tokenizer(weights, choose_placement(device))
 
 
 class PixelDecoder(Protocol):
-    """What turns digits back into frames: the model's own decoder, or a diffusion decoder."""
+    """Anything that turns digits into frames: a codec's own decoder, or a diffusion decoder."""
 
     @property
     def id(self) -> ModelId:
@@ -140,45 +177,47 @@ class PixelDecoder(Protocol):
 
     @property
     def max_tokens(self) -> int:
-        """Tokens a position that the model has."""
+        """The largest number of tokens per position that the decoder reads."""
 
     @property
     def placement(self) -> Placement:
-        """Where it runs."""
+        """Where the decoder runs."""
 
     @property
-    def bytes_a_pixel(self) -> int:
-        """Memory that it takes while it decodes a chunk, for each pixel of a frame."""
+    def bytes_per_pixel(self) -> int:
+        """The memory in bytes that decoding a chunk takes for each pixel of a frame."""
 
     def decode(
         self, digits: Digits, size: tuple[int, int], frames: int, state: State, gop: int = 0
     ) -> tuple[Pixels, State]:
-        """See `Tokenizer.decode`."""
+        """Decode a chunk or a part of one; see `Tokenizer.decode`."""
 
 
 def check_fits(decoder: PixelDecoder, header: Header) -> None:
-    """Refuse a header that says other things of its model than the model itself.
+    """Check that what a header says about its model is true of the model itself.
 
     Raises:
-        FormatError: it does.
+        FormatError: The header says something else.
     """
-    model = header.model
-    mine = decoder.id
-    same = (model.stride, model.levels, model.first_grid) == (mine.stride, mine.levels, mine.first_grid)
-    if not same or header.tokens > decoder.max_tokens:
+    said, true = header.model, decoder.id
+    same = (said.layout, said.levels) == (true.layout, true.levels)
+    if not same or header.tokens_per_position > decoder.max_tokens:
         raise FormatError(f"the header does not fit its model, {decoder.id.name}")
 
 
 def check_same_weights(weights: WeightsFile, name: str, sha256: str) -> None:
-    """Refuse weights that read other tokens than a file holds: they would decode to noise.
+    """Check that weights decode the tokens of a file. With other weights, the file would decode to noise.
 
-    `name` and `sha256` are what the file says of the weights that made it.
+    Args:
+        weights: The weights at hand.
+        name: What the file calls the model that made it.
+        sha256: The hash of the weights that made the file, as the file says.
 
     Raises:
-        ModelError: they differ.
+        ModelError: The weights do not decode these tokens.
     """
     if sha256 not in weights.reads:
         raise ModelError(
-            f"the file was made with weights {sha256[:12]!r} of {name}, {weights.path} holds "
-            f"{weights.sha256[:12]}; name the right ones"
+            f"the file was made with weights {sha256[:12]!r} of {name}, but {weights.path} holds "
+            f"{weights.sha256[:12]}; name the weights file that made it"
         )

@@ -1,4 +1,4 @@
-"""The header of a `.vtk` file: what the video is, which model made it, how its records are laid out."""
+"""The header of a `.vtk` file: what the video is, which model made its tokens, and how its records are laid out."""
 
 from __future__ import annotations
 
@@ -6,112 +6,133 @@ import base64
 import binascii
 import json
 import math
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from vtok_codec.errors import FormatError
+from vtok_codec.layout import GopLayout, Stride
+from vtok_codec.text import is_printable
 
 MAX_SIDE = 1 << 15
-"""Largest width and height, pixels."""
+"""The largest width and the largest height, in pixels."""
 MAX_PIXELS = 1 << 26
-"""Most pixels a frame."""
-MAX_LATENTS_A_CHUNK = 64
+"""The largest number of pixels per frame."""
+MAX_CHUNK_LATENTS = 64
+"""The largest number of latent time steps per chunk. All phases of a first latent frame count as one step."""
 MAX_GOP_LATENTS = 1 << 20
+"""The largest number of latent time steps per GOP. All phases of a first latent frame count as one step."""
 MAX_TOKENS = 16
+"""The largest number of tokens per latent position."""
 MAX_CODES = 1 << 16
+"""The largest number of values that a token can take."""
 MAX_CHUNK_DIGITS = 1 << 28
-"""Most digits a chunk, one byte each before packing: what a record may make a reader allocate."""
+"""The largest number of digits per chunk. A digit takes one byte, so this limits what a reader allocates."""
 MAX_TRACKS = 32
+"""The largest number of audio tracks."""
 _MAX_TERM = (1 << 31) - 1
-"""Of a ratio: what FFmpeg's rationals hold."""
+"""The largest numerator and the largest denominator of a ratio, as in FFmpeg's rational numbers."""
 
 
 @dataclass(frozen=True)
 class ModelId:
-    """The model that made the tokens, and what a reader must know of it to unpack them."""
+    """The model that made the tokens, and what a reader must know about it to unpack them."""
 
     name: str
+    """The name under which the model is shipped, or the name of its weights file."""
     weights_sha256: str
-    """Of the weights file, in hexadecimal: other weights decode to other pictures."""
-    stride: tuple[int, int, int]
-    """Frames, rows and columns that a latent position stands for."""
+    """The SHA-256 of the weights file that made the tokens, as 64 lower-case hexadecimal digits."""
+    stride: Stride
+    """The number of frames, rows and columns of the video that one latent position stands for."""
     levels: tuple[int, ...]
-    """FSQ levels of each digit of a token."""
+    """The number of values that each digit of a token can take."""
     first_grid: tuple[int, int] = (1, 1)
-    """Rows and columns that the first latent frame of a GOP has for each of a later one. It is stored as so many
-    latent frames of the usual grid, its phases."""
+    """The number of rows and columns of a GOP's first latent frame per row and column of a later one."""
 
     @property
-    def extra_phases(self) -> int:
-        """How many latent frames more than its time a GOP has."""
-        return math.prod(self.first_grid) - 1
+    def layout(self) -> GopLayout:
+        """The rule that maps frames to latent frames."""
+        return GopLayout(self.stride, self.first_grid)
 
 
 @dataclass(frozen=True)
 class AudioHeader:
-    """One audio track, whose packets are carried as they are."""
+    """One audio track, whose packets are stored without re-encoding."""
 
     codec: str
+    """FFmpeg's name of the codec."""
     time_base: Fraction
+    """The length in seconds of one tick of the track's packet times."""
     sample_rate: int
+    """The number of samples per second."""
     layout: str
+    """FFmpeg's name of the channel layout, such as `stereo`."""
     parameters: bytes
-    """A NUT file of this track alone, with one packet of zeros: the codec's parameters for FFmpeg."""
+    """The codec parameters, as a NUT file that holds only this track, with one packet of zeros."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """Everything that stands before the records. Times are in ticks of `time_base`."""
+    """The contents of the header, which comes before the records."""
 
     width: int
+    """The width of the video in pixels, before padding."""
     height: int
+    """The height of the video in pixels, before padding."""
     rate: Fraction | None
+    """The nominal number of frames per second; None for a still image."""
     time_base: Fraction
+    """The length in seconds of one tick of all video times."""
     frame_ticks: int
-    """Ticks from a frame to the next where a chunk says nothing else; 0 for a still image."""
+    """The ticks from one frame to the next in chunks that do not list their own; 0 for a still image."""
     sar: Fraction
+    """The sample aspect ratio, which is the width of a pixel over its height."""
     color: tuple[int, int, int, int]
-    """Range (FFmpeg), primaries, transfer, matrix (ISO/IEC 23091-2)."""
+    """The colour range (0 unknown, 1 limited, 2 full), then primaries, transfer and matrix as in ISO/IEC 23091-2."""
     rotation: int
+    """The angle by which a player turns the pictures, in degrees counter-clockwise, −360 to 360."""
     model: ModelId
-    tokens: int
-    """Tokens a latent position."""
+    """The model that made the tokens."""
+    tokens_per_position: int
+    """The number of tokens per latent position."""
     gop_latents: int
-    """Most latent frames a GOP."""
+    """The largest number of latent time steps per GOP."""
     chunk_latents: int
-    """Latent frames a chunk; only the last one of a GOP may be shorter."""
+    """The number of latent time steps per chunk; only the last chunk of a GOP may have fewer."""
     audio: tuple[AudioHeader, ...] = ()
+    """The audio tracks."""
     writer: str = ""
+    """The program that wrote the file."""
 
     @property
     def coded_size(self) -> tuple[int, int]:
-        """Height and width after padding to the stride."""
-        _, sh, sw = self.model.stride
-        return -(-self.height // sh) * sh, -(-self.width // sw) * sw
+        """The height and width in pixels, padded to multiples of the stride."""
+        layout = self.model.layout
+        return layout.picture(*layout.grid(self.height, self.width))
 
     @property
     def planes(self) -> int:
-        """Digit planes of a chunk."""
-        return self.tokens * len(self.model.levels)
+        """The number of digit planes P, which is the number of digits per latent position."""
+        return self.tokens_per_position * len(self.model.levels)
 
     def chunk_latent_shape(self, frames: int, first: bool) -> tuple[int, int, int]:
-        """Latent frames, rows and columns of a chunk of `frames` frames, the first of its GOP or a later one."""
-        st, sh, sw = self.model.stride
-        height, width = self.coded_size
-        latents = -(-(frames + st - 1) // st) + self.model.extra_phases if first else -(-frames // st)
-        return latents, height // sh, width // sw
+        """Return the number of latent frames, rows and columns of a chunk: the `t h w` of its digits.
+
+        Args:
+            frames: The number of frames in the chunk.
+            first: Whether the chunk is the first of its GOP.
+        """
+        layout = self.model.layout
+        return layout.latents(frames, first), *layout.grid(self.height, self.width)
 
     def max_chunk_frames(self, first: bool) -> int:
-        """Frames of a whole chunk. The first frame of a GOP stands for a whole latent frame."""
-        st = self.model.stride[0]
-        return self.chunk_latents * st - (st - 1 if first else 0)
+        """Return the number of frames in a full chunk, which is the first of its GOP or a later one."""
+        return self.model.layout.chunk_frames(self.chunk_latents, first)
 
 
 def header_to_json(header: Header) -> bytes:
-    """The header as compact JSON in UTF-8, keys in a fixed order."""
+    """Serialize a header as compact UTF-8 JSON with its keys in a fixed order."""
     fields: dict[str, Any] = {
         "width": header.width,
         "height": header.height,
@@ -129,8 +150,8 @@ def header_to_json(header: Header) -> bytes:
             "stride": list(header.model.stride),
             "levels": list(header.model.levels),
         }
-        | ({"first_grid": list(header.model.first_grid)} if header.model.extra_phases else {}),
-        "tokens": header.tokens,
+        | ({"first_grid": list(header.model.first_grid)} if header.model.first_grid != (1, 1) else {}),
+        "tokens": header.tokens_per_position,
         "gop_latents": header.gop_latents,
         "chunk_latents": header.chunk_latents,
         "audio": [_audio_fields(track) for track in header.audio],
@@ -140,10 +161,10 @@ def header_to_json(header: Header) -> bytes:
 
 
 def header_from_json(data: bytes) -> Header:
-    """Parse and check a header.
+    """Parse and check a header from its UTF-8 JSON text.
 
     Raises:
-        FormatError: it is no JSON object, a key is missing or stands twice, or a value is out of its range.
+        FormatError: The data are not a JSON object, a key is missing or repeated, or a value is out of range.
     """
     try:
         fields = json.loads(data.decode(), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
@@ -154,12 +175,12 @@ def header_from_json(data: bytes) -> Header:
         raise FormatError(f"the header is not valid: {error}") from error
 
 
-_BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""They let a name show as another."""
-
-
 class _Fields:
-    """Checked access to the members of a JSON object. Unknown members are ignored, for later minor versions."""
+    """Checked access to the members of a JSON object.
+
+    Members with unknown names are ignored, so that minor versions can add some. All methods raise `FormatError` for a
+    member that is missing, of the wrong type or out of range.
+    """
 
     def __init__(self, fields: Any, where: str) -> None:
         if not isinstance(fields, dict):
@@ -168,6 +189,7 @@ class _Fields:
         self._where = where
 
     def header(self) -> Header:
+        """Return the header that this object describes, after all checks."""
         model = self.object("model")
         color = self.object("color")
         tracks = self._get("audio", list)
@@ -188,9 +210,9 @@ class _Fields:
             ),
             rotation=self.integer("rotation", -360, 360),
             model=model.model(),
-            tokens=self.integer("tokens", 1, MAX_TOKENS),
+            tokens_per_position=self.integer("tokens", 1, MAX_TOKENS),
             gop_latents=self.integer("gop_latents", 1, MAX_GOP_LATENTS),
-            chunk_latents=self.integer("chunk_latents", 1, MAX_LATENTS_A_CHUNK),
+            chunk_latents=self.integer("chunk_latents", 1, MAX_CHUNK_LATENTS),
             audio=tuple(_Fields(track, "an audio track").audio() for track in tracks),
             writer=self.text("writer"),
         )
@@ -205,6 +227,7 @@ class _Fields:
         return header
 
     def model(self) -> ModelId:
+        """Return the model that this object describes."""
         stride = self.integers("stride", 3, 3, 1, 64)
         levels = self.integers("levels", 1, 16, 2, 256)
         if math.prod(levels) > MAX_CODES:
@@ -218,6 +241,7 @@ class _Fields:
         return ModelId(self.text("name"), digest, (stride[0], stride[1], stride[2]), levels, (grid[0], grid[1]))
 
     def audio(self) -> AudioHeader:
+        """Return the audio track that this object describes."""
         try:
             parameters = base64.b64decode(self._get("parameters", str), validate=True)
         except binascii.Error as error:
@@ -231,22 +255,25 @@ class _Fields:
         )
 
     def object(self, key: str) -> _Fields:
+        """Return an object inside this one."""
         return _Fields(self._get(key, dict), f"{self._where}: {key}")
 
     def text(self, key: str) -> str:
-        """A string that may be shown on a terminal: no control characters, no halves of surrogate pairs."""
+        """Return a string that is safe to print on a terminal: without control characters or lone surrogates."""
         value = str(self._get(key, str))
-        if any(unicodedata.category(character) in ("Cc", "Cs") or character in _BIDI_CONTROLS for character in value):
+        if not all(map(is_printable, value)):
             raise FormatError(f"{self._where}: {key} holds characters that cannot be printed")
         return value
 
     def integer(self, key: str, low: int, high: int) -> int:
+        """Return an integer from `low` to `high`."""
         value = self._get(key, int)
         if not low <= value <= high:
             raise FormatError(f"{self._where}: {key} is {value}, outside {low} to {high}")
         return int(value)
 
     def integers(self, key: str, least: int, most: int, low: int, high: int) -> tuple[int, ...]:
+        """Return an array of `least` to `most` integers, each from `low` to `high`."""
         values = self._get(key, list)
         whole = all(type(value) is int and low <= value <= high for value in values)
         if not least <= len(values) <= most or not whole:
@@ -254,6 +281,7 @@ class _Fields:
         return tuple(values)
 
     def ratio(self, key: str) -> Fraction:
+        """Return a positive ratio, stored as an array of its numerator and denominator."""
         values = self._get(key, list)
         if len(values) != 2 or not all(type(value) is int and 0 < value <= _MAX_TERM for value in values):
             raise FormatError(f"{self._where}: {key} is not two positive integers")

@@ -1,4 +1,7 @@
-"""Reads a `.vtk` file or pipe, trusting nothing: every size is checked before it is read, every CRC before use."""
+"""Reads `.vtk` files and pipes without trusting them.
+
+Every size is checked before that many bytes are read, and every CRC before the data are used.
+"""
 
 from __future__ import annotations
 
@@ -39,77 +42,83 @@ from vtok_codec.errors import DamageError, FormatError
 
 @dataclass(frozen=True)
 class TokenChunk:
-    """A chunk of latent frames, still packed, with the times of its frames."""
+    """A chunk whose digits are still packed, with the times of its frames."""
 
     gop: int
+    """The number of the chunk's GOP, counted from 0."""
     first: bool
-    """Whether it starts its GOP."""
+    """Whether the chunk is the first of its GOP."""
     pts: tuple[int, ...]
-    """Of each frame, in ticks of the header's time base."""
+    """The time of each frame, in ticks of the header's time base."""
     last_duration: int
-    """Ticks that the last frame lasts; 0 where unknown."""
+    """The duration of the last frame, in ticks; 0 if it is unknown."""
     latent_shape: tuple[int, int, int]
-    """Latent frames, rows, columns."""
+    """The number of latent frames, rows and columns: the `t h w` of the digits."""
     coder: tuple[int, int]
+    """The number and the version of the coder that packed the digits."""
     packed: bytes
+    """The packed digits."""
     record_bytes: int
-    """Size of the whole record in the file."""
+    """The size of the whole token record in the file, in bytes."""
 
 
 Event: TypeAlias = "TokenChunk | list[StoredPacket] | Totals"
-"""What a file holds, in order: chunks, audio packets, at last the totals."""
+"""A part of a file: a chunk, the audio packets of one record, or, at the end, the totals."""
 
 
 class VtkReader:
-    """Reads the header at once, then the records one by one.
+    """Reads a `.vtk` file from a binary stream: the header at creation, then one record at a time.
 
-    Raises (from the constructor):
-        FormatError: the stream holds no `.vtk` file that this version may read.
-        DamageError: its header is cut short or altered.
+    Raises:
+        FormatError: The stream is not a `.vtk` file that this version can read.
+        DamageError: The header is damaged or cut short.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._source = ByteSource(stream)
         self.header = self._read_header()
+        """The header of the file."""
         self._number = 0
         self._gop = -1
         self._open_chunk = False
         self._latents_in_gop = 0
         self._frames = self._chunks = self._packets = 0
         self._whole = True
+        """Whether all records from the start have been read, so that counts can be checked against the totals."""
         self._gops: list[GopEntry] = []
-        """Where those that were read started, to compare with the index."""
+        """Where the GOPs read so far start, to compare with the index."""
         self._index_offset = 0
-        """Where the index stands; 0 before it was read."""
+        """The offset of the index record; 0 until it has been read."""
         self._last_pts: int | None = None
         self._record_start = 0
-        """Where the record stands that is being read."""
+        """The offset of the record that is being read."""
         self._salvage: Salvage | None = None
 
     @property
     def seekable(self) -> bool:
-        """Whether `index` and `seek` can be used."""
+        """Whether the stream can seek, as `index`, `seek` and `skip_damage` require."""
         return self._source.seekable
 
     @property
     def position(self) -> int:
-        """Bytes from the start of the file to where the reader stands."""
+        """The offset of the next byte to read from the start of the file, in bytes."""
         return self._source.position
 
     @property
     def progress(self) -> str:
-        """How far reading came, for messages: the last whole chunk and its time."""
+        """A phrase for messages that says how far reading came: the last whole chunk and the time of its last frame."""
         if self._last_pts is None:
             return "before the first chunk"
         seconds = float(self._last_pts * self.header.time_base)
         return f"after chunk {self._chunks} (GOP {self._gop}, {seconds:.2f} s)"
 
     def events(self) -> Iterator[Event]:
-        """Chunks and audio packets from where the reader stands, and the totals at the end.
+        """Yield the chunks and audio packets from the current position on, and the totals at the end.
 
         Raises:
-            DamageError: a record is cut short, altered, missing or out of order. All before it were delivered.
-            FormatError: a record of an unknown kind that may not be skipped.
+            DamageError: A record is damaged, cut short, missing or out of order. All records before it have been
+                yielded.
+            FormatError: A record has an unknown type that must not be skipped.
         """
         try:
             while True:
@@ -131,10 +140,12 @@ class VtkReader:
             raise DamageError(f"{error} ({self.progress})") from None
 
     def index(self) -> list[GopEntry]:
-        """Where the GOPs start. The stream must seek; its position is kept.
+        """Read the index, which says where the GOPs start.
+
+        The stream must be seekable. The position of the reader does not change.
 
         Raises:
-            DamageError: the footer or the index are missing or altered.
+            DamageError: The footer or the index is missing, damaged or too large.
         """
         source = self._source
         position = source.position
@@ -155,7 +166,12 @@ class VtkReader:
             source.seek(position)
 
     def seek(self, gop: int, entry: GopEntry) -> None:
-        """Go to the start of a GOP. From then on counts are not checked against the totals."""
+        """Continue reading at the start of a GOP. From then on, counts are not checked against the totals.
+
+        Args:
+            gop: The number of the GOP, counted from 0.
+            entry: The entry of the GOP in the index.
+        """
         self._source.seek(entry.offset)
         self._whole = False
         self._index_offset = 0
@@ -164,10 +180,13 @@ class VtkReader:
         self._open_chunk = False
 
     def skip_damage(self) -> int | None:
-        """After a `DamageError` of `events`, go to the next GOP that starts with a whole record.
+        """Continue reading, after `events` raised a `DamageError`, at the next GOP that starts with a whole record.
 
-        It gives the most frames that may have stood in between, or None where no such GOP is left. The stream must
-        seek. The index tells where GOPs start; without a usable one the rest of the file is searched.
+        The index says where GOPs start. If it is missing or damaged, the rest of the file is searched for one. The
+        stream must be seekable.
+
+        Returns:
+            An upper limit of the number of frames skipped, or None if no such GOP is left.
         """
         if self._salvage is None:
             self._salvage = Salvage(self._source, self.header, self._known_offsets())
@@ -178,13 +197,14 @@ class VtkReader:
         return found.most_lost_frames
 
     def _known_offsets(self) -> list[int]:
-        """Where GOPs start, by the index; nothing without a usable one."""
+        """Return the offsets of the GOPs from the index, or nothing if the index is missing or damaged."""
         try:
             return [entry.offset for entry in self.index()]
         except DamageError:
             return []
 
     def _read_header(self) -> Header:
+        """Read and check the header."""
         prefix = self._source.some(PREFIX.size)
         if not prefix:
             raise FormatError("the input is empty")
@@ -206,34 +226,34 @@ class VtkReader:
         return header_from_json(text)
 
     def _read_record(self) -> Record | None:
-        """The next record, its CRC checked; None for one of an unknown ancillary type, which is passed over."""
+        """Read the next record and check its CRC; skip an ancillary record of unknown type and return None for it."""
         data = self._source.exactly(FIELDS.size)
         type_, size, number, gop, pts, frames, raw_size = FIELDS.unpack(data)
         limit = self._payload_limit(type_, gop, frames, raw_size)
         if limit is not None and size > limit:
-            raise DamageError(f"a record declares {size} bytes where at most {limit} belong")
+            raise DamageError(f"a record declares {size} bytes; at most {limit} are allowed")
         crc = zlib.crc32(data)
         pieces = []
         for piece in self._source.pieces(size):
             crc = zlib.crc32(piece, crc)
             if limit is not None:
                 pieces.append(piece)
-        # Cut within the payload, it is cut here too.
+        # If the file ends within the payload, this read fails.
         if CRC.unpack(self._source.exactly(CRC.size))[0] != crc:
             raise DamageError("a record is damaged: its CRC does not match")
         if self._number < 0:
             self._number = number
         if number != self._number:
-            raise DamageError(f"record {number} stands where record {self._number} belongs")
+            raise DamageError(f"record {number} was found instead of record {self._number}")
         self._number += 1
         if limit is None:
             if not is_ancillary(type_):
-                raise FormatError(f"a record of type {type_!r} is needed and not known; a newer vtok may read it")
+                raise FormatError(f"a record of unknown type {type_!r} cannot be skipped; a newer vtok may read it")
             return None
         return Record(type_, number, gop, pts, frames, raw_size, b"".join(pieces))
 
     def _payload_limit(self, type_: bytes, gop: int, frames: int, raw_size: int) -> int | None:
-        """Most bytes that a record of known type may have, from the header alone; None for an unknown type."""
+        """Return the largest payload of a record with these fields, in bytes, or None if its type is unknown."""
         if type_ == TOKENS:
             return token_payload_limit(self.header, gop != self._gop, frames, raw_size)
         if type_ == AUDIO:
@@ -245,6 +265,7 @@ class VtkReader:
         return None
 
     def _event(self, record: Record) -> Event | None:
+        """Parse a record, check it against the records before, and return its event, if its type has one."""
         if record.type == TOKENS:
             return self._token_chunk(record)
         if record.type == AUDIO:
@@ -266,12 +287,14 @@ class VtkReader:
         return totals
 
     def _note_place(self, record: Record) -> None:
+        """Note where GOPs and the index start."""
         if record.type == TOKENS and record.gop != self._gop:
             self._gops.append(GopEntry(self._record_start, record.pts, self._frames))
         elif record.type == INDEX:
             self._index_offset = self._record_start
 
     def _token_chunk(self, record: Record) -> TokenChunk:
+        """Parse a token record, check that it may follow the chunk before, and return its chunk."""
         first = record.gop != self._gop
         if record.gop != self._gop + first:
             raise DamageError(f"GOP {record.gop} follows GOP {self._gop}")
@@ -284,12 +307,14 @@ class VtkReader:
         if self._last_pts is not None and record.pts <= self._last_pts:
             raise DamageError(f"a chunk starts at {record.pts} ticks, not after {self._last_pts}")
         if not all(ticks[:-1]):
-            raise DamageError("a chunk gives its frames no times")
+            raise DamageError("a chunk has no times for its frames")
         pts = [record.pts]
         for tick in ticks[:-1]:
             pts.append(pts[-1] + tick)
         shape = self.header.chunk_latent_shape(record.frames, first)
-        self._latents_in_gop = shape[0] + (-self.header.model.extra_phases if first else self._latents_in_gop)
+        self._latents_in_gop = (0 if first else self._latents_in_gop) + self.header.model.layout.time_steps(
+            shape[0], first
+        )
         if self._latents_in_gop > self.header.gop_latents:
             raise DamageError(f"GOP {record.gop} is longer than the {self.header.gop_latents} latent frames allowed")
         self._gop = record.gop
@@ -309,15 +334,16 @@ class VtkReader:
         )
 
     def _check_footer(self) -> None:
+        """Read the footer, and check that it is right and that nothing follows it."""
         offset = self._source.position
         places = footer_from_bytes(self._source.some(FOOTER_SIZE))
         if self._whole and places != (self._index_offset, offset):
             raise DamageError("the footer does not match the records")
         if self._source.some(1):
-            raise DamageError("something stands after the end of the file")
+            raise DamageError("there are bytes after the end of the file")
 
     def _read_index_record(self, size: int) -> bytes:
-        """The payload of the index record where the stream stands, which is at most `size` bytes before the footer."""
+        """Read the index record at the current position and return its payload, which is at most `size` bytes."""
         fields = FIELDS.unpack(self._source.exactly(FIELDS.size))
         if fields[0] != INDEX or fields[1] > min(size, MAX_INDEX_BYTES):
             raise ValueError("the footer does not point at an index that fits")

@@ -1,7 +1,7 @@
-"""Records: the parts of a `.vtk` file after its header. See `docs/format.md`.
+"""The records of a `.vtk` file, which follow its header, and the footer. `docs/reference/format.md` specifies them.
 
-A record is 32 bytes of fields, a payload, and a CRC-32 of both. Its type is four ASCII letters; a lower-case first
-letter marks an ancillary record, which a reader that does not know it skips.
+A record consists of 32 bytes of fields, a payload, and a CRC-32 of both. Its type is four ASCII letters. A lower-case
+first letter marks an ancillary record, which a reader skips if it does not know the type.
 """
 
 from __future__ import annotations
@@ -16,64 +16,76 @@ from vtok_codec.container.varint import MAX_VARINT_BYTES, read_varint, write_var
 from vtok_codec.errors import DamageError
 
 TOKENS = b"TOKN"
+"""The type of a token record, which holds one chunk."""
 AUDIO = b"audi"
+"""The type of an audio record, which holds packets of the audio tracks."""
 INDEX = b"indx"
+"""The type of the index record, which says where the GOPs start."""
 END = b"TEND"
+"""The type of the END record, which holds the totals and comes last."""
 
 MAX_TICKS = 1 << 61
-"""Bound of every time, in ticks, so that sums of them fit 64 bits."""
+"""The largest absolute value of a time, in ticks, so that sums of times fit 64 bits."""
 MAX_AUDIO_BYTES = 1 << 24
-"""Largest payload of an audio record."""
+"""The largest payload of an audio record, in bytes."""
 MAX_AUDIO_PACKETS = 1 << 16
-"""Most packets of an audio record."""
+"""The largest number of packets in an audio record."""
 
 FIELDS = struct.Struct("<4sIIIqII")
-"""Type, payload bytes, number of the record, GOP, first pts, frames, raw bytes."""
+"""The fields of a record: type, payload bytes, number of the record, GOP, first pts, frames, raw bytes."""
 CRC = struct.Struct("<I")
+"""The CRC-32 of a record's fields and payload."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One record. What `pts`, `frames` and `raw_size` mean depends on the type."""
+    """A record. The meaning of `pts`, `frames` and `raw_size` depends on its type."""
 
     type: bytes
+    """The type of the record, four ASCII letters."""
     number: int
-    """Records are numbered from 0, so that one that is missing or stands twice is noticed."""
+    """The number of the record, counted from 0, which reveals missing and repeated records."""
     gop: int
+    """The number of the GOP that the record belongs to, counted from 0."""
     pts: int
-    """Of the first frame, in ticks of the header's time base; 0 where the type has none."""
+    """The time of a token record's first frame, in ticks of the header's time base; 0 for other types."""
     frames: int
-    """Frames of a token record, packets of an audio record, else 0."""
+    """The number of frames in a token record, or of packets in an audio record; 0 for other types."""
     raw_size: int
-    """Bytes of digits after unpacking a token record, else 0."""
+    """The number of digits in a token record, which is their size in bytes when unpacked; 0 for other types."""
     payload: bytes
+    """The contents of the record, which depend on its type."""
 
     def to_bytes(self) -> bytes:
-        """The record as it stands in a file."""
+        """Serialize the record: its fields, its payload and their CRC-32."""
         fields = FIELDS.pack(self.type, len(self.payload), self.number, self.gop, self.pts, self.frames, self.raw_size)
         return fields + self.payload + CRC.pack(zlib.crc32(self.payload, zlib.crc32(fields)))
 
 
 @dataclass(frozen=True)
 class TokenPayload:
-    """What a token record carries: the times of its frames and its packed digits."""
+    """The payload of a token record: the times of its frames and its packed digits."""
 
     ticks: tuple[int, ...]
-    """Ticks from each frame to the next, the last one's being its duration; empty: all are the header's."""
+    """The ticks from each frame to the next, then the duration of the last frame; empty if all are `frame_ticks`."""
     coder: int
+    """The number of the coder that packed the digits."""
     coder_version: int
+    """The version of the coder that packed the digits."""
     packed: bytes
+    """The packed digits of the chunk."""
 
     def to_bytes(self) -> bytes:
+        """Serialize the payload."""
         timing = b"".join(map(write_varint, self.ticks))
         return _TOKEN_FIELDS.pack(self.coder, self.coder_version, len(timing)) + timing + self.packed
 
     @classmethod
     def from_bytes(cls, payload: bytes, frames: int) -> TokenPayload:
-        """Parse a payload of `frames` frames.
+        """Parse the payload of a token record of `frames` frames.
 
         Raises:
-            ValueError: it is cut short, or has times for another number of frames.
+            ValueError: The payload is cut short, has times for another number of frames, or has times out of range.
         """
         if len(payload) < _TOKEN_FIELDS.size:
             raise ValueError("a token record is cut short")
@@ -84,9 +96,11 @@ class TokenPayload:
 
 
 _TOKEN_FIELDS = struct.Struct("<BBI")
+"""The fields of a token record's payload: coder, version of the coder, length of the times in bytes."""
 
 
 def _read_ticks(timing: bytes, frames: int) -> tuple[int, ...]:
+    """Parse and check the ticks of a token record of `frames` frames."""
     ticks, position = [], 0
     for _ in range(frames):
         value, position = read_varint(timing, position)
@@ -94,51 +108,62 @@ def _read_ticks(timing: bytes, frames: int) -> tuple[int, ...]:
     if position != len(timing):
         raise ValueError(f"a token record has more times than its {frames} frames")
     if min(ticks[:-1], default=1) < 1 or ticks[-1] < 0 or sum(ticks) > MAX_TICKS:
-        raise ValueError("the times of a token record do not grow, or leave their range")
+        raise ValueError("the times of a token record do not increase, or are out of range")
     return tuple(ticks)
 
 
 def is_ancillary(type_: bytes) -> bool:
-    """Whether a reader that does not know a record of this type passes over it."""
+    """Return whether a reader skips records of this type if it does not know the type."""
     return type_[:1].islower()
 
 
 def max_packed_bytes(digits: int, planes: int) -> int:
-    """No coder may need more bytes for so many digits, one byte each before coding."""
+    """Return the largest size in bytes that a coder may pack a chunk of `digits` digits in `planes` planes into."""
     return 3 * digits + 64 * (planes + 1)
 
 
 def token_payload_limit(header: Header, first: bool, frames: int, raw_size: int) -> int:
-    """Most bytes of a token record's payload, from what the header allows and the record's fields declare.
+    """Return the largest size of a token record's payload in bytes, so that a false size is noticed before reading.
+
+    Args:
+        header: The header of the file.
+        first: Whether the chunk is the first of its GOP.
+        frames: The number of frames that the record declares.
+        raw_size: The number of digits that the record declares.
 
     Raises:
-        DamageError: no chunk of this file has so many frames, or so many digits.
+        DamageError: No chunk of this file can have that many frames, or its frames do not have that many digits.
     """
     if not 0 < frames <= header.max_chunk_frames(first):
-        raise DamageError(f"a chunk declares {frames} frames")
+        raise DamageError(f"a chunk declares {frames} frames, which no chunk of this file can have")
     shape = header.chunk_latent_shape(frames, first)
     digits = header.planes * shape[0] * shape[1] * shape[2]
     if raw_size != digits:
-        raise DamageError(f"a chunk declares {raw_size} digits where {digits} belong")
+        raise DamageError(f"a chunk declares {raw_size} digits instead of {digits}")
     return _TOKEN_FIELDS.size + frames * MAX_VARINT_BYTES + max_packed_bytes(digits, header.planes)
 
 
 @dataclass(frozen=True)
 class StoredPacket:
-    """A coded audio packet; times in its track's time base. `pts` and `dts` may be unknown."""
+    """A coded audio packet as stored in an audio record. Its times are in ticks of the time base of its track."""
 
     track: int
+    """The index of the packet's track in the header."""
     pts: int | None
+    """The presentation time in ticks; None if it is unknown."""
     dts: int | None
+    """The decoding time in ticks; None if it is unknown."""
     duration: int
+    """The duration in ticks; 0 if it is unknown."""
     data: bytes
+    """The coded packet."""
 
 
 _HAS_PTS, _HAS_DTS = 1, 2
 
 
 def packets_to_bytes(packets: list[StoredPacket]) -> bytes:
-    """The payload of an audio record."""
+    """Serialize audio packets as the payload of an audio record."""
     out = []
     for packet in packets:
         known = (_HAS_PTS if packet.pts is not None else 0) | (_HAS_DTS if packet.dts is not None else 0)
@@ -149,10 +174,15 @@ def packets_to_bytes(packets: list[StoredPacket]) -> bytes:
 
 
 def packets_from_bytes(payload: bytes, count: int, tracks: int) -> list[StoredPacket]:
-    """The `count` packets of an audio record's payload.
+    """Parse the payload of an audio record.
+
+    Args:
+        payload: The payload.
+        count: The number of packets that the record declares.
+        tracks: The number of audio tracks in the header.
 
     Raises:
-        ValueError: the payload does not hold exactly these, or names a track past the last.
+        ValueError: The payload does not hold exactly `count` packets, or a packet has a track or a time out of range.
     """
     if count > MAX_AUDIO_PACKETS:
         raise ValueError(f"an audio record declares {count} packets; at most {MAX_AUDIO_PACKETS} are allowed")
@@ -183,36 +213,40 @@ def packets_from_bytes(payload: bytes, count: int, tracks: int) -> list[StoredPa
 
 @dataclass(frozen=True)
 class GopEntry:
-    """Where a GOP starts."""
+    """An entry of the index, which says where a GOP starts."""
 
     offset: int
-    """Bytes from the start of the file to its first record."""
+    """The offset of the GOP's first token record from the start of the file, in bytes."""
     pts: int
+    """The time of the GOP's first frame, in ticks of the header's time base."""
     first_frame: int
-    """Frames of the file before it."""
+    """The number of the GOP's first frame, counted from 0 at the start of the file."""
 
 
 _GOP_ENTRY = struct.Struct("<QqQ")
 GOP_ENTRY_SIZE = _GOP_ENTRY.size
+"""The size of an entry of the index, in bytes."""
 MAX_INDEX_BYTES = GOP_ENTRY_SIZE << 20
-"""Of an index that is read by itself: a million GOPs, 200 MB while they are held. With more, a file is read from its
-front."""
+"""The largest index, in bytes, that is loaded to seek by: 2²⁰ GOPs, which take about 200 MB of memory.
+
+A file with more GOPs can only be read from its start.
+"""
 
 
 def index_to_bytes(entries: list[GopEntry]) -> bytes:
-    """The payload of the index record: one entry a GOP, in order."""
+    """Serialize the entries of all GOPs, in order, as the payload of the index record."""
     return b"".join(_GOP_ENTRY.pack(entry.offset, entry.pts, entry.first_frame) for entry in entries)
 
 
 def index_from_bytes(payload: bytes) -> list[GopEntry]:
-    """The entries of an index record.
+    """Parse the payload of the index record.
 
     Raises:
-        ValueError: the payload is no whole number of entries, or their offsets, times or frames do not grow or leave
-            their range.
+        ValueError: The payload is not a whole number of entries, the offsets, times or frames of the entries do not
+            increase, or a time is out of range.
     """
     if len(payload) % _GOP_ENTRY.size:
-        raise ValueError("the index is no whole number of entries")
+        raise ValueError("the index is not a whole number of entries")
     entries = [GopEntry(*fields) for fields in _GOP_ENTRY.iter_unpack(payload)]
     for before, after in pairwise(entries):
         if after.offset <= before.offset or after.pts <= before.pts or after.first_frame <= before.first_frame:
@@ -224,24 +258,29 @@ def index_from_bytes(payload: bytes) -> list[GopEntry]:
 
 @dataclass(frozen=True)
 class Totals:
-    """What the END record says of the whole file."""
+    """The totals of a file, as stored in its END record."""
 
     frames: int
+    """The number of frames in the file."""
     chunks: int
+    """The number of chunks in the file."""
     gops: int
+    """The number of GOPs in the file."""
     audio_packets: int
+    """The number of audio packets in the file."""
     token_digest: bytes
-    """SHA-256 of all tokens, uint16 little-endian in `t h w n` order, chunk after chunk."""
+    """The SHA-256 of all tokens, little-endian uint16 `t h w n`, chunk after chunk."""
 
     def to_bytes(self) -> bytes:
+        """Serialize the totals as the payload of the END record."""
         return _TOTALS.pack(self.frames, self.chunks, self.gops, self.audio_packets, self.token_digest)
 
     @classmethod
     def from_bytes(cls, payload: bytes) -> Totals:
-        """Parse the payload of an END record.
+        """Parse the payload of the END record.
 
         Raises:
-            ValueError: it has another size.
+            ValueError: The payload has the wrong size.
         """
         if len(payload) != _TOTALS.size:
             raise ValueError("the END record has a wrong size")
@@ -251,21 +290,26 @@ class Totals:
 _TOTALS = struct.Struct("<QQQQ32s")
 
 FOOTER_MAGIC = b"\x89VTKEND\n"
+"""The last 8 bytes of a file."""
 _FOOTER = struct.Struct("<QQI8s")
 FOOTER_SIZE = _FOOTER.size
+"""The size of the footer in bytes."""
 
 
 def footer_to_bytes(index_offset: int, footer_offset: int) -> bytes:
-    """The last bytes of a file: where the index record stands, where this footer does, a CRC-32 of both, a magic."""
+    """Serialize the footer: the offsets of the index record and of the footer itself, their CRC-32, and the magic."""
     places = struct.pack("<QQ", index_offset, footer_offset)
     return _FOOTER.pack(index_offset, footer_offset, zlib.crc32(places), FOOTER_MAGIC)
 
 
 def footer_from_bytes(data: bytes) -> tuple[int, int]:
-    """The index's offset and the footer's own.
+    """Parse the footer.
+
+    Returns:
+        The offsets in the file of the index record and of the footer itself, in bytes.
 
     Raises:
-        ValueError: the bytes are no footer, or a damaged one.
+        ValueError: The bytes are not a footer, or the footer is damaged.
     """
     if len(data) != FOOTER_SIZE:
         raise ValueError("the footer is cut short")

@@ -1,4 +1,4 @@
-"""Finds the next whole GOP behind a damage: by the index where there is one, else by searching every byte."""
+"""Finds the next whole GOP after damage: through the index if it is usable, else by searching the whole file."""
 
 from __future__ import annotations
 
@@ -13,51 +13,59 @@ from vtok_codec.container.source import PIECE_BYTES, ByteSource
 from vtok_codec.errors import DamageError
 
 _SEARCH_EFFORT = 8
-"""How many times a file's size a search for whole records may read in all."""
+"""The number of bytes that searches may read to check possible records, as a multiple of the file size."""
 
 
 @dataclass(frozen=True)
 class FoundGop:
-    """The first chunk of a GOP, whole."""
+    """A GOP that starts with a whole record."""
 
     offset: int
+    """The offset of the GOP's first token record from the start of the file, in bytes."""
     gop: int
+    """The number of the GOP, counted from 0."""
     most_lost_frames: int
-    """No more can have stood between the damage and this place."""
+    """An upper limit of the number of frames between the damage and this GOP."""
 
 
 class Salvage:
-    """A search through one file, bounded over all of its calls."""
+    """Searches one file for whole GOPs. All searches together read a limited number of bytes."""
 
     def __init__(self, source: ByteSource, header: Header, gop_offsets: Sequence[int]) -> None:
         self._source = source
         self._header = header
         self._offsets = gop_offsets
-        """Where GOPs start, by the index; empty without a usable one."""
+        """The offsets of the GOPs according to the index; empty if there is no usable index."""
         self._bytes_looked_at = 0
+        """The number of bytes read so far to check possible records."""
         self._sure_start = -1
-        """Where a GOP starts because a whole chunk of the one before it ends there."""
+        """An offset where a GOP is sure to start, because the whole chunk before it belongs to the previous GOP."""
 
     def next_gop(self, damage: int, gop: int) -> FoundGop | None:
-        """The next GOP after number `gop` that starts with a whole record behind the one at offset `damage`.
+        """Find the next GOP that starts with a whole record.
 
-        None where no such GOP is left.
+        Args:
+            damage: The offset of the damaged record, in bytes. The search starts after it.
+            gop: The number of the last GOP before the damage. Only later GOPs are considered.
+
+        Returns:
+            The GOP, or None if no such GOP is left or the search has read as much as it may.
         """
         most_bytes = _SEARCH_EFFORT * self._source.size()
         indexed: Iterable[int] = self._offsets[bisect_right(self._offsets, damage) :]
         for offset in indexed if self._offsets else self._record_like_places(damage + 1):
             found = self._gop_starting_at(offset, gop)
             if found is not None:
-                # No record is shorter than its fields, so that a gap cannot claim more than its bytes could hold.
+                # Every record takes at least its fields and its CRC, which limits how many were lost.
                 lost_records = (offset - damage) // (FIELDS.size + CRC.size) + 1
                 return FoundGop(offset, found, lost_records * self._header.max_chunk_frames(False))
             if self._bytes_looked_at > most_bytes:
-                # Crafted to look like records everywhere.
+                # Only a file crafted to look like records everywhere takes this many reads.
                 return None
         return None
 
     def _gop_starting_at(self, offset: int, after_gop: int) -> int | None:
-        """The number of the GOP whose first chunk is a whole record at `offset`, or None."""
+        """Return the number of the GOP whose first chunk is a whole record at `offset`, or None if there is none."""
         source = self._source
         source.seek(offset)
         self._bytes_looked_at += FIELDS.size
@@ -77,18 +85,22 @@ class Salvage:
             place, next_gop = self._next_chunk(source.position)
             if next_gop == gop + 1:
                 self._sure_start = place
-            # A short chunk that another of its GOP follows is no last one, so it is the first.
+            # A later chunk with this few frames would be the last of its GOP. If one more follows, this is the first.
             return gop if certain or next_gop == gop else None
         except (ValueError, DamageError):
             return None
 
     def _starts_a_gop(self, frames: int) -> bool:
-        """Whether a chunk of so many frames, with the digits of a first one, cannot be a later one of its GOP."""
+        """Return whether a first chunk of `frames` frames differs in its number of digits from a later one of a GOP."""
         header = self._header
         return header.chunk_latent_shape(frames, True) != header.chunk_latent_shape(frames, False)
 
     def _next_chunk(self, place: int) -> tuple[int, int | None]:
-        """Where the next token record from `place` on stands, behind ancillary ones, and its GOP; None for none."""
+        """Skip ancillary records from `place` on.
+
+        Returns:
+            The offset of the record after them, and its GOP; None as the GOP if that record is not a token record.
+        """
         while True:
             self._source.seek(place)
             self._bytes_looked_at += FIELDS.size
@@ -103,7 +115,7 @@ class Salvage:
             place += FIELDS.size + size + CRC.size
 
     def _record_like_places(self, start: int) -> Iterator[int]:
-        """Every place from `start` on where the type of a token record stands."""
+        """Yield every offset from `start` on at which the type of a token record appears."""
         tail, place = b"", start
         while True:
             self._source.seek(place)

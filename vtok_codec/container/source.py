@@ -1,4 +1,4 @@
-"""Bytes of a file or pipe, a bounded piece at a time, so that a length that lies allocates nothing."""
+"""Reads the bytes of a file or pipe in pieces of limited size, so that a false length cannot exhaust the memory."""
 
 from __future__ import annotations
 
@@ -6,44 +6,44 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 PIECE_BYTES = 1 << 20
-"""Most bytes asked of a stream at once."""
+"""The largest number of bytes to read from a stream at once."""
 
 
 class ByteSource:
-    """A stream, read from where it stands at first: that place is position 0."""
+    """A stream of bytes. Position 0 is where the stream stood when the source was created."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self.seekable = stream.seekable()
-        """Whether `size` and `seek` can be used."""
+        """Whether the stream can seek, as `size` and `seek` require."""
         self._start = stream.tell() if self.seekable else 0
         self._position = 0
 
     @property
     def position(self) -> int:
-        """Of the next byte."""
+        """The position of the next byte to read."""
         return self._position
 
     def size(self) -> int:
-        """Bytes of the whole stream. The position is kept."""
+        """Return the number of bytes from position 0 to the end of the stream. The position does not change."""
         end = self._stream.seek(0, 2)
         self.seek(self._position)
         return end - self._start
 
     def seek(self, position: int) -> None:
-        """Go to a place."""
+        """Continue reading at `position`."""
         self._stream.seek(self._start + position)
         self._position = position
 
     def some(self, size: int) -> bytes:
-        """Up to `size` bytes: fewer only where the stream ends, whatever one read of a pipe gives."""
+        """Read `size` bytes, or fewer if the stream ends before. A pipe is read until it has delivered them."""
         return b"".join(self.pieces(size))
 
     def exactly(self, size: int) -> bytes:
-        """`size` bytes.
+        """Read exactly `size` bytes.
 
         Raises:
-            ValueError: the stream ends before.
+            ValueError: The stream ends before.
         """
         data = self.some(size)
         if len(data) < size:
@@ -51,7 +51,7 @@ class ByteSource:
         return data
 
     def pieces(self, size: int) -> Iterator[bytes]:
-        """As `some`, piece by piece."""
+        """Read up to `size` bytes like `some`, but yield them in pieces of at most `PIECE_BYTES`."""
         while size > 0:
             piece = self._stream.read(min(size, PIECE_BYTES))
             if not piece:

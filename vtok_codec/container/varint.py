@@ -1,13 +1,18 @@
-"""Signed integers of variable length: zigzag, then seven bits a byte, the lowest first."""
+"""Signed integers of variable length: zigzag coding, then seven bits per byte, the lowest bits first."""
 
 from __future__ import annotations
 
 MAX_VARINT_BYTES = 10
+"""The largest size of a number, in bytes."""
 _LIMIT = 1 << 63
 
 
 def write_varint(value: int) -> bytes:
-    """A signed 64-bit integer as 1 to 10 bytes."""
+    """Serialize a signed 64-bit integer as 1 to 10 bytes.
+
+    Raises:
+        ValueError: The integer does not fit 64 bits.
+    """
     if not -_LIMIT <= value < _LIMIT:
         raise ValueError(f"{value} does not fit 64 bits")
     rest = value << 1 if value >= 0 else (-value << 1) - 1
@@ -20,10 +25,13 @@ def write_varint(value: int) -> bytes:
 
 
 def read_varint(data: bytes, position: int) -> tuple[int, int]:
-    """The integer at `position`, and the position after it.
+    """Parse the integer at index `position` of the data.
+
+    Returns:
+        The integer, and the index of the byte after it.
 
     Raises:
-        ValueError: the data end within it, or it does not fit 64 bits.
+        ValueError: The data end within the integer, or it does not fit 64 bits.
     """
     rest = shift = 0
     for byte in data[position : position + MAX_VARINT_BYTES]:

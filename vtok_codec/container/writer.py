@@ -1,4 +1,4 @@
-"""Writes a `.vtk` file front to back; nothing is patched afterwards, so a pipe is as good as a file."""
+"""Writes `.vtk` files from front to back and never goes back to change bytes, so the output may be a pipe."""
 
 from __future__ import annotations
 
@@ -25,15 +25,21 @@ from vtok_codec.container.records import (
 )
 
 MAGIC = b"\x89VTK\r\n\x1a\n"
-"""The high bit and the line ends are what a text-mode copy breaks (after PNG)."""
+"""The first 8 bytes of a file. As in PNG, the high bit and the line ends reveal a transfer in text mode."""
 VERSION = (1, 0)
+"""The major and the minor version of the format."""
 MAX_HEADER_BYTES = 1 << 16
+"""The largest size of the JSON text of the header, in bytes."""
 PREFIX = struct.Struct("<8sHHI")
-"""Magic, major and minor version, bytes of the JSON header."""
+"""The start of a file: magic, major version, minor version, size of the JSON text in bytes."""
 
 
 class VtkWriter:
-    """Writes header, records, index, totals and footer to a binary stream that need not seek."""
+    """Writes a `.vtk` file to a binary stream, which need not be seekable. Creating the writer writes the header.
+
+    Raises:
+        ValueError: The header is larger than `MAX_HEADER_BYTES`.
+    """
 
     def __init__(self, stream: BinaryIO, header: Header) -> None:
         self._stream = stream
@@ -51,12 +57,22 @@ class VtkWriter:
 
     @property
     def bytes_written(self) -> int:
+        """The number of bytes written so far."""
         return self._offset
 
     def write_tokens(
         self, gop: int, pts: int, frames: int, payload: TokenPayload, raw_size: int, tokens: bytes
     ) -> None:
-        """Write a chunk. `tokens` are those of the chunk, uint16 little-endian `t h w n`, for the digest."""
+        """Write a chunk as a token record, and flush the stream.
+
+        Args:
+            gop: The number of the chunk's GOP, counted from 0.
+            pts: The time of the first frame, in ticks of the header's time base.
+            frames: The number of frames in the chunk.
+            payload: The times of the frames and the packed digits.
+            raw_size: The number of digits in the chunk.
+            tokens: The tokens of the chunk, little-endian uint16 `t h w n`, for the digest in the END record.
+        """
         if gop != self._gop:
             self._gop = gop
             self._index.append(GopEntry(self._offset, pts, self._frames))
@@ -64,16 +80,16 @@ class VtkWriter:
         self._frames += frames
         self._chunks += 1
         self._record(TOKENS, payload.to_bytes(), pts, frames, raw_size)
-        # A chunk is of use as soon as it is whole.
+        # A reader at the other end of a pipe can decode the chunk right away.
         self._stream.flush()
 
     def write_audio(self, packets: Sequence[StoredPacket]) -> None:
-        """Write audio packets, in their order."""
+        """Write audio packets, in the given order, as one audio record."""
         self._packets += len(packets)
         self._record(AUDIO, packets_to_bytes(list(packets)), frames=len(packets))
 
     def finish(self) -> None:
-        """Write index, totals and footer. Without them the file counts as cut short."""
+        """Write the index, the totals and the footer. A file without them counts as cut short."""
         index_offset = self._offset
         self._record(INDEX, index_to_bytes(self._index))
         totals = Totals(self._frames, self._chunks, len(self._index), self._packets, self._digest.digest())

@@ -1,6 +1,7 @@
-"""Bjøntegaard's rate difference: how much larger a codec's files are than another's at equal quality (VCEG-M33).
+"""The Bjøntegaard rate difference (BD-rate, VCEG-M33): how much larger one codec's files are at equal quality.
 
-Log rate is interpolated over quality by a monotone cubic (PCHIP), and averaged over the range that both curves have.
+The logarithm of the rate is interpolated over quality by a monotone cubic (PCHIP), and averaged over the range of
+quality that both curves cover.
 """
 
 from __future__ import annotations
@@ -13,21 +14,33 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 _LEAST_OVERLAP = 0.1
+"""The least range of quality in common, as a part of the shorter curve's range."""
 
 
 @dataclass(frozen=True)
 class RatePoint:
-    """One file: its size in any unit, and its quality."""
+    """The rate and the quality of one coded file."""
 
     rate: float
+    """The rate in any unit, such as bits per pixel; above 0."""
     quality: float
+    """The value of a measure of quality."""
 
 
 def bd_rate(anchor: Sequence[RatePoint], test: Sequence[RatePoint], higher_is_better: bool = True) -> float | None:
-    """The mean relative difference of rate at equal quality: 0.25 where `test` needs a quarter more than `anchor`.
+    """Compute the mean relative difference of rate at equal quality.
 
-    Points that cost more than another and are no better are left out. None where fewer than two points are left of a
-    curve, or the qualities in common are less than a tenth of the shorter curve's: a sliver says nothing.
+    Points that have a higher rate than another point without a better quality are left out.
+
+    Args:
+        anchor: The points of the codec to compare with.
+        test: The points of the codec that is compared.
+        higher_is_better: Whether a higher value of the measure means a better quality.
+
+    Returns:
+        The difference of `test` relative to `anchor`: 0.25 if `test` needs a quarter more bits. None if fewer than two
+        points of a curve are left, or the curves share less than a tenth of the shorter curve's range of quality, which
+        is too little to tell.
     """
     sign = 1 if higher_is_better else -1
     curves = [_curve(points, sign) for points in (anchor, test)]
@@ -43,7 +56,7 @@ def bd_rate(anchor: Sequence[RatePoint], test: Sequence[RatePoint], higher_is_be
 
 
 def _curve(points: Iterable[RatePoint], sign: int) -> tuple[list[float], list[float]]:
-    """Rising qualities, and the logs of their rates."""
+    """Return a curve as rising qualities and the natural logarithms of their rates."""
     qualities: list[float] = []
     rates: list[float] = []
     for point in sorted(points, key=lambda point: (point.rate, -sign * point.quality)):

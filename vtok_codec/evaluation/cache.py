@@ -1,4 +1,4 @@
-"""Keeps results by all that they depend on, so that an interrupted evaluation goes on where it was."""
+"""Keeps results on disk under everything that they depend on, so that an interrupted evaluation can be resumed."""
 
 from __future__ import annotations
 
@@ -6,25 +6,29 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from vtok_codec.files import write_whole
+
 _DIGITS = 24
+"""Hexadecimal digits of a hash that are used."""
 _PACKAGES = ("av", "constriction", "imageio-ffmpeg", "numpy", "pytorch-msssim", "scipy", "torch", "zstandard")
-"""What a figure depends on beside our own code."""
+"""The packages whose versions a result depends on."""
 
 
 def default_folder() -> Path:
-    """Where results are kept: `vtok/eval` of the user's cache folder."""
+    """Return the folder in which results are kept by default: `vtok/eval` in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "vtok" / "eval"
 
 
 @cache
 def code_identity() -> str:
-    """A digest of our own sources and of the versions of the packages that they measure with."""
+    """Return a hash of the source code of vtok and of the versions of the packages that results depend on."""
     digest = hashlib.sha256()
     package = Path(__file__).resolve().parent.parent
     for path in sorted(package.rglob("*.py")):
@@ -35,13 +39,19 @@ def code_identity() -> str:
 
 
 class ResultCache:
-    """JSON values under a key of strings. A damaged entry counts as none; a folder that cannot be written, likewise."""
+    """A folder of JSON objects, each stored under a mapping of strings as its key.
+
+    A damaged entry counts as missing. A folder that cannot be written to keeps nothing, without an error.
+
+    Args:
+        folder: Where to keep the entries; None to keep nothing.
+    """
 
     def __init__(self, folder: Path | None) -> None:
-        """`folder` None keeps nothing."""
         self._folder = folder
 
     def get(self, key: Mapping[str, str]) -> dict[str, Any] | None:
+        """Return the entry that is stored under a key, or None if there is none."""
         if self._folder is None:
             return None
         try:
@@ -51,17 +61,14 @@ class ResultCache:
             return None
 
     def put(self, key: Mapping[str, str], value: Mapping[str, Any]) -> None:
+        """Store an entry under a key."""
         if self._folder is None:
             return
-        path = self._path(self._folder, key)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        try:
+        entry = json.dumps({"key": dict(key), "value": dict(value)})
+        # A result that cannot be kept is still valid.
+        with suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps({"key": dict(key), "value": dict(value)}), encoding="utf-8")
-            os.replace(partial, path)
-        except OSError:
-            # Measured all the same; only not kept.
-            partial.unlink(missing_ok=True)
+            write_whole(self._path(self._folder, key), entry.encode())
 
     @staticmethod
     def _path(folder: Path, key: Mapping[str, str]) -> Path:

@@ -1,4 +1,4 @@
-"""A whole evaluation: every clip through every codec at every operating point, and what follows from all of them."""
+"""Runs a whole evaluation, with every codec and operating point on every clip, and summarizes the results."""
 
 from __future__ import annotations
 
@@ -11,62 +11,74 @@ import numpy as np
 from vtok_codec.errors import VtokError
 from vtok_codec.evaluation.bdrate import RatePoint, bd_rate
 from vtok_codec.evaluation.cache import ResultCache
-from vtok_codec.evaluation.clips import Clip
-from vtok_codec.evaluation.codecs import Codec
+from vtok_codec.evaluation.clips import SourceClip
+from vtok_codec.evaluation.codecs import CodecUnderTest
 from vtok_codec.evaluation.fvd import Features, frechet_distance
 from vtok_codec.evaluation.measure import ClipResult, Measures, evaluate_clip, mean_result
-from vtok_codec.evaluation.metrics import HIGHER_IS_BETTER, Quality
+from vtok_codec.evaluation.scores import HIGHER_IS_BETTER, Scores
 
 BD_ANCHOR = "x264"
-"""The codec that rate differences refer to."""
+"""The name of the codec that BD-rates refer to."""
 
 Point = tuple[str, str]
-"""Codec and operating point."""
+"""The names of a codec and of its operating point."""
 
 
 @dataclass(frozen=True)
 class MeanBDRate:
-    """A codec's rate difference to the anchor by one measure, averaged over clips."""
+    """A codec's BD-rate against the anchor by one measure, averaged over clips."""
 
     mean: float | None
-    """None where no clip has a quality that both reach."""
+    """The mean of the clips' BD-rates, 0.25 for files that are a quarter larger; None where no clip has a BD-rate."""
     clips: int
-    """Clips that have one."""
+    """The number of clips that have a BD-rate, because both codecs reach the same quality on them."""
     of: int
-    """Clips in all."""
+    """The number of all clips."""
 
 
 @dataclass
 class Evaluation:
-    """All results, in the order of codecs, then clips."""
+    """The results of all codecs on a group of clips."""
 
     title: str
-    """What its clips have in common."""
-    clips: list[Clip]
+    """What the clips have in common, as a heading."""
+    clips: list[SourceClip]
+    """The clips."""
     results: list[ClipResult] = field(default_factory=list)
+    """One result per codec, operating point and clip, in this order."""
     fvd: dict[Point, float | None] = field(default_factory=dict)
-    """Only with an I3D network; None for fewer than two clips."""
+    """The FVD at each operating point for which I3D saw every clip; None for fewer than two clips."""
     failures: list[str] = field(default_factory=list)
-    """What could not be measured, and why."""
+    """What could not be measured and why, one line for each failure."""
 
     @property
     def codecs(self) -> list[str]:
+        """The names of the codecs that have results, in their order."""
         return list(dict.fromkeys(result.codec for result in self.results))
 
     @property
     def points(self) -> list[Point]:
+        """The operating points that have results, in their order."""
         return list(dict.fromkeys(result.point for result in self.results))
 
     def at(self, point: Point) -> list[ClipResult]:
-        """The results of one operating point, clip by clip."""
+        """Return the results at one operating point, in the order of the clips."""
         return [result for result in self.results if result.point == point]
 
     def means(self, codec: str | None = None) -> list[ClipResult]:
-        """The mean over clips at each operating point, of one codec or of all."""
+        """Return the mean over clips at each operating point.
+
+        Args:
+            codec: The name of a codec; None for all codecs.
+        """
         return [mean_result(self.at(point)) for point in self.points if codec in (None, point[0])]
 
     def bd_rates(self) -> dict[str, dict[str, MeanBDRate]]:
-        """For each codec and measure, the mean of the clips' rate differences to x264; nothing without x264."""
+        """Return the mean BD-rate against x264 for each codec and measure.
+
+        Returns:
+            For each codec, a mean BD-rate for each of `ordering_measures`. Empty if x264 was not measured.
+        """
         if BD_ANCHOR not in self.codecs:
             return {}
         measures = self.ordering_measures
@@ -74,16 +86,16 @@ class Evaluation:
 
     @property
     def measures(self) -> list[str]:
-        """The measures of quality that some result has."""
+        """The fields of `Scores` that at least one result has."""
         return [
             measure.name
-            for measure in fields(Quality)
-            if any(getattr(result.quality, measure.name) is not None for result in self.results)
+            for measure in fields(Scores)
+            if any(getattr(result.scores, measure.name) is not None for result in self.results)
         ]
 
     @property
     def ordering_measures(self) -> list[str]:
-        """Those of them that a rate difference can be told in."""
+        """The fields of `Scores` that results have and that allow a BD-rate, because they order codecs by quality."""
         return [measure for measure in self.measures if measure in HIGHER_IS_BETTER]
 
     def _bd_rate(self, codec: str, measure: str) -> MeanBDRate:
@@ -97,22 +109,31 @@ class Evaluation:
 
     def _curve(self, clip: str, codec: str, measure: str) -> list[RatePoint]:
         own = [result for result in self.results if (result.clip, result.codec) == (clip, codec)]
-        pairs = [(result.bits_per_pixel, getattr(result.quality, measure)) for result in own]
+        pairs = [(result.bits_per_pixel, getattr(result.scores, measure)) for result in own]
         return [RatePoint(rate, quality) for rate, quality in pairs if quality is not None]
 
 
 def evaluate_all(
     title: str,
-    clips: Sequence[Clip],
-    codecs: Iterable[Codec],
+    clips: Sequence[SourceClip],
+    codecs: Iterable[CodecUnderTest],
     measures: Measures,
     folder: Path,
     cache: ResultCache,
     on_result: Callable[[ClipResult], None] = lambda result: None,
 ) -> Evaluation:
-    """Put every clip through every codec; `folder` takes the coded files, one at a time.
+    """Run every codec on every clip, and measure the results.
 
-    A clip that a codec or a measure fails on is told among the failures, and the others go on.
+    If a codec or a measure fails on a clip, the evaluation notes this in its `failures` and goes on.
+
+    Args:
+        title: The title of the evaluation.
+        clips: The clips.
+        codecs: The codecs, each at one operating point.
+        measures: What to measure.
+        folder: A folder for the coded files, of which one exists at a time.
+        cache: Earlier results, to which new ones are added.
+        on_result: Called with each result as soon as it is there.
     """
     evaluation = Evaluation(title, list(clips))
     i3d = measures.i3d

@@ -1,4 +1,4 @@
-"""The clips that are measured."""
+"""The source clips that codecs are measured on."""
 
 from __future__ import annotations
 
@@ -12,37 +12,46 @@ from vtok_codec.media.types import Pixels, VideoInfo
 
 
 @dataclass(frozen=True)
-class Clip:
-    """A clip, and what stays the same for every codec."""
+class SourceClip:
+    """A clip, with the properties that every measurement needs."""
 
     name: str
+    """The name of the clip in tables, safe to print."""
     path: Path
+    """The file."""
     info: VideoInfo
+    """The description of the video."""
     stream: int
-    """Number of the video stream in its file."""
+    """The number of the video stream in the file."""
     codec: str
-    """FFmpeg's name of the codec that it comes in."""
+    """FFmpeg's name of the codec that the file is stored in."""
     frames: int
+    """The number of frames."""
     seconds: float | None
-    """None for a still image."""
+    """The duration in seconds; None for a still image."""
     sha256: str
+    """The SHA-256 of the file, in hexadecimal."""
 
     def pixels(self) -> Iterator[Pixels]:
-        """The frames, `H W 3`.
+        """Yield the frames, uint8 RGB `H W 3`.
 
         Raises:
-            InputError: the file cannot be read to its end.
+            InputError: The file cannot be read to its end.
         """
         with VideoReader(self.path, audio=False) as reader:
             for frame in reader.frames():
                 yield frame.pixels
 
 
-def open_clip(path: Path, name: str | None = None) -> Clip:
-    """Read a clip once, for its size, length and hash.
+def open_clip(path: Path, name: str | None = None) -> SourceClip:
+    """Read a clip once to find its size, length and hash.
+
+    Args:
+        path: The file.
+        name: The name of the clip; None for the file's name.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: The file cannot be read.
     """
     with VideoReader(path, audio=False) as reader:
         times = [(frame.pts, frame.duration) for frame in reader.frames()]
@@ -53,6 +62,6 @@ def open_clip(path: Path, name: str | None = None) -> Clip:
         seconds = float((times[-1][0] - times[0][0] + last) * info.time_base)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    # A name that is no text must not end a report at its last line.
+    # A file name that is not valid Unicode would make writing the report fail.
     shown = (name or path.name).encode("utf-8", "replace").decode()
-    return Clip(shown, path, info, stream, codec, len(times), seconds, digest)
+    return SourceClip(shown, path, info, stream, codec, len(times), seconds, digest)

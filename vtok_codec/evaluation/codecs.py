@@ -1,4 +1,4 @@
-"""The codecs that are compared, behind one interface: ours at an operating point, and FFmpeg's at a CRF."""
+"""The codecs that are compared, behind one interface: vtok models, and FFmpeg's encoders as anchors."""
 
 from __future__ import annotations
 
@@ -12,99 +12,114 @@ from typing import Protocol
 import imageio_ffmpeg
 
 from vtok_codec.codec.decoder import decode_events
+from vtok_codec.codec.decoders import DecoderChoice, Decoders
 from vtok_codec.codec.diffusion import DiffusionDecoder
-from vtok_codec.codec.encoder import EncodeSettings, check_stickiness, encode_video
-from vtok_codec.codec.loading import decoder_file
+from vtok_codec.codec.encoder import encode_video
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import ModelError, SettingError
-from vtok_codec.evaluation.clips import Clip
+from vtok_codec.evaluation.clips import SourceClip
 from vtok_codec.evaluation.usage import Cost, measured, run_measured
 from vtok_codec.media.reader import VideoReader
 from vtok_codec.media.types import Frame, Pixels
 from vtok_codec.registry import DETERMINISTIC
+from vtok_codec.stream.settings import EncodeSettings, check_stickiness, check_token_count
+from vtok_codec.text import counted
 
 _MATRIX_RGB = 0
-"""Of ISO/IEC 23091-2."""
+"""The code point of RGB among the matrix coefficients of ISO/IEC 23091-2."""
 _LEFT_SITED = ("h264", "hevc", "mpeg2video", "mpeg4")
-"""Codecs whose chroma lies left unless marked otherwise."""
+"""Codecs, by FFmpeg's names, whose chroma samples are left-sited unless the stream says otherwise."""
 
 
-class Codec(Protocol):
+class CodecUnderTest(Protocol):
     """A codec at one operating point."""
 
     @property
     def name(self) -> str:
-        """The codec: one curve of a plot."""
+        """The name of the codec, which has one curve in a plot."""
 
     @property
     def setting(self) -> str:
-        """The operating point: one point of that curve."""
+        """The name of the operating point, which is one point of the codec's curve."""
 
     @property
     def suffix(self) -> str:
-        """Of the files that it writes."""
+        """The suffix of the files that the codec writes, with its dot."""
 
     @property
     def description(self) -> str:
-        """What a reader should know of it."""
+        """One line for reports about the codec and how it is measured."""
 
     @property
     def identity(self) -> dict[str, str]:
-        """All that its results depend on, apart from the clip."""
+        """Everything that results depend on, apart from the clip and the measures."""
 
     @property
     def is_anchor(self) -> bool:
-        """Whether it is there to be compared with."""
+        """Whether the codec is an anchor, which vtok models are compared with."""
 
-    def encode(self, clip: Clip, target: Path) -> Cost:
+    def encode(self, clip: SourceClip, target: Path) -> Cost:
         """Encode the video of a clip, without audio, into a file."""
 
     def decode(self, coded: Path) -> Cost:
-        """Decode a file to RGB and throw the frames away."""
+        """Decode a file to RGB without keeping the frames, to measure the cost."""
 
     def frames(self, coded: Path) -> Iterator[Pixels]:
-        """The decoded frames, 8-bit RGB `H W 3`; at least as large as the clip's."""
+        """Yield the decoded frames, uint8 RGB `H W 3`, which may be padded to a larger size than the clip's."""
 
 
 @dataclass(frozen=True)
 class VtokCodec:
-    """A model that writes so many tokens a position, decoded by itself or by a diffusion decoder."""
+    """A vtok model at one operating point, decoded by its own decoder or by a diffusion decoder."""
 
     tokenizer: Tokenizer
-    tokens: int
+    """The model."""
+    tokens_per_position: int
+    """Tokens written per latent position."""
     name: str
+    """The name in tables, which differs between models and between decoders."""
     stickiness: float = 0.0
+    """How far beyond half a step a latent may move before its digit changes; see `EncodeSettings`."""
     diffusion: DiffusionDecoder | None = None
+    """The diffusion decoder; None for the model's own decoder."""
     suffix = ".vtk"
+    """The suffix of the files that the codec writes."""
     is_anchor = False
+    """A vtok model is not an anchor."""
 
     @property
     def setting(self) -> str:
-        tokens = f"{self.tokens} token{'s' if self.tokens > 1 else ''}"
+        """The number of tokens per position, and the stickiness δ if it is not 0, such as `2 tokens, δ 0.05`."""
+        tokens = counted(self.tokens_per_position, "token")
         return f"{tokens}, δ {self.stickiness:g}" if self.stickiness else tokens
 
     @property
     def description(self) -> str:
-        placement = self.tokenizer.placement
-        weights = self.tokenizer.id.weights_sha256[:12]
-        where = f"{placement.device}, {placement.dtype}".replace("torch.", "")
+        """The weights, the device and what seconds and memory include, as one line for reports."""
+        weights, where = self.tokenizer.id.weights_sha256[:12], self.tokenizer.placement
         if self.diffusion:
             weights += f" decoded by {self.diffusion.weights_sha256[:12]} in {self.diffusion.steps} steps"
         return f"{self.name}: weights {weights}, {where}; seconds without start-up, memory of the whole process"
 
     @property
     def identity(self) -> dict[str, str]:
+        """Everything that results depend on, apart from the clip and the measures."""
         placement = self.tokenizer.placement
         return {
             "weights": self.tokenizer.id.weights_sha256,
-            "tokens": str(self.tokens),
+            "tokens": str(self.tokens_per_position),
             "stickiness": str(self.stickiness),
             "placement": f"{placement.device} {placement.dtype}",
         } | (self.diffusion.identity if self.diffusion else {})
 
-    def encode(self, clip: Clip, target: Path) -> Cost:
-        settings = EncodeSettings(tokens=self.tokens, stickiness=self.stickiness)
+    def encode(self, clip: SourceClip, target: Path) -> Cost:
+        """Encode the video of a clip, without audio, into a file.
+
+        Raises:
+            InputError: The clip cannot be read to its end.
+        """
+        settings = EncodeSettings(tokens_per_position=self.tokens_per_position, stickiness=self.stickiness)
         with measured() as cost, VideoReader(clip.path, audio=False) as reader, target.open("wb") as stream:
             summary = encode_video(reader.info, reader.events(), self.tokenizer, settings, stream)
         if summary.failure:
@@ -112,18 +127,20 @@ class VtokCodec:
         return cost
 
     def warm_up(self) -> None:
-        """Code a small picture, so that what torch sets up at first use is in nobody's time."""
+        """Encode and decode a small picture, so that timings do not include what torch sets up at its first use."""
         self.tokenizer.warm_up()
         if self.diffusion:
             self.diffusion.warm_up()
 
     def decode(self, coded: Path) -> Cost:
+        """Decode a file to RGB without keeping the frames, to measure the cost."""
         with measured() as cost:
             for _ in self.frames(coded):
                 pass
         return cost
 
     def frames(self, coded: Path) -> Iterator[Pixels]:
+        """Yield the decoded frames, uint8 RGB `H W 3`."""
         with coded.open("rb") as stream:
             for event in decode_events(VtkReader(stream), self.diffusion or self.tokenizer):
                 if isinstance(event, Frame):
@@ -132,17 +149,21 @@ class VtokCodec:
 
 @dataclass(frozen=True)
 class Anchor:
-    """An encoder of FFmpeg: its usual preset, and the leanest file that holds its stream."""
+    """One of FFmpeg's encoders with its preset, and the smallest file format that holds its stream."""
 
     name: str
+    """The name that users choose the encoder by."""
     title: str
+    """The encoder and its preset, for reports."""
     suffix: str
+    """The suffix of a file that holds a bare elementary stream."""
     options: tuple[str, ...]
+    """FFmpeg's output options, without the CRF."""
     crfs: tuple[float, ...]
-    """From the largest file to the smallest: on small pictures they span the models' rates and qualities."""
+    """The default CRFs, from the largest file to the smallest. On small pictures they span the rates of the models."""
 
 
-# Elementary streams, without the encoder's own advertisement in them: no codec pays for a container or a signature.
+# Bare elementary streams without the encoder's signature, so that no anchor pays for a container or for text.
 ANCHORS = {
     anchor.name: anchor
     for anchor in (
@@ -169,39 +190,53 @@ ANCHORS = {
         ),
     )
 }
+"""The encoders that models are compared with, by name."""
 
 
 @dataclass(frozen=True)
 class AnchorCodec:
-    """One of FFmpeg's encoders at a CRF, in 8-bit 4:2:0."""
+    """One of FFmpeg's encoders at one CRF, in 8-bit 4:2:0."""
 
     anchor: Anchor
+    """The encoder."""
     crf: float
+    """The constant rate factor, which sets the quality; a higher value gives a smaller file."""
     is_anchor = True
+    """An encoder of FFmpeg is an anchor."""
 
     @property
     def name(self) -> str:
+        """The name of the encoder, which has one curve in a plot."""
         return self.anchor.name
 
     @property
     def setting(self) -> str:
+        """The CRF, such as `crf 29`."""
         return f"crf {self.crf:g}"
 
     @property
     def description(self) -> str:
+        """The encoder, its preset and its output, as one line for reports."""
         return f"{self.name}: {self.anchor.title}, 8-bit 4:2:0, its own keyframe interval, bare elementary stream"
 
     @property
     def suffix(self) -> str:
+        """The suffix of the files that the encoder writes, with its dot."""
         return self.anchor.suffix
 
     @property
     def identity(self) -> dict[str, str]:
+        """Everything that results depend on, apart from the clip and the measures."""
         return {"ffmpeg": ffmpeg_version(), "options": " ".join(self.anchor.options), "crf": f"{self.crf:g}"}
 
-    def encode(self, clip: Clip, target: Path) -> Cost:
+    def encode(self, clip: SourceClip, target: Path) -> Cost:
+        """Encode the video of a clip, without audio, into a file.
+
+        Raises:
+            OutputError: FFmpeg failed.
+        """
         info = clip.info
-        # The rotation stays a mark, as in a .vtk. A frame is a frame, whatever its time.
+        # As in a .vtk file, rotation stays metadata, and every frame is coded exactly once, whatever its time.
         source = ["-noautorotate", "-i", str(clip.path.resolve()), "-map", f"0:{clip.stream}"]
         kept = ["-fps_mode", "passthrough", "-pix_fmt", "yuv420p"]
         filters = []
@@ -210,23 +245,30 @@ class AnchorCodec:
             kept += ["-colorspace", "smpte170m", "-color_range", "tv"]
         right, below = info.width % 2, info.height % 2
         if right or below:
-            # Halved chroma needs even sides; whole chroma, that padding does not lose a column of it.
+            # 4:2:0 needs even sides. Padding is done in 4:4:4, where the last row and column still have chroma.
             filters += ["format=yuv444p", "pad=ceil(iw/2)*2:ceil(ih/2)*2"]
             filters += [f"fillborders=right={right}:bottom={below}:mode=smear"]
         if filters:
             kept += ["-vf", ",".join(filters)]
         if clip.codec not in _LEFT_SITED or filters:
-            # What FFmpeg converts to 4:2:0 itself, or reads without a mark, lies centred; H.264 would be read as left.
+            # FFmpeg centres chroma that it converts to 4:2:0 or that has no chroma location. Without this option, a
+            # decoder would take the chroma of an H.264 stream as left-sited.
             kept += ["-chroma_sample_location", "center"]
         coding = [*self.anchor.options, "-crf", f"{self.crf:g}"]
         return run_measured([*_ffmpeg(), *source, *kept, *coding, str(target.resolve())])
 
     def decode(self, coded: Path) -> Cost:
+        """Decode a file to RGB without keeping the frames, to measure the cost.
+
+        Raises:
+            OutputError: FFmpeg failed.
+        """
         return run_measured(
             [*_ffmpeg(), "-i", str(coded.resolve()), "-pix_fmt", "rgb24", "-f", "rawvideo", "/dev/null"]
         )
 
     def frames(self, coded: Path) -> Iterator[Pixels]:
+        """Yield the decoded frames, uint8 RGB `H W 3`, padded to even sides."""
         with VideoReader(coded, audio=False) as reader:
             for frame in reader.frames():
                 yield frame.pixels
@@ -238,14 +280,21 @@ def model_codecs(
     stickinesses: Sequence[float] = (0.0,),
     decoders: Sequence[str] = (DETERMINISTIC,),
 ) -> list[VtokCodec]:
-    """Each model with each number of tokens, each stickiness and each decoder that is for it, under names that differ.
+    """Combine each model with each decoder that fits it, each number of tokens and each stickiness.
 
-    A decoder is written as for `pixel_decoder`, a diffusion decoder with its steps after a colon: `ddim:2`.
+    Args:
+        tokenizers: The models.
+        counts: The numbers of tokens per position.
+        stickinesses: The values of `EncodeSettings.stickiness`.
+        decoders: The decoders, each as in `DecoderChoice.name`. A number of steps may follow a colon, such as `ddim:2`.
+
+    Returns:
+        The codecs. Those of different models or decoders have different names.
 
     Raises:
-        SettingError: a model has fewer tokens, a stickiness is out of range, or the deterministic decoder is given
+        SettingError: A model has fewer tokens, a stickiness is out of range, or the deterministic decoder is given
             steps.
-        ModelError: a model has the name of an anchor, or a decoder is for none of the models.
+        ModelError: A model has the name of an anchor, or a decoder fits none of the models.
     """
     for delta in stickinesses:
         check_stickiness(delta)
@@ -258,8 +307,7 @@ def model_codecs(
             name += f"-{tokenizer.id.weights_sha256[:8]}"
         titled = f"{name} {_short(decoder, decoders)}" if diffusion else name
         for count in counts:
-            if not 1 <= count <= tokenizer.max_tokens:
-                raise SettingError(f"tokens {count}: {name} has 1 to {tokenizer.max_tokens} tokens")
+            check_token_count(count, tokenizer.max_tokens, name)
             codecs += [VtokCodec(tokenizer, count, titled, delta, diffusion) for delta in stickinesses]
     return codecs
 
@@ -267,7 +315,15 @@ def model_codecs(
 def _pairs(
     tokenizers: Sequence[Tokenizer], decoders: Sequence[str]
 ) -> list[tuple[Tokenizer, str, DiffusionDecoder | None]]:
-    """Each model with each decoder that is for it; None for its own."""
+    """Combine each model with each decoder that fits it.
+
+    Returns:
+        For each pair, the model, the decoder as it was written, and the diffusion decoder that was loaded (None for the
+        model's own decoder).
+
+    Raises:
+        ModelError: A decoder fits none of the models.
+    """
     pairs = []
     refusals: dict[str, ModelError] = {}
     for tokenizer in tokenizers:
@@ -283,27 +339,28 @@ def _pairs(
 
 
 def _diffusion(tokenizer: Tokenizer, decoder: str) -> DiffusionDecoder | None:
-    name, _, steps = decoder.partition(":")
-    if name == DETERMINISTIC:
-        if steps:
-            raise SettingError(f"decoder {decoder}: the deterministic decoder has no steps")
-        return None
-    if steps and not steps.isdecimal():
+    """Load the diffusion decoder that a name with optional steps stands for; None for the model's own decoder."""
+    name, colon, steps = decoder.partition(":")
+    if colon and not steps.isdecimal():
         raise SettingError(f"decoder {decoder}: write the steps as a number, such as ddim:2")
-    return DiffusionDecoder(decoder_file(tokenizer, name), tokenizer, int(steps) if steps else None)
+    return Decoders(tokenizer).diffusion(DecoderChoice(name, int(steps) if steps else None))
 
 
 def _short(decoder: str, decoders: Sequence[str]) -> str:
-    """A decoder's name without its folder, where that tells it from the others."""
+    """Shorten a decoder's path to the file name, unless another decoder has the same file name."""
     names = [Path(other).name for other in decoders]
     return Path(decoder).name if names.count(Path(decoder).name) == 1 else decoder
 
 
 def anchor_codecs(name: str, crfs: tuple[float, ...] | None = None) -> list[AnchorCodec]:
-    """An anchor at each of its CRFs.
+    """Make the codecs of an anchor, one for each CRF.
+
+    Args:
+        name: The name of the anchor, one of `ANCHORS`.
+        crfs: The CRFs; None for the anchor's default ones.
 
     Raises:
-        SettingError: it is unknown.
+        SettingError: There is no such anchor.
     """
     if name not in ANCHORS:
         raise SettingError(f"no anchor {name!r}; choose from {', '.join(ANCHORS)}")
@@ -313,7 +370,7 @@ def anchor_codecs(name: str, crfs: tuple[float, ...] | None = None) -> list[Anch
 
 @cache
 def ffmpeg_version() -> str:
-    """The first line that FFmpeg says of itself."""
+    """Return the first line of `ffmpeg -version`."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-version"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
 

@@ -1,4 +1,4 @@
-"""Pictures that show what figures do not: source, ours, and an anchor's at equal size, with their errors."""
+"""Pictures for a report: a frame of the source, of vtok and of an anchor at equal file size, with their errors."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ import numpy as np
 
 from vtok_codec.errors import VtokError
 from vtok_codec.evaluation.campaign import Evaluation
-from vtok_codec.evaluation.clips import Clip
-from vtok_codec.evaluation.codecs import Anchor, AnchorCodec, Codec
-from vtok_codec.evaluation.metrics import SquaredError
+from vtok_codec.evaluation.clips import SourceClip
+from vtok_codec.evaluation.codecs import Anchor, AnchorCodec, CodecUnderTest
+from vtok_codec.evaluation.scores import SquaredError
 from vtok_codec.media.types import Pixels
 
 _ERROR_GAIN = 4
+"""The factor by which errors are enlarged to be visible."""
 _CRF_RANGE = (10.0, 51.0)
+"""The CRFs between which the anchor's is searched."""
 _SEARCH_STEPS = 7
+"""The number of bisections in that search."""
 SHOWN = (360, 480)
-"""Most rows and columns of a frame that a page shows."""
+"""The most rows and columns of a frame that a report shows."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +32,15 @@ class Panel:
     """One codec's version of a frame."""
 
     title: str
+    """The codec and its operating point."""
     bits_per_pixel: float | None
-    """Of the whole coded clip; None for the source."""
+    """Bits per pixel of the whole coded clip; None for the source."""
     psnr_db: float | None
-    """Of this frame."""
+    """PSNR of this frame in dB; None for the source."""
     picture: Pixels
+    """The frame or its centre, RGB `H W 3`."""
     error: Pixels | None
-    """Mean |difference| of the channels, four times as large, grey; None for the source."""
+    """The mean absolute error of the channels times four, as a grey picture; None for the source."""
 
 
 @dataclass(frozen=True)
@@ -43,38 +48,50 @@ class Strip:
     """One frame of a clip in several versions."""
 
     clip: str
+    """The name of the clip."""
     frame: int
+    """The number of the frame, counted from 0."""
     panels: tuple[Panel, ...]
+    """The versions: the source, vtok, and the anchor if there is one."""
 
 
-def make_strips(evaluation: Evaluation, codecs: Sequence[Codec], anchor: Anchor | None, folder: Path) -> list[Strip]:
-    """The middle frame, its centre if it is large, of the clips with the lowest, the middle and the highest PSNR.
+def make_strips(
+    evaluation: Evaluation, codecs: Sequence[CodecUnderTest], anchor: Anchor | None, folder: Path
+) -> list[Strip]:
+    """Make strips of the middle frames of three clips: those with the lowest, the median and the highest PSNR.
 
-    Ours is the codec nearest to the middle of those given that are no anchors; the anchor's file is about as large.
+    The vtok codec is the middle one of those given. Its PSNR ranks the clips, and the anchor's CRF is chosen for a file
+    of about the same size.
+
+    Args:
+        evaluation: The results of the codecs.
+        codecs: The codecs that were evaluated.
+        anchor: The anchor to show; None for none.
+        folder: A folder for coded files, which are deleted again.
     """
     own = [codec for codec in codecs if not codec.is_anchor]
     ours = own[(len(own) - 1) // 2]
     results = evaluation.at((ours.name, ours.setting))
-    ranked = sorted(results, key=lambda result: result.quality.psnr_db)
+    ranked = sorted(results, key=lambda result: result.scores.psnr_db)
     places = sorted({0, (len(ranked) - 1) // 2, len(ranked) - 1}) if ranked else []
     clips = {clip.name: clip for clip in evaluation.clips}
     return [_strip(clips[ranked[place].clip], ours, anchor, folder) for place in places]
 
 
-def _strip(clip: Clip, ours: Codec, anchor: Anchor | None, folder: Path) -> Strip:
-    """Without the anchor where it fails on this clip."""
+def _strip(clip: SourceClip, ours: CodecUnderTest, anchor: Anchor | None, folder: Path) -> Strip:
+    """Make the strip of a clip. The anchor is left out where it fails on this clip."""
     number = clip.frames // 2
     source = frame_at(clip.pixels(), number)
     own, size = _panel(clip, ours, number, source, folder)
     panels = [Panel("source", None, None, centre(source), None), own]
     if anchor:
         with suppress(VtokError):
-            panels.append(_panel(clip, _of_size(clip, anchor, size, folder), number, source, folder)[0])
+            panels.append(_panel(clip, anchor_of_size(clip, anchor, size, folder), number, source, folder)[0])
     return Strip(clip.name, number, tuple(panels))
 
 
-def _panel(clip: Clip, codec: Codec, number: int, source: Pixels, folder: Path) -> tuple[Panel, int]:
-    """A codec's version of a frame, and the bytes of its file."""
+def _panel(clip: SourceClip, codec: CodecUnderTest, number: int, source: Pixels, folder: Path) -> tuple[Panel, int]:
+    """Encode a clip, and return the codec's version of a frame and the size of the file in bytes."""
     coded = folder / f"strip{codec.suffix}"
     codec.encode(clip, coded)
     size = coded.stat().st_size
@@ -91,14 +108,14 @@ def _panel(clip: Clip, codec: Codec, number: int, source: Pixels, folder: Path) 
 
 
 def centre(picture: Pixels, shown: tuple[int, int] = SHOWN) -> Pixels:
-    """The middle of a picture, at most so many rows and columns of it."""
+    """Crop a picture `H W 3` to its centre, with at most as many rows and columns as `shown` says."""
     height, width = (min(most, size) for most, size in zip(shown, picture.shape, strict=False))
     top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
     return np.ascontiguousarray(picture[top : top + height, left : left + width])
 
 
-def _of_size(clip: Clip, anchor: Anchor, wanted_bytes: int, folder: Path) -> AnchorCodec:
-    """The anchor at the CRF whose file is the largest one not above the wanted size."""
+def anchor_of_size(clip: SourceClip, anchor: Anchor, wanted_bytes: int, folder: Path) -> AnchorCodec:
+    """Return the anchor at the CRF whose file is the largest that does not exceed the wanted size."""
     target = folder / f"search{anchor.suffix}"
 
     def size(crf: float) -> int:
@@ -111,7 +128,7 @@ def _of_size(clip: Clip, anchor: Anchor, wanted_bytes: int, folder: Path) -> Anc
 
 
 def _smallest_fitting(size: Callable[[float], int], wanted: int) -> float:
-    """By bisection: the lowest CRF whose size does not exceed `wanted`, or the highest CRF there is."""
+    """Find the lowest CRF whose size does not exceed `wanted` by bisection, or else the highest CRF."""
     low, high = _CRF_RANGE
     for _ in range(_SEARCH_STEPS):
         middle = (low + high) / 2
@@ -123,5 +140,5 @@ def _smallest_fitting(size: Callable[[float], int], wanted: int) -> float:
 
 
 def frame_at(frames: Iterator[Pixels], number: int) -> Pixels:
-    """Frame `number` of those that come, from 0 on."""
+    """Return the frame with a number, counted from 0."""
     return next(islice(frames, number, None))

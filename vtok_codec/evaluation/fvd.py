@@ -1,4 +1,4 @@
-"""Fréchet video distance, for whoever has the I3D network: its TorchScript file is not ours to ship."""
+"""Fréchet video distance (FVD). It needs the I3D network, a TorchScript file that vtok is not allowed to ship."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ from vtok_codec.errors import ModelError
 from vtok_codec.media.types import Pixels
 
 Features = NDArray[np.float64]
-"""A clip as I3D sees it: a vector."""
+"""The features of a clip: a vector of float64."""
 
 
 class I3D:
-    """Features of clips by the `i3d_torchscript.pt` that FVD papers use (Unterthiner 2018; StyleGAN-V's file).
+    """The I3D network, which computes the features of clips (Unterthiner 2018).
 
-    It is called as `network(video, rescale=True, resize=True, return_features=True)` with float `B 3 T H W` in
-    0…255.
+    The file is the `i3d_torchscript.pt` that papers on video use (from StyleGAN-V). The network is called as
+    `network(video, rescale=True, resize=True, return_features=True)` with float `B 3 T H W` in 0…255.
+
+    Args:
+        path: The file of the network.
+        device: Where the network runs.
 
     Raises:
-        ModelError: the file is not such a network.
+        ModelError: The file is not a TorchScript file.
     """
 
     def __init__(self, path: Path, device: torch.device) -> None:
@@ -39,10 +43,13 @@ class I3D:
 
     @torch.inference_mode()
     def features(self, frames: Sequence[Pixels]) -> Features:
-        """The vector of one clip. The whole clip is held in memory.
+        """Compute the features of one clip. The whole clip is held in memory.
+
+        Args:
+            frames: The frames, uint8 RGB `H W 3`.
 
         Raises:
-            ModelError: the network does not take it.
+            ModelError: The network does not accept such a clip.
         """
         video = torch.from_numpy(np.stack(frames)).permute(3, 0, 1, 2)[None].float().to(self._device)
         try:
@@ -54,14 +61,22 @@ class I3D:
 
 
 def frechet_distance(source: Sequence[Features], output: Sequence[Features]) -> float | None:
-    """The distance of two sets of clips, each taken as a Gaussian; None for fewer than two clips."""
+    """Compute the Fréchet distance between two sets of clips, each modelled as a Gaussian.
+
+    Args:
+        source: The features of the source clips.
+        output: The features of the decoded clips.
+
+    Returns:
+        The distance, or None if a set has fewer than two clips.
+    """
     if min(len(source), len(output)) < 2:
         return None
     a, b = np.stack(source), np.stack(output)
     mean = a.mean(0) - b.mean(0)
     cov_a, cov_b = (np.cov(x, rowvar=False) for x in (a, b))
-    # tr √(AB) from the eigenvalues of √A B √A, which is symmetric, so that a singular covariance (fewer clips than
-    # dimensions) does no harm.
+    # tr √(AB) is computed from the eigenvalues of √A B √A. That matrix is symmetric, so this also works for a singular
+    # covariance, which fewer clips than dimensions have.
     root = _root(cov_a)
     eigenvalues = linalg.eigvalsh(root @ cov_b @ root)
     cross = np.sqrt(np.clip(eigenvalues, 0, None)).sum()
@@ -69,5 +84,6 @@ def frechet_distance(source: Sequence[Features], output: Sequence[Features]) -> 
 
 
 def _root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute the square root of a symmetric positive semidefinite matrix."""
     values, vectors = linalg.eigh(matrix)
     return np.asarray((vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T)

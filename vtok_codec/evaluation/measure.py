@@ -1,4 +1,4 @@
-"""What a codec makes of a clip: encoded to a true file, decoded from it, compared frame by frame in 8-bit RGB."""
+"""Measures a codec on a clip: encodes it to a file, decodes the file, and compares the frames in 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -14,62 +14,76 @@ import numpy as np
 
 from vtok_codec.errors import InputError
 from vtok_codec.evaluation.cache import ResultCache, code_identity
-from vtok_codec.evaluation.clips import Clip
-from vtok_codec.evaluation.codecs import Codec
+from vtok_codec.evaluation.clips import SourceClip
+from vtok_codec.evaluation.codecs import CodecUnderTest
 from vtok_codec.evaluation.fvd import I3D, Features
-from vtok_codec.evaluation.lpips import LPIPS
-from vtok_codec.evaluation.metrics import Quality, QualityMeter
+from vtok_codec.evaluation.scores import ScoreMeter, Scores
 from vtok_codec.evaluation.vmaf import LEAST_VMAF_SIDE, VmafMeter
 from vtok_codec.media.types import Pixels
+from vtok_codec.metrics.lpips import LPIPS
 
 
 @dataclass(frozen=True)
 class ClipResult:
-    """One clip through one codec at one operating point."""
+    """The results of one codec at one operating point on one clip."""
 
     clip: str
+    """The name of the clip."""
     width: int
+    """The width of the video in pixels."""
     height: int
+    """The height of the video in pixels."""
     codec: str
+    """The name of the codec."""
     setting: str
+    """The name of the operating point."""
     is_anchor: bool
+    """Whether the codec is an anchor."""
     frames: int
+    """The number of frames."""
     bits_per_pixel: float
-    """Of the whole file, without audio, over the pixels of the clip."""
+    """Bits per pixel of the whole coded file, which holds no audio. Padding does not count as pixels."""
     kbit_s: float | None
-    quality: Quality
+    """Kilobits (1000 bits) per second of the whole coded file; None for a still image."""
+    scores: Scores
+    """The measures of quality."""
     encode_s: float
-    """To read the source, encode it, and write the file."""
+    """Seconds of wall-clock time to read the source, encode it and write the file."""
     decode_s: float
-    """To read the file and decode it to RGB."""
+    """Seconds of wall-clock time to read the file and decode it to RGB."""
     encode_mib: float | None
-    """Peak resident memory while encoding: of the whole process for the models, of FFmpeg for the anchors."""
+    """Peak resident memory in MiB while encoding, of this whole process for a model and of FFmpeg for an anchor; None
+    where the system does not report it."""
     decode_mib: float | None
+    """Peak resident memory in MiB while decoding, counted like `encode_mib`."""
 
     @property
     def point(self) -> tuple[str, str]:
-        """Codec and operating point."""
+        """The names of the codec and of its operating point."""
         return self.codec, self.setting
 
     def flat(self) -> dict[str, Any]:
-        """One row: the figures of quality beside the others."""
+        """Return all values as one row, with the fields of `scores` next to the others."""
         row = asdict(self)
-        return row | row.pop("quality")
+        return row | row.pop("scores")
 
 
 @dataclass(frozen=True)
 class Measures:
-    """Which measures to take beside PSNR."""
+    """What to measure. PSNR, gradient energy and flicker are always measured."""
 
     structural: bool = True
-    """SSIM and MS-SSIM."""
+    """Whether to measure SSIM and MS-SSIM."""
     lpips: LPIPS | None = None
+    """The network for LPIPS; None to leave LPIPS out."""
     vmaf: bool = True
+    """Whether to measure VMAF and VMAF-NEG."""
     i3d: I3D | None = None
+    """The network for FVD; None to leave FVD out."""
 
     @property
     def names(self) -> list[str]:
-        """The fields of `Quality` that are taken."""
+        """The fields of `Scores` that are measured."""
         groups = {
             "psnr_db": True,
             "ssim": self.structural,
@@ -84,19 +98,28 @@ class Measures:
 
     @property
     def identity(self) -> dict[str, str]:
+        """Everything that results depend on, apart from the clip and the codec."""
         taken = {"measures": " ".join(self.names), "code": code_identity()}
         return taken | ({"i3d": self.i3d.sha256} if self.i3d else {})
 
 
 def evaluate_clip(
-    clip: Clip, codec: Codec, measures: Measures, folder: Path, cache: ResultCache
+    clip: SourceClip, codec: CodecUnderTest, measures: Measures, folder: Path, cache: ResultCache
 ) -> tuple[ClipResult, Features | None]:
-    """Encode a clip into a file in `folder`, decode that, and compare; or take the result from the cache.
+    """Measure a codec on a clip, or take the result from the cache.
 
-    The second value is what I3D makes of the decoded clip, where it is given.
+    Args:
+        clip: The clip.
+        codec: The codec at one operating point.
+        measures: What to measure.
+        folder: A folder for the coded file, which is deleted again.
+        cache: Earlier results. A new result is added.
+
+    Returns:
+        The result, and the I3D features of the decoded clip (None without an I3D network).
 
     Raises:
-        InputError, ModelError, OutputError: the clip cannot be read, or a codec or a measure fails.
+        InputError, ModelError, OutputError: The clip cannot be read, or the codec or a measure fails.
     """
     key = {"clip": clip.sha256, "name": clip.name, "codec": codec.name, "setting": codec.setting}
     key |= codec.identity | measures.identity
@@ -106,7 +129,7 @@ def evaluate_clip(
     coded = folder / f"coded{codec.suffix}"
     encoding = codec.encode(clip, coded)
     decoding = codec.decode(coded)
-    quality, features = _compare(clip, codec, coded, measures)
+    scores, features = _compare(clip, codec, coded, measures)
     bits = 8 * coded.stat().st_size
     coded.unlink()
     result = ClipResult(
@@ -119,7 +142,7 @@ def evaluate_clip(
         frames=clip.frames,
         bits_per_pixel=bits / (clip.frames * clip.info.width * clip.info.height),
         kbit_s=bits / clip.seconds / 1000 if clip.seconds else None,
-        quality=quality,
+        scores=scores,
         encode_s=encoding.seconds,
         decode_s=decoding.seconds,
         encode_mib=encoding.peak_mib,
@@ -129,10 +152,15 @@ def evaluate_clip(
     return result, features
 
 
-def _compare(clip: Clip, codec: Codec, coded: Path, measures: Measures) -> tuple[Quality, Features | None]:
-    """Frame by frame, so that memory does not grow with the length; only I3D takes the whole clip."""
+def _compare(
+    clip: SourceClip, codec: CodecUnderTest, coded: Path, measures: Measures
+) -> tuple[Scores, Features | None]:
+    """Compare a coded file with its clip, and compute the I3D features of the decoded clip.
+
+    Frames are compared one by one, so that memory does not grow with the length. Only I3D needs the whole clip.
+    """
     width, height = clip.info.width, clip.info.height
-    meter = QualityMeter(measures.structural, measures.lpips)
+    meter = ScoreMeter(measures.structural, measures.lpips)
     kept: list[Pixels] = []
     with ExitStack() as stack:
         vmaf = None
@@ -151,12 +179,15 @@ def _compare(clip: Clip, codec: Codec, coded: Path, measures: Measures) -> tuple
                 vmaf.add(source, output)
             if measures.i3d:
                 kept.append(output)
-        quality = meter.quality(vmaf.scores() if vmaf else None)
-    return quality, measures.i3d.features(kept) if measures.i3d else None
+        scores = meter.scores(vmaf.scores() if vmaf else None)
+    return scores, measures.i3d.features(kept) if measures.i3d else None
 
 
 def mean_result(results: Sequence[ClipResult]) -> ClipResult:
-    """The mean over clips of each figure; frames and seconds are sums, memory the largest."""
+    """Average the results of one codec at one operating point over clips.
+
+    Numbers of frames and seconds are summed up, and of memory the maximum is taken. The size is that of the first clip.
+    """
     first = results[0]
 
     def mean(values: Sequence[float | None]) -> float | None:
@@ -166,7 +197,7 @@ def mean_result(results: Sequence[ClipResult]) -> ClipResult:
     def largest(values: Sequence[float | None]) -> float | None:
         return max((value for value in values if value is not None), default=None)
 
-    means = {f.name: mean([getattr(r.quality, f.name) for r in results]) for f in fields(Quality)}
+    means = {f.name: mean([getattr(r.scores, f.name) for r in results]) for f in fields(Scores)}
     return ClipResult(
         clip=f"mean of {len(results)}",
         width=first.width,
@@ -177,7 +208,7 @@ def mean_result(results: Sequence[ClipResult]) -> ClipResult:
         frames=sum(result.frames for result in results),
         bits_per_pixel=math.fsum(result.bits_per_pixel for result in results) / len(results),
         kbit_s=mean([result.kbit_s for result in results]),
-        quality=Quality(**means),  # type: ignore[arg-type]
+        scores=Scores(**means),  # type: ignore[arg-type]
         encode_s=sum(result.encode_s for result in results),
         decode_s=sum(result.decode_s for result in results),
         encode_mib=largest([result.encode_mib for result in results]),
@@ -186,10 +217,10 @@ def mean_result(results: Sequence[ClipResult]) -> ClipResult:
 
 
 def _from_entry(entry: Mapping[str, Any] | None) -> tuple[ClipResult, Features | None] | None:
-    """A kept result; None where there is none, or one of another shape."""
+    """Convert a cache entry to a result and I3D features; None if there is no entry, or it has other fields."""
     try:
         row, features = entry["result"], entry["features"]  # type: ignore[index]
-        result = ClipResult(**{**row, "quality": Quality(**row["quality"])})
+        result = ClipResult(**{**row, "scores": Scores(**row["scores"])})
         return result, None if features is None else np.asarray(features, np.float64)
     except (TypeError, KeyError):
         return None

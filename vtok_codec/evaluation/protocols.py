@@ -1,7 +1,8 @@
-"""The papers' ways to prepare clips, by name: their sizes, lengths and rates.
+"""Prepares clips with the sizes, lengths and frame rates of published evaluation protocols.
 
-The clips themselves are the user's, so the figures are not the papers'. What the papers leave open is chosen here: the
-first frames, the centre, and PSNR from a clip's mean squared error.
+Since the clips are the user's own, the figures cannot be compared with those in the papers. Where a paper leaves a
+choice open, this module takes the first frames of a clip and crops its centre. PSNR follows from the mean squared error
+of a whole clip.
 """
 
 from __future__ import annotations
@@ -17,26 +18,29 @@ import torch
 import torch.nn.functional as F
 
 from vtok_codec.errors import InputError, SettingError
-from vtok_codec.evaluation.clips import Clip, open_clip
+from vtok_codec.evaluation.clips import SourceClip, open_clip
 from vtok_codec.media.reader import VideoReader
 from vtok_codec.media.types import DEFAULT_RATE, Frame, Pixels, VideoInfo
 from vtok_codec.media.writer import VideoWriter, output_settings
 
 _TICK_TOLERANCE = Fraction(1, 10)
-"""Of a tick: how late a frame may come and still be shown at it, since some files round times to milliseconds."""
+"""By what part of a tick a frame may be late and still be shown at it, since some files round times to milliseconds."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """The first frames of a clip, its short side scaled, its centre cropped to a square."""
+    """A way to prepare clips: their first frames, scaled by their short side and cropped to a square at the centre."""
 
     name: str
+    """The name that users choose the protocol by."""
     source: str
+    """The paper, and where it describes the protocol."""
     frames: int
+    """The number of frames."""
     sides: tuple[int, ...]
-    """Height and width of the squares, pixels: each clip is measured at every one."""
+    """The sides of the squares in pixels. Each clip is measured at each of them."""
     rate: Fraction | None = None
-    """Frames a second to resample to, by taking the picture shown at each instant; None keeps the clip's own."""
+    """Frames per second to resample to, by taking the frame that is shown at each tick; None to keep all frames."""
 
 
 PROTOCOLS = {
@@ -47,16 +51,26 @@ PROTOCOLS = {
         Protocol("cdt", "CDT, section 4.1", frames=17, sides=(256, 720)),
     )
 }
+"""All protocols by name."""
 
 
-def open_groups(paths: Sequence[Path], protocol: str | None, folder: Path) -> tuple[dict[str, list[Clip]], list[str]]:
-    """The clips, in groups that have figures of their own, and what there is to say of them.
+def open_groups(
+    paths: Sequence[Path], protocol: str | None, folder: Path
+) -> tuple[dict[str, list[SourceClip]], list[str]]:
+    """Open clips, and prepare them if a protocol is given.
 
-    A protocol's clips are prepared in `folder`; without one, whole clips are measured.
+    Args:
+        paths: The files.
+        protocol: The name of a protocol; None to measure whole clips as they are.
+        folder: A folder for the prepared clips.
+
+    Returns:
+        The clips of each group by its title, and notes for the user. Results are averaged per group; a protocol has one
+        group for each of its sides.
 
     Raises:
-        SettingError: no such protocol.
-        InputError: two clips of one name, or a clip that cannot be used.
+        SettingError: There is no such protocol.
+        InputError: Two clips have the same name, or a clip cannot be used.
     """
     names = [path.name for path in paths]
     if doubled := {name for name in names if names.count(name) > 1}:
@@ -66,8 +80,8 @@ def open_groups(paths: Sequence[Path], protocol: str | None, folder: Path) -> tu
     if protocol not in PROTOCOLS:
         raise SettingError(f"no protocol {protocol!r}; choose from {', '.join(PROTOCOLS)}")
     chosen = PROTOCOLS[protocol]
-    groups: dict[str, list[Clip]] = {}
-    notes = [f"{chosen.source}: {chosen.frames} frames; on clips of yours, so not its figures"]
+    groups: dict[str, list[SourceClip]] = {}
+    notes = [f"{chosen.source}: {chosen.frames} frames; the clips are yours, so the figures are not those of the paper"]
     for side in chosen.sides:
         title = f"{protocol}, {chosen.frames}x{side}x{side}"
         groups[title], enlarged = [], 0
@@ -81,10 +95,19 @@ def open_groups(paths: Sequence[Path], protocol: str | None, folder: Path) -> tu
 
 
 def prepare_clip(clip: Path, protocol: Protocol, side: int, target: Path) -> bool:
-    """Write a clip as the protocol has it, losslessly, for every codec to read. Whether it had to be enlarged.
+    """Prepare a clip by a protocol, and write it as a lossless file that every codec can read.
+
+    Args:
+        clip: The file of the clip.
+        protocol: The protocol.
+        side: The side of the square in pixels.
+        target: The file to write.
+
+    Returns:
+        Whether the clip had to be enlarged.
 
     Raises:
-        InputError: the clip cannot be read, or is too short.
+        InputError: The clip cannot be read, or is too short.
     """
     rate = protocol.rate
     with VideoReader(clip, audio=False) as reader:
@@ -104,7 +127,7 @@ def prepare_clip(clip: Path, protocol: Protocol, side: int, target: Path) -> boo
 
 
 def _resampled(frames: Iterator[Frame], time_base: Fraction, rate: Fraction) -> Iterator[Frame]:
-    """The frame shown at each tick of a constant rate, from the first one's time on."""
+    """Yield the frame that is shown at each tick of a constant rate, starting at the time of the first frame."""
     shown = next(frames, None)
     if shown is None:
         return
@@ -119,6 +142,7 @@ def _resampled(frames: Iterator[Frame], time_base: Fraction, rate: Fraction) -> 
 
 
 def _square(pixels: Pixels, side: int) -> Pixels:
+    """Scale the short side of a frame `H W 3` to `side` pixels, and crop the frame to a square at its centre."""
     height, width = pixels.shape[:2]
     scale = Fraction(side, min(height, width))
     if scale != 1:

@@ -1,4 +1,4 @@
-"""An evaluation as one HTML page that needs nothing beside itself: tables, rate–distortion plots, pictures."""
+"""Formats evaluations as one self-contained HTML page with tables, rate–distortion plots and pictures."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from vtok_codec.evaluation.campaign import BD_ANCHOR, Evaluation, MeanBDRate
 from vtok_codec.evaluation.codecs import ANCHORS
 from vtok_codec.evaluation.comparison import Panel, Strip
 from vtok_codec.evaluation.measure import ClipResult
-from vtok_codec.evaluation.metrics import HIGHER_IS_BETTER
+from vtok_codec.evaluation.scores import HIGHER_IS_BETTER
 from vtok_codec.evaluation.table import MEASURE_NAMES, bd_cell, figure
 from vtok_codec.media.picture import png_bytes
 from vtok_codec.media.types import Pixels
 
-# Ours stand out; the anchors are told apart by hue and mark.
+# Warm colours make vtok models stand out. Anchors differ in hue and in marker.
 _OURS = ("#c2410c", "#b91c1c", "#a16207", "#be185d")
 _ANCHOR_LOOKS = {"x264": ("#1d4ed8", "s"), "x265": ("#0f766e", "^"), "av1": ("#6d28d9", "D")}
 
@@ -51,7 +51,12 @@ details summary { cursor: pointer; font-weight: 600; }
 
 
 def html_report(evaluations: Sequence[tuple[Evaluation, Sequence[Strip]]], notes: Sequence[str]) -> str:
-    """The page: a part an evaluation, with its pictures. `notes` say how it was measured, a line each."""
+    """Format evaluations as an HTML page.
+
+    Args:
+        evaluations: The evaluations, each with its strips of pictures.
+        notes: How the results were measured, one line for each note.
+    """
     total = sum(len(evaluation.clips) for evaluation, _ in evaluations)
     title = f"vtok eval: {total} clip{'s' if total != 1 else ''}"
     parts = [f"<h1>{escape(title)}</h1><p class=note>{'<br>'.join(map(escape, notes))}</p>"]
@@ -79,7 +84,7 @@ def _evaluation(evaluation: Evaluation, strips: Sequence[Strip]) -> Iterator[str
         )
         yield _section(f"Rate against {BD_ANCHOR}", note, _bd_table(evaluation, rates))
     if strips:
-        note = "The clips with the lowest, the middle and the highest PSNR; below each picture its error, four times."
+        note = "The clips with the lowest, the middle and the highest PSNR; below each picture, its error times four."
         yield _section("Pictures at equal size", note, "".join(map(_strip, strips)))
     if evaluation.failures:
         yield _section("Not measured", "", "<br>".join(map(escape, evaluation.failures)))
@@ -94,7 +99,14 @@ def _section(title: str, note: str, body: str) -> str:
 
 
 def _result_table(evaluation: Evaluation, results: Iterable[ClipResult], of_clips: bool) -> str:
-    """A row a result; `of_clips` names the clip, and otherwise FVD stands at the end, which only the means have."""
+    """Format results as a table with one row per result.
+
+    Args:
+        evaluation: The evaluation that the results belong to.
+        results: The results.
+        of_clips: Whether these are results of single clips, with a column for the clip's name. Otherwise they are
+            means over clips, with a column for FVD if it was measured.
+    """
     measures = evaluation.measures
     names = [MEASURE_NAMES[measure] for measure in measures]
     shows_fvd = bool(evaluation.fvd) and not of_clips
@@ -103,7 +115,7 @@ def _result_table(evaluation: Evaluation, results: Iterable[ClipResult], of_clip
     rows = []
     previous = ""
     for result in results:
-        values = [getattr(result.quality, measure) for measure in measures]
+        values = [getattr(result.scores, measure) for measure in measures]
         cells = [
             result.codec,
             result.setting,
@@ -144,19 +156,19 @@ def _plots(evaluation: Evaluation) -> str:
 
 
 def _plot(evaluation: Evaluation, measure: str) -> str:
-    """One measure over bits a pixel, means over clips, as SVG."""
+    """Plot the means over clips of one measure against bits per pixel, as SVG."""
     canvas = Figure(figsize=(4.6, 3.4), layout="constrained")
     axes = canvas.subplots()
     own = count()
     for codec in evaluation.codecs:
-        points = [(mean.bits_per_pixel, getattr(mean.quality, measure)) for mean in evaluation.means(codec)]
+        points = [(mean.bits_per_pixel, getattr(mean.scores, measure)) for mean in evaluation.means(codec)]
         points = sorted((rate, value) for rate, value in points if value is not None and isfinite(value))
         ours = codec not in ANCHORS
         color, mark = (_OURS[next(own) % len(_OURS)], "o") if ours else _ANCHOR_LOOKS[codec]
         axes.plot(
             [rate for rate, _ in points],
             [value for _, value in points],
-            # A label that begins with an underscore would be left out, one between dollars set as mathematics.
+            # Matplotlib leaves out a label that begins with an underscore, and sets text between dollars as a formula.
             color=color,
             marker=mark,
             label=f"\N{WORD JOINER}{codec}".replace("$", r"\$"),
@@ -167,7 +179,7 @@ def _plot(evaluation: Evaluation, measure: str) -> str:
     better = {True: "higher is better", False: "lower is better", None: "best at 1"}[HIGHER_IS_BETTER.get(measure)]
     axes.set_title(f"{MEASURE_NAMES[measure]} ({better})", fontsize=10, loc="left")
     axes.set_xscale("log")
-    axes.set_xlabel("bits a pixel", fontsize=9)
+    axes.set_xlabel("bits per pixel", fontsize=9)
     axes.tick_params(labelsize=8)
     axes.grid(True, which="both", color="#e7e5e4", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)

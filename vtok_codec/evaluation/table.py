@@ -1,4 +1,4 @@
-"""An evaluation as text: a table for the terminal, rows for CSV, one object for JSON."""
+"""Formats evaluations as text: as a table for the terminal, as CSV, and as JSON."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import asdict
 from typing import Any
 
 from vtok_codec.evaluation.campaign import BD_ANCHOR, Evaluation, MeanBDRate
-from vtok_codec.evaluation.clips import Clip
-from vtok_codec.evaluation.codecs import Codec
+from vtok_codec.evaluation.clips import SourceClip
+from vtok_codec.evaluation.codecs import CodecUnderTest
 from vtok_codec.evaluation.measure import ClipResult
 
 MEASURE_NAMES = {
@@ -24,36 +24,48 @@ MEASURE_NAMES = {
     "vmaf": "VMAF",
     "vmaf_neg": "VMAF-NEG",
 }
+"""The names of the fields of `Scores` for the user."""
 _DECIMALS = {"psnr_db": 2, "ssim": 4, "ms_ssim": 4, "lpips": 4, "energy": 3, "flicker": 3, "vmaf": 2, "vmaf_neg": 2}
 
 
 def figure(name: str, value: float | None) -> str:
-    """A figure as it is shown: `-` where there is none, `inf` for a lossless copy's PSNR."""
+    """Format a value of a result: `-` for None, `inf` for the PSNR of a lossless copy.
+
+    Args:
+        name: The field of `Scores` that the value belongs to; any other name gives one decimal.
+        value: The value.
+    """
     return "-" if value is None else f"{value:.{_DECIMALS.get(name, 1)}f}"
 
 
 def bd_cell(rate: MeanBDRate) -> str:
-    """A rate difference with the number of clips that have one."""
+    """Format a mean BD-rate in percent, with the number of clips that have one."""
     return "no common range" if rate.mean is None else f"{100 * rate.mean:+.1f} % ({rate.clips}/{rate.of})"
 
 
 class TextTable:
-    """Results as lines of a terminal, with columns as wide as the names in them."""
+    """Formats results as lines for a terminal, in columns that are wide enough for the names in them.
 
-    def __init__(self, clips: Sequence[Clip], codecs: Sequence[Codec], measures: Sequence[str]) -> None:
+    Args:
+        clips: The clips of the results.
+        codecs: The codecs of the results.
+        measures: The fields of `Scores` to show.
+    """
+
+    def __init__(self, clips: Sequence[SourceClip], codecs: Sequence[CodecUnderTest], measures: Sequence[str]) -> None:
         self._measures = measures
         self._clip_width = max(len(name) for name in ("mean of 100", *(clip.name for clip in clips)))
         self._codec_width = max(len(name) for name in ("codec", *(codec.name for codec in codecs)))
 
     def heading(self) -> str:
-        """The line above the rows."""
+        """Return the heading of the table, one line."""
         names = "".join(f"{MEASURE_NAMES[measure]:>10}" for measure in self._measures)
         start = f"{'clip':{self._clip_width}} {'codec':{self._codec_width}} {'setting':17}"
         return f"{start} {'bits/px':>8} {'kbit/s':>8}{names} {'enc s':>7} {'dec s':>7} {'enc MiB':>8} {'dec MiB':>8}"
 
     def row(self, result: ClipResult) -> str:
-        """One result."""
-        values = "".join(f"{figure(name, getattr(result.quality, name)):>10}" for name in self._measures)
+        """Format one result as a line."""
+        values = "".join(f"{figure(name, getattr(result.scores, name)):>10}" for name in self._measures)
         start = f"{result.clip:{self._clip_width}} {result.codec:{self._codec_width}} {result.setting:17}"
         memory = " ".join(f"{figure('mib', mib):>8}" for mib in (result.encode_mib, result.decode_mib))
         return (
@@ -63,7 +75,7 @@ class TextTable:
 
 
 def bd_lines(evaluation: Evaluation) -> list[str]:
-    """The rate differences to x264 as a table; nothing without x264."""
+    """Format the BD-rates against x264 as the lines of a table; no lines if x264 was not measured."""
     rates = evaluation.bd_rates()
     if not rates:
         return []
@@ -76,7 +88,7 @@ def bd_lines(evaluation: Evaluation) -> list[str]:
 
 
 def fvd_lines(evaluation: Evaluation) -> list[str]:
-    """FVD at each operating point, where it was measured."""
+    """Format the FVD at each operating point, one line each; no lines if FVD was not measured."""
     return [
         f"FVD of {codec}, {setting}, over {len(evaluation.clips)} clips: "
         + ("needs two or more" if value is None else f"{value:.1f}")
@@ -85,7 +97,7 @@ def fvd_lines(evaluation: Evaluation) -> list[str]:
 
 
 def to_csv(evaluations: Sequence[Evaluation]) -> str:
-    """Every result as a row, with a heading."""
+    """Format all results as CSV, with a heading and one row per result."""
     text = io.StringIO()
     rows = [result.flat() for evaluation in evaluations for result in evaluation.results]
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["clip"], lineterminator="\n")
@@ -95,11 +107,17 @@ def to_csv(evaluations: Sequence[Evaluation]) -> str:
 
 
 def to_json(evaluations: Sequence[Evaluation], context: dict[str, Any]) -> dict[str, Any]:
-    """All figures as one object. An infinite PSNR is the string `inf`, since JSON has no number for it."""
+    """Collect all results in one JSON object. An infinite PSNR becomes the string `inf`, since JSON has no infinity.
+
+    Args:
+        evaluations: The evaluations.
+        context: What else to record, such as versions.
+    """
     return {"context": context, "evaluations": [_json_of(evaluation) for evaluation in evaluations]}
 
 
 def _json_of(evaluation: Evaluation) -> dict[str, Any]:
+    """Collect the results of one evaluation in a JSON object."""
     document: dict[str, Any] = {
         "title": evaluation.title,
         "clips": [{"name": c.name, "sha256": c.sha256, "frames": c.frames} for c in evaluation.clips],
@@ -119,4 +137,5 @@ def _json_of(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """Replace infinite numbers by the string `inf`."""
     return {key: "inf" if isinstance(value, float) and math.isinf(value) else value for key, value in values.items()}

@@ -1,4 +1,4 @@
-"""What a piece of work costs: seconds, and the peak of resident memory."""
+"""Measures the cost of a piece of work: wall-clock time and peak resident memory."""
 
 from __future__ import annotations
 
@@ -14,24 +14,31 @@ from typing import IO
 from vtok_codec.errors import OutputError
 
 _MIB_KIB = 1024
+"""KiB per MiB."""
 _CLEAR_REFS = Path("/proc/self/clear_refs")
+"""The file by which Linux resets memory statistics of this process."""
 _RESET_PEAK = "5"
+"""What to write to `_CLEAR_REFS` to reset the peak of the resident memory."""
 _POLL_S = 0.005
+"""Seconds between two readings of a running program's memory."""
 
 
 @dataclass
 class Cost:
-    """Filled when the work is done."""
+    """The cost of a piece of work. The values are set when the work is done."""
 
     seconds: float = 0.0
-    """Of wall-clock time."""
+    """Seconds of wall-clock time."""
     peak_mib: float | None = None
-    """Peak resident memory of the process that did the work; None where the system does not tell."""
+    """Peak resident memory in MiB of the process that did the work; None where the system does not report it."""
 
 
 @contextmanager
 def measured() -> Iterator[Cost]:
-    """Measures work of this process: its memory counts all that the process holds, torch and the weights among it."""
+    """Measure the work that this process does within the context.
+
+    The memory is that of the whole process, including torch and the weights of models.
+    """
     known = _reset_peak()
     cost = Cost()
     started = time.perf_counter()
@@ -41,10 +48,13 @@ def measured() -> Iterator[Cost]:
 
 
 def run_measured(command: Sequence[str]) -> Cost:
-    """Run a program to its end.
+    """Run a program to its end, and measure its cost.
+
+    Args:
+        command: The program and its arguments.
 
     Raises:
-        OutputError: it failed; with the last line that it wrote on stderr.
+        OutputError: The program failed. The message has the last line that it wrote to stderr.
     """
     with tempfile.TemporaryFile() as errors:
         started = time.perf_counter()
@@ -52,7 +62,7 @@ def run_measured(command: Sequence[str]) -> Cost:
         peak_mib = None
         try:
             while process.returncode is None:
-                # Looked at while it runs: the peak that `wait4` tells holds that of the process that forked.
+                # The peak is read while the program runs, since what `wait4` reports includes the peak of this one.
                 peak_mib = _peak_mib(str(process.pid)) or peak_mib
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(_POLL_S)
@@ -66,13 +76,19 @@ def run_measured(command: Sequence[str]) -> Cost:
 
 
 def last_words(errors: IO[bytes], code: int) -> str:
-    """The last line that a program wrote on stderr, kept in a file, or the code that it ended with."""
+    """Return the last line that a program wrote to stderr, or the code that it ended with if it wrote nothing.
+
+    Args:
+        errors: A file that holds what the program wrote to stderr.
+        code: The exit code of the program.
+    """
     errors.seek(0)
     lines = errors.read().decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else f"it ended with {code}"
 
 
 def _reset_peak() -> bool:
+    """Reset the peak memory of this process. Returns whether the system can do so."""
     try:
         _CLEAR_REFS.write_text(_RESET_PEAK, encoding="ascii")
     except OSError:
@@ -81,6 +97,7 @@ def _reset_peak() -> bool:
 
 
 def _peak_mib(process: str = "self") -> float | None:
+    """Return the peak resident memory of a process in MiB, or None where the system does not report it."""
     try:
         status = Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace")
     except OSError:

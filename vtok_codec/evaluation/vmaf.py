@@ -1,4 +1,4 @@
-"""VMAF by FFmpeg's libvmaf, from the program that imageio-ffmpeg ships."""
+"""Measures VMAF with libvmaf, in the FFmpeg program that imageio-ffmpeg ships."""
 
 from __future__ import annotations
 
@@ -20,29 +20,37 @@ from vtok_codec.media.types import Pixels
 _MODELS = "version=vmaf_v0.6.1\\\\:name=vmaf|version=vmaf_v0.6.1neg\\\\:name=neg"
 _THREADS = 2
 LEAST_VMAF_SIDE = 18
-"""Pixels: what its coarsest scale still fits in."""
+"""The smallest side of a picture in pixels that VMAF's coarsest scale fits in."""
 
 
 @dataclass(frozen=True)
 class VmafScores:
-    """Means over the frames of a clip, 0…100."""
+    """The VMAF scores of a clip, as means over its frames."""
 
     vmaf: float
+    """VMAF v0.6.1, from 0 to 100."""
     neg: float
+    """VMAF-NEG v0.6.1, which gives no credit for enhancement, from 0 to 100."""
 
 
 class VmafMeter:
-    """Takes pairs of frames as they come. Use it as a context; memory does not grow with the length.
+    """Measures VMAF on pairs of frames that are added one by one.
 
-    Both pictures of a pair travel as one, source above output, so that no frame can be compared with another's:
-    whoever gives libvmaf two inputs has to reset both clocks (`setpts`) and still trust both rates. Both are
-    converted to limited-range BT.601 4:2:0, as VMAF's models expect luma.
+    Use it as a context manager. Memory does not grow with the number of frames.
+
+    Both frames of a pair are sent to FFmpeg as one picture, the source above the output. Two separate inputs could get
+    out of step, since libvmaf pairs their frames by time. Both frames are converted to limited-range BT.601 4:2:0,
+    whose luma VMAF's models expect.
+
+    Args:
+        width: The width of the frames in pixels.
+        height: The height of the frames in pixels.
     """
 
     def __init__(self, width: int, height: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="vtok-vmaf-")
         self._log = Path(self._folder.name) / "vmaf.json"
-        # 4:2:0 halves both sides: an odd last row or column is left out.
+        # 4:2:0 needs even sides, so an odd last row or column is left out.
         even = f"{width - width % 2}:{height - height % 2}"
         half = "format=yuv420p,setpts=N/25/TB"
         graph = (
@@ -51,7 +59,7 @@ class VmafMeter:
         )
         pipe = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{2 * height}", "-r", "25", "-i", "pipe:0"]
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *pipe, "-lavfi", graph, "-f", "null", "-"]
-        # A file, since a pipe that nobody reads would stop FFmpeg once it is full.
+        # Errors go to a file, since FFmpeg would block on a full pipe that nobody reads.
         self._errors = (Path(self._folder.name) / "errors.txt").open("w+b")
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self._errors, cwd=self._folder.name)
 
@@ -68,7 +76,11 @@ class VmafMeter:
         self._folder.cleanup()
 
     def add(self, source: Pixels, output: Pixels) -> None:
-        """The next pair of frames, `H W 3`."""
+        """Add the next frame of the source and of the output, uint8 RGB `H W 3`.
+
+        Raises:
+            OutputError: FFmpeg failed.
+        """
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(np.ascontiguousarray(source).data)
@@ -78,7 +90,7 @@ class VmafMeter:
             raise self._failure() from None
 
     def scores(self) -> VmafScores:
-        """The means, once the last pair was added.
+        """End the input, and return the scores of all frames. No frames can be added afterwards.
 
         Raises:
             OutputError: FFmpeg failed.

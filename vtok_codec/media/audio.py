@@ -1,4 +1,4 @@
-"""Audio tracks are never decoded: their parameters and packets pass through."""
+"""Copies audio tracks without decoding them: their parameters and packets are carried over unchanged."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from vtok_codec.errors import FormatError
 from vtok_codec.media.types import AudioTrack
 
 _PROBE = bytes(8)
-"""NUT needs one packet before a reader finds the stream."""
+"""The data of a dummy packet. A NUT file needs one packet for a reader to find the stream."""
 
 
 def describe_track(stream: AudioStream) -> AudioTrack | None:
-    """The track that `stream` becomes, or None where its codec cannot be carried."""
+    """Return the description of an audio stream, or None if its codec cannot be copied."""
     if stream.codec_context is None or stream.time_base is None:
         return None
     head = io.BytesIO()
@@ -41,10 +41,10 @@ def describe_track(stream: AudioStream) -> AudioTrack | None:
 
 
 def open_template(track: AudioTrack) -> av.container.InputContainer:
-    """A container whose only audio stream has the track's parameters, to make output streams from.
+    """Open the parameters of a track as a container, whose only audio stream is a template for output streams.
 
     Raises:
-        FormatError: the parameters are not those of an audio stream.
+        FormatError: The parameters are not those of an audio stream.
     """
     try:
         container = av.open(io.BytesIO(track.parameters), "r", format="nut")

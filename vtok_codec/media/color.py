@@ -1,4 +1,4 @@
-"""Between a decoder's pixel formats and 8-bit RGB, obeying the colour range and matrix of the video."""
+"""Converts between pixel formats and 8-bit RGB, according to the colour range and the matrix of the video."""
 
 from __future__ import annotations
 
@@ -8,30 +8,35 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from vtok_codec.media.types import Color, Pixels
 
-# Full chroma interpolation and accurate rounding: swscale's fast paths shift colours by up to 3 of 255.
+# Without full chroma interpolation and accurate rounding, swscale shifts colours by up to 3 of 255.
 _SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 
 _BT601 = 5
+"""swscale's number of the BT.601 matrix."""
 _BT470BG_ALIASES = (5, 6)
-"""BT.470BG and SMPTE 170M: the same matrix, for which swscale has one number."""
+"""The code points of BT.470BG and SMPTE 170M, which have the BT.601 matrix in common."""
 _SWSCALE_MATRICES = {1: 1, 4: 4, 7: 7, 9: 9, 10: 9} | dict.fromkeys(_BT470BG_ALIASES, _BT601)
+"""swscale's number of each matrix, by its code point in ISO/IEC 23091-2."""
 
 
 def swscale_matrix(color: Color) -> int:
-    """swscale's number of the video's matrix. An untagged video is taken as BT.601, as ffmpeg does."""
+    """Return swscale's number of the matrix of a video. An untagged video counts as BT.601, as in ffmpeg."""
     return _SWSCALE_MATRICES.get(color.matrix, _BT601)
 
 
 class RGBConverter:
-    """Turns decoded frames into RGB. It owns one scaler context, since each kept frame would otherwise own one."""
+    """Converts decoded frames to 8-bit RGB.
+
+    All frames share one scaler context. Without the converter, every frame would hold a context of its own.
+    """
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame, color: Color) -> Pixels:
-        """RGB `H W 3` of a decoded frame, which `color` describes."""
+        """Convert a decoded frame, whose colours `color` describes, to RGB, uint8 `H W 3`."""
         matrix = swscale_matrix(color)
-        # To planes: the same values as packed RGB, three times as fast, since swscale has vector code for it.
+        # Planar RGB has the same values as packed RGB, but swscale converts to it faster, with vector code.
         rgb = self._reformatter.reformat(
             frame,
             format="gbrp",
@@ -46,7 +51,7 @@ class RGBConverter:
 
 
 class YUVConverter:
-    """Turns RGB into the pixel format of an output, tagged and scaled as `color` says."""
+    """Converts RGB to the pixel format of an output, with the colour range and the matrix that `color` names."""
 
     def __init__(self, pixel_format: str, color: Color) -> None:
         self._reformatter = VideoReformatter()
@@ -54,7 +59,7 @@ class YUVConverter:
         self._color = color
 
     def __call__(self, pixels: Pixels) -> av.VideoFrame:
-        """A frame of the output's format; its pts is for the caller to set."""
+        """Convert RGB pixels, uint8 `H W 3`, to a frame in the pixel format of the output. The frame has no pts yet."""
         rgb = av.VideoFrame.from_ndarray(pixels, format="rgb24")
         rgb.color_range = ColorRange.JPEG
         if self._format == "rgb24":
@@ -74,11 +79,12 @@ class YUVConverter:
 
 
 def is_rgb_format(pixel_format: str) -> bool:
-    """Whether a pixel format stores RGB rather than YUV."""
+    """Return whether a pixel format, given by FFmpeg's name, stores RGB rather than YUV."""
     return av.VideoFormat(pixel_format, 16, 16).is_rgb
 
 
 def _source_range(frame: av.VideoFrame, color: Color) -> int:
+    """Return the colour range of a decoded frame. YUV counts as limited unless its format or its tags say full."""
     if frame.format.is_rgb or frame.format.name.startswith("yuvj"):
         return ColorRange.JPEG
     return ColorRange.JPEG if color.range == ColorRange.JPEG else ColorRange.MPEG

@@ -1,8 +1,8 @@
-"""What the reader and the writer share of FFmpeg's ways."""
+"""Helpers for FFmpeg that the reader and the writer share."""
 
 from __future__ import annotations
 
 
 def reason(error: Exception) -> str:
-    """What FFmpeg or the system says went wrong, without number and file name."""
+    """Return the error message of FFmpeg or of the operating system, without error number and file name."""
     return getattr(error, "strerror", None) or str(error)

@@ -1,4 +1,4 @@
-"""Single pictures as PNG."""
+"""Encodes single pictures as PNG."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vtok_codec.media.types import Pixels
 
 
 def png_bytes(picture: Pixels) -> bytes:
-    """RGB `H W 3` as a PNG file."""
+    """Encode a picture, RGB uint8 `H W 3`, as the contents of a PNG file."""
     codec = av.CodecContext.create("png", "w")
     assert isinstance(codec, av.VideoCodecContext)
     codec.width, codec.height, codec.pix_fmt = picture.shape[1], picture.shape[0], "rgb24"

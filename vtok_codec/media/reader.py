@@ -1,4 +1,4 @@
-"""Reads videos and images, from files and pipes: frames in RGB with their times, and audio packets as they are."""
+"""Reads videos and images from files and pipes: RGB frames with their times, and audio packets without decoding."""
 
 from __future__ import annotations
 
@@ -29,27 +29,32 @@ from vtok_codec.media.timeline import Timeline
 from vtok_codec.media.types import DEFAULT_RATE, AudioPacket, Color, Frame, VideoInfo
 
 _STDIN = "pipe:0"
-"""FFmpeg's own reader of standard input."""
+"""FFmpeg's name of standard input, which FFmpeg then reads itself."""
 _STILL_FORMATS = ("image2", "_pipe")
-"""Endings of FFmpeg's names of the formats that hold pictures without a rate."""
+"""The endings of FFmpeg's names of still image formats, which have no frame rate."""
 
 
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
-"""Of ISO/IEC 23091-2."""
+"""The names of HDR transfer characteristics, by their code points in ISO/IEC 23091-2."""
 
 
 class VideoReader:
-    """The first video stream of a file, with its audio.
+    """Reads the main video stream of a file, as FFmpeg chooses it, together with the audio tracks.
 
-    Memory does not grow with the length, only with the audio that stands before the first frame.
+    Memory use does not depend on the length of the file, only on the amount of audio before the first frame.
+
+    Args:
+        source: The path of a file, a binary stream, or the result of `standard_input`.
+        audio: Whether to read the audio tracks.
 
     Raises:
-        InputError: it cannot be opened, or has no video frame.
+        InputError: The source cannot be opened, or has no video frame.
     """
 
     def __init__(self, source: str | Path | BinaryIO, audio: bool = True) -> None:
         named = isinstance(source, str | Path) and source != _STDIN
         self.name = str(source) if named else "standard input"
+        """The name of the source in messages."""
         self._container = self._open(source)
         try:
             self._announced_bytes = announced_size(_head(source))
@@ -61,10 +66,12 @@ class VideoReader:
             self._timeline = Timeline()
             self._previous_pts: int | None = None
             self._inside = False
+            """Whether a call into FFmpeg is running, possibly in another thread."""
             self._decoded = self._decode()
             self._pending_audio, first = self._until_first_frame()
             self._rotation, self._mirrored = _orientation(first)
             self.info = self._describe(first)
+            """The description of the video."""
             self._first = first
         except BaseException:
             self._container.close()
@@ -76,18 +83,18 @@ class VideoReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A thread that still waits for a pipe holds the container; it is left to the end of the process.
+        # A thread that still waits for a pipe is using the container, which then stays open until the process ends.
         if not self._inside:
             self._container.close()
 
     @property
     def frame_count(self) -> int | None:
-        """How many frames the file says it has; None where it does not say."""
+        """The number of frames that the file declares; None if it declares none."""
         return self._stream.frames or None
 
     @property
     def losses(self) -> list[str]:
-        """What of the pictures and tracks does not come through, a sentence each."""
+        """Descriptions of what is lost of the source, or kept in a way that may surprise, one clause each."""
         told = []
         if self.info.bit_depth > 8:
             told.append(f"{self.info.bit_depth} bits a sample are coded with 8")
@@ -102,10 +109,11 @@ class VideoReader:
 
     @property
     def joins(self) -> int:
-        """How often the times that were read so far jumped back: what follows was moved to where they had come to."""
+        """How often the times have jumped back so far. Frames after a jump are shifted to follow those before it."""
         return self._timeline.joins
 
     def _other_streams(self) -> list[str]:
+        """Return the numbers of streams and the like that are not read, by kind, such as `2 subtitle tracks`."""
         streams = self._container.streams
         counts = {
             "subtitle track": len(streams.subtitles),
@@ -118,49 +126,53 @@ class VideoReader:
 
     @property
     def stream_index(self) -> int:
-        """Which stream of the file is read."""
+        """The index in the file of the video stream that is read."""
         return self._stream.index
 
     @property
     def codec_name(self) -> str:
-        """FFmpeg's name of the codec that the video comes in."""
+        """FFmpeg's name of the codec of the video stream."""
         return self._stream.codec_context.name
 
     def frames(self) -> Iterator[Frame]:
-        """The frames alone; see `events`."""
+        """Yield the frames without the audio packets; see `events`."""
         return (event for event in self.events() if isinstance(event, Frame))
 
     def events(self) -> Iterator[Frame | AudioPacket]:
-        """Frames and audio packets in the order of the file. It can be read once.
+        """Yield the frames and the audio packets in the order of the file. They can be read only once.
 
         Raises:
-            InputError: the data cannot be decoded further, or the picture changes its size.
+            InputError: The data cannot be decoded any further, or the size of the picture changes. It is also raised
+                after the last frame if the file is cut short or has damaged packets.
         """
         for item in chain(self._pending_audio, [self._first], self._decoded):
             yield self._frame(item) if isinstance(item, av.VideoFrame) else item
 
     def _open(self, source: str | Path | BinaryIO) -> InputContainer:
+        """Open the source with FFmpeg."""
         try:
             if isinstance(source, str | Path) and source != _STDIN and not Path(source).exists():
                 raise InputError(f"{source}: no such file")
             if isinstance(source, str | Path) and source != _STDIN:
-                # An absolute path, since FFmpeg takes what stands before a colon for a protocol.
+                # FFmpeg takes the text before a colon for a protocol, unless the path is absolute.
                 return av.open(os.path.abspath(source), "r")
             return av.open(source, "r")
         except (av.FFmpegError, OSError) as error:
             raise InputError(f"cannot read {self.name} as a video: {reason(error)}") from error
 
     def _video_stream(self) -> VideoStream:
+        """Return the main video stream, set up for decoding."""
         stream = self._container.streams.best("video")
         if not isinstance(stream, VideoStream):
             raise InputError(f"{self.name} has no video stream")
         if stream.codec_context is None:
             raise InputError(f"{self.name} has video of a codec that this FFmpeg cannot decode")
-        # Threads of frames hold pictures back, which a live pipe would wait for, and lose those in flight at a damage.
+        # Frame threading delays pictures, which holds up a live pipe, and loses the ones in flight at damage.
         stream.thread_type = "SLICE"
         return stream
 
     def _decode(self) -> Iterator[av.VideoFrame | AudioPacket]:
+        """Yield decoded frames and audio packets; at the end, raise `InputError` if some are damaged or missing."""
         wanted = [self._stream, *(self._container.streams[index] for index in self._tracks)]
         numbers = {index: number for number, index in enumerate(self._tracks)}
         packets = iter(self._container.demux(*wanted))
@@ -183,7 +195,7 @@ class VideoReader:
                 break
             stream = packet.stream_index
             damaged += cut.confirmed(stream, anew)
-            # What was cut off may decode all the same, to half a picture: demuxer or decoder marks it.
+            # A packet that is cut off may still decode, to part of a picture. The decoder or the demuxer marks it.
             if any(frame.is_corrupt for frame in frames):
                 damaged += 1
             elif packet.is_corrupt:
@@ -195,7 +207,7 @@ class VideoReader:
         self._require_whole(damaged + cut.left())
 
     def _require_whole(self, damaged: int) -> None:
-        """Tell, after all frames, what was missing among them: so many packets, or the end."""
+        """Raise `InputError`, after the last frame, if the end of the file is missing or packets were damaged."""
         if how := self._cut_short():
             raise InputError(f"{self.name} is cut short: {how}")
         if damaged:
@@ -204,8 +216,8 @@ class VideoReader:
             )
 
     def _cut_short(self) -> str | None:
-        """How a file tells that its end is missing, of which FFmpeg says nothing; None where it does not."""
-        # Negative for a pipe.
+        """Return how the file shows that its end is missing, which FFmpeg does not report, or None if it does not."""
+        # The size is negative for a pipe.
         size = self._container.size
         end = max((entry.pos + entry.size for entry in self._stream.index_entries), default=0)
         if 0 < size < end:
@@ -215,6 +227,7 @@ class VideoReader:
         return None
 
     def _until_first_frame(self) -> tuple[list[AudioPacket], av.VideoFrame]:
+        """Return the audio packets before the first frame, and that frame."""
         audio: list[AudioPacket] = []
         for item in self._decoded:
             if isinstance(item, av.VideoFrame):
@@ -223,6 +236,7 @@ class VideoReader:
         raise InputError(f"{self.name} has no video frame that can be decoded")
 
     def _describe(self, first: av.VideoFrame) -> VideoInfo:
+        """Return the description of the video from its stream and its first frame."""
         stream = self._stream
         still = self._container.format.name.endswith(_STILL_FORMATS)
         rate = stream.guessed_rate or stream.average_rate
@@ -240,6 +254,7 @@ class VideoReader:
         )
 
     def _frame(self, frame: av.VideoFrame) -> Frame:
+        """Convert a decoded frame to RGB, with a time after that of the frame before."""
         info = self.info
         if (frame.width, frame.height) != (info.width, info.height):
             raise InputError(
@@ -248,16 +263,17 @@ class VideoReader:
             )
         pts = frame.pts if frame.pts is not None else self._next_pts()
         if self._previous_pts is not None and pts <= self._previous_pts:
-            # Two frames cannot be shown at once; what follows keeps its own times.
+            # Times must increase. Only this frame is moved; later ones keep their own times.
             pts = self._previous_pts + 1
         self._previous_pts = pts
         pixels = self._convert(frame, info.color)
         if self._mirrored:
-            # No container of ours says so; turned by `rotation` after it, the picture is the one meant to be seen.
+            # A `.vtk` file cannot store that a picture is mirrored. The player then turns the result by `rotation`.
             pixels = np.ascontiguousarray(pixels[:, ::-1])
         return Frame(pixels, pts, frame.duration or 0)
 
     def _next_pts(self) -> int:
+        """Return the time of a frame that has none: one frame interval after the frame before."""
         if self._previous_pts is None:
             return 0
         rate = self.info.rate or DEFAULT_RATE
@@ -265,22 +281,34 @@ class VideoReader:
 
 
 class _CutPackets:
-    """Packets marked as cut. Where another file was joined on they are none.
+    """Decides which of the packets that the demuxer marks as cut off count as damage.
 
-    The last picture of a transport stream has no length of its own, so that its demuxer misses the end of it.
+    The last picture of a transport stream has no explicit length, so the demuxer marks it as cut off even though it is
+    whole. Where another file was joined on, the times of the stream jump back right after such a packet. A marked
+    packet therefore counts as damage only if no jump follows.
     """
 
     _WAIT = 2
-    """Packets of a stream, at most, from one that is marked to the jump: a parser may hold one back."""
+    """The number of packets of the same stream within which a jump must follow, since a parser may hold one back."""
 
     def __init__(self) -> None:
         self._waits: dict[int, int] = {}
+        """For each stream with a marked packet, the number of packets within which a jump must still follow."""
 
     def suspect(self, stream: int) -> None:
+        """Note that the current packet of a stream is marked as cut off."""
         self._waits[stream] = self._WAIT
 
     def confirmed(self, stream: int, anew: bool) -> bool:
-        """Whether the next packet of a stream, which starts it anew or not, shows that one before it was cut."""
+        """Take note of the next packet of a stream.
+
+        Args:
+            stream: The index of the stream.
+            anew: Whether the times of the stream jump back at this packet.
+
+        Returns:
+            Whether an earlier packet of the stream is now known to be damaged.
+        """
         if stream not in self._waits:
             return False
         self._waits[stream] -= 1
@@ -290,16 +318,17 @@ class _CutPackets:
         return False
 
     def left(self) -> int:
-        """Those that the end of the file leaves."""
+        """Return the number of marked packets that no jump has followed by the end of the file."""
         return len(self._waits)
 
 
 def _pictures(packet: av.Packet[Stream]) -> list[av.VideoFrame]:
+    """Decode a video packet."""
     return [frame for frame in packet.decode() if isinstance(frame, av.VideoFrame)]
 
 
 def _head(source: str | Path | BinaryIO) -> bytes:
-    """The first bytes of a file; none of a pipe, which cannot give them twice."""
+    """Return the first bytes of a file, or nothing for a pipe, from which they could not be read again."""
     if source == _STDIN:
         return b""
     if isinstance(source, str | Path):
@@ -317,19 +346,19 @@ def _head(source: str | Path | BinaryIO) -> bytes:
 
 
 def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
-    """Degrees that a frame is to be turned counter-clockwise, and whether it is to be mirrored sideways before that."""
+    """Return by how many degrees counter-clockwise to turn a frame, and whether to mirror it left to right before."""
     rotation = int(frame.rotation)
     side_data: Any = frame.side_data
     matrices = [bytes(data) for data in side_data if data.type.name == "DISPLAYMATRIX"]
     if not matrices:
         return rotation, False
     a, b, _, c, d, *_ = struct.unpack("=9i", matrices[0])
-    # FFmpeg's angle is that of a matrix without a mirror.
+    # FFmpeg computes the angle as if the matrix did not mirror.
     return ((rotation + 360) % 360 - 180, True) if a * d - b * c < 0 else (rotation, False)
 
 
 def _shows_through(frame: av.VideoFrame) -> bool:
-    """Whether a frame has transparent pixels."""
+    """Return whether a frame has transparent pixels."""
     # A palette may hold transparent colours.
     if frame.format.name != "pal8" and not any(component.is_alpha for component in frame.format.components):
         return False
@@ -338,10 +367,17 @@ def _shows_through(frame: av.VideoFrame) -> bool:
 
 
 def read_pixels(path: Path, max_frames: int) -> NDArray[np.uint8]:
-    """The first frames of a file as RGB `T H W 3`.
+    """Read the first frames of a file.
+
+    Args:
+        path: The path of the file.
+        max_frames: The largest number of frames to read, at least 1.
+
+    Returns:
+        The frames in RGB, uint8 `T H W 3`.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: The file cannot be read.
     """
     frames = []
     with VideoReader(path, audio=False) as reader:
@@ -351,5 +387,5 @@ def read_pixels(path: Path, max_frames: int) -> NDArray[np.uint8]:
 
 
 def standard_input() -> BinaryIO | str:
-    """Standard input as a source: seekable where it is a file, FFmpeg's own pipe reader where it is a pipe."""
+    """Return standard input as a source for `VideoReader`: a seekable stream for a file, FFmpeg's name for a pipe."""
     return sys.stdin.buffer if sys.stdin.buffer.seekable() else _STDIN

@@ -1,4 +1,7 @@
-"""Times that go on growing where a file was joined of several: FFmpeg's demuxers hand on each part's own."""
+"""Keeps times increasing in a file that was joined from several parts.
+
+FFmpeg's demuxers return the times of each part as they are, so that they jump back where a part begins.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,35 @@ from fractions import Fraction
 from typing import Any
 
 _JUMP_S = 1
-"""A stream whose decoding times step back by more, seconds, starts anew. Less is a muxer's lack of care."""
+"""The step back of decoding times, in seconds, above which it counts as a jump and not as a muxer's mistake."""
 
 
 class Timeline:
-    """Shifts packets behind a jump back, so that the stream that jumped first goes on without a gap.
+    """Shifts the times of packets after a jump back.
 
-    The others follow it by as much when they jump themselves: packets of the part before may still come in between.
+    The stream that jumps first continues without a gap, which determines the shift. Each other stream takes over the
+    same shift when it jumps itself, because packets of the previous part may still come in between.
     """
 
     def __init__(self) -> None:
         self.joins = 0
-        """Jumps so far, of the stream that jumped first."""
+        """The number of jumps so far. A jump that several streams make counts once."""
         self._offset_s = Fraction(0)
-        """Of what follows the last jump."""
+        """The shift of packets after the last jump, in seconds."""
         self._shifts: dict[int, int] = {}
-        """The shift of each stream, in its ticks."""
+        """The current shift of each stream, in ticks of its time base."""
         self._ends: dict[int, int] = {}
-        """Where the last packet of each stream ends, in its ticks, shifted."""
+        """The shifted end time of the last packet of each stream, in ticks of its time base."""
 
     def place(self, packet: Any) -> bool:
-        """Shift the times of the next packet of the file, a PyAV packet. Whether its stream jumped back with it."""
+        """Shift the times of the next packet of the file in place.
+
+        Args:
+            packet: The PyAV packet.
+
+        Returns:
+            Whether the times of the packet's stream jump back at this packet.
+        """
         time = packet.dts if packet.dts is not None else packet.pts
         if time is None:
             return False

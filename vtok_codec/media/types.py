@@ -1,4 +1,4 @@
-"""What passes between files and the codec: a description of the video, its frames, its audio packets."""
+"""The data that pass between media files and the codec: descriptions of videos, frames and audio packets."""
 
 from __future__ import annotations
 
@@ -10,71 +10,89 @@ import numpy as np
 from numpy.typing import NDArray
 
 DEFAULT_RATE = Fraction(25)
-"""Frames a second, where nothing says how many."""
+"""The number of frames per second of a video that does not declare its rate."""
 
 Pixels: TypeAlias = NDArray[np.uint8]
-"""RGB, `H W 3`."""
+"""A picture in RGB, uint8 `H W 3`."""
 
 
 @dataclass(frozen=True)
 class Color:
-    """How YUV relates to light: code points of ISO/IEC 23091-2, and FFmpeg's range (0 unknown, 1 limited, 2 full)."""
+    """The colour tags of a video, which say how its YUV or RGB values relate to light."""
 
     range: int = 0
+    """FFmpeg's number of the colour range: 0 unknown, 1 limited, 2 full."""
     primaries: int = 2
+    """The code point of the colour primaries in ISO/IEC 23091-2; 2 if they are unknown."""
     transfer: int = 2
+    """The code point of the transfer characteristics in ISO/IEC 23091-2; 2 if they are unknown."""
     matrix: int = 2
+    """The code point of the matrix coefficients in ISO/IEC 23091-2; 2 if they are unknown."""
 
 
 @dataclass(frozen=True)
 class AudioTrack:
-    """An audio stream whose packets are carried as they are."""
+    """An audio track whose packets are copied without decoding."""
 
     codec: str
+    """FFmpeg's name of the codec."""
     time_base: Fraction
+    """The length in seconds of one tick of the track's packet times."""
     sample_rate: int
+    """The number of samples per second."""
     layout: str
+    """FFmpeg's name of the channel layout, such as `stereo`."""
     parameters: bytes
-    """A NUT file of this track alone, with one packet of zeros: all that a decoder needs, as any FFmpeg reads it."""
+    """The codec parameters, as a NUT file that holds only this track, with one packet of zeros."""
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file says of its video, apart from the frames."""
+    """The description of a video, without its frames."""
 
     width: int
+    """The width of the frames in pixels."""
     height: int
+    """The height of the frames in pixels."""
     rate: Fraction | None
-    """Nominal frames a second; None for a still image."""
+    """The nominal number of frames per second; None for a still image."""
     time_base: Fraction
-    """Seconds a tick of `Frame.pts`."""
+    """The length in seconds of one tick of `Frame.pts` and `Frame.duration`."""
     sar: Fraction = Fraction(1)
-    """Sample aspect ratio: the shape of a pixel."""
+    """The sample aspect ratio, which is the width of a pixel over its height."""
     color: Color = field(default_factory=Color)
+    """The colour tags of the video."""
     rotation: int = 0
-    """Degrees counter-clockwise that a player turns the coded picture; never applied here."""
+    """The angle by which a player turns the frames, in degrees counter-clockwise. `Frame.pixels` are not turned."""
     bit_depth: int = 8
-    """Bits a sample of the source."""
+    """The number of bits per sample in the source."""
     audio: tuple[AudioTrack, ...] = ()
+    """The audio tracks."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture, at its time."""
+    """A frame of a video, with its time."""
 
     pixels: Pixels
+    """The picture in RGB, uint8 `H W 3`."""
     pts: int
-    """Presentation time, in the time base of its video."""
+    """The presentation time, in ticks of `VideoInfo.time_base`."""
     duration: int = 0
-    """In the same ticks; 0 where the file does not say."""
+    """The duration, in ticks of `VideoInfo.time_base`; 0 if it is unknown."""
 
 
 @dataclass(frozen=True)
 class AudioPacket:
-    """A coded packet of one audio track; times in that track's time base."""
+    """A coded packet of an audio track. Its times are in ticks of `AudioTrack.time_base`."""
 
     track: int
+    """The index of the packet's track in `VideoInfo.audio`."""
     pts: int | None
+    """The presentation time in ticks; None if it is unknown."""
     dts: int | None
+    """The decoding time in ticks; None if it is unknown."""
     duration: int
+    """The duration in ticks; 0 if it is unknown."""
     data: bytes
+    """The coded packet."""

@@ -1,4 +1,4 @@
-"""Writes frames and audio packets to a file or pipe in any of FFmpeg's containers."""
+"""Writes frames and audio packets to files and pipes in the formats of FFmpeg."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from vtok_codec.media.ffmpeg import reason
 from vtok_codec.media.types import DEFAULT_RATE, AudioPacket, Frame, VideoInfo
 
 _STILL_FORMAT = "image2"
+"""FFmpeg's name of the format of image files."""
 _FORMATS = {
     ".mp4": "mp4",
     ".m4v": "mp4",
@@ -41,72 +42,87 @@ _FORMATS = {
     ".jpg": _STILL_FORMAT,
     ".jpeg": _STILL_FORMAT,
 }
+"""FFmpeg's name of the container, by the suffix of a file."""
 PIPE_FORMATS = {"nut": "nut", "y4m": "yuv4mpegpipe", "matroska": "matroska", "mp4": "mp4"}
-"""What standard output can be given as."""
+"""The formats that can be written to standard output, by the name that users choose them by."""
 
 _DEFAULT_CODECS = {
     "webm": "libvpx-vp9",
     "gif": "gif",
-    # AVI has no place for the decoding times that H.264 needs.
+    # AVI cannot store the decoding times that H.264 needs.
     "avi": "mpeg4",
     "yuv4mpegpipe": "wrapped_avframe",
     "nut": "rawvideo",
 }
+"""The default codec of each container; that of all others is libx264."""
 _STILL_CODECS = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg"}
+"""The default codec of an image file, by its suffix."""
 _LOSSLESS = {"ffv1": "bgr0", "rawvideo": "rgb24", "png": "rgb24"}
-"""Codecs that keep the decoder's RGB exactly, and the pixel format that they keep it in."""
+"""The codecs that store the RGB of frames exactly, with the pixel format in which they store it."""
 _FIXED_PIXEL_FORMATS = {"gif": "rgb8", "mjpeg": "yuvj444p"}
+"""The pixel format of codecs that are always used with the same one."""
 _FINEST_QUANTIZERS = {"mjpeg": (1, 2), "mpeg4": (1, 2)}
-"""Codecs without a CRF: the finest and the coarsest quantizer, of FFmpeg's 1 to 31."""
+"""The finest and the coarsest quantizer that codecs without a CRF may use, on FFmpeg's scale from 1 to 31."""
 _COARSEST_CRF = {"libx264": 51, "libx265": 51, "libvpx-vp9": 63, "libsvtav1": 63}
+"""The largest CRF of each codec that has one."""
 _DEFAULT_CRF = {"libx264": 14, "libx265": 14, "libvpx-vp9": 20, "libsvtav1": 20}
+"""The CRF at which each codec is visually lossless."""
 _SPEED = {
     "libx264": {"preset": "superfast"},
     "libx265": {"preset": "veryfast", "x265-params": "log-level=error"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "6", "row-mt": "1"},
     "libsvtav1": {"preset": "10"},
 }
+"""Options that make each codec fast."""
 _CONSTANT_RATE = ("avi", "yuv4mpegpipe")
-"""Containers without timestamps: frames are counted, at the nominal rate."""
+"""The containers without timestamps, which show frames at the nominal rate."""
 _INTERLEAVING = {"max_interleave_delta": "1000000"}
-"""Microseconds that the muxer waits for a silent stream; in FFmpeg's 10 s it would hold gigabytes of raw video."""
+"""Limits how long the muxer waits for a stream, in µs. In FFmpeg's default of 10 s, it could buffer gigabytes."""
 _REPEATABLE = {"fflags": "+bitexact"}
-"""Nothing random, and no date: the same frames make the same file."""
-# Without the last, pictures would start later than the sound by as long as their encoder looks ahead.
+"""Leaves out random numbers and dates, so that the same frames always make the same file."""
+# Without `delay_moov`, the pictures would lag behind the sound by the look-ahead of their encoder.
 _STREAMED_MP4 = {"movflags": "frag_keyframe+empty_moov+delay_moov"}
+"""Writes MP4 from front to back."""
 _TURNING_FORMATS = ("mp4", "mov", "matroska", "webm")
-"""Containers that can say that their pictures are to be turned."""
+"""The containers that can store the rotation of the video."""
 _SHAPING_FORMATS = ("mp4", "mov", "gif", _STILL_FORMAT)
+"""The containers that store the sample aspect ratio."""
 _SHAPING_CODECS = ("libx264", "libx265", "mpeg4")
-"""Containers and codecs that keep the shape of a pixel; with others PyAV cannot give it to the container."""
+"""The codecs that store the sample aspect ratio, which PyAV cannot pass to other containers."""
 _PIPE_BYTES = 1 << 18
-"""Written to a pipe at once, at most."""
+"""The largest number of bytes to write to a pipe at once."""
 _MAX_RATE_TERM = 65535
-"""Of MPEG-4's time base."""
+"""The largest numerator and the largest denominator of a frame rate, a limit of MPEG-4."""
 
 
 @dataclass(frozen=True)
 class OutputSettings:
-    """How the decoded frames are coded again."""
+    """The format in which frames are written."""
 
     format: str
     """FFmpeg's name of the container."""
     codec: str
+    """FFmpeg's name of the encoder."""
     crf: int | None = None
-    """Quality of `codec`, as its own scale has it; None for a visually lossless default."""
+    """The constant rate factor on the scale of the codec; None for a default that is visually lossless."""
 
 
 def is_video_suffix(suffix: str) -> bool:
-    """Whether a file of this suffix holds video or a picture."""
+    """Return whether a file with this suffix holds a video or an image."""
     return suffix.lower() in _FORMATS
 
 
 def output_settings(suffix: str, codec: str | None, crf: int | None) -> OutputSettings:
-    """Settings for a file with this suffix.
+    """Return the settings for a file.
+
+    Args:
+        suffix: The suffix of the file, such as `.mp4`.
+        codec: FFmpeg's name of the encoder; None for the default of the suffix.
+        crf: The constant rate factor; None for the default of the codec.
 
     Raises:
-        OutputError: no container has this suffix.
-        SettingError: the codec is unknown, has no CRF, or not such a one.
+        OutputError: No format has this suffix.
+        SettingError: The codec is unknown, has no CRF, or does not take this CRF.
     """
     suffix = suffix.lower()
     if suffix not in _FORMATS:
@@ -115,10 +131,15 @@ def output_settings(suffix: str, codec: str | None, crf: int | None) -> OutputSe
 
 
 def pipe_settings(name: str, codec: str | None, crf: int | None) -> OutputSettings:
-    """Settings for standard output; `name` is one of `PIPE_FORMATS`.
+    """Return the settings for standard output.
+
+    Args:
+        name: The name of the format, one of `PIPE_FORMATS`.
+        codec: FFmpeg's name of the encoder; None for the default of the format.
+        crf: The constant rate factor; None for the default of the codec.
 
     Raises:
-        SettingError: the format or the codec is unknown, or it has no CRF, or not such a one.
+        SettingError: The format or the codec is unknown, or the codec has no CRF or does not take this CRF.
     """
     if name not in PIPE_FORMATS:
         raise SettingError(f"format {name!r} is unknown; use one of {', '.join(PIPE_FORMATS)}")
@@ -126,6 +147,7 @@ def pipe_settings(name: str, codec: str | None, crf: int | None) -> OutputSettin
 
 
 def _settings(format_: str, codec: str | None, crf: int | None) -> OutputSettings:
+    """Check the codec and its CRF, and fill in the default codec of the container."""
     codec = codec or _DEFAULT_CODECS.get(format_, "libx264")
     try:
         encoder = av.Codec(codec, "w")
@@ -133,7 +155,7 @@ def _settings(format_: str, codec: str | None, crf: int | None) -> OutputSetting
         encoder = None
     if encoder is None or encoder.type != "video":
         raise SettingError(f"codec {codec!r} is not a video encoder of this build")
-    # `h264` is libx264 by another name.
+    # The name may be an alias, as `h264` is of libx264.
     codec = encoder.name
     if crf is not None and codec not in _DEFAULT_CRF:
         raise SettingError(f"crf does not apply to {codec}")
@@ -143,18 +165,19 @@ def _settings(format_: str, codec: str | None, crf: int | None) -> OutputSetting
 
 
 class _Pipe:
-    """A stream for FFmpeg to write to, front to back.
+    """An object for FFmpeg to write to, which passes the data on to a stream and keeps the first error.
 
-    FFmpeg's own writes to a pipe that nobody empties would not end for a signal, and PyAV loses what a signal's handler
-    raises. So the first error is kept here, and FFmpeg is told of nothing but a failure.
+    If FFmpeg wrote to a full pipe itself, no signal could interrupt it. PyAV loses exceptions that are raised during a
+    write, such as those of signal handlers, so this class keeps the first one and only reports a failure to FFmpeg.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self.error: BaseException | None = None
+        """The first exception that a write has raised."""
 
     def write(self, data: bytes) -> int:
-        """All of it, at once; FFmpeg's number of an error after the first one."""
+        """Write and flush the data. Return their size in bytes, or a negative error number after an error."""
         try:
             if self.error is None:
                 self._stream.write(data)
@@ -166,16 +189,23 @@ class _Pipe:
 
 
 class VideoWriter:
-    """Codes frames and muxes packets. Use it as a context; what was written before an error is of no use.
+    """Encodes frames and muxes them with audio packets.
 
-    A target that is no path is written from front to back, as a pipe.
+    Use the writer as a context manager. If an error leaves the context, the output is incomplete and cannot be used.
+
+    Args:
+        target: The path of a file, or a binary stream, which is written from front to back and need not be seekable.
+        info: The description of the video.
+        settings: The format of the output.
 
     Raises:
-        OutputError: the container does not take this codec, or the target cannot be written.
+        OutputError: The container does not take this codec or this video, or the target cannot be written.
+        FormatError: The parameters of an audio track cannot be read.
     """
 
     def __init__(self, target: Path | BinaryIO, info: VideoInfo, settings: OutputSettings) -> None:
         self._turns = 0
+        """The quarter turns counter-clockwise to apply to frames, because the container cannot store a rotation."""
         if settings.format not in _TURNING_FORMATS and info.rotation % 90 == 0:
             self._turns = info.rotation // 90 % 4
             info = _turned(info, self._turns)
@@ -185,7 +215,7 @@ class VideoWriter:
         self._time_base = 1 / rate if settings.format in _CONSTANT_RATE else info.time_base
         self._frames = 0
         self.dropped: list[str] = []
-        """What of the video cannot be carried, known from the start."""
+        """Descriptions of the properties and tracks that the output cannot store, complete after creation."""
         self._retimed = False
         self._first_pts: int | None = None
         if info.sar != 1 and not (settings.format in _SHAPING_FORMATS or settings.codec in _SHAPING_CODECS):
@@ -234,11 +264,11 @@ class VideoWriter:
             self._abandon()
 
     def write(self, item: Frame | AudioPacket) -> None:
-        """Write the next frame or packet.
+        """Write the next frame or audio packet.
 
         Raises:
-            OutputError: the encoder or the target refuses it.
-            BrokenPipeError: whoever read the pipe is gone.
+            OutputError: The encoder or the target refuses it.
+            BrokenPipeError: The reader of the pipe has closed it.
         """
         with self._as_output_error():
             if isinstance(item, Frame):
@@ -258,10 +288,11 @@ class VideoWriter:
 
     @property
     def retimed(self) -> bool:
-        """Whether frames were put to other times, since the container counts them at a constant rate."""
+        """Whether frames are shown at other times than theirs, because the container has a constant rate."""
         return self._retimed
 
     def _notice_time(self, pts: int) -> None:
+        """Note whether a constant rate shows this frame more than half a frame interval too early or too late."""
         if self._first_pts is None:
             self._first_pts = pts
         shown_s = self._frames * self._time_base
@@ -269,6 +300,7 @@ class VideoWriter:
         self._retimed |= abs(late_s) > self._time_base / 2
 
     def _write_audio(self, item: AudioPacket) -> None:
+        """Mux an audio packet, unless the container does not take its track."""
         stream = self._audio[item.track]
         if stream is None:
             return
@@ -278,6 +310,7 @@ class VideoWriter:
         self._container.mux(packet)
 
     def _add_video(self) -> VideoStream:
+        """Add the video stream to the container and set up its encoder."""
         info, settings = self._info, self._settings
         stream = self._container.add_stream(settings.codec, rate=info.rate or DEFAULT_RATE)
         assert isinstance(stream, VideoStream)
@@ -290,7 +323,7 @@ class VideoWriter:
             context.color_range, context.colorspace = 2, 0
         else:
             context.color_range = info.color.range or 1
-            # An RGB source has no matrix; what is written has the one that the converter used.
+            # An RGB source has no matrix, so the output is tagged with the matrix that the converter uses.
             context.colorspace = info.color.matrix or swscale_matrix(info.color)
         context.color_primaries, context.color_trc = info.color.primaries, info.color.transfer
         if info.rotation:
@@ -303,6 +336,7 @@ class VideoWriter:
         return stream
 
     def _add_audio(self, number: int) -> Stream | None:
+        """Add an audio track to the container. Return None, and note the loss, if the container does not take it."""
         track = self._info.audio[number]
         with open_template(track) as template:
             source = template.streams.audio[0]
@@ -316,7 +350,7 @@ class VideoWriter:
 
     @contextmanager
     def _as_output_error(self) -> Iterator[None]:
-        """Turns FFmpeg's errors into OutputError, all but a broken pipe."""
+        """Turn errors of FFmpeg and the system into `OutputError`; let a broken pipe and signals' exceptions pass."""
         try:
             yield
         except BrokenPipeError:
@@ -328,15 +362,16 @@ class VideoWriter:
             raise OutputError(f"cannot write the output: {reason(cause)}") from error
 
     def _abandon(self) -> None:
+        """Close the container after an error."""
         try:
             self._container.close()
         except (av.FFmpegError, OSError):
-            # The first error is the one to tell; the target is thrown away.
+            # The caller reports the error that came first, and discards the target.
             return
 
 
 def _takes(format_: str, audio: AudioStream) -> bool:
-    """Whether a container of this format takes such a track: some say so only once their header is written."""
+    """Return whether a container takes an audio stream. Some refuse one only when their header is written."""
     try:
         with av.open(io.BytesIO(), "w", format=format_) as trial:
             trial.add_stream_from_template(audio)
@@ -347,23 +382,25 @@ def _takes(format_: str, audio: AudioStream) -> bool:
 
 
 def _turned(info: VideoInfo, turns: int) -> VideoInfo:
-    """What is said of a video whose pixels are turned by so many quarters, so that nobody has to."""
+    """Return the description of a video after its frames are turned by `turns` quarter turns."""
     if turns % 2:
         info = replace(info, width=info.height, height=info.width, sar=1 / info.sar)
     return replace(info, rotation=0)
 
 
 def _pixel_format(codec: str, info: VideoInfo) -> str:
+    """Return FFmpeg's name of the pixel format in which a codec stores a video."""
     if codec in _LOSSLESS:
         return _LOSSLESS[codec]
     if codec in _FIXED_PIXEL_FORMATS:
         return _FIXED_PIXEL_FORMATS[codec]
     odd = info.width % 2 or info.height % 2
-    # Halved chroma of odd sides takes one column or row too many, which not every player cuts off again.
+    # With halved chroma, an odd side is coded with one row or column too many, which some players show.
     return "yuv444p" if odd and _takes_pixels(codec, "yuv444p") else "yuv420p"
 
 
 def _takes_pixels(codec: str, pixel_format: str) -> bool:
+    """Return whether a codec takes a pixel format."""
     formats = av.Codec(codec, "w").video_formats
-    # None of a codec that takes all.
+    # The list is None for a codec that takes all formats.
     return formats is None or pixel_format in [each.name for each in formats]

@@ -1,10 +1,14 @@
 """Causal layers with explicit state.
 
-Features are `B C T H W`, kept channels-last in memory, so that folding time into the batch for 2D convolutions is
-free. A causal layer maps `(x, state)` to `(y, state)`: `state` holds what it needs of the frames before `x`, and
-`None` stands for the start of a GOP. A state is a pytree of tensors (nested tuples): it can be kept, copied, or
-moved to another device by whoever holds it. No layer here looks at a later frame, and none pools over time or over
-the frame, so a clip read chunk by chunk gives what the whole clip gives.
+Features have the shape `B C T H W` and are channels-last in memory, so that folding time into the batch for 2D
+convolutions needs no copy.
+
+A causal layer maps `(x, state)` to `(y, state)`. The state holds what the layer needs to know about the frames before
+`x`; None stands for the start of a group of pictures (GOP). A state is a pytree: a tensor or nested tuples of tensors.
+The caller may keep it, copy it or move it to another device.
+
+No causal layer looks at later frames, and none pools over time or over a frame. Processing a clip chunk by chunk
+therefore gives the same result as processing the whole clip at once.
 """
 
 from __future__ import annotations
@@ -18,27 +22,34 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from vtok_codec.layout import Stride
+
 State: TypeAlias = "Tensor | tuple[State, ...] | None"
 """What a causal layer remembers: a tensor, a tuple of the states of its parts, or None at the start of a GOP."""
 
-Factor: TypeAlias = tuple[int, int, int]
+Factor: TypeAlias = Stride
 """A resampling factor over time, height and width."""
 
 
 def fold_time(x: Tensor) -> Tensor:
-    """`B C T H W` → `(B·T) C H W`, without a copy where `x` is channels-last."""
+    """Fold time into the batch: `B C T H W` → `(B·T) C H W`, without a copy if `x` is channels-last."""
     return x.transpose(1, 2).flatten(0, 1)
 
 
 def unfold_time(x: Tensor, batch: int) -> Tensor:
-    """`(B·T) C H W` → `B C T H W`: the inverse of `fold_time`."""
+    """Take time out of the batch again: `(B·T) C H W` → `B C T H W`, the inverse of `fold_time`."""
     return x.unflatten(0, (batch, -1)).transpose(1, 2)
 
 
 def unshuffle(x: Tensor, factor: Factor) -> Tensor:
-    """Space-time to channels: `B C T H W` → `B (C·ft·fh·fw) T/ft H/fh W/fw`, channels-last.
+    """Move blocks of space-time into channels: `B C T H W` → `B (C·ft·fh·fw) T/ft H/fh W/fw`.
 
-    The time, height and width of `x` must be multiples of `factor`.
+    Args:
+        x: Features or video `B C T H W`; T, H and W must be multiples of `factor`.
+        factor: The size of a block over time, height and width, `(ft, fh, fw)`.
+
+    Returns:
+        A tensor that is channels-last in memory.
     """
     ft, fh, fw = factor
     b, c, t, h, w = x.shape
@@ -48,7 +59,17 @@ def unshuffle(x: Tensor, factor: Factor) -> Tensor:
 
 
 def shuffle(x: Tensor, factor: Factor) -> Tensor:
-    """Channels to space-time: `B (C·ft·fh·fw) T H W` → `B C T·ft H·fh W·fw`, the inverse of `unshuffle`."""
+    """Move channels into blocks of space-time: `B (C·ft·fh·fw) T H W` → `B C T·ft H·fh W·fw`.
+
+    This is the inverse of `unshuffle`.
+
+    Args:
+        x: Features `B (C·ft·fh·fw) T H W`.
+        factor: The size of a block over time, height and width, `(ft, fh, fw)`.
+
+    Returns:
+        A tensor that is channels-last in memory.
+    """
     ft, fh, fw = factor
     b, c, t, h, w = x.shape
     channels = c // math.prod(factor)
@@ -58,7 +79,7 @@ def shuffle(x: Tensor, factor: Factor) -> Tensor:
 
 
 class PositionNorm(nn.Module):
-    """Layer norm over the channels of each position: it sees neither other positions nor other frames."""
+    """Layer norm over the channels of each position, independently of all other positions and frames."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -66,23 +87,32 @@ class PositionNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalize features `B C T H W`; return features of the same shape."""
         last = x.permute(0, 2, 3, 4, 1)
-        # On a GPU autocast would make it, and all up to the next convolution, fp32; the kernel sums in fp32 anyhow.
+        # On a GPU, autocast would run everything from here to the next convolution in fp32. That is not needed, since
+        # the kernel accumulates in fp32 in any case.
         with torch.autocast("cuda", enabled=False):
             normed = F.layer_norm(last, (x.shape[1],), eps=1e-6)
-        # Scaled outside the kernel, which on the CPU sums the gradients of its parameters in bf16 (torch 2.13): over
-        # 20,000 positions they come out 65 % wrong. A sum of its own accumulates in fp32.
+        # Scale outside the kernel: on the CPU, the kernel accumulates the gradients of its parameters in bf16 and gets
+        # them badly wrong (torch 2.13). The gradients of a separate operation are accumulated in fp32.
         scaled = torch.addcmul(self.bias.to(normed.dtype), normed, self.weight.to(normed.dtype))
         return scaled.permute(0, 4, 1, 2, 3)
 
 
 class FrameConv(nn.Conv2d):
-    """A `1×k×k` convolution, zero-padded to the same size, over every frame of `B C T H W`."""
+    """A `1×k×k` convolution over every frame of `B C T H W`, zero-padded so that frames keep their size.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel: The height and width of the kernel, k; an odd number.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 3) -> None:
         super().__init__(in_channels, out_channels, kernel, padding=kernel // 2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Convolve every frame of `B C T H W`; return features `B C' T H W`."""
         frames = fold_time(x)
         if self.kernel_size == (1, 1) and not torch.is_grad_enabled() and _has_two_kernels(frames):
             frames = torch.mkldnn_convolution(frames, self.weight, self.bias, (0, 0), (1, 1), (1, 1), 1)
@@ -92,23 +122,34 @@ class FrameConv(nn.Conv2d):
 
 
 def _has_two_kernels(x: Tensor) -> bool:
-    """Whether torch (2.13) takes another kernel for a `1×1` convolution in one thread than in several, which sums in
-    another order. What is decoded must not depend on the number of threads; training may."""
+    """Whether torch (2.13) chooses the kernel of a `1×1` convolution of `x` by the number of threads.
+
+    The two kernels sum in different orders. Decoded video must not depend on the number of threads; training may.
+    """
     plain = x.dtype is torch.float32 and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
     return x.device.type == "cpu" and plain and torch.backends.mkldnn.is_available()
 
 
 class CausalLayer(nn.Module):
-    """A layer with memory. `forward(x, state)` gives `(y, state after x)`."""
+    """The base class of layers with state."""
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Process a chunk of frames.
+
+        Args:
+            x: Features of the chunk, `B C T H W`.
+            state: The state after the preceding chunk, or None at the start of a GOP.
+
+        Returns:
+            The features that the layer makes of the chunk, and the state after it.
+        """
         raise TypeError(f"{type(self).__name__} defines no forward")
 
 
 class _SlotStack(torch.autograd.Function):
-    """`_stack_slots` with a gradient in the layout of its input.
+    """The implementation of `_stack_slots`, with a gradient in the same memory layout as the input.
 
-    That of a slice is summed up in frames of another layout, which costs a training step on the CPU a sixth of its time
+    Autograd would accumulate the gradients of the slices in another layout, which slows down training on the CPU
     (torch 2.13).
     """
 
@@ -128,28 +169,43 @@ class _SlotStack(torch.autograd.Function):
 
 
 def _stack_slots(slots: Tensor) -> Tensor:
-    """`B C (T + 2) H W` → `B (3·C) T H W`: what a causal convolution of three frames sees at each of T frames."""
+    """Stack what a convolution over three frames sees at each of T frames: `B C (T + 2) H W` → `B (3·C) T H W`."""
     stacked: Tensor = _SlotStack.apply(slots)
     return stacked
 
 
 class TemporalConv(CausalLayer):
-    """A causal `3×k×k` convolution: a frame sees itself and the two before it; before a GOP stand zeros.
+    """A causal `3×k×k` convolution: each frame sees itself and the two frames before it, or zeros before a GOP.
 
-    It is written as one `k×k` convolution over the three time slots stacked on the channels, since `conv3d` with a
-    `(3, 1, 1)` kernel gives NaN gradients in bf16 on the CPU (torch 2.13, contiguous input of two frames).
+    It runs as one `k×k` convolution over three frames stacked on the channels, since `conv3d` with a `(3, 1, 1)` kernel
+    gives NaN gradients in bf16 on the CPU (torch 2.13, contiguous input of two frames).
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel: The height and width of the kernel, k; an odd number.
+        causal: If False, each frame sees itself, the frame before it and the frame after it. Such a layer keeps no
+            state, so it must be given whole clips.
     """
 
     MEMORY = 2
-    """Frames of input kept as state."""
+    """The number of input frames that the state holds."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, causal: bool = True) -> None:
-        """Without `causal` a frame sees one before and one after it: for whole clips only, which have no state."""
         super().__init__()
         self.causal = causal
         self.mix = FrameConv((self.MEMORY + 1) * in_channels, out_channels, kernel)
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Convolve a chunk.
+
+        Args:
+            x: Features of the chunk, `B C T H W`.
+            state: The last two frames before the chunk, `B C 2 H W`, or None at the start of a GOP.
+
+        Returns:
+            Features `B C' T H W` and the state after the chunk, which is None if the layer is not causal.
+        """
         b, c, _, h, w = x.shape
         if not self.causal:
             slots = F.pad(x, (0, 0, 0, 0, 1, 1))
@@ -158,19 +214,32 @@ class TemporalConv(CausalLayer):
             state = x.new_zeros(b, self.MEMORY, h, w, c).permute(0, 4, 1, 2, 3)
         assert isinstance(state, Tensor)
         slots = torch.cat([state, x], dim=2)
-        # A copy, since a view would keep the whole chunk alive.
+        # Clone, since a view would keep the memory of the whole chunk alive.
         return self.mix(_stack_slots(slots)), slots[:, :, -self.MEMORY :].clone()
 
 
 class CausalChain(CausalLayer):
-    """Layers one after another; those with memory each have their place in the chain's state tuple."""
+    """A sequence of layers. Its state is the tuple of the states of its causal layers, in order.
+
+    Args:
+        layers: Causal layers and layers without state, in the order in which they run.
+    """
 
     def __init__(self, layers: Iterable[nn.Module]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, state: State, added: Mapping[int, Tensor] | None = None) -> tuple[Tensor, State]:
-        """`added`, by the numbers of layers: features to add to what those layers read."""
+        """Run the layers one after another.
+
+        Args:
+            x: Features of a chunk, `B C T H W`.
+            state: The state after the preceding chunk, or None at the start of a GOP.
+            added: Features to add to the input of some layers, by the index of the layer.
+
+        Returns:
+            The output of the last layer and the state after the chunk.
+        """
         causal = sum(isinstance(layer, CausalLayer) for layer in self.layers)
         before: tuple[State, ...] = (None,) * causal if state is None else tuple(state)
         after: list[State] = []
@@ -186,7 +255,7 @@ class CausalChain(CausalLayer):
 
 
 def zero_init(conv: nn.Conv2d) -> None:
-    """Set weight and bias to zero, so that what the layer adds starts as nothing."""
+    """Set the weight and bias of a convolution to zero, so that it contributes nothing to a sum at first."""
     nn.init.zeros_(conv.weight)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)

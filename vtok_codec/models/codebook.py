@@ -1,6 +1,7 @@
-"""Quantizers with a codebook of vectors, to compare FSQ with: VQ, SimVQ, and LFQ, whose codebook is implicit.
+"""Quantizers to compare FSQ with: VQ and SimVQ, which have a codebook of vectors, and LFQ, whose codebook is implicit.
 
-All bound their latents by tanh, as FSQ does about, so that a decoder trained on one finds its feet with another.
+All of them bound their latents by tanh, much as FSQ does, so that a decoder that was trained with one quantizer adapts
+easily to another.
 """
 
 from __future__ import annotations
@@ -12,15 +13,21 @@ from torch import Tensor, nn
 from vtok_codec.models.quantizer import AFFINITY, Quantized, Quantizer, factored_entropy, straight_through
 
 _DECAY = 0.99
-"""Of VQ's moving averages."""
+"""The decay rate per training step of VQ's moving averages."""
 _ROWS_AT_ONCE = 4096
-"""Vectors whose distances to the codebook are in memory together."""
+"""The number of vectors whose distances to the codebook are in memory at the same time."""
 
 
 class VQ(Quantizer):
-    """The nearest entry of a codebook that follows the mean of what chose it (van den Oord et al. 2017, appendix A.1).
+    """Vector quantization with moving averages (van den Oord et al. 2017, appendix A.1).
 
-    The codebook starts as latents of the first training step.
+    Each token becomes the nearest entry of the codebook, and each entry follows the mean of the vectors that chose it.
+    The codebook is initialized with latents of the first training step.
+
+    Args:
+        tokens: Tokens per position, N.
+        channels: Latent channels per token, d.
+        codebook_size: The number of entries of the codebook.
     """
 
     def __init__(self, tokens: int, channels: int, codebook_size: int) -> None:
@@ -33,9 +40,11 @@ class VQ(Quantizer):
         self.register_buffer("sums", torch.zeros(codebook_size, channels))
 
     def continuous(self, latents: Tensor) -> Tensor:
+        """Return the latents bounded to (−1, 1) by tanh, in fp32 and of the same shape."""
         return latents.float().tanh()
 
     def quantize(self, latents: Tensor) -> Quantized:
+        """Quantize latents `B (N·d) T H W`. In training mode, this also initializes a codebook that is still empty."""
         vectors = self.split_tokens(self.continuous(latents))
         if self.training and not self.counts.any():
             self._start(vectors.detach().flatten(0, -2))
@@ -45,13 +54,19 @@ class VQ(Quantizer):
 
     @torch.no_grad()
     def learn(self, latents: Tensor, indices: Tensor) -> None:
+        """Move each entry of the codebook towards the mean of the vectors that chose it.
+
+        Args:
+            latents: Latents of a training step, `B (N·d) T H W`.
+            indices: The codebook entry that each token chose, int64 `B N T H W`.
+        """
         vectors = self.split_tokens(self.continuous(latents)).flatten(0, -2)
         chosen = indices.permute(0, 2, 3, 4, 1).flatten()
         counts = torch.bincount(chosen, minlength=self.codebook_size).float()
         sums = torch.zeros_like(self.sums).index_add_(0, chosen, vectors)
-        counts, sums = _summed(counts), _summed(sums)
+        counts, sums = self.collective.total(counts), self.collective.total(sums)
         if not torch.isfinite(sums).all():
-            # Such a step is skipped; a moving average would never forget it.
+            # Skip this step, since a moving average never gets rid of a value that is not finite.
             return
         self.counts.lerp_(counts, 1 - _DECAY)
         self.sums.lerp_(sums, 1 - _DECAY)
@@ -60,18 +75,26 @@ class VQ(Quantizer):
 
     def _start(self, vectors: Tensor) -> None:
         rows = torch.arange(self.codebook_size, device=vectors.device)
-        # Spread over the batch; a small one is used several times over, each time a little off.
+        # Spread the choice over the batch. A batch with too few vectors is used several times; noise tells them apart.
         picked = vectors[rows * max(1, len(vectors) // self.codebook_size) % len(vectors)]
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(picked.shape, generator=generator).to(picked.device)
-        self.codebook.copy_(_of_the_first(picked + 1e-3 * vectors.std() * noise))
+        self.codebook.copy_(self.collective.first(picked + 1e-3 * vectors.std() * noise))
         self.counts.fill_(1.0)
         self.sums.copy_(self.codebook)
 
 
 class SimVQ(Quantizer):
-    """The nearest entry of a fixed random codebook seen through one trained linear map (arXiv:2411.02038): all
-    entries move together, so that none is left behind."""
+    """Vector quantization with a fixed random codebook and one trained linear map (SimVQ, arXiv:2411.02038).
+
+    Each token becomes the nearest mapped entry of the codebook. Training the map moves all entries together, so that
+    none falls out of use.
+
+    Args:
+        tokens: Tokens per position, N.
+        channels: Latent channels per token, d.
+        codebook_size: The number of entries of the codebook.
+    """
 
     def __init__(self, tokens: int, channels: int, codebook_size: int) -> None:
         super().__init__(tokens, channels, codebook_size)
@@ -82,9 +105,11 @@ class SimVQ(Quantizer):
         nn.init.eye_(self.map.weight)
 
     def continuous(self, latents: Tensor) -> Tensor:
+        """Return the latents bounded to (−1, 1) by tanh, in fp32 and of the same shape."""
         return latents.float().tanh()
 
     def quantize(self, latents: Tensor) -> Quantized:
+        """Quantize latents `B (N·d) T H W`; the codebook loss of the result trains the linear map."""
         vectors = self.split_tokens(self.continuous(latents))
         with torch.autocast(latents.device.type, enabled=False):
             codebook = F.linear(self.entries, self.map.weight.float())
@@ -96,15 +121,25 @@ class SimVQ(Quantizer):
 
 
 class LFQ(Quantizer):
-    """The sign of each channel (MAGVIT-v2, lookup-free quantization): 2^d entries without a table."""
+    """Lookup-free quantization (MAGVIT-v2): each channel becomes its sign, so that 2^d entries need no table.
+
+    Args:
+        tokens: Tokens per position, N.
+        channels: Latent channels per token, d.
+    """
 
     def __init__(self, tokens: int, channels: int) -> None:
         super().__init__(tokens, channels, 1 << channels)
 
     def continuous(self, latents: Tensor) -> Tensor:
+        """Return the latents bounded to (−1, 1) by tanh, in fp32 and of the same shape."""
         return latents.float().tanh()
 
     def quantize(self, latents: Tensor) -> Quantized:
+        """Quantize latents `B (N·d) T H W` to codes −1 and 1.
+
+        The first channel of a token gives the lowest bit of its index.
+        """
         exact = self.continuous(latents)
         above = exact > 0
         codes = straight_through(exact, above.float() * 2 - 1)
@@ -113,29 +148,24 @@ class LFQ(Quantizer):
         return Quantized(codes, indices.permute(0, 4, 1, 2, 3), codes.new_zeros(()))
 
     def entropy(self, latents: Tensor) -> Tensor:
+        """Return the entropy term of latents `B (N·d) T H W`, in nats per token; see `Quantizer.entropy`."""
         exact = self.continuous(latents).movedim(1, -1)
         logits = -AFFINITY * torch.stack([exact - 1, exact + 1], dim=-1).square()
         return factored_entropy(logits.softmax(-1), self.tokens)
 
 
 def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
-    """For each row of `vectors` the row of `codebook` nearest to it, int64."""
-    # In bf16, which autocast would take, one row in twenty finds another than the nearest.
+    """Find the entry of a codebook that is nearest to each vector.
+
+    Args:
+        vectors: `M d`.
+        codebook: `K d`.
+
+    Returns:
+        The row of the nearest entry for each vector, int64 `M`.
+    """
+    # bf16, which autocast would use, is too coarse to find the nearest entry of every vector.
     with torch.autocast(vectors.device.type, enabled=False):
         norms = codebook.square().sum(1)
         parts = [(norms - 2 * rows @ codebook.T).argmin(1) for rows in vectors.split(_ROWS_AT_ONCE)]
         return torch.cat(parts)
-
-
-def _of_the_first(values: Tensor) -> Tensor:
-    """Those of the first of all processes that train together."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.broadcast(values, 0)
-    return values
-
-
-def _summed(values: Tensor) -> Tensor:
-    """Over all processes that train together."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(values)
-    return values

@@ -1,4 +1,8 @@
-"""Weights of one configuration carried over to another: continuous to discrete, 4×8×8 to 4×16×16, a deeper decoder."""
+"""Carry the weights of a model over to a model of another configuration.
+
+For example, a discrete model can start from a continuous one, a 4×16×16 model from a 4×8×8 one, or a model with a
+deeper decoder from a shallower one.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +14,21 @@ import torch
 from torch import Tensor
 
 from vtok_codec.models.causal import TemporalConv, zero_init
+from vtok_codec.models.config import OneVAEConfig
 from vtok_codec.models.first_frame import fine_stride
-from vtok_codec.models.onevae import OneVAE, OneVAEConfig
+from vtok_codec.models.onevae import OneVAE
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What became of the weights, by the names that the new model has for them."""
+    """What a conversion did with each tensor."""
 
     kept: tuple[str, ...]
+    """The names of the model's tensors that were taken over from the source."""
     new: tuple[str, ...]
-    """Of the model only: as it was initialized."""
+    """The names of the model's tensors that still have their initial values."""
     dropped: tuple[str, ...]
-    """Of the source only, by their names there."""
+    """The names of the source's tensors that the model does not use."""
 
     def __str__(self) -> str:
         parts = [f"{len(self.kept)} tensors kept"]
@@ -35,12 +41,24 @@ class Conversion:
 
 @torch.no_grad()
 def convert(tensors: Mapping[str, Tensor], source: OneVAEConfig, model: OneVAE) -> Conversion:
-    """Give `model` every weight of `source` that stands for the same thing and has the same shape.
+    """Copy into `model` every tensor of the source that has the same function and the same shape.
 
-    Where the latent grid changes, the last layer of both networks is set to zero again: what they would make of
-    features that nothing has trained yet is worse than nothing, and the linear paths (`warm_start`) carry the picture.
-    An enhanced first frame takes over what a model of its own grid does with every frame. Blocks that are wider inside
-    do what they did: nothing reads their new channels yet.
+    Some changes of the configuration need more than that:
+
+    - If the stride changes, the last layer of both networks is set to zero again, since its output from features that
+      are not trained yet would only do harm. Until then the linear paths, which `warm_start` fits, carry the picture.
+    - If first-frame enhancement is new, the layers of the first frame take over what a model with that finer grid does
+      with every frame.
+    - If residual blocks become wider inside, they still compute the same as before, since nothing reads their new
+      channels yet.
+
+    Args:
+        tensors: The tensors of the source, by name.
+        source: The configuration of the source.
+        model: The model that receives the weights, freshly initialized.
+
+    Returns:
+        The names of the tensors that were kept, are new, or were dropped.
     """
     theirs = {_role(name, source): (name, value) for name, value in tensors.items()}
     state = model.state_dict()
@@ -71,7 +89,7 @@ def convert(tensors: Mapping[str, Tensor], source: OneVAEConfig, model: OneVAE) 
 
 
 def _widens(role: str, source: OneVAEConfig, target: OneVAEConfig) -> bool:
-    """Whether it is a tensor of a residual block that has more channels inside now, and as many outside."""
+    """Whether the tensor belongs to a residual block that becomes wider inside and keeps its width outside."""
     block = re.match(r"\w+\.level(\d+)\.block", role)
     if block is None or source.blocks != target.blocks or source.expansion >= target.expansion:
         return False
@@ -80,9 +98,14 @@ def _widens(role: str, source: OneVAEConfig, target: OneVAEConfig) -> bool:
 
 
 def _widened(given: Tensor, fresh: Tensor, slots: int) -> Tensor:
-    """A tensor of a narrower block in the place of one of a wider: new outputs as they are, read by no old one.
+    """Embed a tensor of a narrower residual block in the tensor of a wider one, so that the block computes the same.
 
-    `slots`: how often the inputs stand side by side, once for each frame that the convolution sees.
+    New outputs keep their initial weights, and old outputs ignore the new inputs.
+
+    Args:
+        given: The tensor of the narrower block.
+        fresh: The initialized tensor of the wider block.
+        slots: The number of frames whose channels are stacked in the input of the convolution.
     """
     wide, rows = fresh.clone(), len(given)
     if given.ndim == 1:
@@ -95,7 +118,7 @@ def _widened(given: Tensor, fresh: Tensor, slots: int) -> Tensor:
 
 
 def _role(name: str, config: OneVAEConfig) -> str:
-    """A name by what the tensor does, whatever its place in a chain: `encoder.level1.block0.…`."""
+    """Name a tensor by its function, whatever its place in a chain, such as `encoder.level1.block0.…`."""
     side, part, *rest = name.split(".")
     if part in ("chain", "deep"):
         _, place, *rest = rest
@@ -104,14 +127,17 @@ def _role(name: str, config: OneVAEConfig) -> str:
         return name
     level, stride = len(config.levels), config.stride
     if part == "first" and rest[0] not in ("blocks", "down"):
-        # What the first frame's own way does is what a model of its finer grid does with every frame.
+        # The layers of an enhanced first frame do what a model with that finer grid does with every frame.
         name, level, stride = ".".join([side, *rest]), level - 1, fine_stride(stride, config.first_grid)
-    # All others sit at a latent grid.
+    # All other tensors belong to a latent grid: those of linear paths to its stride, the rest to its level.
     return f"{name}/{stride}" if ".linear." in name else f"{name}/level{level}"
 
 
 def _places(side: str, part: str, config: OneVAEConfig) -> list[str]:
-    """What each layer of a chain is. The last level of a model with an enhanced first frame has one of its own."""
+    """Name the function of each layer of a chain, in order, such as `level1.block0`.
+
+    In a model with first-frame enhancement, the last level has a chain of its own, `deep`.
+    """
     levels = list(enumerate(config.levels))
     if config.enhanced_first_frame:
         levels = levels[-1:] if part == "deep" else levels[:-1]

@@ -1,18 +1,18 @@
-"""The diffusion decoder's network: a causal 3D U-Net on pixel-unshuffled video, conditioned on tokens (CDT, Fig. 2).
+"""The network of the diffusion decoder: a causal 3D U-Net on pixel-unshuffled video (CDT, Fig. 2).
 
-It reads noisy video, a time, and what the tokens say, and tells the clean video. The up path is a decoder like the
-codec's own, which reads the codes as that one does; the down path reads the noisy video, with the codes coming in
-through a *condition adapter* at each scale (CDT, section 3.3.2), and what it passes to the up path is nothing at first.
-So with the codec's own decoder for an up path it starts as that one, whatever the noise, and training goes on from
-there.
+The network reads noisy video, a time and the codes of the tokens, and predicts the clean video. Its down path reads the
+noisy video; a *condition adapter* adds features of the codes at each scale (CDT, section 3.3.2). Its up path has the
+shape of the codec's own decoder, reads the codes in the same way, and adds what the down path passes to it.
 
-`vtok_codec.models.sampling` has what makes a video out of noise with it.
+The down path passes zeros at first. If the up path starts with the weights of the codec's decoder, the whole network
+therefore starts as that decoder, whatever the noise, and training continues from there.
+
+`vtok_codec.models.sampling` generates video from noise with this network.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -20,51 +20,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vtok_codec.errors import ModelError
 from vtok_codec.models.blocks import ResidualBlock, Shuffle, Unshuffle
 from vtok_codec.models.causal import FrameConv, State, zero_init
-from vtok_codec.models.onevae import RGB, Decoder, OneVAEConfig, first_tokens
+from vtok_codec.models.config import DenoiserConfig
+from vtok_codec.models.onevae import RGB, Decoder, first_tokens
 
 _TIME_FREQUENCIES = 32
+"""The number of frequencies in the embedding of a time."""
 _TIME_FEATURES = 128
+"""The number of features in the embedding of a time, F."""
 _FASTEST_TIME = 1000.0
-"""Of the sinusoids that tell the time 0…1."""
-
-
-@dataclass(frozen=True)
-class DenoiserConfig:
-    """The shape of a diffusion decoder: data, not code."""
-
-    codec: OneVAEConfig
-    """The model whose tokens it decodes. Its levels are the denoiser's, its decoder is the up path."""
-    objective: str
-    """Of `vtok_codec.models.sampling.PATHS`: what its noise and its loss follow."""
-    down_blocks: tuple[int, ...]
-    """Blocks of the down path at each level, from the finest to the latent grid."""
-    adapter_scales: int = 0
-    """At how many scales of the down path the codes come in, from the latent grid on; 0 means all."""
-
-    def __post_init__(self) -> None:
-        codec, scales = self.codec, len(self.codec.levels)
-        if not codec.causal or codec.codebook or codec.enhanced_first_frame:
-            raise ModelError("a diffusion decoder needs a causal codec of FSQ with one latent grid")
-        if len(self.down_blocks) != scales or not 0 <= self.adapter_scales <= scales:
-            raise ModelError(f"blocks {self.down_blocks} do not fit a codec of {scales} levels")
+"""The highest angular frequency in the embedding of a time in [0, 1]; the lowest is 1."""
 
 
 class Condition(NamedTuple):
-    """What the tokens of a chunk say: the same at every step of its decoding."""
+    """What the denoiser reads of the tokens of a chunk. It is the same in every step of decoding the chunk."""
 
     codes: Tensor
-    """`B (N·d) t h w` in [−1, 1]."""
+    """The codes of the tokens, `B (N·d) t h w` in [−1, 1]."""
     counts: Tensor
-    """int64 `B`: the tokens that each sample reads, 1…N."""
+    """The number of tokens to read for each sample, 1…N; int64 `B`."""
     features: tuple[Tensor, ...]
-    """`B C T H W` at each scale of the down path that the codes come in at, from the latent grid on."""
+    """Features `B C T H W` for each scale of the down path that the codes enter, from the latent grid to the finest."""
 
 
 class TimedBlock(ResidualBlock):
-    """A residual block whose normed input is scaled and shifted by what the time says; at first not at all."""
+    """A residual block whose normalized input is scaled and shifted by amounts that depend on the time.
+
+    Scale and shift have no effect at first.
+
+    Args:
+        channels: Feature channels of the input and the output.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
@@ -73,20 +60,44 @@ class TimedBlock(ResidualBlock):
         nn.init.zeros_(self.modulate.bias)
 
     def timed(self, x: Tensor, state: State, time: Tensor) -> tuple[Tensor, State]:
-        """`time`: `B` features."""
+        """Run the block on a chunk.
+
+        Args:
+            x: Features of the chunk, `B C T H W`.
+            state: The state after the preceding chunk, or None at the start of a GOP.
+            time: The embedding of the time, `B F` (`TimeEmbedding`).
+
+        Returns:
+            Features of the same shape and the state after this chunk.
+        """
         scale, shift = self.modulate(time).to(x.dtype)[:, :, None, None, None].chunk(2, dim=1)
         h = self.norm(x)
         return self.changed(x, torch.addcmul(h + shift, h, scale), state)
 
 
 class TimedChain(nn.Module):
-    """Timed blocks one after another."""
+    """A sequence of timed residual blocks. Its state is the tuple of their states.
+
+    Args:
+        channels: Feature channels of the input and the output.
+        blocks: The number of blocks.
+    """
 
     def __init__(self, channels: int, blocks: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(TimedBlock(channels) for _ in range(blocks))
 
     def forward(self, x: Tensor, state: State, time: Tensor) -> tuple[Tensor, State]:
+        """Run the blocks one after another on a chunk.
+
+        Args:
+            x: Features of the chunk, `B C T H W`.
+            state: The state after the preceding chunk, or None at the start of a GOP.
+            time: The embedding of the time, `B F` (`TimeEmbedding`).
+
+        Returns:
+            Features of the same shape and the state after this chunk.
+        """
         before: tuple[State, ...] = (None,) * len(self.blocks) if state is None else tuple(state)
         after = []
         for block, kept in zip(self.blocks, before, strict=True):
@@ -97,7 +108,7 @@ class TimedChain(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """Times `B` in 0…1 → features `B F`, by sinusoids and two layers."""
+    """Embed times with sinusoids of several frequencies and a network of two layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,6 +117,7 @@ class TimeEmbedding(nn.Module):
         )
 
     def forward(self, time: Tensor) -> Tensor:
+        """Embed times `B` in [0, 1] as features `B F`."""
         steps = torch.linspace(0, 1, _TIME_FREQUENCIES, device=time.device)
         angles = time.float()[:, None] * torch.exp(steps * math.log(_FASTEST_TIME))
         waves = torch.cat([angles.sin(), angles.cos()], dim=1)
@@ -114,7 +126,10 @@ class TimeEmbedding(nn.Module):
 
 
 class ConditionAdapter(nn.Module):
-    """Codes → features for each scale of the down path, the finer ones made of the coarser ones (CDT, Fig. 2)."""
+    """Turn codes into features for the scales of the down path (CDT, Fig. 2).
+
+    The features of each scale are made from those of the next coarser scale.
+    """
 
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
@@ -129,7 +144,16 @@ class ConditionAdapter(nn.Module):
         )
 
     def forward(self, codes: Tensor, state: State, counts: Tensor) -> tuple[tuple[Tensor, ...], State]:
-        """Codes `B (N·d) t h w` in [−1, 1], of which each sample reads the first `counts` tokens, 1…N."""
+        """Make the features of a chunk.
+
+        Args:
+            codes: The codes of the chunk, `B (N·d) t h w` in [−1, 1].
+            state: The state after the preceding chunk, or None at the start of a GOP.
+            counts: The number of tokens to read for each sample, 1…N; int64 `B`.
+
+        Returns:
+            Features `B C T H W` for each scale, from the latent grid to the finest, and the state after this chunk.
+        """
         x = self.enter(first_tokens(codes, counts, self.token_channels))
         x = x + self.count_bias[counts - 1][:, :, None, None, None].to(x.dtype)
         before: tuple[State, ...] = (None,) * len(self.mixes) if state is None else tuple(state)
@@ -143,7 +167,7 @@ class ConditionAdapter(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """Noisy video `B 3 T H W`, its time and its condition → the clean video, in [−1, 1] (not clamped). Causal."""
+    """The causal network that predicts clean video from noisy video, its time and its condition."""
 
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
@@ -165,16 +189,35 @@ class Denoiser(nn.Module):
         self.up = Decoder(config.codec)
 
     def start_from(self, decoder: Decoder) -> None:
-        """Take the weights of the codec's own decoder for the up path."""
+        """Copy the weights of the codec's own decoder into the up path."""
         self.up.load_state_dict(decoder.state_dict())
 
     def condition(self, codes: Tensor, state: State, counts: Tensor) -> tuple[Condition, State]:
-        """Of a chunk's codes, of which each sample reads the first `counts` tokens."""
+        """Prepare the condition of a chunk, for use in every step of decoding it.
+
+        Args:
+            codes: The codes of the chunk, `B (N·d) t h w` in [−1, 1].
+            state: The condition adapter's state after the preceding chunk, or None at the start of a GOP.
+            counts: The number of tokens to read for each sample, 1…N; int64 `B`.
+
+        Returns:
+            The condition and the condition adapter's state after this chunk.
+        """
         features, after = self.adapter(codes, state, counts)
         return Condition(codes, counts, features), after
 
     def forward(self, noisy: Tensor, state: State, time: Tensor, condition: Condition) -> tuple[Tensor, State]:
-        """`time`: `B`, 0 for clean and 1 for nothing but noise."""
+        """Predict the clean video of a chunk.
+
+        Args:
+            noisy: Noisy video `B 3 T H W`.
+            state: The state after the preceding chunk, or None at the start of a GOP.
+            time: The time of each sample, `B` in [0, 1]: 0 for clean video, 1 for noise alone.
+            condition: The condition of the chunk.
+
+        Returns:
+            Clean video `B 3 T H W` in [−1, 1], not clamped, and the state after this chunk.
+        """
         scales = len(self.down)
         *before, up_before = (None,) * (scales + 1) if state is None else tuple(state)
         time_features = self.time(time)
@@ -192,8 +235,10 @@ class Denoiser(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
+        """The floating-point type of the weights."""
         return self.adapter.count_bias.dtype
 
     @property
     def device(self) -> torch.device:
+        """The device that holds the weights."""
         return self.adapter.count_bias.device

@@ -1,13 +1,14 @@
-"""First-frame enhancement: the first latent frame of a GOP on a finer grid (OneVAE, section 3.2, Fig. 3c).
+"""First-frame enhancement: the first latent frame of a GOP has a finer grid (OneVAE, section 3.2, Fig. 3c).
 
-A causal model knows the least of its first frame, and all later ones lean on it. So the first latent frame leaves the
-encoder before the last downsampling, with `fh·fw` times the positions, and enters the decoder both where its grid
-belongs and, downsampled, at the latent grid, so that the frames after it see it there. The paper speaks of an unchanged
-token budget; as here, its first frame takes `fh·fw` times the tokens of a later latent frame: four times at 4×16×16,
-which adds 12 % to a GOP of 100 frames.
+A causal model knows least about the first frame, and all later frames build on it. The first latent frame therefore
+leaves the encoder before the last downsampling, with `fh·fw` times as many positions. It enters the decoder at two
+levels: at the level of its own grid and, downsampled, at the latent grid, where the later frames can see it.
 
-On its way between them the fine frame is kept as `fh·fw` latent frames of the usual grid, its *phases*: phase
-`r·fw + c` holds the positions `(fh·i + r, fw·j + c)`.
+The first latent frame also takes `fh·fw` times as many tokens as a later one, four times as many at 4×16×16. The same
+holds for the paper, although it speaks of an unchanged token budget.
+
+Between the encoder and the decoder, the fine frame is stored as `fh·fw` latent frames of the usual grid, its *phases*:
+phase `r·fw + c` holds the positions `(fh·i + r, fw·j + c)` of the fine grid.
 """
 
 from __future__ import annotations
@@ -27,20 +28,36 @@ _DECODER_BLOCKS = 2
 
 
 def to_phases(fine: Tensor, grid: tuple[int, int]) -> Tensor:
-    """One fine latent frame `B C 1 fh·h fw·w` → its phases `B C fh·fw h w`."""
+    """Split a fine latent frame into its phases: `B C 1 fh·h fw·w` → `B C fh·fw h w`.
+
+    Args:
+        fine: The latent frame on the fine grid.
+        grid: Rows and columns of the fine grid for each row and column of the latent grid, `(fh, fw)`.
+    """
     return unshuffle(fine, (1, *grid)).unflatten(1, (fine.shape[1], -1)).squeeze(3)
 
 
 def from_phases(phases: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The inverse of `to_phases`."""
+    """Join phases to a fine latent frame: `B C fh·fw h w` → `B C 1 fh·h fw·w`, the inverse of `to_phases`.
+
+    Args:
+        phases: The phases of a latent frame.
+        grid: Rows and columns of the fine grid for each row and column of the latent grid, `(fh, fw)`.
+    """
     return shuffle(phases.flatten(1, 2)[:, :, None], (1, *grid))
 
 
 class FirstFrameEncoder(nn.Module):
-    """The first frame's own way to its latents, from the features of the level above the latent grid."""
+    """Encode the first latent frame of a GOP from the features of the level above the latent grid.
+
+    Args:
+        channels: Feature channels of the level above the latent grid.
+        latent_channels: Latent channels of all tokens of a position, N·d.
+        stride: The stride of the latent grid, `(st, sh, sw)`.
+        grid: Rows and columns of the fine grid for each row and column of the latent grid, `(fh, fw)`.
+    """
 
     def __init__(self, channels: int, latent_channels: int, stride: Factor, grid: tuple[int, int]) -> None:
-        """`stride`: of the latent grid; `grid`: fh and fw, rows and columns of the fine grid for one of that."""
         super().__init__()
         self.grid = grid
         self.stride = fine_stride(stride, grid)
@@ -51,18 +68,33 @@ class FirstFrameEncoder(nn.Module):
         self.linear = FrameConv(_RGB * math.prod(self.stride), latent_channels, kernel=1)
 
     def forward(self, video: Tensor, features: Tensor) -> Tensor:
-        """The frames `B 3 st H W` of the first latent frame and their features `B C 1 fh·h fw·w` → its phases."""
+        """Encode the first latent frame.
+
+        Args:
+            video: The frames that the first latent frame stands for, `B 3 st H W` in [−1, 1].
+            features: Features of these frames at the level above the latent grid, `B C 1 fh·h fw·w`.
+
+        Returns:
+            The phases of the latents, `B (N·d) fh·fw h w`.
+        """
         refined = self.out(F.silu(self.norm(self.blocks(features))))
         return to_phases(self.linear(unshuffle(video, self.stride)) + refined, self.grid)
 
 
 class FirstFrameDecoder(nn.Module):
-    """The way back: to the level above the latent grid, to the latent grid, and straight to pixels."""
+    """Decode the first latent frame of a GOP to features of two levels and, along a linear path, to pixels.
+
+    Args:
+        latent_channels: Latent channels of all tokens of a position, N·d.
+        max_tokens: Tokens per position, N.
+        channels: Feature channels of the level above the latent grid, and of the level of the latent grid.
+        stride: The stride of the latent grid, `(st, sh, sw)`.
+        grid: Rows and columns of the fine grid for each row and column of the latent grid, `(fh, fw)`.
+    """
 
     def __init__(
         self, latent_channels: int, max_tokens: int, channels: tuple[int, int], stride: Factor, grid: tuple[int, int]
     ) -> None:
-        """`channels`: of the level above the latent grid, and at the latent grid."""
         super().__init__()
         fine, coarse = channels
         self.grid = grid
@@ -74,8 +106,16 @@ class FirstFrameDecoder(nn.Module):
         self.linear = FrameConv(latent_channels, _RGB * math.prod(self.stride), kernel=1)
 
     def forward(self, phases: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Phases `B (N·d) fh·fw h w`, of which `counts` tokens are read → features `B C 1 fh·h fw·w` of the finer
-        level, features `B C 1 h w` at the latent grid, and the linear path's pixels `B 3 st H W`."""
+        """Decode the first latent frame.
+
+        Args:
+            phases: The phases of the codes, `B (N·d) fh·fw h w` in [−1, 1]; tokens that are not read must be zero.
+            counts: The number of tokens to read for each sample, 1…N; int64 `B`.
+
+        Returns:
+            Features of the level above the latent grid, `B C 1 fh·h fw·w`; features of the level of the latent grid,
+            `B C' 1 h w`; and the pixels of the linear path, `B 3 st H W`.
+        """
         codes = from_phases(phases, self.grid)
         features = self.enter(codes)
         bias = self.count_bias[counts - 1].to(features.dtype)
@@ -84,5 +124,10 @@ class FirstFrameDecoder(nn.Module):
 
 
 def fine_stride(stride: Factor, grid: tuple[int, int]) -> Factor:
-    """What a position of the fine grid stands for."""
+    """Return how many frames, rows and columns of the video one position of the fine grid stands for.
+
+    Args:
+        stride: The stride of the latent grid.
+        grid: Rows and columns of the fine grid for each row and column of the latent grid, `(fh, fw)`.
+    """
     return stride[0], stride[1] // grid[0], stride[2] // grid[1]

@@ -1,15 +1,17 @@
-"""OneVAE: causal encoder, multi-token FSQ, causal decoder (OneVAE, section 3; VidTok's 2D + 1D blocks).
+"""The OneVAE model: a causal encoder, multi-token FSQ and a causal decoder (OneVAE, section 3).
 
-The networks never convolve at full resolution: a first unshuffle takes the video to a quarter of its size, and most
-blocks work on the latent grid. Beside each network runs a linear path, from a whole block of pixels to its latents
-and back, which training starts from the KLT (`vtok_codec.training.klt`).
+The networks are built from VidTok's 2D + 1D blocks or their variants. They never convolve at full resolution: the first
+layer of the encoder unshuffles the video, in all presets to a quarter of its height and width, and most blocks work on
+the latent grid.
+
+A linear path runs beside each network. It maps a whole block of pixels to its latents, or latents to their block of
+pixels. Training starts it from the Karhunen–Loève transform (KLT, `vtok_codec.training.codec.klt`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 
@@ -18,11 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vtok_codec.errors import ModelError
-from vtok_codec.models.blocks import BLOCKS, RESAMPLING, downsampling, upsampling
+from vtok_codec.models.blocks import BLOCKS, downsampling, upsampling
 from vtok_codec.models.causal import (
     CausalChain,
     CausalLayer,
-    Factor,
     FrameConv,
     PositionNorm,
     State,
@@ -31,107 +32,31 @@ from vtok_codec.models.causal import (
     zero_init,
 )
 from vtok_codec.models.codebook import LFQ, VQ, SimVQ
+from vtok_codec.models.config import OneVAEConfig
 from vtok_codec.models.first_frame import FirstFrameDecoder, FirstFrameEncoder
 from vtok_codec.models.fsq import FSQ
 from vtok_codec.models.quantizer import Quantizer
 
 RGB = 3
-
-
-@dataclass(frozen=True)
-class Level:
-    """One resolution of the networks: how it is reached from the finer one, its width, its blocks."""
-
-    factor: Factor
-    channels: int
-    encoder_blocks: int
-    decoder_blocks: int
-
-
-@dataclass(frozen=True)
-class Codebook:
-    """A quantizer to compare FSQ with."""
-
-    kind: str
-    """`vq`, `simvq` or `lfq`."""
-    channels: int
-    """Of a token. LFQ has two to the power of it as entries."""
-    size: int = 0
-    """Entries, where `kind` is not `lfq`."""
-
-
-@dataclass(frozen=True)
-class OneVAEConfig:
-    """The shape of a model: data, not code."""
-
-    levels: tuple[Level, ...]
-    """From the finest to the latent grid."""
-    fsq_levels: tuple[int, ...]
-    """Levels of each digit of a token."""
-    max_tokens: int
-    """Tokens a latent position, N: nested, the first k of them always decodable."""
-    blocks: str = "2d+1d"
-    """Of `BLOCKS`."""
-    resampling: str = "shuffle"
-    """Of `RESAMPLING`."""
-    expansion: float = 1.0
-    """Channels between the convolutions of a residual block for each one outside."""
-    causal: bool = True
-    """Without it every frame sees its neighbours on both sides: for whole clips only, no codec can stream it."""
-    codebook: Codebook | None = None
-    """In place of FSQ; such a model has no digits, so that no `.vtk` can hold its tokens."""
-    enhanced_first_frame: bool = False
-    """Whether the first latent frame of a GOP has the grid of the level above the latent grid (`first_frame`)."""
-
-    def __post_init__(self) -> None:
-        if self.blocks not in BLOCKS or self.resampling not in RESAMPLING:
-            raise ModelError(f"no blocks {self.blocks!r} or no resampling {self.resampling!r}")
-        if self.enhanced_first_frame and (len(self.levels) < 2 or not self.causal):
-            raise ModelError("only a causal model of two levels or more can have an enhanced first frame")
-
-    @property
-    def stride(self) -> Factor:
-        """Pixels a latent position stands for, over time, height and width."""
-        t, h, w = (math.prod(level.factor[axis] for level in self.levels) for axis in range(3))
-        return t, h, w
-
-    @property
-    def first_grid(self) -> tuple[int, int]:
-        """Rows and columns that the first latent frame of a GOP has for each of a later one."""
-        _, rows, columns = self.levels[-1].factor
-        return (rows, columns) if self.enhanced_first_frame else (1, 1)
-
-    @property
-    def token_channels(self) -> int:
-        """Latent channels of a token, d."""
-        return self.codebook.channels if self.codebook else len(self.fsq_levels)
-
-    @property
-    def latent_channels(self) -> int:
-        return self.token_channels * self.max_tokens
+"""The number of colour channels of a video."""
 
 
 def make_quantizer(config: OneVAEConfig) -> Quantizer:
-    """The quantizer of a configuration.
-
-    Raises:
-        ModelError: there is none of that kind.
-    """
+    """Make the quantizer that a configuration describes."""
     codebook, tokens = config.codebook, config.max_tokens
     if codebook is None:
         return FSQ(config.fsq_levels, tokens)
     if codebook.kind == "lfq":
         return LFQ(tokens, codebook.channels)
-    kinds = {"vq": VQ, "simvq": SimVQ}
-    if codebook.kind not in kinds:
-        raise ModelError(f"no quantizer {codebook.kind!r}; use fsq, lfq, {', '.join(kinds)}")
-    return kinds[codebook.kind](tokens, codebook.channels, codebook.size)
+    kind = {"vq": VQ, "simvq": SimVQ}[codebook.kind]
+    return kind(tokens, codebook.channels, codebook.size)
 
 
 class Encoder(CausalLayer):
-    """Video `B 3 T H W` in [−1, 1] → latents `B (N·d) T/st H/sh W/sw`. T, H, W must be multiples of the stride.
+    """The causal network that turns video into latents.
 
-    With an enhanced first frame a GOP starts with the phases of that one (`first_frame`) in place of one latent frame.
+    With first-frame enhancement, the latents of a GOP start with the phases of its first latent frame in place of that
+    latent frame itself (`vtok_codec.models.first_frame`).
     """
 
     def __init__(self, config: OneVAEConfig) -> None:
@@ -154,16 +79,26 @@ class Encoder(CausalLayer):
 
     @staticmethod
     def _layers(config: OneVAEConfig) -> Iterator[list[nn.Module]]:
-        """Level by level, from the finest."""
+        """Yield the layers of each level, from the finest level to the latent grid."""
         make = partial(BLOCKS[config.blocks], causal=config.causal, expansion=config.expansion)
         channels, kind = RGB, "shuffle"
         for level in config.levels:
             blocks = [make(level.channels) for _ in range(level.encoder_blocks)]
             yield [downsampling(kind, channels, level.channels, level.factor), *blocks]
-            # Pixels themselves are only ever unshuffled.
+            # The first downsampling, which reads pixels, is always a plain unshuffle.
             channels, kind = level.channels, config.resampling
 
     def forward(self, video: Tensor, state: State) -> tuple[Tensor, State]:
+        """Encode a chunk of video.
+
+        Args:
+            video: `B 3 T H W` in [−1, 1]; T, H and W must be multiples of the stride `(st, sh, sw)`.
+            state: The state after the preceding chunk, or None at the start of a GOP.
+
+        Returns:
+            Latents `B (N·d) T/st H/sh W/sw` and the state after this chunk. With first-frame enhancement, the first
+            chunk of a GOP has `fh·fw − 1` more latent frames.
+        """
         if self.first is None:
             features, after = self.chain(video, state)
             return self._latents(video, features), after
@@ -172,7 +107,7 @@ class Encoder(CausalLayer):
         features, deep_after = self.deep(above, deep_before)
         latents = self._latents(video, features)
         if state is None:
-            # Of the frames above the first latent one, the last has seen them all.
+            # A latent frame stands for `seen` frames of the level above. The last of them has seen the others.
             seen = above.shape[2] // latents.shape[2]
             phases = self.first(video[:, :, : self.stride[0]], above[:, :, seen - 1 : seen])
             latents = torch.cat([phases, latents[:, :, 1:]], dim=2)
@@ -184,16 +119,26 @@ class Encoder(CausalLayer):
 
 
 def first_tokens(codes: Tensor, counts: Tensor, token_channels: int) -> Tensor:
-    """Codes `B (N·d) t h w` with all but the first `counts` tokens of each sample set to zero, channels-last."""
+    """Set all but the first tokens of each sample to zero.
+
+    Args:
+        codes: `B (N·d) t h w`.
+        counts: The number of tokens to keep for each sample; int64 `B`.
+        token_channels: Latent channels per token, d.
+
+    Returns:
+        Codes of the same shape, channels-last in memory.
+    """
     token = torch.arange(codes.shape[1], device=codes.device) // token_channels
     kept = (token[None] < counts[:, None])[:, :, None, None, None]
     return (codes * kept.to(codes.dtype)).to(memory_format=torch.channels_last_3d)
 
 
 class Decoder(CausalLayer):
-    """Codes `B (N·d) t h w` in [−1, 1] → video `B 3 t·st h·sh w·sw` in [−1, 1] (not clamped).
+    """The causal network that turns codes into video.
 
-    With an enhanced first frame a GOP starts with the phases of that one, as the encoder gives them.
+    With first-frame enhancement, the codes of a GOP start with the phases of its first latent frame, in the order in
+    which the encoder returns them.
     """
 
     def __init__(self, config: OneVAEConfig) -> None:
@@ -203,7 +148,7 @@ class Decoder(CausalLayer):
         self.max_tokens = config.max_tokens
         finest, coarsest = config.levels[0], config.levels[-1]
         self.enter = FrameConv(config.latent_channels, coarsest.channels, kernel=1)
-        # Tells the network how many tokens it reads: a dropped token and one of zeros look alike.
+        # This bias tells the network how many tokens it reads: a dropped token looks like one whose codes are all zero.
         self.count_bias = nn.Parameter(torch.zeros(config.max_tokens, coarsest.channels))
         first, *layers = self._layers(config)
         self.first: FirstFrameDecoder | None = None
@@ -212,7 +157,7 @@ class Decoder(CausalLayer):
             self.first = FirstFrameDecoder(
                 config.latent_channels, config.max_tokens, channels, self.stride, config.first_grid
             )
-            self.phases = math.prod(config.first_grid)
+            self.phases = config.layout.phases
             self.deep = CausalChain(first)
         else:
             layers.insert(0, first)
@@ -226,7 +171,10 @@ class Decoder(CausalLayer):
 
     @staticmethod
     def _layers(config: OneVAEConfig) -> Iterator[list[nn.Module]]:
-        """Level by level, from the latent grid, each with the way to the next finer one."""
+        """Yield the layers of each level, from the latent grid to the finest level.
+
+        The layers of each level end with the upsampling to the next finer level, if there is one.
+        """
         make = partial(BLOCKS[config.blocks], causal=config.causal, expansion=config.expansion)
         for index in range(len(config.levels) - 1, -1, -1):
             level = config.levels[index]
@@ -239,10 +187,19 @@ class Decoder(CausalLayer):
     def forward(
         self, codes: Tensor, state: State, counts: Tensor | None = None, passed: Sequence[Tensor] = ()
     ) -> tuple[Tensor, State]:
-        """`counts`, int64 `B`: the tokens to read of each sample, 1…N; the rest are set to zero. None reads all.
+        """Decode a chunk of codes.
 
-        `passed`: features to add to what each level reads, from the latent grid on, for none or all; where the first
-        frame is usual.
+        Args:
+            codes: `B (N·d) t h w` in [−1, 1].
+            state: The state after the preceding chunk, or None at the start of a GOP.
+            counts: The number of tokens to read for each sample, 1…N; int64 `B`. The other tokens are set to zero.
+                None reads all tokens.
+            passed: Features to add to the input of each level, from the latent grid to the finest: one tensor per
+                level, or none at all. A decoder with first-frame enhancement ignores them.
+
+        Returns:
+            Video `B 3 t·st h·sh w·sw` in [−1, 1], not clamped, and the state after this chunk. The phases of a first
+            latent frame count as one latent frame here.
         """
         if counts is None:
             counts = torch.full((codes.shape[0],), self.max_tokens, device=codes.device)
@@ -276,7 +233,7 @@ class Decoder(CausalLayer):
 
 
 class OneVAE(nn.Module):
-    """The encoder, the quantizer and the decoder of one configuration."""
+    """A codec model: an encoder, a quantizer and a decoder."""
 
     def __init__(self, config: OneVAEConfig) -> None:
         super().__init__()
@@ -287,32 +244,57 @@ class OneVAE(nn.Module):
 
     @property
     def fsq(self) -> FSQ:
-        """The quantizer of a model that has digits.
+        """The model's FSQ quantizer.
 
         Raises:
-            ModelError: this one quantizes by another means.
+            ModelError: The model has a quantizer other than FSQ, so its tokens have no digits.
         """
         if not isinstance(self.quantizer, FSQ):
             raise ModelError(f"the model quantizes by {type(self.quantizer).__name__}, which has no digits")
         return self.quantizer
 
     def encode_digits(self, video: Tensor, state: State, stickiness: float = 0.0) -> tuple[Tensor, State]:
-        """Video `B 3 T H W` in [−1, 1] → digits uint8 `B (N·d) T/st H/sh W/sw`, and the state after it.
+        """Encode a chunk of video to digits.
 
-        The state is the encoder's with the last digits, which `stickiness` needs; see `FSQ.digits`.
+        Args:
+            video: `B 3 T H W` in [−1, 1]; T, H and W must be multiples of the stride `(st, sh, sw)`.
+            state: The state after the preceding chunk, or None at the start of a GOP. It holds the encoder's state and
+                the digits of the last latent frame, which `stickiness` refers to.
+            stickiness: How much farther than 0.5 a latent may lie from a digit's preceding value before the digit
+                changes, in units of digits (`FSQ.digits`).
+
+        Returns:
+            Digits, uint8 `B (N·d) T/st H/sh W/sw`, and the state after this chunk. With first-frame enhancement, the
+            first chunk of a GOP has `fh·fw − 1` more latent frames.
+
+        Raises:
+            ModelError: The model has a quantizer other than FSQ, so its tokens have no digits.
         """
         before, last = (None, None) if state is None else state
         latents, after = self.encoder(video, before)
         assert last is None or isinstance(last, Tensor)
-        # The phases of an enhanced first frame are no frames that a digit could keep its value from.
-        phases = math.prod(self.config.first_grid) if state is None and self.config.enhanced_first_frame else 0
+        # Phases do not follow each other in time, so no digit keeps its value from one of them.
+        enhanced = self.config.enhanced_first_frame and state is None
+        phases = self.config.layout.phases if enhanced else 0
         fine, usual = latents[:, :, :phases], latents[:, :, phases:]
         digits = torch.cat([self.fsq.digits(fine), self.fsq.digits(usual, last, stickiness)], dim=2)
-        # A copy, since a view would keep the whole chunk alive.
+        # Clone, since a view would keep the memory of the whole chunk alive.
         return digits, (after, digits[:, :, -1:].clone() if usual.shape[2] else None)
 
     def decode_digits(self, digits: Tensor, state: State) -> tuple[Tensor, State]:
-        """Digits uint8 `B (k·d) t h w` of the first k ≤ N tokens → video in [−1, 1], and the decoder's state."""
+        """Decode a chunk of digits to video.
+
+        Args:
+            digits: The digits of the first k ≤ N tokens, uint8 `B (k·d) t h w`.
+            state: The decoder's state after the preceding chunk, or None at the start of a GOP.
+
+        Returns:
+            Video `B 3 t·st h·sh w·sw` in [−1, 1], not clamped, and the decoder's state after this chunk. The phases of
+            a first latent frame count as one latent frame here.
+
+        Raises:
+            ModelError: The model has a quantizer other than FSQ, so its tokens have no digits.
+        """
         b, c = digits.shape[:2]
         per_token = self.config.token_channels
         codes = self.fsq.codes(F.pad(digits, (0,) * 7 + (self.config.latent_channels - c,)))
@@ -321,8 +303,10 @@ class OneVAE(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
+        """The floating-point type of the weights."""
         return self.decoder.count_bias.dtype
 
     @property
     def device(self) -> torch.device:
+        """The device that holds the weights."""
         return self.decoder.count_bias.device

@@ -1,4 +1,4 @@
-"""The floating-point type that networks compute in."""
+"""The choice of the floating-point type in which networks compute."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import torch
 
 
 def fast_type(device: torch.device) -> torch.dtype:
-    """bf16 where the device computes in it. A CPU without it emulates it, many times slower than fp32."""
+    """Return bf16 for GPUs and for CPUs with bf16 instructions, and fp32 for all other CPUs.
+
+    A CPU without such instructions emulates bf16, which takes many times as long as fp32.
+    """
     if device.type != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
         return torch.bfloat16
     return torch.float32

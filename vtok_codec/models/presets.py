@@ -1,18 +1,21 @@
-"""The models by name. A preset is data: another shape of network is another entry here."""
+"""The shapes that new models can start with, by name. A weights file carries its own shape and needs no preset."""
 
 from __future__ import annotations
 
-from vtok_codec.models.causal import Factor
-from vtok_codec.models.denoiser import DenoiserConfig
-from vtok_codec.models.onevae import Level, OneVAEConfig
+from vtok_codec.layout import Stride
+from vtok_codec.models.config import DenoiserConfig, Level, ModelConfig, OneVAEConfig
 
 FSQ_64000 = (8, 8, 8, 5, 5, 5)
-"""64,000 codes, about 16 bits a token (VidTok, Cosmos, OneVAE)."""
+"""The levels of an FSQ codebook of 64,000 entries, about 16 bits per token (VidTok, Cosmos, OneVAE)."""
 
 
 def _nano(*deeper: Level) -> OneVAEConfig:
-    """About 11 M parameters at 4×8×8; encodes and decodes 256×256 faster than real time on two CPU cores."""
-    # Where nothing lies below it, the latent grid has the depth.
+    """Make a small model: about 11 M parameters at 4×8×8, faster than real time at 256×256 on two CPU cores.
+
+    Args:
+        *deeper: The levels below the latent grid of 4×8×8, if any.
+    """
+    # The latent grid has most of the depth, unless a coarser level lies below it.
     encoder_blocks, decoder_blocks = (3, 4) if deeper else (6, 8)
     levels = (
         Level(factor=(2, 4, 4), channels=64, encoder_blocks=1, decoder_blocks=2),
@@ -22,7 +25,11 @@ def _nano(*deeper: Level) -> OneVAEConfig:
 
 
 def _base(*deeper: Level) -> OneVAEConfig:
-    """The papers' scale, about 75 M parameters at 4×8×8: for GPUs, and whoever has them to train it."""
+    """Make a model as large as those of the papers, for GPUs: about 75 M parameters at 4×8×8.
+
+    Args:
+        *deeper: The levels below the latent grid of 4×8×8, if any.
+    """
     levels = (
         Level(factor=(2, 4, 4), channels=256, encoder_blocks=2, decoder_blocks=3),
         Level(factor=(2, 2, 2), channels=512, encoder_blocks=4, decoder_blocks=8),
@@ -31,35 +38,47 @@ def _base(*deeper: Level) -> OneVAEConfig:
 
 
 def _is_coarse(deeper: tuple[Level, ...]) -> bool:
-    """Whether the grid is coarser than 8×8: there the first frame is what suffers most (OneVAE, Fig. 4)."""
+    """Whether the latent grid is coarser than 8×8. Such a grid harms the first frame most (OneVAE, Fig. 4)."""
     return any(level.factor[1] > 1 for level in deeper)
 
 
-_DEEPER: dict[str, Factor | None] = {"4x8x8": None, "8x8x8": (2, 1, 1), "4x16x16": (1, 2, 2), "8x16x16": (2, 2, 2)}
-"""What the stride of each preset has below 4×8×8."""
+_DEEPER: dict[str, Stride | None] = {"4x8x8": None, "8x8x8": (2, 1, 1), "4x16x16": (1, 2, 2), "8x16x16": (2, 2, 2)}
+"""The further downsampling that leads from 4×8×8 to each stride, if any."""
 
 
-def _nano_level(factor: Factor) -> Level:
-    # The fewer tokens, the more the decoder has to make of them (OneVAE, expanded decoder).
+def _nano_level(factor: Stride) -> Level:
+    # The decoder is deep since it has more to reconstruct from fewer tokens (OneVAE, expanded decoder).
     return Level(factor, channels=256, encoder_blocks=4, decoder_blocks=8)
 
 
-def _base_level(factor: Factor) -> Level:
+def _base_level(factor: Stride) -> Level:
     return Level(factor, channels=512, encoder_blocks=2, decoder_blocks=6)
 
 
-PRESETS = {
+_CODECS = {
     f"onevae-{size}-{stride}": make(*([level(factor)] if factor else []))
     for size, make, level in (("nano", _nano, _nano_level), ("base", _base, _base_level))
     for stride, factor in _DEEPER.items()
 }
 
 _DOWN_BLOCKS = {"nano": (2, 2), "base": (2, 4)}
-"""Of the diffusion decoders."""
+"""The residual blocks of a diffusion decoder's down path at each level, by size."""
 
-DENOISERS = {
-    f"{family}-{size}-4x8x8": DenoiserConfig(PRESETS[f"onevae-{size}-4x8x8"], objective, blocks)
+_DENOISERS = {
+    f"{family}-{size}-4x8x8": DenoiserConfig(_CODECS[f"onevae-{size}-4x8x8"], objective, blocks)
     for family, objective in (("cdt", "ddim"), ("flow", "flow"))
     for size, blocks in _DOWN_BLOCKS.items()
 }
-"""Diffusion decoders by name: CDT's, and One-DVA's flow."""
+
+PRESETS: dict[str, ModelConfig] = {**_CODECS, **_DENOISERS}
+"""All presets: codecs, and the diffusion decoders of CDT (`cdt-…`) and One-DVA (`flow-…`)."""
+
+
+def codec_presets() -> dict[str, OneVAEConfig]:
+    """Return the presets of codec models, by name."""
+    return {name: config for name, config in PRESETS.items() if isinstance(config, OneVAEConfig)}
+
+
+def denoiser_presets() -> dict[str, DenoiserConfig]:
+    """Return the presets of diffusion decoders, by name."""
+    return {name: config for name, config in PRESETS.items() if isinstance(config, DenoiserConfig)}

@@ -1,9 +1,9 @@
-"""From noise to video in a few steps: DDIM and flow matching behind one interface.
+"""Generate video from noise in a few steps, by DDIM or by flow matching.
 
-Both lead from clean video x₀ to noise ε on a *path* x_t = a(t)·x₀ + b(t)·ε, t from 0 to 1, and both networks tell x₀.
-Then a DDIM step (DDIM, eq. 12 with η = 0; CDT, eq. 12) and an Euler step along the velocity dx/dt = ε − x₀ (One-DVA,
-eq. 2) are the same: take the noise that x_t and x₀ imply, and go to the time s with both. What differs is a and b, and
-how the loss weighs times.
+Both methods lead from clean video x₀ to noise ε along a *path* x_t = a(t)·x₀ + b(t)·ε, with t from 0 to 1. In both, the
+network predicts x₀. A DDIM step (DDIM, eq. 12 with η = 0; CDT, eq. 12) and an Euler step along the velocity
+dx/dt = ε − x₀ (One-DVA, eq. 2) are then the same computation: find the noise that x_t and x₀ imply, and combine both to
+x_s at the next time s. The methods differ only in a and b and in how the loss weighs each time.
 """
 
 from __future__ import annotations
@@ -20,33 +20,55 @@ from vtok_codec.models.causal import State
 from vtok_codec.models.denoiser import Denoiser
 
 _SNR_LIMITS = (0.2, 5.0)
-"""Of the weight of DDIM's loss, the signal-to-noise ratio (CDT, eq. 10). Unlimited, it leaves out the noisiest times,
-with which decoding in few steps begins, and counts almost clean ones, which it never sees, thousands of times."""
+"""The limits of the signal-to-noise ratio, which is the weight of the DDIM loss at each time (CDT, eq. 10).
+
+Without limits, the loss would neglect the noisiest times, at which decoding in few steps begins, and be dominated by
+almost clean times, which such decoding never visits.
+"""
 _LEAST_TIME = 0.1
-"""Below it the weight of the flow's loss, 1/t², grows no further."""
+"""The time below which the weight of the flow loss, 1/t², grows no further."""
 DEFAULT_STEPS = 1
-"""Measured: a further step of the shipped weights costs time and brings no LPIPS (docs/training.md)."""
+"""The default number of denoising steps. With the shipped weights, more steps do not lower LPIPS."""
 MAX_STEPS = 16
-"""Each keeps a state as large as the deterministic decoder's and a half."""
+"""The largest number of denoising steps. Each step keeps a state 1.5 times as large as the deterministic decoder's."""
 
 
 @dataclass(frozen=True)
 class Path:
-    """How video turns into noise."""
+    """The way from clean video to noise, x_t = a(t)·x₀ + b(t)·ε."""
 
     signal: Callable[[Tensor], Tensor]
-    """a(t)."""
+    """The factor a(t) of the clean video at time t."""
     noise: Callable[[Tensor], Tensor]
-    """b(t)."""
+    """The factor b(t) of the noise at time t."""
     weight: Callable[[Tensor], Tensor]
-    """Of the squared error of x₀ at a time."""
+    """The weight of the squared error of x₀ in the loss at time t."""
 
     def noisy(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-        """x_t of videos `B …` at times `B`."""
+        """Mix videos with noise at given times.
+
+        Args:
+            clean: Clean videos x₀, `B …`.
+            noise: Noise ε of the same shape.
+            time: The time t of each video in [0, 1], `B`.
+
+        Returns:
+            The noisy videos x_t, of the same shape.
+        """
         return _wide(self.signal(time), clean) * clean + _wide(self.noise(time), clean) * noise
 
     def step(self, noisy: Tensor, clean: Tensor, time: Tensor, to: Tensor) -> Tensor:
-        """x_s from x_t and what the network says of x₀; times are scalars."""
+        """Move noisy videos from time t to time s along the path.
+
+        Args:
+            noisy: Noisy videos x_t.
+            clean: The network's prediction of the clean videos x₀, of the same shape.
+            time: The time t of `noisy`, a scalar in (0, 1].
+            to: The time s to go to, a scalar in [0, 1].
+
+        Returns:
+            The videos x_s, of the same shape.
+        """
         noise = (noisy - self.signal(time) * clean) / self.noise(time)
         return self.signal(to) * clean + self.noise(to) * noise
 
@@ -67,22 +89,25 @@ PATHS = {
         noise=lambda t: torch.sin(t * (math.pi / 2)),
         weight=_snr_weight,
     ),
-    # The straight line (One-DVA, eq. 1). The velocity that x₀ implies is (x_t − x₀)/t, so its squared error is 1/t² of
-    # that of x₀.
+    # The straight line (One-DVA, eq. 1). The velocity that x₀ implies is (x_t − x₀)/t, so its squared error is that of
+    # x₀ times 1/t².
     "flow": Path(
         signal=lambda t: 1 - t,
         noise=lambda t: t,
         weight=lambda t: 1 / t.clamp_min(_LEAST_TIME).square(),
     ),
 }
-"""By the names of the objectives."""
+"""The path of each objective (`vtok_codec.models.config.OBJECTIVES`)."""
 
 
 def path_of(objective: str) -> Path:
-    """The path of an objective.
+    """Return the path of a training objective.
+
+    Args:
+        objective: The name of the objective, one of `vtok_codec.models.config.OBJECTIVES`.
 
     Raises:
-        ModelError: there is none of that name.
+        ModelError: There is no objective of that name.
     """
     if objective not in PATHS:
         raise ModelError(f"no objective {objective!r}; use {', '.join(PATHS)}")
@@ -90,8 +115,10 @@ def path_of(objective: str) -> Path:
 
 
 def check_steps(steps: int) -> None:
-    """Raises:
-    SettingError: nobody decodes in so many steps.
+    """Check that a diffusion decoder may take this many denoising steps.
+
+    Raises:
+        SettingError: The number is not from 1 to `MAX_STEPS`.
     """
     if not 1 <= steps <= MAX_STEPS:
         raise SettingError(f"steps {steps}: give 1 to {MAX_STEPS}")
@@ -105,13 +132,24 @@ def sample(
     counts: Tensor | None = None,
     steps: int = 1,
 ) -> tuple[Tensor, State]:
-    """Video `B 3 T H W` in [−1, 1] from codes `B (N·d) t h w` and noise of its shape.
+    """Decode a chunk of codes to video with a diffusion decoder.
 
-    `counts`, int64 `B`: the tokens that each sample reads; None reads all. Every step has a state of its own, since it
-    sees its own x_t; so chunks give what the whole gives on the same noise.
+    Each denoising step keeps a state of its own, since it reads its own x_t. Decoding a video chunk by chunk therefore
+    gives the same result as decoding it at once from the same noise.
+
+    Args:
+        model: The network of the diffusion decoder.
+        codes: The codes of the chunk, `B (N·d) t h w` in [−1, 1].
+        noise: Normal noise of the shape of the video, `B 3 T H W`.
+        state: The state after the preceding chunk, or None at the start of a GOP.
+        counts: The number of tokens to read for each sample, 1…N; int64 `B`. None reads all tokens.
+        steps: The number of denoising steps, 1 to `MAX_STEPS`.
+
+    Returns:
+        Video `B 3 T H W` in [−1, 1], not clamped, and the state after this chunk.
 
     Raises:
-        SettingError: the number of steps is out of range.
+        SettingError: The number of steps is out of range.
     """
     check_steps(steps)
     if counts is None:

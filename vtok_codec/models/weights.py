@@ -1,4 +1,4 @@
-"""Model weights as safetensors bytes, with what is needed to rebuild the model in their metadata."""
+"""Reading and writing model weights as safetensors bytes, whose metadata carry the configuration of the model."""
 
 from __future__ import annotations
 
@@ -12,24 +12,40 @@ from safetensors.torch import save as dump_safetensors
 from torch import Tensor, nn
 
 from vtok_codec.errors import ModelError
+from vtok_codec.models.config import CONFIG_KEY, DenoiserConfig, ModelConfig, OneVAEConfig, config_to_json
 from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.onevae import OneVAE
-from vtok_codec.models.presets import DENOISERS, PRESETS
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def dump_weights(model: nn.Module, preset: str, metadata: Mapping[str, str]) -> bytes:
-    """The model's weights in fp16, ready to be written to a file."""
+def dump_weights(model: nn.Module, config: ModelConfig, metadata: Mapping[str, str]) -> bytes:
+    """Serialize the weights of a model in fp16.
+
+    Args:
+        model: The model.
+        config: The model's configuration, which goes into the metadata so that later versions can rebuild the model.
+        metadata: Further entries of the metadata.
+
+    Returns:
+        The bytes of a safetensors file.
+    """
     tensors = {name: value.half().contiguous() for name, value in model.state_dict().items()}
-    return dump_safetensors(tensors, {"preset": preset, **metadata})
+    return dump_safetensors(tensors, {**metadata, CONFIG_KEY: config_to_json(config)})
 
 
 def parse_tensors(data: bytes, source: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. `source` names it in errors.
+    """Parse the tensors of a safetensors file.
+
+    Args:
+        data: The bytes of the file.
+        source: The name of the file in error messages.
+
+    Returns:
+        The tensors by name.
 
     Raises:
-        ModelError: the bytes are no safetensors file, or hold a value that is not finite.
+        ModelError: The bytes are not a safetensors file, or a value is not finite.
     """
     try:
         tensors = parse_safetensors(data)
@@ -41,42 +57,43 @@ def parse_tensors(data: bytes, source: str) -> dict[str, Tensor]:
     return tensors
 
 
-def build_model(preset: str, data: bytes, source: str) -> OneVAE:
-    """The model of a preset with the weights in `data`, fp32, on the CPU, in evaluation mode.
+def build_model(config: ModelConfig, data: bytes, source: str) -> OneVAE:
+    """Build a codec model with the weights in `data`, in fp32, on the CPU and in evaluation mode.
+
+    Args:
+        config: The configuration of the weights (`WeightsFile.config`).
+        data: The bytes of the weights file.
+        source: The name of the file in error messages.
 
     Raises:
-        ModelError: the preset is unknown, or the weights do not fit it.
+        ModelError: The weights are not those of a codec, or do not fit the configuration.
     """
-    if preset in DENOISERS:
+    if not isinstance(config, OneVAEConfig):
         raise ModelError(f"{source} is a diffusion decoder, which has no encoder; name it as the decoder")
-    if preset not in PRESETS:
-        raise _unknown(preset, source)
-    return _loaded(OneVAE(PRESETS[preset]), preset, data, source)
+    return _loaded(OneVAE(config), data, source)
 
 
-def build_denoiser(preset: str, data: bytes, source: str) -> Denoiser:
-    """The same for a diffusion decoder.
+def build_denoiser(config: ModelConfig, data: bytes, source: str) -> Denoiser:
+    """Build a diffusion decoder with the weights in `data`, in fp32, on the CPU and in evaluation mode.
+
+    Args:
+        config: The configuration of the weights (`WeightsFile.config`).
+        data: The bytes of the weights file.
+        source: The name of the file in error messages.
 
     Raises:
-        ModelError: the preset is unknown, or the weights do not fit it.
+        ModelError: The weights are not those of a diffusion decoder, or do not fit the configuration.
     """
-    if preset in PRESETS:
-        raise ModelError(f"{source} is no diffusion decoder; use the deterministic decoder")
-    if preset not in DENOISERS:
-        raise _unknown(preset, source)
-    return _loaded(Denoiser(DENOISERS[preset]), preset, data, source)
+    if not isinstance(config, DenoiserConfig):
+        raise ModelError(f"{source} is not a diffusion decoder; use the deterministic decoder")
+    return _loaded(Denoiser(config), data, source)
 
 
-def _unknown(preset: str, source: str) -> ModelError:
-    return ModelError(f"{source} is for the preset {preset!r}, which this version does not know")
-
-
-def _loaded(model: Model, preset: str, data: bytes, source: str) -> Model:
+def _loaded(model: Model, data: bytes, source: str) -> Model:
     tensors = {name: value.float() for name, value in parse_tensors(data, source).items()}
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise ModelError(
-            f"{source} does not fit the preset {preset!r}: {str(error).splitlines()[-1].strip()}"
-        ) from None
+        reason = str(error).splitlines()[-1].strip()
+        raise ModelError(f"{source} does not fit the model that its configuration describes: {reason}") from None
     return model.eval()

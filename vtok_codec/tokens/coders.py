@@ -1,64 +1,93 @@
-"""The coders that token records name, behind one interface: a GOP's chunks, in their order, to bytes and back."""
+"""The table of coders, which pack the digits of a GOP's chunks into bytes and unpack them again.
+
+Each coder is implemented in a module of its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from vtok_codec.tokens.packing import pack, unpack
+from vtok_codec.tokens import waves, zstd_groups
 from vtok_codec.tokens.radix import Digits
-from vtok_codec.tokens.waves import MAX_DIGITS, MAX_LEVELS, WaveCoder
 
 CoderId: TypeAlias = tuple[int, int]
-"""Number and version."""
-
-ZSTD_GROUPS: CoderId = (1, 1)
-WAVES: CoderId = (2, 1)
-CODERS = {"waves": WAVES, "zstd": ZSTD_GROUPS}
-"""By the names that a user chooses from: the smallest first."""
+"""The number and the version of a coder, as stored in every token record."""
 
 
 class Coder(Protocol):
-    """The coder of one GOP."""
+    """A coder for the chunks of one GOP. It takes them in order and may adapt to the earlier ones."""
 
     def pack(self, digits: Digits) -> bytes:
-        """The next chunk's digits `P t h w`."""
+        """Pack the digits of the next chunk, uint8 `P t h w`, into bytes."""
 
     def unpack(self, data: bytes, shape: tuple[int, int, int, int]) -> Digits:
-        """The next chunk's digits `P t h w`, of this shape.
+        """Unpack the digits of the next chunk.
+
+        Args:
+            data: The bytes that `pack` returned.
+            shape: The shape `P t h w` of the digits.
+
+        Returns:
+            The digits, uint8 `P t h w`.
 
         Raises:
-            ValueError: the data do not hold exactly that.
+            ValueError: The data do not hold exactly these digits.
         """
 
 
-class GroupCoder:
-    """Zstd over groups of digits (`packing`), which knows nothing of the chunks before."""
+@dataclass(frozen=True)
+class CoderSpec:
+    """The properties by which a coder is chosen and created."""
 
-    def __init__(self, levels: Sequence[int]) -> None:
-        self._levels = levels
+    name: str
+    """The name by which users choose the coder."""
+    id: CoderId
+    """The number and the version that identify the coder in files."""
+    summary: str
+    """A short description for help texts."""
+    make: Callable[[Sequence[int], int], Coder]
+    """Creates the coder of a new GOP from the levels of a token's digits and the number of tokens per position."""
+    fits: Callable[[Sequence[int], int], bool] = lambda levels, digits: True
+    """Returns whether the coder can pack chunks, from the levels of a token's digits and the digits per chunk."""
 
-    def pack(self, digits: Digits) -> bytes:
-        return pack(digits, self._levels)
 
-    def unpack(self, data: bytes, shape: tuple[int, int, int, int]) -> Digits:
-        return unpack(data, shape, self._levels)
+ZSTD = CoderSpec("zstd", (1, 1), "files are a third larger but read faster", zstd_groups.GroupCoder)
+WAVES = CoderSpec("waves", (2, 1), "smallest files", waves.WaveCoder, waves.fits)
+
+CODERS: dict[str, CoderSpec] = {spec.name: spec for spec in (WAVES, ZSTD)}
+"""All coders by name, the default first. `ZSTD` can pack all digits."""
+DEFAULT_CODER = WAVES.name
+"""The name of the default coder."""
 
 
-def make_coder(coder: CoderId, levels: Sequence[int], tokens: int) -> Coder:
-    """The coder of a new GOP.
+def make_coder(coder: CoderId, levels: Sequence[int], tokens_per_position: int) -> Coder:
+    """Create the coder of a new GOP from the number and version in a file.
+
+    Args:
+        coder: The number and the version of the coder.
+        levels: The number of values of each digit of a token.
+        tokens_per_position: The number of tokens per latent position.
+
+    Returns:
+        A coder that has not seen any chunk.
 
     Raises:
-        LookupError: it is unknown, or cannot code digits of so many levels.
+        LookupError: The coder is unknown, or cannot pack digits with these levels.
     """
-    if coder == ZSTD_GROUPS:
-        return GroupCoder(levels)
-    if coder == WAVES and max(levels) <= MAX_LEVELS:
-        return WaveCoder(levels, tokens)
+    for spec in CODERS.values():
+        if spec.id == coder and spec.fits(levels, 0):
+            return spec.make(levels, tokens_per_position)
     raise LookupError(f"coder {coder[0]} version {coder[1]}")
 
 
-def fitting_coder(wanted: CoderId, levels: Sequence[int], most_digits: int) -> CoderId:
-    """The coder that is wanted, or the one for everything, where digits or chunks of such a size are beyond it."""
-    beyond = max(levels) > MAX_LEVELS or most_digits > MAX_DIGITS
-    return ZSTD_GROUPS if wanted == WAVES and beyond else wanted
+def fitting_coder(wanted: CoderSpec, levels: Sequence[int], most_digits: int) -> CoderSpec:
+    """Return the wanted coder, or `ZSTD` if the wanted one cannot pack the chunks.
+
+    Args:
+        wanted: The preferred coder.
+        levels: The number of values of each digit of a token.
+        most_digits: The largest number of digits per chunk.
+    """
+    return wanted if wanted.fits(levels, most_digits) else ZSTD

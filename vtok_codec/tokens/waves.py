@@ -1,14 +1,18 @@
-"""Between the digits of a chunk and bytes: a range coder whose probabilities follow what the GOP held so far.
+"""The wave coder: an adaptive range coder whose probabilities come from the digits of the GOP that are already coded.
 
-A digit is likely to be what it was one latent frame ago, near what its neighbours are, and the likelier to have changed
-the more of what is around it has. Those three make its context; how often each value stood in that context, and in a
-wider one while that is rare, makes its probability. Digits are coded in *waves*: all with the same sum of plane, latent
-frame, row and column depend on none of each other, so that NumPy works on a whole wave at once. The range coder itself
-is the `constriction` package's. On held-out clips this takes a quarter less than zstd over groups of digits
-(`docs/training.md` has the figures, `docs/format.md` the exact arithmetic).
+Three things predict a digit: its value one latent frame earlier (*before*), the mean of the digits above and to the
+left (*mean*), and how many of the digits around it have changed since the latent frame before (*activity*). The narrow
+context of a digit consists of all three, its wide context of *before* and *activity* alone. The coder counts how often
+each value has occurred in each context. The probabilities of a digit are those of its narrow context, mixed with those
+of its wide context, which weigh less the more counts the narrow context has.
 
-Everything is exact: counts and frequencies are whole numbers far below 2⁵³, held as float64, whose division is rounded
-correctly and so has the right floor.
+Digits are coded in *waves*. A wave contains all digits of a chunk with the same sum of plane, latent frame, row and
+column. No digit of a wave is part of the context of another, so NumPy processes a whole wave at once. The range coder
+comes from the `constriction` package. `docs/reference/format.md` specifies the exact arithmetic, and
+`docs/notebook/training.md` compares the coders.
+
+The arithmetic is exact, so every machine computes the same probabilities: counts and frequencies are whole numbers far
+below 2⁵³ in float64, whose division is correctly rounded, so that the floor of a quotient is exact as well.
 """
 
 from __future__ import annotations
@@ -25,53 +29,70 @@ from numpy.typing import NDArray
 from vtok_codec.tokens.radix import Digits
 
 MAX_LEVELS = 16
-"""Of a digit: contexts grow with the square of it."""
+"""The largest number of levels of a digit. The number of contexts grows with its square."""
 
 MAX_DIGITS = 1 << 23
-"""Of a chunk: while its order is made they take some thirty bytes each, and then fourteen."""
+"""The largest number of digits per chunk. It limits memory, which peaks at about 30 bytes per digit."""
 
 _Index = NDArray[np.int32]
 _Symbols = NDArray[np.int32]
 _Counts = NDArray[np.float64]
 
 _ACTIVITIES = 4
+"""The number of activity classes: the share of the digits around a digit that have changed, in quarters."""
 _INCREMENT = 16.0
-"""What a digit adds to its counts."""
+"""The amount by which a digit raises the count of its value in each of its two contexts."""
 _FULL = 2048.0
-"""Counts of a context that sum up to more are halved: what is long ago counts less."""
+"""The largest sum of the counts of a context. Counts with a larger sum are halved, which favours recent digits."""
 _WIDE_WEIGHT = 64.0
-"""Weight of equal probabilities beside the counts of a wide context."""
+"""The weight of uniform probabilities when they are mixed with the counts of a wide context."""
 _NARROW_WEIGHT = 128.0
-"""Weight of the wide context's probabilities beside the counts of a narrow one."""
+"""The weight of the wide context's probabilities when they are mixed with the counts of a narrow context."""
 _ONE = 65536.0
-"""A probability of 1."""
+"""The whole number that stands for a probability of 1."""
 _PRECISION = 1 << 24
-"""Sum of the frequencies: the range coder's."""
+"""The sum of the frequencies of all values of a digit, which the range coder prescribes."""
 _NOWHERE = 31
-"""In place of a digit beyond the picture's border."""
+"""The value of a digit outside the picture. It is larger than every digit and every number of levels."""
 _FREQUENCIES = stream.model.Categorical(perfect=False)
-"""Given whole numbers that sum up to `_PRECISION` less their number, it adds 1 to each and changes nothing else."""
+"""The range coder's model of a digit with M values.
+
+It takes M whole numbers that sum up to `_PRECISION` − M, and adds 1 to each, without rounding, to get the frequencies.
+"""
+
+
+def fits(levels: Sequence[int], digits: int) -> bool:
+    """Return whether this coder can pack chunks of `digits` digits with these levels."""
+    return max(levels) <= MAX_LEVELS and digits <= MAX_DIGITS
 
 
 class WaveCoder:
-    """Packs and unpacks the chunks of one GOP, in their order: its counts are what the chunks before have taught."""
+    """Packs or unpacks the chunks of one GOP in order.
 
-    def __init__(self, levels: Sequence[int], tokens: int) -> None:
-        """`levels` of each digit of a token, none above `MAX_LEVELS`."""
-        self._levels = tuple(levels) * tokens
+    The counts carry over from chunk to chunk, so unpacking must start with the first chunk of the GOP.
+    """
+
+    def __init__(self, levels: Sequence[int], tokens_per_position: int) -> None:
+        """Create the coder of a new GOP.
+
+        Args:
+            levels: The number of values of each digit of a token, each at most `MAX_LEVELS`.
+            tokens_per_position: The number of tokens per latent position.
+        """
+        self._levels = tuple(levels) * tokens_per_position
         symbols = max(levels)
         wide = len(self._levels) * (symbols + 1) * _ACTIVITIES
         self._wide = _Table(wide, symbols, _WIDE_WEIGHT)
         self._narrow = _Table(wide * (symbols + 1), symbols, _NARROW_WEIGHT)
         self._even = np.zeros((symbols + 1, symbols))
-        """By the levels of a digit, the probabilities of its values when nothing is known."""
+        """Uniform probabilities of the values of a digit; row L is for a digit of L levels. 2¹⁶ stands for 1."""
         for count in set(levels):
             self._even[count, :count] = _ONE // count
         self._before: Digits | None = None
-        """The last latent frame, `P h w`."""
+        """The last latent frame of the previous chunk, `P h w`; None at the start of the GOP."""
 
     def pack(self, digits: Digits) -> bytes:
-        """Digits `P t h w`, the next of the GOP."""
+        """Pack the digits of the next chunk of the GOP, uint8 `P t h w`, into bytes."""
         order = _order(self._levels, digits.shape[1:])
         symbols = digits.reshape(-1)[order.flat].astype(np.int32)
         field = _Field(order, self._before)
@@ -85,10 +106,17 @@ class WaveCoder:
         return encoder.get_compressed().astype("<u4").tobytes()
 
     def unpack(self, data: bytes, shape: tuple[int, int, int, int]) -> Digits:
-        """The digits `P t h w` of `shape` that `pack` was given, the next of the GOP.
+        """Unpack the digits of the next chunk of the GOP.
+
+        Args:
+            data: The bytes that `pack` returned.
+            shape: The shape `P t h w` of the digits.
+
+        Returns:
+            The digits, uint8 `P t h w`.
 
         Raises:
-            ValueError: the data do not hold that, or more than one word too many.
+            ValueError: The data do not hold these digits, or hold more than one surplus 32-bit word after them.
         """
         if len(data) % 4 or not data:
             raise ValueError(f"{len(data)} bytes are no whole words")
@@ -110,12 +138,12 @@ class WaveCoder:
             digits.reshape(-1)[order.flat[wave]] = symbols
             self._learn(symbols, wide, narrow)
         if not decoder.maybe_exhausted():
-            raise ValueError("words stand after the last digit")
+            raise ValueError("there are surplus words after the last digit")
         self._before = digits[:, -1].copy()
         return digits
 
     def _frequencies(self, level: Digits, wide: _Index, narrow: _Index) -> _Counts:
-        """Frequencies less 1 of the values 0…M−1, for each digit of a wave."""
+        """Return the frequencies, less 1, of all M values for each of the N digits of a wave, `N M`."""
         shares = self._narrow.shares(narrow, self._wide.shares(wide, self._even.take(level, axis=0)))
         shares *= _PRECISION / _ONE
         count, symbols = shares.shape
@@ -125,12 +153,13 @@ class WaveCoder:
         return shares
 
     def _learn(self, symbols: _Symbols, wide: _Index, narrow: _Index) -> None:
+        """Add the digits of a wave to the counts of their contexts."""
         self._wide.count(wide, symbols)
         self._narrow.count(narrow, symbols)
 
 
 class _Table:
-    """How often each value stood in each context."""
+    """Counts of how often each value has occurred in each context."""
 
     def __init__(self, contexts: int, symbols: int, weight: float) -> None:
         self._counts = np.zeros((contexts, symbols))
@@ -138,7 +167,15 @@ class _Table:
         self._weight = weight
 
     def shares(self, contexts: _Index, beside: _Counts) -> _Counts:
-        """Probabilities, 2¹⁶ for 1, where those `beside` weigh as much as `weight` counts."""
+        """Mix the counts of contexts with the probabilities `beside`, which weigh as much as `weight` counts.
+
+        Args:
+            contexts: The context of each of the N digits of a wave.
+            beside: The probabilities to mix in, `N M`, 2¹⁶ standing for 1. They are overwritten.
+
+        Returns:
+            The mixed probabilities, `N M`, rounded down; 2¹⁶ stands for 1.
+        """
         shares = self._counts.take(contexts, axis=0)
         shares *= _ONE
         beside *= self._weight
@@ -147,11 +184,12 @@ class _Table:
         return np.floor(shares, out=shares)
 
     def count(self, contexts: _Index, symbols: _Symbols) -> None:
+        """Count the digits of a wave in their contexts, then halve the counts of each context that is full."""
         np.add.at(self._counts.reshape(-1), contexts * self._counts.shape[1] + symbols, _INCREMENT)
         np.add.at(self._sums, contexts, _INCREMENT)
         full = contexts[self._sums.take(contexts) > _FULL]
         if full.size:
-            # A context that is in the wave more than once is halved once: all of it is read before any is written.
+            # A context that occurs in the wave more than once is halved only once: all reads come before the writes.
             halved = np.floor(self._counts[full] / 2)
             self._counts[full] = halved
             self._sums[full] = halved.sum(axis=1)
@@ -159,25 +197,32 @@ class _Table:
 
 @dataclass(frozen=True)
 class _Order:
-    """The digits of a chunk in the order of their waves; places in arrays that have a border for what is not there."""
+    """The digits of a chunk in coding order, and the index of each digit in the arrays of `_Field`.
+
+    The arrays `flat` to `change_at` have one entry per digit, wave after wave.
+    """
 
     levels: tuple[int, ...]
-    """Of each plane."""
+    """The number of levels of the digits of each plane."""
     grid: tuple[int, int, int]
-    """Latent frames, rows, columns."""
+    """The number of latent frames, rows and columns of the chunk."""
     waves: tuple[slice, ...]
+    """The entries of each wave in the arrays below."""
     flat: _Index
-    """Place in the chunk's digits."""
+    """The index of a digit in the flattened digits of the chunk, `P t h w`."""
     plane: NDArray[np.uint8]
+    """The plane of a digit."""
     level: Digits
+    """The number of levels of a digit."""
     value_at: _Index
-    """Place in `_Field.values`."""
+    """The index of a digit in the flattened `_Field._values`."""
     change_at: _Index
-    """Place in `_Field.changes`."""
+    """The index of a digit in the flattened `_Field._changes`."""
 
 
 @lru_cache(maxsize=3)
 def _order(levels: tuple[int, ...], grid: tuple[int, int, int]) -> _Order:
+    """Return the coding order of a chunk from the levels of its planes and its latent frames, rows and columns."""
     planes, (frames, rows, columns) = len(levels), grid
     plane, frame, row, column = np.ogrid[tuple(slice(0, size) for size in (planes, *grid))]
     wave = (plane + frame + row + column).astype(np.int32).reshape(-1)
@@ -203,26 +248,29 @@ def _order(levels: tuple[int, ...], grid: tuple[int, int, int]) -> _Order:
 
 
 class _Field:
-    """The digits of a chunk as far as they are known, behind the latent frame before it."""
+    """The digits of a chunk that are already coded, with the last latent frame of the previous chunk in front of them.
+
+    The arrays have an extra row above and an extra column to the left, so that all digits have neighbours there.
+    """
 
     def __init__(self, order: _Order, before: Digits | None) -> None:
         planes, (frames, rows, columns) = len(order.levels), order.grid
         self._order = order
         values = np.full((planes, frames + 1, rows + 1, columns + 1), _NOWHERE, np.uint8)
-        # Where a GOP begins, values that no digit has: whatever follows has changed.
+        # At the start of a GOP, values that no digit can have, so that every digit counts as changed.
         values[:, 0] = np.array(order.levels, np.uint8)[:, None, None]
         if before is not None:
             values[:, 0, 1:, 1:] = before
         changes = np.zeros((planes + 1, frames, rows + 1, columns + 1), np.int16)
         self._values, self._changes = values.reshape(-1), changes.reshape(-1)
-        """The digits; and how many planes up to each one's have changed since the latent frame before."""
+        """The digits; and for each, how many planes up to and including its own changed since the last latent frame."""
         picture = (rows + 1) * (columns + 1)
         self._activity = _activities(planes)
         self._frame, self._plane, self._row = picture, frames * picture, columns + 1
-        """How far the same place of the frame, the plane and the row before lies."""
+        """How many entries earlier the same place of the previous latent frame, plane and row lies."""
 
     def contexts(self, wave: slice) -> tuple[_Index, _Index]:
-        """The wide and the narrow context of each digit of a wave, when all waves before are known."""
+        """Return the wide and the narrow context of each digit of a wave, once all earlier waves have been stored."""
         order, values, changes = self._order, self._values, self._changes
         at, plane = order.value_at[wave], order.plane[wave].astype(np.intp)
         mean = _MEANS[order.level[wave], values.take(at - self._row), values.take(at - 1)]
@@ -235,7 +283,7 @@ class _Field:
         return wide, wide * symbols + mean
 
     def put(self, wave: slice, symbols: _Symbols) -> None:
-        """Make the digits of a wave known."""
+        """Store the digits of a wave, and which of them have changed."""
         at = self._order.value_at[wave]
         self._values[at] = symbols
         changed = self._values[at - self._frame] != symbols
@@ -245,14 +293,17 @@ class _Field:
 
 @lru_cache(maxsize=3)
 def _activities(planes: int) -> _Index:
-    """By plane, and by how much has changed around a digit: its part of all that can have, in whole `_ACTIVITIES`."""
+    """Return the activity of a digit by its plane and by the number of changes around it, relative to their maximum."""
     most = 4 * np.arange(planes)[:, None] + 2
     parts = _ACTIVITIES * np.arange(most.max() + 1) // most
     return np.minimum(parts, _ACTIVITIES - 1).astype(np.int32)
 
 
 def _means() -> Digits:
-    """By levels, the digit above and the one to the left: their mean, the one that is there, or the levels."""
+    """Return the mean of the digits above and to the left, by the number of levels L and these two digits.
+
+    It is the digit that exists where only one does, and L where neither does.
+    """
     above, left = np.indices((_NOWHERE + 1, _NOWHERE + 1))
     mean = np.where(above == _NOWHERE, left, np.where(left == _NOWHERE, above, (above + left + 1) // 2))
     means = np.repeat(mean[None], MAX_LEVELS + 1, axis=0)

@@ -1,7 +1,7 @@
-"""Muon for many matrices at once (Jordan 2024): what `torch.optim.Muon` does, matrices of one shape together.
+"""Muon for many matrices at once (Jordan 2024): as `torch.optim.Muon`, but with all matrices of one shape together.
 
-That one steps matrix after matrix, by 25 kernels each: some 1,500 a step for the 60 matrices of a model, each so small
-that a GPU waits for its launch. Stacked they are 25 for each shape of matrix, of which a model has six or so.
+`torch.optim.Muon` updates one matrix after another with many small kernels, so that a GPU mostly waits for their
+launches. A model has only a few shapes of matrices, and stacking the matrices of each shape needs far fewer kernels.
 """
 
 from __future__ import annotations
@@ -16,20 +16,32 @@ from torch import Tensor
 from vtok_codec.models.precision import fast_type
 
 _MOMENTUM = 0.95
+"""The decay of the momentum per step."""
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the Newton–Schulz iteration's odd polynomial of degree five."""
+"""Coefficients of the odd polynomial of degree five in the Newton–Schulz iteration."""
 _ITERATIONS = 5
+"""The number of Newton–Schulz iterations."""
 _EPSILON = 1e-7
+"""The smallest norm that a matrix is divided by."""
 _ADAMW_RMS = 0.2
-"""Root mean square of AdamW's steps at a learning rate of 1 (Liu et al. 2025, arXiv:2502.16982)."""
+"""The root mean square of a typical step of AdamW at a learning rate of 1 (Liu et al. 2025, arXiv:2502.16982)."""
 
 
 class Muon:
-    """Steps matrices along their orthogonalized momentum, scaled so that the root mean square of a step is AdamW's."""
+    """Updates matrices along their orthogonalized momentum.
+
+    Updates are scaled so that their root mean square is about that of AdamW, and both can share a learning rate.
+    """
 
     def __init__(self, matrices: Sequence[Tensor], weight_decay: float) -> None:
+        """Create the optimizer.
+
+        Args:
+            matrices: The matrices to update in place, each `M N`.
+            weight_decay: Decoupled weight decay.
+        """
         self.rate = 0.0
-        """Learning rate of the next step."""
+        """The learning rate of the next step."""
         self._matrices = list(matrices)
         self._weight_decay = weight_decay
         self._momenta = [torch.zeros_like(matrix) for matrix in matrices]
@@ -38,7 +50,11 @@ class Muon:
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor | None]) -> None:
-        """One step; a matrix without a gradient stays."""
+        """Update the matrices in place.
+
+        Args:
+            gradients: The gradient of each matrix, or None for a matrix that keeps its values.
+        """
         for alike in self._alike:
             given = [(place, gradient) for place in alike if (gradient := gradients[place]) is not None]
             if not given:
@@ -53,11 +69,14 @@ class Muon:
             torch._foreach_add_(matrices, list(updates.to(matrices[0].dtype)), alpha=-self.rate * scale)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the momenta of all matrices."""
         return {"momenta": self._momenta}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises:
-        ValueError: the state is of other matrices.
+        """Restore a state that `state_dict` returned.
+
+        Raises:
+            ValueError: The state belongs to matrices of other shapes.
         """
         for mine, kept in zip(self._momenta, state["momenta"], strict=True):
             if mine.shape != kept.shape:
@@ -66,7 +85,7 @@ class Muon:
 
 
 def _orthogonalized(matrices: Tensor) -> Tensor:
-    """The nearest orthogonal matrices, roughly: every singular value of each becomes one of about 0.7 to 1.2."""
+    """Return matrices close to the nearest orthogonal ones, `B M N`: all singular values become about 0.7 to 1.2."""
     a, b, c = _COEFFICIENTS
     x = matrices.to(fast_type(matrices.device))
     tall = x.shape[1] > x.shape[2]

@@ -1,4 +1,4 @@
-"""What steps the weights: AdamW for everything, or Muon for the matrices of the hidden layers beside it."""
+"""The optimizer of a stage: AdamW for all weights, or Muon for the matrices of hidden layers and AdamW for the rest."""
 
 from __future__ import annotations
 
@@ -8,66 +8,86 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vtok_codec.errors import SettingError
 from vtok_codec.models.causal import FrameConv
 from vtok_codec.training.muon import Muon
-from vtok_codec.training.stages import Stage
-from vtok_codec.training.subjects import Model, Subject
+from vtok_codec.training.objective import Model
+from vtok_codec.training.recipe import Recipe
+from vtok_codec.training.subject import Subject
 
 _LINEAR_STEP = 2.0
-"""Step of a linear path's weights over their root mean square, at a learning rate of 1: a tenth of a network's. With
-more, the decoder's pixel offsets jitter, and every picture shows the grid of latents."""
+"""The size of a step of a linear path relative to the root mean square of its weights, at a learning rate of 1.
+
+This is about a tenth of what suits the networks. With larger steps the pixel offsets of the decoder jitter, and every
+picture shows the latent grid.
+"""
 
 
 class StageOptimizer:
-    """Steps every weight of a model that requires a gradient, at the rate of its kind.
+    """Updates every weight of a model that requires a gradient, with a learning rate that suits its kind.
 
-    With AdamW alone each linear path steps in proportion to its weights: the KLT's are tiny next to a network's. With
-    Muon (`vtok_codec.training.muon`) the convolutions inside the two networks step along the orthogonalized
-    momentum of their `out × (in·k·k)` matrices, scaled so that the root mean square of a step is AdamW's.
+    AdamW updates each linear path with a learning rate in proportion to the size of its weights, since the weights of
+    the KLT are tiny compared with those of a network. If the recipe names Muon (`vtok_codec.training.muon`), it updates
+    the convolutions inside the networks, as matrices `out × (in·k·k)`; AdamW updates all other weights.
     """
 
-    def __init__(self, model: Model, subject: Subject[Model], others: Iterable[nn.Parameter], stage: Stage) -> None:
-        if stage.optimizer not in ("adamw", "muon"):
-            raise SettingError(f"no optimizer {stage.optimizer!r}; use adamw or muon")
+    def __init__(
+        self, model: Model, subject: Subject[Model, Any], others: Iterable[nn.Parameter], recipe: Recipe
+    ) -> None:
+        """Create the optimizer.
+
+        Args:
+            model: The model, after `Subject.freeze`.
+            subject: The properties of the model's kind.
+            others: Further parameters to train, such as those of the objective.
+            recipe: The settings of the stage.
+        """
         hidden = [conv for network in subject.networks(model) for conv in _convolutions(network)]
-        matrices = [conv for conv in hidden if conv.weight.requires_grad] if stage.optimizer == "muon" else []
+        matrices = [conv for conv in hidden if conv.weight.requires_grad] if recipe.optimizer == "muon" else []
         self._matrices = [(conv.weight, _matrix_view(conv.weight)) for conv in matrices]
         self._adamw = torch.optim.AdamW(
             _adamw_groups(model, subject.linear_paths(model), others, {id(conv.weight) for conv in matrices}),
-            lr=stage.learning_rate,
-            betas=stage.betas,
-            weight_decay=stage.weight_decay,
+            lr=recipe.learning_rate,
+            betas=recipe.betas,
+            weight_decay=recipe.weight_decay,
             fused=True,
         )
-        self._muon = Muon([view for _, view in self._matrices], stage.weight_decay)
+        self._muon = Muon([view for _, view in self._matrices], recipe.weight_decay)
         self.rate = 0.0
+        """The learning rate of the next step, before the factors of groups."""
 
     @property
     def parameters(self) -> list[Tensor]:
-        """Every weight that steps, `others` among them."""
+        """All weights that are updated, including `others`."""
         weights = [p for group in self._adamw.param_groups for p in group["params"]]
         return weights + [weight for weight, _ in self._matrices]
 
     def set_rate(self, rate: float) -> None:
-        """The learning rate of the steps that follow."""
+        """Set the learning rate of the steps that follow."""
         self.rate = rate
         for group in self._adamw.param_groups:
             group["lr"] = rate * group["rate_scale"]
         self._muon.rate = rate
 
     def zero_grad(self) -> None:
+        """Drop the gradients of all weights."""
         for weight in self.parameters:
             weight.grad = None
 
     def step(self) -> None:
+        """Update all weights that have a gradient."""
         self._adamw.step()
         self._muon.step([None if weight.grad is None else _as_matrix(weight.grad) for weight, _ in self._matrices])
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the state of both optimizers."""
         return {"adamw": self._adamw.state_dict(), "muon": self._muon.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a state that `state_dict` returned.
+
+        Raises:
+            KeyError, ValueError: The state belongs to other weights.
+        """
         self._adamw.load_state_dict(state["adamw"])
         self._muon.load_state_dict(state["muon"])
 
@@ -77,11 +97,12 @@ def _convolutions(module: nn.Module) -> list[FrameConv]:
 
 
 def _as_matrix(weight: Tensor) -> Tensor:
-    """A convolution's `out in k k` as `out (k·k·in)`: without a copy where it lies channels-last."""
+    """Return a convolution's weight `out in k k` as a matrix `out (k·k·in)`, without a copy if it is channels-last."""
     return weight.permute(0, 2, 3, 1).flatten(1)
 
 
 def _matrix_view(weight: Tensor) -> Tensor:
+    """Return a convolution's weight as a matrix that shares its memory."""
     view = _as_matrix(weight.detach())
     if view.data_ptr() != weight.data_ptr():
         raise ValueError("Muon steps views of channels-last weights")
@@ -91,7 +112,14 @@ def _matrix_view(weight: Tensor) -> Tensor:
 def _adamw_groups(
     model: nn.Module, linear: Sequence[FrameConv], others: Iterable[nn.Parameter], stepped: set[int]
 ) -> list[dict[str, Any]]:
-    """AdamW's groups, each with `rate_scale`, its part of the learning rate."""
+    """Return the parameter groups of AdamW, each with the factor `rate_scale` for its learning rate.
+
+    Args:
+        model: The model.
+        linear: The linear paths of the model.
+        others: Further parameters to train.
+        stepped: The ids of the parameters that Muon updates.
+    """
     special = stepped | {id(p) for layer in linear for p in layer.parameters()}
     rest = [p for p in model.parameters() if id(p) not in special and p.requires_grad]
     groups: list[dict[str, Any]] = [

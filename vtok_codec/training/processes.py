@@ -1,4 +1,4 @@
-"""Several processes that train one model together, as `torchrun` starts them: gloo on CPUs, NCCL on GPUs."""
+"""Training of one model by several processes that `torchrun` started, with gloo on CPUs and NCCL on GPUs."""
 
 from __future__ import annotations
 
@@ -12,24 +12,30 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that share the work: `rank` of `count`."""
+    """The place of this process among those that train together."""
 
     rank: int = 0
+    """The number of this process, counted from 0."""
     count: int = 1
+    """The number of processes."""
 
     @property
     def leads(self) -> bool:
-        """Whether this process is the one that logs, validates and saves."""
+        """Whether this process is the one that logs, validates and saves for all."""
         return self.rank == 0
 
     def share(self, drawn: Tensor) -> Tensor:
-        """This process' part of what was drawn alike by all, for the samples of the whole batch."""
+        """Return this process's part of values for the whole batch, which all processes drew alike."""
         return drawn.tensor_split(self.count)[self.rank]
 
     def normal(self, like: Tensor, generator: torch.Generator) -> Tensor:
-        """This process' part of normal noise for the whole batch, of which `like`, `B …`, is its own part.
+        """Return this process's part of normal noise for the whole batch.
 
-        It is drawn where `like` lies: on a GPU, since a CPU takes longer for it than the GPU for the whole step.
+        The noise is drawn on the device of `like`, since a CPU is much slower at it than a GPU.
+
+        Args:
+            like: This process's part of the batch, `B …`. The noise has its shape and device.
+            generator: A random generator on the CPU that is in the same state in all processes.
         """
         shape = (len(like) * self.count, *like.shape[1:])
         if like.device.type == "cpu":
@@ -39,21 +45,27 @@ class Processes:
         return self.share(torch.randn(shape, generator=there, device=like.device))
 
     def agree(self, value: float) -> float:
-        """The first process' value, in all of them."""
+        """Return the value of the first process in all processes."""
         if self.count == 1:
             return value
         shared = torch.tensor(value, dtype=torch.float64)
         distributed.broadcast(shared, 0)
         return float(shared)
 
-    def sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes of a tensor on the CPU, which may change."""
+    def first(self, values: Tensor) -> Tensor:
+        """Return the values of the first process in all processes. The tensor may be changed in place."""
+        if self.count > 1:
+            distributed.broadcast(values, 0)
+        return values
+
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sum of the values over all processes. The tensor may be changed in place."""
         if self.count > 1:
             distributed.all_reduce(values)
         return values
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
-        """The mean over all processes of each value."""
+        """Return the mean of each value over all processes, which must have the same names in the same order."""
         if self.count == 1:
             return values
         summed = torch.tensor(list(values.values()), dtype=torch.float64)
@@ -61,24 +73,27 @@ class Processes:
         return dict(zip(values, (summed / self.count).tolist(), strict=True))
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module with gradients averaged over all processes."""
+        """Wrap a module so that its gradients are averaged over all processes."""
         trained = any(parameter.requires_grad for parameter in module.parameters())
-        # Buffers change alike everywhere, or not at all.
+        # Buffers need no broadcast, since they change in the same way in all processes or not at all.
         return DistributedDataParallel(module, broadcast_buffers=False) if self.count > 1 and trained else module
 
 
 def join_processes(device: torch.device) -> Processes:
-    """Join the processes that `torchrun` started; alone without it."""
+    """Join the processes that `torchrun` started. Without `torchrun`, the process trains alone."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         return Processes()
     if not distributed.is_initialized():
-        # Values that are agreed on stay on the CPU.
+        # Gloo is needed on a GPU too, since `agree` and `mean` exchange values on the CPU.
         distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     return Processes(distributed.get_rank(), count)
 
 
 def leave_processes() -> None:
-    """The end of `join_processes`, once all is done; not after an error, since leaving waits for the others."""
+    """Leave the processes when all work is done.
+
+    Do not call this after an error, since leaving waits for the other processes.
+    """
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()

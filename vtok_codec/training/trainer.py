@@ -1,11 +1,10 @@
-"""The training loop: one stage of one model, resumable, logged, with pictures to look at."""
+"""The training loop, which trains a model through one stage, logs its progress and saves checkpoints."""
 
 from __future__ import annotations
 
 import copy
 import json
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,40 +16,42 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from vtok_codec.errors import TrainingError
+from vtok_codec.files import write_whole
 from vtok_codec.media.picture import png_bytes
+from vtok_codec.models.config import config_to_json
 from vtok_codec.models.precision import fast_type
 from vtok_codec.registry import RUN_WEIGHTS
-from vtok_codec.training.adversarial import PatchDiscriminator, discriminator_loss
+from vtok_codec.training.checkpoint import write_checkpoint
 from vtok_codec.training.codebook_use import CodebookUse
-from vtok_codec.training.crops import Batches
-from vtok_codec.training.objective import Loss, TrainingObjective
+from vtok_codec.training.data.crops import Batches
+from vtok_codec.training.objective import Loss, Model, TrainingObjective
 from vtok_codec.training.optimizer import StageOptimizer
 from vtok_codec.training.processes import Processes
-from vtok_codec.training.stages import Stage
-from vtok_codec.training.subjects import Model, Subject
+from vtok_codec.training.subject import Prepared
 
-CHECKPOINT = "checkpoint.pt"
 WEIGHTS = RUN_WEIGHTS
+"""The name of the file with the EMA weights in a run's folder."""
 LOG = "log.jsonl"
+"""The name of the log in a run's folder: one JSON object per line."""
 STRIP = "strip-{}.png"
-"""By step: pictures of the clips that are watched, and what the EMA weights make of them."""
+"""The name of a picture of held-out clips and what the EMA weights make of them, to be formatted with the step."""
 _MAX_BAD_STEPS = 5
-"""Steps in a row with a loss that is not finite, after which a run stops."""
-_ADVERSARIAL_BETAS = (0.5, 0.9)
-"""Of AdamW for the discriminator (OneVAE, section 4.1, after VQGAN)."""
+"""A run stops after this many steps in a row without a finite gradient."""
 _FINAL_RATE = 0.02
-"""Learning rate at the end of the cosine, as a part of its peak."""
+"""The learning rate at the end of the cosine schedule, as a fraction of its peak."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """When a stage ends: after so many steps, or minutes of training, whichever is set."""
+    """When a run ends: after a number of steps or minutes. If both are set, whichever comes first ends it."""
 
     steps: int | None = None
+    """The number of steps; None sets no limit."""
     minutes: float | None = None
+    """Minutes of training; None sets no limit."""
 
     def progress(self, step: int, seconds: float) -> float:
-        """Part of the stage that is done, 0…1."""
+        """Return the fraction of the stage that is done after the given steps and seconds, 0…1."""
         by_steps = step / self.steps if self.steps else 0.0
         by_time = seconds / 60 / self.minutes if self.minutes else 0.0
         return min(1.0, max(by_steps, by_time))
@@ -58,49 +59,20 @@ class Budget:
 
 @dataclass(frozen=True)
 class Cadence:
-    """How often a run speaks and saves."""
+    """How often a run logs, validates and saves."""
 
     log_steps: int = 50
+    """Steps between two entries of the log."""
     validate_steps: int = 1000
+    """Steps between two validations."""
     checkpoint_minutes: float = 5.0
-
-
-class _Adversary:
-    """The discriminator of a run, which trains against the decoder."""
-
-    def __init__(self, stage: Stage, device: torch.device, processes: Processes) -> None:
-        self.discriminator = PatchDiscriminator().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._shared = processes.wrap(self.discriminator)
-        self.optimizer = torch.optim.AdamW(
-            self.discriminator.parameters(), lr=stage.learning_rate, betas=_ADVERSARIAL_BETAS, weight_decay=0.0
-        )
-        self._peak_rate = stage.learning_rate
-        self._clip_norm = stage.clip_norm
-
-    def learn(self, real: Tensor, made: Tensor, factor: float) -> Tensor:
-        """One step at `factor` of the learning rate; its loss."""
-        self.optimizer.param_groups[0]["lr"] = self._peak_rate * factor
-        self.optimizer.zero_grad()
-        loss = discriminator_loss(self._shared, real, made)
-        loss.backward()
-        # The norm of gradients that are averaged is the same in all processes, so that all step or none.
-        norm = nn.utils.clip_grad_norm_(self.discriminator.parameters(), self._clip_norm)
-        if math.isfinite(float(norm)):
-            self.optimizer.step()
-        return loss.detach()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"discriminator": self.discriminator.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.discriminator.load_state_dict(state["discriminator"])
-        self.optimizer.load_state_dict(state["optimizer"])
+    """Minutes between two checkpoints."""
 
 
 class _Step(nn.Module):
-    """A model with its objective, as one module, so that several processes can average its gradients."""
+    """A model and its objective as one module, so that several processes can average the gradients of both."""
 
-    def __init__(self, model: nn.Module, objective: TrainingObjective) -> None:
+    def __init__(self, model: nn.Module, objective: TrainingObjective[Any]) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
@@ -113,14 +85,16 @@ class _Step(nn.Module):
 
 
 class Trainer(Generic[Model]):
-    """Trains `model` through one stage into a run folder: checkpoint, EMA weights, log, strips."""
+    """Trains a model through one stage.
+
+    The folder of the run receives checkpoints, the EMA weights (an exponential moving average of the model's weights),
+    a log, and pictures of held-out clips.
+    """
 
     def __init__(
         self,
-        model: Model,
-        subject: Subject[Model],
-        stage: Stage,
-        objective: TrainingObjective,
+        stage: str,
+        prepared: Prepared[Model, Any],
         batches: Batches,
         run: Path,
         seed: int,
@@ -129,36 +103,63 @@ class Trainer(Generic[Model]):
         compiled: bool = False,
         processes: Processes | None = None,
     ) -> None:
+        """Set up a run.
+
+        Args:
+            stage: The name of the stage.
+            prepared: The model and everything that is particular to its kind.
+            batches: The training data.
+            run: The folder of the run.
+            seed: The seed of all random choices.
+            device: The device to train on.
+            cadence: How often to log, validate and save.
+            compiled: Whether to compile the networks.
+            processes: The processes that train together; None for this process alone.
+        """
         self.processes = processes or Processes()
-        subject.freeze(model, stage)
-        # A stage has a handful of shapes, each of which is worth a search for the fastest kernels.
+        self.subject, self.recipe = prepared.subject, prepared.objective.recipe
+        self.subject.freeze(prepared.model, self.recipe)
+        # A stage uses only a few crop shapes, so searching for the fastest kernels of each pays off.
         torch.backends.cudnn.benchmark = True
-        # Channels-last weights keep every convolution on its fast path.
-        self.model: Model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        # Convolutions are fastest with channels-last weights.
+        self.model: Model = prepared.model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
         if compiled:
-            # The adaptive weight of a discriminator goes back through the decoder twice.
-            functorch_config.donated_buffer = not stage.adversarial_weight
-            subject.compile(self.model)
-        self.objective: TrainingObjective = objective.to(device)
-        self.subject, self.stage, self.run_folder, self.seed = subject, stage, run, seed
+            # The adaptive weight of the adversarial loss needs more backward passes, which read the same buffers.
+            functorch_config.donated_buffer = prepared.adversary is None
+            self.subject.compile(self.model)
+        self.objective: TrainingObjective[Any] = prepared.objective.to(device)
+        self.stage, self.run_folder, self.seed = stage, run, seed
         self.device = device
         self.cadence = cadence or Cadence()
-        self.optimizer = StageOptimizer(self.model, subject, self.objective.trained.values(), stage)
-        # Random, so that every process must make the same one.
+        self.optimizer = StageOptimizer(self.model, self.subject, self.objective.trained.values(), self.recipe)
+        # All processes must initialize the discriminator with the same weights.
         torch.manual_seed(seed)
-        self._adversary = _Adversary(stage, device, self.processes) if stage.adversarial_weight else None
+        self._adversary = prepared.adversary(self.recipe, device, self.processes) if prepared.adversary else None
         self._shared = self.processes.wrap(_Step(self.model, self.objective))
-        codebook_size = subject.codebook_size(self.model)
+        codebook_size = self.subject.codebook_size(self.model)
         self._codebook_use = CodebookUse(codebook_size) if codebook_size else None
         self.step = 0
+        """The number of steps that were taken."""
         self.seconds = 0.0
+        """Seconds that the run has trained, including the time before it was resumed."""
         self.skipped_steps = 0
+        """The number of steps that changed nothing, since their gradient was not finite."""
+        self.last_figures: dict[str, float] = {}
+        """The figures of the last validation by name."""
         self._bad_in_a_row = 0
         self._batches = batches
 
     def train(self, budget: Budget, quiet: bool = False) -> None:
-        """Train until the budget is spent, then save. What was trained before counts towards it."""
+        """Train until the budget is spent, then save and validate.
+
+        Args:
+            budget: When the run ends. Steps and minutes before a resume count as well.
+            quiet: Whether to show no progress bar.
+
+        Raises:
+            TrainingError: The gradient was not finite for several steps in a row, or a checkpoint cannot be written.
+        """
         self.run_folder.mkdir(parents=True, exist_ok=True)
         bar = tqdm(
             total=1.0,
@@ -171,7 +172,7 @@ class Trainer(Generic[Model]):
         validated: int | None = None
         try:
             while (progress := self.processes.agree(budget.progress(self.step, self.seconds))) < 1:
-                shape = self.stage.shape_at(progress)
+                shape = self.recipe.shape_at(progress)
                 asked = time.monotonic()
                 batch = self._batches.batch(self.step, shape)
                 waited += time.monotonic() - asked
@@ -184,7 +185,7 @@ class Trainer(Generic[Model]):
                     entry = self.processes.mean(_mean(window))
                     entry |= self._codebook_use.take(self.processes) if self._codebook_use else {}
                     entry |= {"mpixel_s": rate * self.processes.count, "size": float(shape.size)}
-                    # Of the time, for batches that were not ready.
+                    # The fraction of the time that was spent waiting for batches.
                     entry["waiting"] = waited / elapsed
                     self._log(entry)
                     bar.set_postfix({key: f"{entry[key]:.4g}" for key in ("loss", "mpixel_s")}, refresh=False)
@@ -205,19 +206,19 @@ class Trainer(Generic[Model]):
 
     def _train_step(self, video: Tensor, progress: float) -> dict[str, float]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
-        factor = _rate_factor(self.step, progress, self.stage.warmup_steps)
-        self.optimizer.set_rate(self.stage.learning_rate * factor)
+        factor = _rate_factor(self.step, progress, self.recipe.warmup_steps)
+        self.optimizer.set_rate(self.recipe.learning_rate * factor)
         video = video.to(self.device)
-        joined = self._adversary is not None and progress >= self.stage.adversarial_start
-        judge = self._adversary.discriminator.requires_grad_(False) if self._adversary and joined else None
+        joined = self._adversary is not None and progress >= self._adversary.starts_at
+        judge = self._adversary.network.requires_grad_(False) if self._adversary and joined else None
         with self._autocast():
             loss: Loss = self._shared(video, generator, progress, judge)
         self.optimizer.zero_grad()
         loss.total.backward()
-        norm = nn.utils.clip_grad_norm_(self.optimizer.parameters, self.stage.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.optimizer.parameters, self.recipe.clip_norm)
         values = _floats({**loss.parts, "loss": loss.total.detach(), "grad_norm": norm})
         self.step += 1
-        # A loss that is not finite has no finite gradient. Their norm is the same in all processes, the loss is not.
+        # A loss that is not finite has no finite gradient. Unlike the loss, the norm is the same in all processes.
         if not math.isfinite(values["grad_norm"]):
             self._skip_step()
         else:
@@ -227,7 +228,7 @@ class Trainer(Generic[Model]):
             if self._codebook_use and loss.indices is not None:
                 self._codebook_use.add(loss.indices)
         if self._adversary:
-            self._adversary.discriminator.requires_grad_(True)
+            self._adversary.network.requires_grad_(True)
             with self._autocast():
                 values["discriminator"] = float(self._adversary.learn(loss.video, loss.reconstruction, factor))
         return values
@@ -246,7 +247,7 @@ class Trainer(Generic[Model]):
 
     @torch.no_grad()
     def _update_ema(self) -> None:
-        decay = min(self.stage.ema_decay, (1 + self.step) / (10 + self.step))
+        decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))
         pairs = zip(self.ema.parameters(), self.model.parameters(), strict=True)
         averages, values = (list(side) for side in zip(*pairs, strict=True))
         torch._foreach_lerp_(averages, values, 1 - decay)
@@ -257,7 +258,8 @@ class Trainer(Generic[Model]):
         if not self.subject.clips or not self.processes.leads:
             return
         with self._autocast():
-            self._log({"validation": 1.0} | self.subject.figures(self.ema))
+            self.last_figures = self.subject.figures(self.ema)
+            self._log({"validation": 1.0} | self.last_figures)
             strip = self.subject.strip(self.ema)
         (self.run_folder / STRIP.format(f"{self.step:07d}")).write_bytes(png_bytes(strip))
 
@@ -265,7 +267,7 @@ class Trainer(Generic[Model]):
         if not self.processes.leads:
             return
         line = {
-            "stage": self.stage.name,
+            "stage": self.stage,
             "step": self.step,
             "minutes": round(self.seconds / 60, 3),
             "lr": self.optimizer.rate,
@@ -275,12 +277,16 @@ class Trainer(Generic[Model]):
             log.write(json.dumps(line) + "\n")
 
     def save(self) -> None:
-        """Write checkpoint and EMA weights, each in one move."""
+        """Write a checkpoint and the EMA weights, each atomically. Only the leading process writes.
+
+        Raises:
+            TrainingError: A value is not finite, or the checkpoint cannot be written.
+        """
         if not self.processes.leads:
             return
         state = {
-            "preset": self.subject.preset,
-            "stage": self.stage.name,
+            "config": config_to_json(self.subject.config),
+            "stage": self.stage,
             "subject": dict(self.subject.identity),
             "seed": self.seed,
             "step": self.step,
@@ -292,28 +298,20 @@ class Trainer(Generic[Model]):
             "optimizer": self.optimizer.state_dict(),
             "adversary": self._adversary.state_dict() if self._adversary else None,
         }
-        checkpoint = self.run_folder / CHECKPOINT
-        partial = checkpoint.with_suffix(".partial")
-        with open(partial, "wb") as file:
-            torch.save(state, file)
-            # Else a loss of power may leave the new name with nothing behind it.
-            os.fsync(file.fileno())
-        os.replace(partial, checkpoint)
-        metadata = {"stage": self.stage.name, "steps": str(self.step), "minutes": f"{self.seconds / 60:.1f}"}
-        weights = self.run_folder / WEIGHTS
-        partial = weights.with_suffix(".partial")
-        partial.write_bytes(self.subject.weights(self.ema, metadata))
-        os.replace(partial, weights)
+        write_checkpoint(self.run_folder, state)
+        metadata = {"stage": self.stage, "steps": str(self.step), "minutes": f"{self.seconds / 60:.1f}"}
+        write_whole(self.run_folder / WEIGHTS, self.subject.weights(self.ema, metadata))
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint that `save` wrote.
+        """Restore the state of a run from a checkpoint that `save` wrote.
 
         Raises:
-            TrainingError: it belongs to another preset or stage.
+            TrainingError: The checkpoint belongs to another model or stage, or to another version of vtok.
         """
-        for key, mine in (("preset", self.subject.preset), ("stage", self.stage.name)):
-            if state.get(key) != mine:
-                raise TrainingError(f"the checkpoint is of {key} {state.get(key)!r}, this run of {mine!r}")
+        if state.get("stage") != self.stage:
+            raise TrainingError(f"the checkpoint is of stage {state.get('stage')!r}, this run of {self.stage!r}")
+        if state.get("config", config_to_json(self.subject.config)) != config_to_json(self.subject.config):
+            raise TrainingError("the checkpoint is of a model with another shape")
         for key, mine in self.subject.identity.items():
             if state.get("subject", {}).get(key) != mine:
                 raise TrainingError(
@@ -337,17 +335,18 @@ class Trainer(Generic[Model]):
 
 
 def _rate_factor(step: int, progress: float, warmup_steps: int) -> float:
+    """Return the learning rate as a fraction of its peak: a linear warm-up times a cosine over the stage."""
     cosine = 0.5 * (1 + math.cos(math.pi * progress))
     return min(1.0, (step + 1) / warmup_steps) * (_FINAL_RATE + (1 - _FINAL_RATE) * cosine)
 
 
 def _floats(values: dict[str, Tensor]) -> dict[str, float]:
-    """Scalars as numbers. Each number that is asked of a GPU waits until all before it is done, so ask once."""
+    """Convert scalar tensors to numbers in one transfer, since each transfer from a GPU waits for all its work."""
     return dict(zip(values, torch.stack([value.float() for value in values.values()]).tolist(), strict=True))
 
 
 def _mean(entries: list[dict[str, float]]) -> dict[str, float]:
-    """Of each value, over the entries that have it: a term may join in midway."""
+    """Return the mean of each value over the entries that have it; some terms begin later than others."""
     values: dict[str, list[float]] = {}
     for entry in entries:
         for key, value in entry.items():

@@ -1,0 +1,163 @@
+"""Writes the reference pages of the command line and the Python API from help texts and docstrings in the code.
+
+    .venv/bin/python bench/reference.py
+
+The pages are `docs/reference/command-line.md` and `docs/reference/python.md`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import typer.main
+from common import ROOT
+
+import vtok_codec
+from vtok_codec import api
+from vtok_codec.cli.app import app
+from vtok_codec.media.types import Frame
+from vtok_codec.stream.reading import FileSummary
+
+_COLUMNS = 100
+_FOLDER = ROOT / "docs" / "reference"
+_COMMAND_LINE_HEAD = """# Command line
+
+This page lists each command with its arguments and options, as `vtok COMMAND --help` prints them. After
+an error, the [exit code](exit-codes.md) tells its kind. `bench/reference.py` writes this page.
+
+To code several inputs at once, name a folder for the outputs with `-o DIR`. The name `-` stands for
+standard input or standard output. An output file appears under its name only when it is complete. On
+standard output, a decoded video is raw RGB in a NUT container.
+
+`encode` keeps the size, frame count, frame times (also at variable rates), sample aspect ratio, colour
+tags, rotation and audio packets; `decode` writes them as far as the output's container can hold them.
+vtok reports what it leaves out: bit depths above 8, transparency, subtitles and chapters.
+"""
+_PYTHON_HEAD = """# Python
+
+    import vtok_codec
+
+Errors are subclasses of `vtok_codec.errors.VtokError`; see [exit codes](exit-codes.md).
+`bench/reference.py` writes this page from the docstrings.
+"""
+
+
+def command_line() -> str:
+    """Return the page of the command line."""
+    group: Any = typer.main.get_command(app)
+    parts = [_COMMAND_LINE_HEAD]
+    for name, command in group.commands.items():
+        parts.append("\n".join(_command(name, command)))
+    return "\n".join(parts)
+
+
+def _command(name: str, command: Any) -> Iterator[str]:
+    yield f"## vtok {name}\n"
+    yield f"{_markdown(command.help)}\n"
+    if command.epilog:
+        yield f"{command.epilog}\n"
+    arguments = [each for each in command.params if each.param_type_name == "argument"]
+    for argument in arguments:
+        yield f"- `{argument.name.upper()}`: {_markdown(argument.help or '')}"
+    options = [each for each in command.params if each.param_type_name == "option" and not each.hidden]
+    if arguments:
+        yield ""
+    yield "| option | default | meaning |"
+    yield "|---|---|---|"
+    for option in options:
+        default = "" if option.default in (None, False, ()) else f"`{option.default}`"
+        yield f"| `{'`, `'.join(option.opts)}` | {default} | {_markdown(option.help or '')} |"
+    yield ""
+
+
+def python() -> str:
+    """Return the page of the Python API."""
+    parts = [_PYTHON_HEAD, *_function("vtok_codec.load", api.load), *_class("vtok_codec.open", api.Clip)]
+    for each in (api.Codec, Frame, FileSummary):
+        parts += _class(each.__name__, each)
+    parts.append(f"Version of this page: {vtok_codec.__version__.rpartition('.')[0]}\n")
+    return "\n".join(parts)
+
+
+def _class(title: str, kind: type) -> Iterator[str]:
+    yield f"## {title}\n\n{_docstring(kind)}\n"
+    fields = _field_docs(kind)
+    for name, text in fields:
+        yield f"- `{name}`: {text}"
+    if fields:
+        yield ""
+    for name, member in vars(kind).items():
+        if name.startswith("_"):
+            continue
+        if isinstance(member, property):
+            yield f"### {name} (property)\n\n{_docstring(member)}\n"
+        elif inspect.isfunction(member):
+            yield from _function(name, member, "###")
+
+
+def _function(title: str, function: Any, level: str = "##") -> Iterator[str]:
+    signature = str(inspect.signature(function)).replace("(self, ", "(").replace("(self)", "()")
+    # Annotations are strings, so their quotes are removed. Defaults keep theirs.
+    signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", signature)
+    yield f"{level} {title}\n\n```python\n{title.rpartition('.')[2]}{signature}\n```\n\n{_docstring(function)}\n"
+
+
+def _docstring(thing: Any) -> str:
+    """Return a docstring as Markdown, with a bold title and a list for each of its sections."""
+    lines: list[str] = []
+    for line in (inspect.getdoc(thing) or "").splitlines():
+        if re.fullmatch(r"(Args|Returns|Raises|Example):", line):
+            lines += [f"**{line[:-1]}**", ""]
+            continue
+        entry = re.match(r"    (\w[\w, ]*): (.*)", line)
+        if entry:
+            lines.append(f"- `{entry[1]}`: {entry[2]}")
+        elif line.startswith(("    >>>", "    ...")):
+            lines.append(line)
+        else:
+            lines.append(re.sub(r"^\s{4,}", "  " if lines and lines[-1].startswith(("-", "  ")) else "", line))
+    return "\n".join(lines)
+
+
+def _field_docs(kind: type) -> list[tuple[str, str]]:
+    """Return the fields of a dataclass, each with the string that follows it in the source."""
+    found = re.findall(r'^    (\w+): [^\n]*\n    """(.*?)"""', inspect.getsource(kind), flags=re.M | re.S)
+    return [(name, " ".join(text.split())) for name, text in found]
+
+
+def _markdown(text: str) -> str:
+    """Return a help text in one line, escaped for a table."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _wrapped(page: str) -> str:
+    """Wrap prose and lists at 100 columns, and leave tables, titles and code as they are."""
+    lines: list[str] = []
+    fenced = False
+    for line in page.splitlines():
+        fenced ^= line.startswith("```")
+        if fenced or len(line) <= _COLUMNS or line.startswith(("|", "#", "    ", "```")):
+            lines.append(line)
+            continue
+        indent = "  " if line.startswith(("- ", "  ")) else ""
+        lines += textwrap.wrap(line, _COLUMNS, subsequent_indent=indent, break_on_hyphens=False)
+    return "\n".join(lines) + "\n"
+
+
+def pages() -> Iterable[tuple[str, str]]:
+    """Return the file name and the text of each page."""
+    return (("command-line.md", _wrapped(command_line())), ("python.md", _wrapped(python())))
+
+
+def main() -> None:
+    """Write both pages."""
+    for name, text in pages():
+        (_FOLDER / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Starting vtok: help, usage, what is imported, the standard streams."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_helpers import GOLDEN, VTOK, text, vtok
+from helpers import inside
+
+
+def test_help_names_every_command() -> None:
+    code, out, err = text(vtok("--help"))
+    assert code == 0 and err == ""
+    for command in ("encode", "decode", "info", "verify", "tokens", "pack", "models", "train"):
+        assert f"\n│ {command} " in out
+
+
+def test_starting_needs_no_torch() -> None:
+    script = (
+        "import sys; from vtok_codec.cli.app import app; import vtok_codec.stream.reading; "
+        f"sys.argv = ['vtok', 'verify', {str(GOLDEN)!r}]\n"
+        "try: app()\nexcept SystemExit as end: print(end.code, 'torch' in sys.modules, 'av' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout.decode()
+    assert out.splitlines()[-1] == "0 False False"
+
+
+def test_only_eval_needs_its_packages() -> None:
+    """An install without them trains, codes and packs."""
+    script = (
+        "import importlib, pkgutil, sys, vtok_codec\n"
+        "sys.modules |= dict.fromkeys(('imageio_ffmpeg', 'matplotlib', 'pytorch_msssim', 'scipy'))\n"
+        "for found in pkgutil.walk_packages(vtok_codec.__path__, 'vtok_codec.'):\n"
+        "    if not found.name.startswith(('vtok_codec.evaluation', 'vtok_codec.__main__')):\n"
+        "        importlib.import_module(found.name); print(found.name)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert {"vtok_codec.training.run", "vtok_codec.codec.encoder", "vtok_codec.cli.eval"} <= set(ended.stdout.split())
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_harm_nothing(tmp_path: Path, closed: str) -> None:
+    """A daemon may have none: a file that is opened next must not take their place."""
+    shutil.copy(GOLDEN, tmp_path / "golden.vtk")
+    command = " ".join([*map(shlex.quote, VTOK), f"tokens golden.vtk o.npy {closed}"])
+    result = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+    assert np.load(tmp_path / "o.npy").shape == (5, 2, 3, 2)
+    command = " ".join([*map(shlex.quote, VTOK), "info - <&-"])
+    result = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
+    assert (result.returncode, result.stderr) == (4, b"vtok: standard input: the input is empty\n")
+
+
+def test_the_usage_says_vtok() -> None:
+    assert text(vtok("encode", "--help"))[1].split()[:3] == ["Usage:", "vtok", "encode"]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["encode"], ["encode", "a", "b", "c"], ["decode", "x"], ["train"], ["no-such"]]
+    + [["train", "--data", ".", "--minutes", minutes] for minutes in ("-5", "0", "nan")]
+    + [["train", "--resume", "run", "--steps", "1", "--data", "."], ["train", "--seed", "-1", "--steps", "1"]],
+)
+def test_wrong_usage_is_exit_code_2(args: list[str]) -> None:
+    code, _, err = inside(*args)
+    assert code == 2 and "Traceback" not in err
+
+
+def test_a_name_that_is_no_utf8_is_printed(tmp_path: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.vtk"
+    shutil.copy(GOLDEN, odd)
+    for command in ("verify", "info"):
+        run = [*VTOK, command, odd]
+        strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+        result = subprocess.run(run, env=strict, capture_output=True, timeout=300, check=False)
+        assert result.returncode == 0 and b"caf\\udce9.vtk" in result.stdout, result

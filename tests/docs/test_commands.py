@@ -1,0 +1,103 @@
+"""Every command and every Python block of the README, the tutorial and the how-to pages for Python runs as printed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import DATA, LANES
+
+ROOT = DATA.parent.parent
+PAGES = ("README.md", "docs/tutorial.md", "docs/howto/training-loop.md")
+
+
+def blocks_of(page: str) -> list[tuple[str, str]]:
+    """The fenced blocks of a page that can run: their language and their text."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(r"^```(console|python)\n(.*?)^```", text, flags=re.M | re.S)
+
+
+def without_numbers(text: str) -> str:
+    """What stays the same from run to run: all but the speed."""
+    return re.sub(r"[\d.]+ frames/s$", "N frames/s", text, flags=re.M)
+
+
+def run_console(block: str, folder: Path) -> None:
+    """Run the commands of a block and compare what they print with what stands below each."""
+    for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
+        command, _, expected = part.partition("\n")
+        program, *arguments = shlex.split(command)
+        assert program == "vtok"
+        result = subprocess.run(
+            [sys.executable, "-m", "vtok_codec", *arguments],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+        )
+        assert result.returncode == 0, result.stdout
+        assert without_numbers(result.stdout) == without_numbers(expected), command
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_runs_from_top_to_bottom(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lanes.mp4").symlink_to(LANES)
+    monkeypatch.chdir(tmp_path)
+    blocks = blocks_of(page)
+    assert blocks
+    if page.startswith("docs/howto"):
+        run_console("$ vtok encode -q lanes.mp4 lanes.vtk\n", tmp_path)
+    names: dict[str, object] = {}
+    for language, block in blocks:
+        if language == "console":
+            run_console(block, tmp_path)
+        else:
+            exec(compile(block, page, "exec"), names)
+
+
+def test_the_readme_installs_with_two_commands() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "\n    bin/vtok encode tests/data/lanes.mp4 lanes.vtk && bin/vtok decode lanes.vtk lanes-back.mp4\n" in text
+    assert "\n    bin/test\n" in text
+    assert len(text.splitlines()) <= 80
+
+
+@pytest.mark.parametrize(
+    "page", [path.relative_to(ROOT) for path in sorted(ROOT.glob("**/*.md")) if ".venv" not in path.parts]
+)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        if "://" not in target:
+            assert (ROOT / page.parent / target).exists(), target
+
+
+def test_prose_is_wrapped() -> None:
+    """At 100 columns, tables, links that cannot be broken, and code apart."""
+    wide = []
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md"), *(ROOT / "weights").glob("*.md")]:
+        fenced = False
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            fenced ^= line.startswith("```")
+            if len(line) > 100 and not fenced and not line.startswith(("|", "    ", "#", "![")) and " " in line.strip():
+                wide.append(f"{path.relative_to(ROOT)}:{number}")
+    assert not wide
+
+
+def test_the_reference_pages_are_current() -> None:
+    from reference import pages
+
+    for name, text in pages():
+        assert (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8") == text, "run bench/reference.py"
+
+
+def test_nothing_names_this_machine() -> None:
+    home = os.path.expanduser("~")
+    for path in ROOT.glob("docs/**/*.md"):
+        assert f"{home}/" not in path.read_text(encoding="utf-8")

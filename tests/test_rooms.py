@@ -1,0 +1,126 @@
+"""What the folders promise each other: which import torch, where a rule lives, and that registries suffice."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from helpers import DATA, LANES, TINY, inside, randomized
+
+from vtok_codec.models.onevae import OneVAE
+from vtok_codec.models.presets import PRESETS
+from vtok_codec.models.weights import dump_weights
+from vtok_codec.registry import find_weights
+from vtok_codec.stream.reading import verify
+from vtok_codec.tokens.coders import CODERS, CoderSpec
+from vtok_codec.tokens.radix import Digits
+from vtok_codec.training.stages import STAGES, Stage
+
+PACKAGE = DATA.parent.parent / "vtok_codec"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "container.reader",
+        "tokens.coders",
+        "stream.assembling",
+        "stream.window",
+        "stream.arrays",
+        "models.config",
+        "models.presets",
+        "training.stages",
+        "training.recipe",
+        "training.settings",
+        "codec.quality_presets",
+        "cli.app",
+        "registry",
+    ],
+)
+def test_it_needs_no_torch(module: str) -> None:
+    script = f"import sys, vtok_codec.{module}; print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout
+    assert out == "False\n"
+
+
+def test_the_time_rule_has_one_home() -> None:
+    """Nobody else knows that a GOP starts with a frame that is repeated, nor counts phases."""
+    rule = re.compile(r"stride\[0\] - 1|\bst - 1\b|prod\([\w.]*first_grid\)")
+    found = [
+        f"{path.relative_to(PACKAGE)}:{number}"
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "layout.py"
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if rule.search(line)
+    ]
+    assert not found
+
+
+def test_layers_of_the_package_point_one_way() -> None:
+    """The lower ones never import the higher ones."""
+    order = ["tokens", "container", "media", "models", "metrics", "stream", "codec", "training", "evaluation", "cli"]
+    allowed = {
+        "tokens": set(),
+        "container": set(),
+        "media": set(),
+        "models": set(),
+        "metrics": {"models"},
+        "stream": {"tokens", "container", "media"},
+        "codec": {"tokens", "container", "media", "models", "stream"},
+        "training": {"tokens", "container", "media", "models", "metrics", "stream", "codec"},
+        "evaluation": {"tokens", "container", "media", "models", "metrics", "stream", "codec"},
+        "cli": set(order),
+    }
+    for room, below in allowed.items():
+        for path in (PACKAGE / room).rglob("*.py"):
+            for other in re.findall(r"^\s*from vtok_codec\.(\w+)\.", path.read_text(encoding="utf-8"), flags=re.M):
+                assert other == room or other in below or other not in allowed, f"{path}: {other}"
+
+
+class PlainCoder:
+    """A coder of a test: digits as they are."""
+
+    def __init__(self, levels: Sequence[int], tokens_per_position: int) -> None:
+        self.levels = levels
+
+    def pack(self, digits: Digits) -> bytes:
+        return digits.tobytes()
+
+    def unpack(self, data: bytes, shape: tuple[int, int, int, int]) -> Digits:
+        import numpy as np
+
+        return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def test_a_coder_needs_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CODERS, "plain", CoderSpec("plain", (200, 1), "as they are", PlainCoder))
+    out = tmp_path / "out.vtk"
+    assert inside("encode", LANES, out, "--coder", "plain", "-q") == (0, "", "")
+    with out.open("rb") as stream:
+        assert verify(stream).totals.frames == 61
+
+
+def test_a_preset_needs_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
+    monkeypatch.setitem(PRESETS, "dummy", TINY)
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "lanes.mp4").symlink_to(LANES)
+    run = tmp_path / "run"
+    assert inside("train", "--preset", "dummy", "--data", data, "--steps", 1, "--run", run, "-q") == (0, "", "")
+    assert find_weights(run).config == TINY
+
+
+def test_a_stage_needs_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
+    recipe = STAGES["continuous"].recipe
+    monkeypatch.setitem(STAGES, "dummy", Stage("dummy", "codec", "klt", recipe, "for a test"))
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "lanes.mp4").symlink_to(LANES)
+    start = tmp_path / "start.safetensors"
+    start.write_bytes(dump_weights(randomized(OneVAE(TINY)), TINY, {}))
+    chosen = ("--stage", "dummy", "--from", start, "--data", data, "--steps", 1, "--run", tmp_path / "run", "-q")
+    assert inside("train", *chosen) == (0, "", "")

@@ -1,0 +1,40 @@
+"""The warm start from the KLT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import LANES, TINY, pixels_of, psnr_db
+from training_helpers import sampler_of
+
+from vtok_codec.models.onevae import OneVAE
+from vtok_codec.training.codec.klt import _equalizing_rotation, warm_start
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_equalizing_rotation_shares_the_variance() -> None:
+    variances = torch.tensor([100.0, 20.0, 5.0, 2.0, 1.0, 0.1])
+    rotation = _equalizing_rotation(variances)
+    assert torch.allclose(rotation.T @ rotation, torch.eye(6), atol=1e-6)
+    shared = (rotation.T @ torch.diag(variances) @ rotation).diagonal()
+    assert torch.allclose(shared, variances.mean().expand(6), rtol=1e-4)
+
+
+def test_warm_start_codes_real_video_untrained(tmp_path: Path) -> None:
+    """A fresh model, no training: each further token must bring it nearer."""
+    (tmp_path / "lanes.mp4").symlink_to(LANES)
+    model = OneVAE(TINY).eval()
+    start = warm_start(model, sampler_of(tmp_path), batches=2)
+    assert start.psnr_db > 20
+    video = torch.from_numpy(np.stack(pixels_of(LANES)[:8])).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    with torch.inference_mode():
+        digits, _ = model.encode_digits(video, None)
+        quality = [
+            psnr_db(model.decode_digits(digits[:, : 6 * k], None)[0].numpy() * 127.5, video.numpy() * 127.5)
+            for k in (1, 2, 4)
+        ]
+    assert 19 < quality[0] < quality[1] < quality[2]

@@ -1,0 +1,62 @@
+"""Several processes training one model do what one process with the whole batch does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import LANES, TINY, randomized
+
+from vtok_codec.models.onevae import OneVAE
+from vtok_codec.models.weights import dump_weights
+from vtok_codec.training.checkpoint import read_checkpoint
+from vtok_codec.training.processes import Processes
+from vtok_codec.training.trainer import LOG
+
+WORKER = Path(__file__).parent / "train_together.py"
+
+
+def train(processes: int, data: Path, folder: Path, batch: int, stage: str) -> list[dict[str, float]]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = launcher if processes > 1 else [sys.executable]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(WORKER.parent.parent)}
+    done = subprocess.run(
+        [*command, str(WORKER), str(data), str(folder), str(batch), stage],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+
+
+@pytest.mark.parametrize("stage", ["continuous", "rate", "decoder", "diffusion"])
+def test_two_processes_train_as_one_with_twice_the_batch(tmp_path: Path, stage: str) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "lanes.mp4").symlink_to(LANES)
+    (data / "codec.safetensors").write_bytes(dump_weights(randomized(OneVAE(TINY)), TINY, {}))
+    alone = train(1, data, tmp_path / "alone", 4, stage)
+    together = train(2, data, tmp_path / "together", 2, stage)
+    assert [line["step"] for line in together] == [1, 2, 3, 4, 5, 6]
+    for one, two in zip(alone, together, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=0.01)
+        error = "error" if stage == "diffusion" else "rmse"
+        assert two[error] == pytest.approx(one[error], rel=0.01)
+    weights = [read_checkpoint(tmp_path / run)["model"] for run in ("alone", "together")]
+    for name, value in weights[0].items():
+        assert torch.allclose(value, weights[1][name], rtol=0.05, atol=2e-3), name
+
+
+def test_shares_make_up_the_whole() -> None:
+    drawn = torch.arange(6)
+    shares = [Processes(rank, 3).share(drawn) for rank in range(3)]
+    assert np.array_equal(torch.cat(shares), drawn) and all(len(share) == 2 for share in shares)
+    assert Processes(0, 1).leads and not Processes(1, 2).leads

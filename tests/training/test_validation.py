@@ -1,0 +1,70 @@
+"""What a run measures and draws of held-out clips."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import TINY, pixels_of, psnr_db, randomized
+from training_helpers import settings_of
+
+from vtok_codec.errors import TrainingError
+from vtok_codec.media.picture import png_bytes
+from vtok_codec.metrics.lpips import load_lpips
+from vtok_codec.models.onevae import OneVAE
+from vtok_codec.training.codec.validation import decode_codes, validate
+from vtok_codec.training.data.held_out import validation_clips, whole_latents
+from vtok_codec.training.run import run_training
+from vtok_codec.training.trainer import LOG, Budget, Cadence
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_the_last_step_is_validated_once(
+    data: Path, tmp_path: Path, small_stages: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (data / "broken.mp4").unlink()
+    monkeypatch.setattr("vtok_codec.training.run.Cadence", lambda: Cadence(validate_steps=2))
+    for steps, validated in ((4, [2, 4]), (3, [2, 3])):
+        run = tmp_path / str(steps)
+        settings = replace(settings_of(data, "continuous"), validation=str(data))
+        run_training(settings, run, Budget(steps=steps), quiet=True)
+        lines = map(json.loads, (run / LOG).read_text().splitlines())
+        assert [line["step"] for line in lines if "validation" in line] == validated
+
+
+def test_strips_are_png(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (20, 31, 3), np.uint8)
+    (tmp_path / "strip.png").write_bytes(png_bytes(picture))
+    assert np.array_equal(pixels_of(tmp_path / "strip.png")[0], picture)
+    assert math.isinf(psnr_db(picture, picture))
+
+
+def test_validation_takes_the_videos_of_a_folder(data: Path, tmp_path: Path) -> None:
+    (data / "broken.mp4").unlink()
+    clips = validation_clips(data, 12, TINY.layout)
+    assert [tuple(clip.shape) for clip in clips] == [(3, 17, 64, 96), (3, 17, 80, 48)]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TrainingError, match="no video in"):
+        validation_clips(tmp_path / "empty", 12, TINY.layout)
+
+
+def test_validation_tells_lpips_where_its_network_is_given(data: Path) -> None:
+    (data / "broken.mp4").unlink()
+    model, lpips = randomized(OneVAE(TINY)).eval(), load_lpips()
+    clip = validation_clips(data, 1, TINY.layout)[0]
+    figures = validate(model, [clip], [1, 4], None, lpips)
+    padded = whole_latents(clip[None], TINY.layout)
+    with torch.inference_mode():
+        codes = model.quantizer.quantize(model.encoder(padded, None)[0]).codes
+        for count in (1, 4):
+            shown = ((decode_codes(model, codes, count).clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+            pair = [video[0, :, 3::4].transpose(0, 1).contiguous() for video in (padded, shown)]
+            assert figures[f"lpips_{count}"] == pytest.approx(float(lpips(*pair).mean()), rel=1e-3)
+    assert figures["lpips_1"] != figures["lpips_4"]
+    assert "lpips_1" not in validate(model, [clip], [1])

@@ -1,0 +1,37 @@
+"""What `torchrun` starts in `test_processes.py`: a run of the tiny model. Arguments: data, run folder, batch, stage."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from helpers import TINY
+
+import vtok_codec.training.run as run
+from vtok_codec.models.config import DenoiserConfig
+from vtok_codec.models.presets import PRESETS
+from vtok_codec.training.codec import setup
+from vtok_codec.training.codec.klt import warm_start
+from vtok_codec.training.recipe import CropShape, Phase
+from vtok_codec.training.settings import RunSettings
+from vtok_codec.training.stages import STAGES
+from vtok_codec.training.trainer import Budget, Cadence
+
+if __name__ == "__main__":
+    data, folder, batch, stage = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    torch.set_num_threads(1)
+    PRESETS["tiny"] = TINY
+    PRESETS["tiny-flow"] = DenoiserConfig(TINY, "flow", (1,) * len(TINY.levels))
+    phases = (Phase(0.0, CropShape(batch, 8, 32)),)
+    base = STAGES[stage]
+    recipe = replace(base.recipe, phases=phases, warmup_steps=2, optimizer="adamw")
+    STAGES[stage] = replace(base, recipe=recipe, starts_from="klt")
+    diffusion = base.kind == "diffusion"
+    preset, codec = ("tiny-flow", str(data / "codec.safetensors")) if diffusion else ("tiny", None)
+    setup.warm_start = functools.partial(warm_start, batches=2)
+    run.Cadence = functools.partial(Cadence, log_steps=1)
+    settings = RunSettings(stage, preset, None, (str(data),), None, 1, 5, "cpu", 1.0, False, (), codec)
+    run.run_training(settings, folder, Budget(steps=6), quiet=True)

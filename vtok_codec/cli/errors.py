@@ -1,0 +1,107 @@
+"""Turns errors into one line on stderr and a documented exit code (docs/reference/exit-codes.md)."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn, ParamSpec
+
+import typer
+from tqdm import tqdm
+
+from vtok_codec.errors import OutputError, VtokError
+from vtok_codec.text import one_line
+
+Parameters = ParamSpec("Parameters")
+
+EXIT_INTERNAL = 1
+EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+_NO_MEMORY = "out of memory; try a smaller picture"
+
+
+class Terminated(BaseException):
+    """SIGTERM or SIGHUP as an exception, so that a command cleans up before it ends."""
+
+
+def reports_errors(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
+    """Decorate a command so that every error becomes one line on stderr and the documented exit code."""
+
+    @functools.wraps(command)
+    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        signal.signal(signal.SIGTERM, _raise_terminated)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            # `nohup` ignores it.
+            signal.signal(signal.SIGHUP, _raise_terminated)
+        try:
+            command(*args, **kwargs)
+        except BrokenPipeError:
+            # Nobody reads any more, as with `| head`.
+            raise typer.Exit(EXIT_BROKEN_PIPE) from None
+        except KeyboardInterrupt:
+            fail("interrupted", EXIT_INTERRUPTED)
+        except Terminated as ended:
+            fail("terminated", 128 + ended.args[0])
+        except (typer.Exit, typer.BadParameter):
+            raise
+        except Exception as error:
+            message = told(error)
+            if message is None:
+                if os.environ.get("VTOK_DEBUG"):
+                    raise
+                fail(f"internal error: {_summary(error)} (VTOK_DEBUG=1 shows where)", EXIT_INTERNAL)
+            fail(message, exit_code(error))
+
+    return run
+
+
+def told(error: Exception) -> str | None:
+    """What to tell a user about an expected error; None for a fault in the program."""
+    if isinstance(error, VtokError):
+        return str(error)
+    # torch has no error of its own for it on the CPU.
+    if _means_no_memory(error):
+        return _NO_MEMORY
+    if isinstance(error, OSError):
+        return f"cannot read or write: {error.strerror or error}"
+    return None
+
+
+def exit_code(error: Exception) -> int:
+    """The exit code of an error."""
+    if isinstance(error, VtokError):
+        return error.exit_code
+    return OutputError.exit_code if isinstance(error, OSError) and not _means_no_memory(error) else EXIT_INTERNAL
+
+
+def _means_no_memory(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    text = str(error)
+    signs = ("allocate memory", "out of memory", "can't start new thread", "failed to map segment")
+    return isinstance(error, MemoryError) or any(sign in text for sign in signs)
+
+
+def _raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated(number)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Print one line on stderr and end the command with an exit code."""
+    notice(message)
+    raise typer.Exit(code)
+
+
+def notice(message: str) -> None:
+    """Print one line on stderr, above any progress bar."""
+    tqdm.write(f"vtok: {one_line(message)}", file=sys.stderr)
+
+
+def _summary(error: Exception) -> str:
+    """The type of an error and the first line of its text."""
+    return " ".join([type(error).__name__ + ":", *str(error).splitlines()[:1]])

@@ -1,0 +1,42 @@
+"""Arguments and options that several commands share, each with the same words everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_MAX_PIXELS = 1 << 24
+"""4096×4096: above 4K, below 8K."""
+
+INPUT = "Input"
+MODEL = "Model"
+OUTPUT = "Output"
+PICTURE = "Size and quality"
+GENERAL = "General"
+"""The panels that `--help` groups options in."""
+
+Paths = Annotated[
+    list[str], typer.Argument(help="Input and output, or several inputs with -o DIR. '-' is standard input or output.")
+]
+NoAudio = Annotated[bool, typer.Option("--no-audio", help="Leave the audio out.", rich_help_panel=INPUT)]
+MaxPixels = Annotated[
+    int,
+    typer.Option(
+        help="Refuse videos with more pixels per frame. Memory grows by about 1 KB per pixel.",
+        min=1,
+        rich_help_panel=INPUT,
+    ),
+]
+Device = Annotated[str, typer.Option(help="Where to run the model: auto, cpu or cuda.", rich_help_panel=MODEL)]
+OutputFolder = Annotated[
+    Path | None,
+    typer.Option("-o", "--output-dir", help="Write the output of every input to this folder.", rich_help_panel=OUTPUT),
+]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing output files.", rich_help_panel=OUTPUT)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.", rich_help_panel=GENERAL)]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Also print which model runs, and where.", rich_help_panel=GENERAL)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=OUTPUT)]

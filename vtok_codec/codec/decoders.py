@@ -1,0 +1,83 @@
+"""Chooses what a file is decoded with: the decoder of its own model, or a diffusion decoder beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vtok_codec.codec.diffusion import DiffusionDecoder
+from vtok_codec.codec.tokenizer import PixelDecoder, Tokenizer, check_same_weights, load_tokenizer
+from vtok_codec.container.header import ModelId
+from vtok_codec.errors import ModelError, SettingError
+from vtok_codec.models.config import OBJECTIVES
+from vtok_codec.registry import DETERMINISTIC, SUFFIX, WeightsFile, find_decoder, find_shipped, find_weights
+
+
+@dataclass(frozen=True)
+class DecoderChoice:
+    """Which decoder to use, and how."""
+
+    name: str = DETERMINISTIC
+    """`deterministic`, the objective of a shipped diffusion decoder (`ddim` or `flow`), or the path of a weights file
+    or of a training run's folder."""
+    steps: int | None = None
+    """How often a diffusion decoder evaluates its network; None for its default."""
+    seed: int = 0
+    """The seed of a diffusion decoder's noise."""
+
+
+class Decoders:
+    """The decoders of one codec. Each is loaded when it is first chosen, and kept."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self._loaded: dict[str, DiffusionDecoder] = {}
+
+    def choose(self, choice: DecoderChoice) -> PixelDecoder:
+        """Return the decoder of a choice.
+
+        Raises:
+            ModelError: There is no such decoder, or it is for the tokens of other weights.
+            SettingError: A number is out of range, or the deterministic decoder is given steps or a seed.
+        """
+        return self.diffusion(choice) or self.tokenizer
+
+    def diffusion(self, choice: DecoderChoice) -> DiffusionDecoder | None:
+        """Return the diffusion decoder of a choice, or None where the choice is the deterministic decoder.
+
+        Raises:
+            ModelError, SettingError: See `choose`.
+        """
+        if choice.name == DETERMINISTIC:
+            if choice.steps is not None or choice.seed:
+                raise SettingError("the deterministic decoder has no steps and no noise; leave out steps and seed")
+            return None
+        if choice.name not in self._loaded:
+            self._loaded[choice.name] = DiffusionDecoder(self._weights(choice.name), self.tokenizer)
+        return self._loaded[choice.name].chosen(choice.steps, choice.seed)
+
+    def _weights(self, name: str) -> WeightsFile:
+        if name.endswith(SUFFIX) or Path(name).is_dir():
+            return find_weights(name)
+        if name not in OBJECTIVES:
+            raise ModelError(
+                f"no decoder {name!r}; use {DETERMINISTIC}, {' or '.join(OBJECTIVES)}, or name a weights file"
+            )
+        return find_decoder(name, self.tokenizer.weights.reads)
+
+
+def tokenizer_of(model: ModelId, weights: str | Path | None = None, device: str = "auto") -> Tokenizer:
+    """Load the model that made a file.
+
+    Args:
+        model: What the file says about the model.
+        weights: A shipped name or a path; None for the shipped model that the file names.
+        device: `auto`, `cpu` or `cuda`; see `choose_placement`.
+
+    Raises:
+        ModelError: The model is missing, or does not read the file's tokens.
+        SettingError: The device cannot be used.
+    """
+    file = find_weights(weights) if weights else find_shipped(model.name)
+    check_same_weights(file, model.name, model.weights_sha256)
+    return load_tokenizer(file, device)

@@ -1,0 +1,133 @@
+"""Writes files so that a name never stands for a part of one: write beside the target, sync, then rename."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows has no flock; leftovers stay there.
+    fcntl = None  # type: ignore[assignment]
+
+PARTIAL_SUFFIX = ".partial"
+"""Part of the name of every file that is not whole yet."""
+_NEW_FILE_MODE = 0o666
+_NAME_BYTES = 120
+"""How much of the target's name a partial file's name holds; file systems allow 255 bytes in all."""
+
+
+@contextmanager
+def replacing(
+    path: Path, overwrite: bool = True, on_leftover: Callable[[Path], None] = lambda leftover: None
+) -> Iterator[Path]:
+    """Yield the path of a new, empty file that takes the name `path` when the block ends without an error.
+
+    Until then the file has a random name in the same folder; it is removed if the block fails. A file that is replaced
+    passes its permissions on. Data and folder reach the disk before and after the rename. What a killed process left
+    behind of an earlier attempt at the same target is removed.
+
+    Args:
+        path: The final name, with symbolic links resolved.
+        overwrite: Whether an existing file may be replaced.
+        on_leftover: Called with each file of an earlier attempt that was removed.
+
+    Raises:
+        FileExistsError: `overwrite` is False, and the name was taken in the meantime.
+        OSError: The file cannot be written.
+    """
+    for leftover in _remove_leftovers(path):
+        on_leftover(leftover)
+    # mkstemp opens with O_EXCL, so that nobody can have put a link in the place of the file.
+    handle, name = tempfile.mkstemp(f"{PARTIAL_SUFFIX}{path.suffix}", _prefix(path), path.parent)
+    partial = Path(name)
+    try:
+        _lock(handle)
+        partial.chmod(_mode(path))
+        yield partial
+        os.fsync(handle)
+        _rename(partial, path, overwrite)
+        _sync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file in one step: a reader finds the old contents or the new ones, never a part.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    with replacing(path) as partial:
+        partial.write_bytes(data)
+
+
+def _prefix(path: Path) -> str:
+    name = path.name.encode(errors="surrogateescape")[:_NAME_BYTES]
+    return f".{os.fsdecode(name)}."
+
+
+def _lock(handle: int) -> bool:
+    """Lock a file for as long as this process has it open. Whether nobody else holds the lock."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _remove_leftovers(path: Path) -> Iterator[Path]:
+    """Remove partial files of this target that no living process holds."""
+    pattern = glob.escape(str(path.parent / _prefix(path))) + f"*{PARTIAL_SUFFIX}{glob.escape(path.suffix)}"
+    for name in glob.glob(pattern):
+        with suppress(OSError):
+            handle = os.open(name, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+            try:
+                if _lock(handle):
+                    os.unlink(name)
+                    yield Path(name)
+            finally:
+                os.close(handle)
+
+
+def _mode(path: Path) -> int:
+    """The permissions of the file that is replaced, or those of a new file under the process's mask."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        mask = os.umask(0)
+        os.umask(mask)
+        return _NEW_FILE_MODE & ~mask
+
+
+def _rename(partial: Path, path: Path, overwrite: bool) -> None:
+    if overwrite:
+        os.replace(partial, path)
+        return
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # Not every file system has links; a name that is taken between these two lines is lost.
+        if path.exists():
+            raise FileExistsError(f"{path} exists") from None
+        os.replace(partial, path)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk. Some file systems cannot sync folders."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,83 @@
+"""LPIPS v0.1 with AlexNet (Zhang et al., arXiv:1801.03924), with the weights in `weights/lpips-alex.safetensors`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vtok_codec.models.weights import parse_tensors
+from vtok_codec.registry import find_weights
+
+# Input channels, output channels, kernel, stride, padding, and whether a max-pool precedes the convolution.
+_CONVOLUTIONS = (
+    (3, 64, 11, 4, 2, False),
+    (64, 192, 5, 1, 2, True),
+    (192, 384, 3, 1, 1, True),
+    (384, 256, 3, 1, 1, False),
+    (256, 256, 3, 1, 1, False),
+)
+_MEAN = (-0.030, -0.088, -0.188)
+_STD = (0.458, 0.448, 0.450)
+
+
+class LPIPS(nn.Module):
+    """The perceptual distance LPIPS between pictures. Its parameters are frozen.
+
+    Args:
+        weights: The tensors of the weights file, by name.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1))
+        self.convolutions = nn.ModuleList(nn.Conv2d(i, o, k, s, p) for i, o, k, s, p, _ in _CONVOLUTIONS)
+        for index, conv in enumerate(self.convolutions):
+            conv.load_state_dict({part: weights[f"alex.conv{index}.{part}"] for part in ("weight", "bias")})
+            self.register_buffer(f"head{index}", weights[f"alex.lin{index}"].float())
+        self.requires_grad_(False).eval()
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the distance between the pictures of each pair.
+
+        Args:
+            a: The first picture of each pair, `N 3 H W` in [−1, 1].
+            b: The second picture of each pair, of the same shape.
+
+        Returns:
+            The distances, fp32 `N`; 0 for equal pictures.
+        """
+        total = a.new_zeros(len(a), dtype=torch.float32)
+        for index, (x, y) in enumerate(zip(self._taps(a), self._taps(b), strict=True)):
+            difference = (_normalize(x) - _normalize(y)) ** 2
+            total = total + F.conv2d(difference, self.get_buffer(f"head{index}")).mean(dim=(1, 2, 3))
+        return total
+
+    def _taps(self, pictures: Tensor) -> list[Tensor]:
+        x = (pictures - self.mean) / self.std
+        taps = []
+        for conv, (*_, pooled) in zip(self.convolutions, _CONVOLUTIONS, strict=True):
+            x = F.relu(conv(F.max_pool2d(x, 3, 2) if pooled else x))
+            taps.append(x.float())
+        return taps
+
+
+def load_lpips() -> LPIPS:
+    """Load LPIPS with the shipped weights.
+
+    Raises:
+        ModelError: The weights are missing or unreadable.
+    """
+    weights = find_weights("lpips-alex")
+    return LPIPS(parse_tensors(weights.data, str(weights.path)))
+
+
+def _normalize(features: Tensor) -> Tensor:
+    # The term under the root keeps the gradient finite where all features are zero.
+    norm = (features.square().sum(dim=1, keepdim=True) + 1e-20).sqrt()
+    return features / (norm + 1e-10)

@@ -1,0 +1,401 @@
+"""The shape of a model as data, and the JSON in which a weights file carries it. Nothing here imports torch.
+
+A configuration holds everything needed to build the network that a weights file belongs to. It is stored as JSON in the
+metadata of the file, under the key `CONFIG_KEY`, together with the version of its layout. Older files carry only the
+name of a preset; `inferred_config` derives their configuration from the shapes of their tensors.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from vtok_codec.errors import ModelError, SettingError
+from vtok_codec.layout import GopLayout, Stride
+
+CONFIG_KEY = "config"
+"""The metadata key under which a weights file carries its configuration."""
+CONFIG_VERSION = 1
+"""The version of the configuration's JSON layout."""
+
+BLOCK_KINDS = ("2d+1d", "3d", "2d")
+"""The kinds of residual blocks that a model can be built from (VidTok, Tab. 2)."""
+RESAMPLING_KINDS = ("shuffle", "blend", "learned-blend")
+"""How neighbouring levels are connected: by strided convolutions alone, or blended with a fixed or a learned α."""
+CODEBOOK_KINDS = ("vq", "simvq", "lfq")
+"""The quantizers that FSQ can be compared with."""
+OBJECTIVES = ("ddim", "flow")
+"""The training objectives of diffusion decoders."""
+
+_MAX_SIDE = 1 << 16
+_MAX_ITEMS = 64
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution of the networks."""
+
+    factor: Stride
+    """Downsampling over time, height and width from the next finer level, or from pixels for the first level."""
+    channels: int
+    """Feature channels at this level."""
+    encoder_blocks: int
+    """Residual blocks of the encoder at this level."""
+    decoder_blocks: int
+    """Residual blocks of the decoder at this level."""
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """A quantizer with a codebook of vectors, used in comparisons with FSQ."""
+
+    kind: str
+    """One of `CODEBOOK_KINDS`."""
+    channels: int
+    """Latent channels per token, d. The codebook of LFQ has 2^d entries."""
+    size: int = 0
+    """The number of entries of the codebook; unused for LFQ."""
+
+
+@dataclass(frozen=True)
+class OneVAEConfig:
+    """The configuration of a codec model."""
+
+    levels: tuple[Level, ...]
+    """The resolutions of the networks, from the finest to the latent grid."""
+    fsq_levels: tuple[int, ...]
+    """The number of values that each digit of a token can take."""
+    max_tokens: int
+    """Tokens per latent position, N. They are nested: the first k of them always decode by themselves."""
+    blocks: str = "2d+1d"
+    """The kind of residual block, one of `BLOCK_KINDS`."""
+    resampling: str = "shuffle"
+    """How levels are connected, one of `RESAMPLING_KINDS`."""
+    expansion: float = 1.0
+    """The width inside residual blocks, as a multiple of the width outside."""
+    causal: bool = True
+    """Whether a frame depends only on itself and earlier frames. Only causal models can stream."""
+    codebook: Codebook | None = None
+    """The quantizer to use in place of FSQ. Such a model has no digits, so a `.vtk` file cannot hold its tokens."""
+    enhanced_first_frame: bool = False
+    """Whether the first latent frame of a GOP keeps the grid of the next finer level (OneVAE, section 3.2)."""
+
+    def __post_init__(self) -> None:
+        if self.blocks not in BLOCK_KINDS:
+            raise ModelError(f"blocks {self.blocks!r} are unknown; use one of {', '.join(BLOCK_KINDS)}")
+        if self.resampling not in RESAMPLING_KINDS:
+            raise ModelError(f"resampling {self.resampling!r} is unknown; use one of {', '.join(RESAMPLING_KINDS)}")
+        if self.codebook and self.codebook.kind not in CODEBOOK_KINDS:
+            raise ModelError(f"quantizer {self.codebook.kind!r} is unknown; use fsq, {', '.join(CODEBOOK_KINDS)}")
+        if self.enhanced_first_frame and (len(self.levels) < 2 or not self.causal):
+            raise ModelError("first-frame enhancement needs a causal model with at least two levels")
+
+    @property
+    def stride(self) -> Stride:
+        """Frames, rows and columns of the video that one latent position stands for."""
+        t, h, w = (math.prod(level.factor[axis] for level in self.levels) for axis in range(3))
+        return t, h, w
+
+    @property
+    def first_grid(self) -> tuple[int, int]:
+        """Rows and columns of the first latent frame of a GOP for each row and column of a later latent frame."""
+        _, rows, columns = self.levels[-1].factor
+        return (rows, columns) if self.enhanced_first_frame else (1, 1)
+
+    @property
+    def layout(self) -> GopLayout:
+        """The map between frames and latent frames."""
+        return GopLayout(self.stride, self.first_grid)
+
+    @property
+    def token_channels(self) -> int:
+        """Latent channels per token, d."""
+        return self.codebook.channels if self.codebook else len(self.fsq_levels)
+
+    @property
+    def latent_channels(self) -> int:
+        """Latent channels of all tokens of a position together, N·d."""
+        return self.token_channels * self.max_tokens
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """The configuration of a diffusion decoder."""
+
+    codec: OneVAEConfig
+    """The codec whose tokens it decodes. It has the levels of that codec, and an up path like that codec's decoder."""
+    objective: str
+    """The training objective, one of `OBJECTIVES`."""
+    down_blocks: tuple[int, ...]
+    """Residual blocks of the down path at each level, from the finest to the latent grid."""
+    adapter_scales: int = 0
+    """The number of scales at which tokens enter the down path, counted from the latent grid; 0 means all of them."""
+
+    def __post_init__(self) -> None:
+        codec, scales = self.codec, len(self.codec.levels)
+        if self.objective not in OBJECTIVES:
+            raise ModelError(f"objective {self.objective!r} is unknown; use {' or '.join(OBJECTIVES)}")
+        if not codec.causal or codec.codebook or codec.enhanced_first_frame:
+            raise ModelError("a diffusion decoder needs a causal FSQ codec without first-frame enhancement")
+        if len(self.down_blocks) != scales or not 0 <= self.adapter_scales <= scales:
+            raise ModelError(f"down blocks {self.down_blocks} do not fit a codec with {scales} levels")
+
+    def decodes(self, codec: OneVAEConfig) -> bool:
+        """Whether the tokens of `codec` have the shape that this decoder reads.
+
+        The encoder of `codec` may have another depth than the one in this configuration.
+        """
+        return _without_encoder(codec) == _without_encoder(self.codec)
+
+
+def _without_encoder(config: OneVAEConfig) -> OneVAEConfig:
+    return replace(config, levels=tuple(replace(level, encoder_blocks=0) for level in config.levels))
+
+
+ModelConfig = OneVAEConfig | DenoiserConfig
+"""The configuration of any kind of model."""
+
+_KINDS: dict[str, type[OneVAEConfig] | type[DenoiserConfig]] = {"onevae": OneVAEConfig, "denoiser": DenoiserConfig}
+
+
+def config_to_json(config: ModelConfig) -> str:
+    """Return a configuration as compact JSON, with the version of its layout and the kind of model."""
+    kind = next(name for name, type_ in _KINDS.items() if isinstance(config, type_))
+    return json.dumps({"version": CONFIG_VERSION, "kind": kind, **asdict(config)}, separators=(",", ":"))
+
+
+def config_from_json(text: str) -> ModelConfig:
+    """Parse a configuration that `config_to_json` wrote.
+
+    Raises:
+        ModelError: The configuration is not valid, or needs a newer version of vtok.
+    """
+    try:
+        members = json.loads(text)
+        if not isinstance(members, dict):
+            raise ValueError("it is not a JSON object")
+        version, kind = members.pop("version", None), members.pop("kind", None)
+        if version != CONFIG_VERSION or kind not in _KINDS:
+            raise ModelError(f"the weights need a newer vtok: model kind {kind!r}, configuration version {version!r}")
+        return _parse(_KINDS[kind], members)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ModelError(f"the model configuration is not valid: {error}") from None
+
+
+def _parse(type_: type[ModelConfig], members: Mapping[str, Any]) -> ModelConfig:
+    """Build a configuration from JSON members; unknown members are an error, since they could change the network."""
+    if unknown := set(members) - {field.name for field in fields(type_)}:
+        raise ModelError(f"the weights need a newer vtok: the configuration has {min(unknown)!r}")
+    values = dict(members)
+    if type_ is DenoiserConfig:
+        values["codec"] = _parse(OneVAEConfig, values["codec"])
+        values["down_blocks"] = _integers(values["down_blocks"], "down_blocks", 0)
+        return DenoiserConfig(**values)
+    levels = values["levels"]
+    if not 1 <= len(levels) <= _MAX_ITEMS:
+        raise ValueError(f"it has {len(levels)} levels")
+    values["levels"] = tuple(_level(level) for level in levels)
+    values["fsq_levels"] = _integers(values["fsq_levels"], "fsq_levels", 2)
+    values["max_tokens"] = _integers([values["max_tokens"]], "max_tokens", 1)[0]
+    if values.get("codebook") is not None:
+        values["codebook"] = Codebook(**values["codebook"])
+    return OneVAEConfig(**values)
+
+
+def _level(members: Mapping[str, Any]) -> Level:
+    factor = _integers(members["factor"], "factor", 1)
+    if len(factor) != 3:
+        raise ValueError(f"factor {list(factor)} is not three integers")
+    channels, encoder_blocks, decoder_blocks = _integers(
+        [members[name] for name in ("channels", "encoder_blocks", "decoder_blocks")], "channels and blocks", 0
+    )
+    return Level((factor[0], factor[1], factor[2]), channels, encoder_blocks, decoder_blocks)
+
+
+def _integers(values: Sequence[Any], name: str, least: int) -> tuple[int, ...]:
+    if len(values) > _MAX_ITEMS or not all(type(value) is int and least <= value <= _MAX_SIDE for value in values):
+        raise ValueError(f"{name} {list(values)[:_MAX_ITEMS]} holds a value that is not an integer from {least} on")
+    return tuple(values)
+
+
+Shapes = Mapping[str, Sequence[int]]
+"""The shape of each tensor of a weights file, by the tensor's name."""
+
+_FORMER_FACTORS: tuple[Stride, ...] = ((2, 4, 4), (2, 2, 2))
+"""The first two levels of every model whose weights file carries no configuration."""
+_FORMER_FSQ = (8, 8, 8, 5, 5, 5)
+
+
+def inferred_config(preset: str, shapes: Shapes) -> ModelConfig:
+    """Infer the configuration of a weights file that was written before such files carried one.
+
+    Channels and numbers of blocks follow from the tensors, and the stride follows from the end of the preset's name,
+    such as `4x16x16`. A diffusion decoder does not hold its codec's encoder, so the result gives that encoder 0 blocks.
+
+    Args:
+        preset: The name of the preset in the file's metadata, such as `onevae-nano-4x16x16`.
+        shapes: The shapes of the file's tensors.
+
+    Raises:
+        ModelError: The preset's name holds no stride, or the tensors are not those of such a model.
+    """
+    found = re.search(r"-(\d+)x(\d+)x(\d+)$", preset)
+    if not found:
+        raise ModelError(f"the weights carry no model configuration, and preset {preset!r} names no stride")
+    stride = tuple(map(int, found.groups()))
+    done = tuple(math.prod(factor[axis] for factor in _FORMER_FACTORS) for axis in range(3))
+    rest = tuple(whole // part for whole, part in zip(stride, done, strict=True))
+    factors = [*_FORMER_FACTORS, *([(rest[0], rest[1], rest[2])] if rest != (1, 1, 1) else [])]
+    try:
+        if any(name.startswith("up.") for name in shapes):
+            return _inferred_denoiser(preset, shapes, factors)
+        enhanced = "encoder.first.linear.weight" in shapes
+        encoder = list(_levels("encoder", shapes))
+        decoder = list(_levels("decoder", shapes))[::-1]
+        return _inferred_codec(shapes, factors, encoder, decoder, "decoder", enhanced)
+    except (KeyError, IndexError, ValueError) as error:
+        raise ModelError(f"the tensors are not those of preset {preset!r}: {error}") from None
+
+
+def _inferred_codec(
+    shapes: Shapes,
+    factors: Sequence[Stride],
+    encoder: Sequence[int],
+    decoder: Sequence[int],
+    prefix: str,
+    enhanced: bool,
+) -> OneVAEConfig:
+    """Infer a codec's configuration, given the numbers of blocks of both networks per level, from the finest on."""
+    widths = [shapes[f"{prefix}.norm.weight"][0], *_inner_widths(shapes, prefix)]
+    max_tokens = shapes[f"{prefix}.count_bias"][0]
+    levels = tuple(Level(*parts) for parts in zip(factors, widths, encoder, decoder, strict=True))
+    return OneVAEConfig(levels, _FORMER_FSQ, max_tokens, enhanced_first_frame=enhanced)
+
+
+def _inner_widths(shapes: Shapes, prefix: str) -> list[int]:
+    """Return the channels of all levels but the finest, which are the inputs of a decoder's upsampling layers."""
+    names = [name for part in ("deep", "chain") for name in _layer_names(shapes, prefix, part)]
+    return [shapes[name][1] for name in names if ".project." in name][::-1]
+
+
+def _inferred_denoiser(preset: str, shapes: Shapes, factors: Sequence[Stride]) -> DenoiserConfig:
+    decoder = list(_levels("up", shapes))[::-1]
+    codec = _inferred_codec(shapes, factors, [0] * len(factors), decoder, "up", enhanced=False)
+    down = tuple(
+        len({name.split(".")[3] for name in shapes if name.startswith(f"down.{level}.blocks.")})
+        for level in range(len(factors))
+    )
+    objective = {"cdt": "ddim", "flow": "flow"}.get(preset.partition("-")[0], "")
+    return DenoiserConfig(codec, objective, down)
+
+
+def _levels(prefix: str, shapes: Shapes) -> Iterator[int]:
+    """Yield the number of residual blocks at each level, in the order in which the network runs through the levels."""
+    parts = [part for part in ("deep", "chain") if _layer_names(shapes, prefix, part)]
+    # An encoder runs through its deepest level last, a decoder first.
+    order = parts[::-1] if prefix == "encoder" else parts
+    kinds = [".project." in name for part in order for name in _layer_names(shapes, prefix, part)]
+    blocks = 0
+    for place, resamples in enumerate(kinds):
+        if resamples and (place or prefix != "encoder"):
+            yield blocks
+            blocks = 0
+        blocks += not resamples
+    yield blocks
+
+
+def _layer_names(shapes: Shapes, prefix: str, part: str) -> list[str]:
+    """Return the name of one tensor per layer of a chain, in order; if a layer resamples, that of its projection."""
+    found: dict[int, str] = {}
+    for name in shapes:
+        if name.startswith(f"{prefix}.{part}.layers."):
+            number = int(name.split(".")[3])
+            if number not in found or name.endswith(".project.weight"):
+                found[number] = name
+    return [found[number] for number in sorted(found)]
+
+
+SHAPE_KEYS = (
+    "quantizer",
+    "fsq_levels",
+    "max_tokens",
+    "widths",
+    "encoder_blocks",
+    "decoder_blocks",
+    "blocks",
+    "resampling",
+    "expansion",
+    "causal",
+    "enhanced_first_frame",
+)
+"""The keys that `reshaped` accepts."""
+
+
+def reshaped(config: OneVAEConfig, changes: Sequence[tuple[str, str]]) -> OneVAEConfig:
+    """Return a copy of a configuration in which some values are replaced by values given as text.
+
+    The values have these formats:
+
+    - `quantizer`: `fsq`, `vq:CHANNELS:SIZE`, `simvq:CHANNELS:SIZE` or `lfq:CHANNELS`.
+    - `widths`, `encoder_blocks`, `decoder_blocks`: one integer per level, from the finest on, separated by commas.
+    - `fsq_levels`: one integer per digit, separated by commas.
+    - `max_tokens`: an integer.
+    - `expansion`: a number above 0, up to 16.
+    - `blocks`, `resampling`: one of `BLOCK_KINDS` or `RESAMPLING_KINDS`.
+    - `causal`, `enhanced_first_frame`: `true` or `false`.
+
+    Args:
+        config: The configuration to start from.
+        changes: Pairs of a key from `SHAPE_KEYS` and the text of its new value.
+
+    Raises:
+        SettingError: A key is unknown or a value does not fit it.
+    """
+    for key, text in changes:
+        try:
+            config = _changed(config, key, text)
+        except ModelError as error:
+            raise SettingError(f"shape {key}={text}: {error}") from None
+        except (ValueError, TypeError, KeyError):
+            raise SettingError(f"shape {key}={text}: that value does not fit; see 'vtok train --help'") from None
+    return config
+
+
+def _changed(config: OneVAEConfig, key: str, text: str) -> OneVAEConfig:
+    per_level = {"widths": "channels", "encoder_blocks": "encoder_blocks", "decoder_blocks": "decoder_blocks"}
+    if key in per_level:
+        numbers = [int(part) for part in text.split(",")]
+        if min(numbers) < (1 if key == "widths" else 0):
+            raise ValueError
+        levels = tuple(
+            replace(level, **{per_level[key]: number})  # type: ignore[arg-type]
+            for level, number in zip(config.levels, numbers, strict=True)
+        )
+        return replace(config, levels=levels)
+    if key == "quantizer":
+        return replace(config, codebook=_codebook(text))
+    if key == "fsq_levels":
+        return replace(config, fsq_levels=_integers([int(part) for part in text.split(",")], key, 2))
+    if key in ("causal", "enhanced_first_frame"):
+        return replace(config, **{key: {"true": True, "false": False}[text]})  # type: ignore[arg-type]
+    if key == "max_tokens":
+        return replace(config, max_tokens=_integers([int(text)], key, 1)[0])
+    if key == "expansion":
+        expansion = float(text)
+        if not 0 < expansion <= 16:
+            raise ValueError
+        return replace(config, expansion=expansion)
+    if key in ("blocks", "resampling"):
+        return replace(config, **{key: text})  # type: ignore[arg-type]
+    raise ModelError(f"there is no such key; use {', '.join(SHAPE_KEYS)}")
+
+
+def _codebook(text: str) -> Codebook | None:
+    kind, *numbers = text.split(":")
+    if kind == "fsq" and not numbers:
+        return None
+    return Codebook(kind, *_integers([int(number) for number in numbers], "quantizer", 1))

@@ -1,0 +1,232 @@
+"""Reads and writes tokens as an array in a `.npy` or `.safetensors` file, to exchange them with a video model.
+
+The array is uint16 `t h w n`; the GOPs of a file follow one another along the first axis. The metadata of a
+`.safetensors` file hold what is needed to turn the tokens back into video:
+
+* `model` and `weights_sha256`: the name and the hash of the model that made the tokens;
+* `size`: the height and width of the video in pixels;
+* `rate`: frames per second as a ratio, or `still` for a still image;
+* `sar`, `color` and `rotation`: as in the header of a `.vtk` file;
+* `gop_latents` and `gop_frames`: the number of latent frames and of frames of each GOP.
+
+A `.npy` file cannot hold metadata. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from vtok_codec.container.header import Header
+from vtok_codec.errors import InputError, OutputError, SettingError
+from vtok_codec.media.types import DEFAULT_RATE, Color, VideoInfo
+from vtok_codec.stream.reading import Gop
+from vtok_codec.tokens.radix import Tokens
+
+SUFFIXES = (".npy", ".safetensors")
+"""The suffixes of the files that can be written."""
+STILL = "still"
+"""The value of `rate` in the metadata of a still image."""
+_LONGEST_RATE = 32
+"""The largest number of characters in a rate."""
+_LARGEST_TERM = 100_000
+"""The largest denominator of a rate."""
+_SLOWEST, _FASTEST = Fraction(1, 1000), Fraction(1_000_000)
+"""The range of rates, in frames per second."""
+
+
+def check_suffix(name: str) -> None:
+    """Check that a file name ends in one of `SUFFIXES`.
+
+    Raises:
+        OutputError: The name has another suffix.
+    """
+    if Path(name).suffix not in SUFFIXES:
+        raise OutputError(f"{name}: use a .npy or .safetensors file")
+
+
+def as_rate(given: object) -> Fraction:
+    """Convert a frame rate to a fraction.
+
+    Args:
+        given: Frames per second as a number or as text, such as `30`, `29.97` or `30000/1001`.
+
+    Raises:
+        SettingError: The value is not a number, or lies outside 1/1000 to 1,000,000.
+    """
+    text = str(given)
+    try:
+        # Long text and exponents are refused, since a number with a billion digits takes hours to parse.
+        if len(text) > _LONGEST_RATE or "e" in text.lower():
+            raise ValueError
+        rate = Fraction(text).limit_denominator(_LARGEST_TERM)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not _SLOWEST <= rate <= _FASTEST:
+        raise SettingError(f"rate {text[:_LONGEST_RATE]!r}: give frames per second, such as 30 or 30000/1001")
+    return rate
+
+
+def write_array(path: Path, suffix: str, header: Header, gops: Sequence[Gop]) -> None:
+    """Write the tokens of GOPs to a file.
+
+    Args:
+        path: The file to write.
+        suffix: The format of the file, one of `SUFFIXES`. The name in `path` may have another suffix.
+        header: The header of the `.vtk` file that the GOPs were read from.
+        gops: The GOPs.
+    """
+    tokens = np.concatenate([gop.tokens for gop in gops])
+    if suffix == ".npy":
+        with path.open("wb") as file:
+            np.save(file, tokens)
+        return
+    about = {
+        "model": header.model.name,
+        "weights_sha256": header.model.weights_sha256,
+        "size": f"{header.height} {header.width}",
+        "rate": str(header.rate) if header.rate else STILL,
+        "sar": str(header.sar),
+        "color": " ".join(map(str, header.color)),
+        "rotation": str(header.rotation),
+        "gop_latents": " ".join(str(len(gop.tokens)) for gop in gops),
+        "gop_frames": " ".join(str(gop.frames) for gop in gops),
+    }
+    path.write_bytes(save({"tokens": tokens}, about))
+
+
+@dataclass(frozen=True)
+class TokenArray:
+    """The content of a token file."""
+
+    tokens: Tokens
+    """The tokens of all GOPs, `t h w n`."""
+    about: Mapping[str, str] = field(default_factory=dict)
+    """The metadata of the file, without any guarantee that they are valid; empty for a `.npy` file."""
+
+    def info(self, whole: tuple[int, int]) -> VideoInfo:
+        """Return the description of the video that the tokens stand for.
+
+        Where the metadata lack a value, the video has the size `whole`, 25 frames per second, square pixels, unknown
+        colour and no rotation.
+
+        Args:
+            whole: The height and width in pixels of the pictures that the tokens stand for, padding included.
+
+        Raises:
+            InputError: The metadata hold an invalid value.
+        """
+        height, width = self._integers("size", 2) or whole
+        rate = self._rate()
+        return VideoInfo(
+            width=width,
+            height=height,
+            rate=rate,
+            time_base=1 / (rate or DEFAULT_RATE),
+            sar=self._ratio("sar", Fraction(1)),
+            color=Color(*self._integers("color", 4)),
+            rotation=(self._integers("rotation", 1) or [0])[0],
+        )
+
+    def gops(self) -> list[tuple[Tokens, int | None]]:
+        """Split the array into GOPs. Without metadata, the whole array is one GOP.
+
+        Returns:
+            The tokens `t h w n` and the number of frames of each GOP. The number is None where the file does not hold
+            it.
+
+        Raises:
+            InputError: The array is not `t h w n`, or the metadata do not fit its length.
+        """
+        if self.tokens.ndim != 4 or not self.tokens.size:
+            raise InputError(f"tokens must be t h w n, not {self.tokens.shape}")
+        latents = self._integers("gop_latents") or [len(self.tokens)]
+        frames: Sequence[int | None] = self._integers("gop_frames") or [None] * len(latents)
+        if sum(latents) != len(self.tokens) or min(latents) < 1:
+            raise InputError(f"gop_latents sum up to {sum(latents)}, the array has {len(self.tokens)} latent frames")
+        if len(frames) != len(latents):
+            raise InputError(f"gop_frames has {len(frames)} numbers for {len(latents)} GOPs")
+        ends = np.cumsum(latents)
+        return [
+            (self.tokens[end - count : end], shown) for end, count, shown in zip(ends, latents, frames, strict=True)
+        ]
+
+    def _rate(self) -> Fraction | None:
+        text = self.about.get("rate", str(DEFAULT_RATE))
+        try:
+            return None if text == STILL else as_rate(text)
+        except SettingError as error:
+            raise InputError(str(error)) from None
+
+    def _ratio(self, key: str, default: Fraction) -> Fraction:
+        text = self.about.get(key, str(default))
+        try:
+            numerator, _, denominator = text.partition("/")
+            return Fraction(int(numerator), int(denominator or 1))
+        except (ValueError, ZeroDivisionError):
+            raise InputError(f"{key} {text[:40]!r} is no ratio") from None
+
+    def _integers(self, key: str, count: int | None = None) -> list[int]:
+        """Return the integers that the metadata hold under a key, or an empty list where the key is missing.
+
+        Args:
+            key: The key.
+            count: The number of integers that must be there; None for any number.
+        """
+        text = self.about.get(key, "")
+        try:
+            numbers = [int(number) for number in text.split()]
+            if count and len(numbers) not in (0, count):
+                raise ValueError
+        except ValueError:
+            raise InputError(f"{key} {text[:40]!r} is no list of {count or ''} integers") from None
+        return numbers
+
+
+def read_array(path: Path) -> TokenArray:
+    """Read tokens from a `.npy` or `.safetensors` file.
+
+    In a `.safetensors` file, they are the array named `tokens`, or the only array.
+
+    Raises:
+        InputError: The file cannot be read, or holds no such array.
+    """
+    try:
+        return _read_npy(path) if path.suffix == ".npy" else _read_safetensors(path)
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:
+        # The parsers of NumPy and safetensors raise many types of exceptions on a damaged file.
+        text = " ".join(str(error).split())
+        raise InputError(f"{path} is not a .npy or .safetensors file that can be read: {text[:200]}") from error
+
+
+def _read_npy(path: Path) -> TokenArray:
+    with path.open("rb") as file:
+        version = npy.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"its version is {version}")
+        shape, _, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(file)
+        # A false shape in the header must not make NumPy allocate more than the file can hold.
+        if math.prod(shape) * dtype.itemsize > path.stat().st_size:
+            raise ValueError(f"it is too short for an array of {shape}")
+        file.seek(0)
+        return TokenArray(npy.read_array(file, allow_pickle=False))
+
+
+def _read_safetensors(path: Path) -> TokenArray:
+    with safe_open(path, "np") as file:
+        names = list(file.keys())
+        if "tokens" not in names and len(names) != 1:
+            raise InputError(f"{path} has no array called tokens")
+        return TokenArray(file.get_tensor("tokens" if "tokens" in names else names[0]), file.metadata() or {})

@@ -1,0 +1,127 @@
+"""The stages of a chunk on its way into a file: its frames, then their digits, then a packed record."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+from vtok_codec.container.header import Header
+from vtok_codec.container.records import TokenPayload
+from vtok_codec.container.writer import VtkWriter
+from vtok_codec.media.types import Frame
+from vtok_codec.stream.reading import token_bytes
+from vtok_codec.tokens.coders import CODERS, CoderSpec, fitting_coder
+from vtok_codec.tokens.radix import Digits, digits_to_tokens
+
+
+@dataclass(frozen=True)
+class FrameChunk:
+    """The frames of a chunk, which are coded together."""
+
+    gop: int
+    """The number of the GOP that the frames belong to."""
+    starts_gop: bool
+    """Whether this is the first chunk of its GOP."""
+    frames: tuple[Frame, ...]
+    """The frames in presentation order."""
+
+
+@dataclass(frozen=True)
+class CodedChunk:
+    """The digits and the times of a chunk."""
+
+    gop: int
+    """The number of the GOP."""
+    pts: tuple[int, ...]
+    """The presentation time of each frame, in ticks of the header's time base."""
+    last_duration: int
+    """The duration of the last frame in ticks; 0 if it is unknown."""
+    digits: Digits
+    """The digits, uint8 `P t h w`."""
+
+
+@dataclass(frozen=True)
+class PackedChunk:
+    """A chunk ready to be written."""
+
+    gop: int
+    """The number of the GOP."""
+    pts: int
+    """The presentation time of the first frame, in ticks."""
+    frames: int
+    """The number of frames."""
+    payload: TokenPayload
+    """The payload of the record."""
+    raw_size: int
+    """The number of digits, each of which takes one byte before packing."""
+    tokens: bytes
+    """The tokens as the digest of the file counts them (`token_bytes`)."""
+
+    def write(self, writer: VtkWriter) -> None:
+        """Write the chunk as the next record of a file."""
+        writer.write_tokens(self.gop, self.pts, self.frames, self.payload, self.raw_size, self.tokens)
+
+
+class Chunker:
+    """Gathers frames one by one and returns a chunk whenever one is complete."""
+
+    def __init__(self, header: Header) -> None:
+        self._header = header
+        self._layout = header.model.layout
+        self._frames: list[Frame] = []
+        self._gop = 0
+        self._steps_in_gop = 0
+
+    def push(self, frame: Frame) -> FrameChunk | None:
+        """Add a frame. Returns the chunk that it completes, or None."""
+        self._frames.append(frame)
+        return self._cut() if len(self._frames) == self._chunk_frames() else None
+
+    def flush(self) -> FrameChunk | None:
+        """End the stream. Returns the remaining frames as a shorter chunk, or None if there are none."""
+        return self._cut() if self._frames else None
+
+    def _chunk_frames(self) -> int:
+        """Return the number of frames of the current chunk. The last chunk of a GOP may be shorter than the others."""
+        steps = min(self._header.chunk_latents, self._header.gop_latents - self._steps_in_gop)
+        return self._layout.chunk_frames(steps, first=self._steps_in_gop == 0)
+
+    def _cut(self) -> FrameChunk:
+        first = self._steps_in_gop == 0
+        chunk = FrameChunk(self._gop, first, tuple(self._frames))
+        self._steps_in_gop += self._layout.time_steps(self._layout.latents(len(self._frames), first), first)
+        self._frames = []
+        if self._steps_in_gop >= self._header.gop_latents:
+            self._steps_in_gop = 0
+            self._gop += 1
+        return chunk
+
+
+def chosen_coder(header: Header, name: str) -> CoderSpec:
+    """Return the coder of a name, or the general coder if the chunks of the file are beyond the limits of that one.
+
+    Args:
+        header: The header of the file.
+        name: One of `CODERS`.
+    """
+    most_digits = header.planes * math.prod(header.chunk_latent_shape(header.max_chunk_frames(True), True))
+    return fitting_coder(CODERS[name], header.model.levels, most_digits)
+
+
+class GopPacker:
+    """Packs the chunks of one GOP in order. It holds the state of their coder."""
+
+    def __init__(self, header: Header, spec: CoderSpec) -> None:
+        self._header, self._spec = header, spec
+        self._coder = spec.make(header.model.levels, header.tokens_per_position)
+
+    def pack(self, chunk: CodedChunk) -> PackedChunk:
+        """Pack the next chunk of the GOP."""
+        header = self._header
+        ticks = [after - before for before, after in pairwise(chunk.pts)]
+        ticks.append(chunk.last_duration)
+        usual = all(tick == header.frame_ticks for tick in ticks)
+        payload = TokenPayload(() if usual else tuple(ticks), *self._spec.id, self._coder.pack(chunk.digits))
+        tokens = token_bytes(digits_to_tokens(chunk.digits, header.model.levels))
+        return PackedChunk(chunk.gop, chunk.pts[0], len(chunk.pts), payload, chunk.digits.size, tokens)

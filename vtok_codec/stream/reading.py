@@ -1,0 +1,256 @@
+"""Reads the tokens of a `.vtk` file: its records, unpacked. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, TypeAlias
+
+import numpy as np
+
+from vtok_codec.container.header import Header
+from vtok_codec.container.reader import TokenChunk, VtkReader
+from vtok_codec.container.records import GopEntry, StoredPacket, Totals
+from vtok_codec.errors import DamageError, FormatError, InputError
+from vtok_codec.tokens.coders import Coder, CoderId, make_coder
+from vtok_codec.tokens.radix import Digits, Tokens, digits_to_tokens
+
+
+@dataclass(frozen=True)
+class FileSummary:
+    """What a whole file holds."""
+
+    header: Header
+    """The header of the file."""
+    totals: Totals
+    """The totals at the end of the file."""
+    file_bytes: int
+    """The size of the file in bytes."""
+    token_bytes: int
+    """The size of the token records in bytes."""
+    audio_bytes: int
+    """The size of the audio packets in bytes."""
+    latent_positions: int
+    """The number of latent positions: latent frames times rows times columns, summed over all chunks."""
+    duration_s: float
+    """Seconds from the start of the first frame to the end of the last, or to its start if its duration is unknown."""
+
+    @property
+    def bits_per_pixel(self) -> float:
+        """Bits per pixel of the whole file without its audio packets. Padding does not count as pixels."""
+        return 8 * (self.file_bytes - self.audio_bytes) / (self.totals.frames * self.header.width * self.header.height)
+
+
+@dataclass(frozen=True)
+class UnpackedChunk:
+    """A chunk of a file, unpacked."""
+
+    chunk: TokenChunk
+    """The chunk as it was read, with its packed digits."""
+    digits: Digits
+    """The digits of the chunk, uint8 `P t h w`."""
+
+
+@dataclass(frozen=True)
+class Gop:
+    """The tokens of one group of pictures, which can be decoded without any other GOP."""
+
+    tokens: Tokens
+    """The tokens, uint16 `t h w n`."""
+    frames: int
+    """The number of frames that the tokens stand for. It may be less than the last latent frame could hold."""
+
+
+UnpackedEvent: TypeAlias = "UnpackedChunk | list[StoredPacket] | Totals"
+"""One item of a file's content: a chunk, a list of audio packets, or, at the end, the totals."""
+
+
+def unpacked_events(reader: VtkReader) -> Iterator[UnpackedEvent]:
+    """Yield the events of a reader, with each chunk unpacked.
+
+    Raises:
+        DamageError: A record is damaged (see `VtkReader.events`), or a chunk cannot be unpacked.
+        FormatError: A record has an unknown type that may not be skipped, or the coder is unknown.
+    """
+    unpacker = _Unpacker(reader.header)
+    for event in reader.events():
+        if isinstance(event, TokenChunk):
+            try:
+                yield UnpackedChunk(event, unpacker.digits(event))
+            except FormatError as error:
+                raise type(error)(f"{error} ({reader.progress})") from None
+        else:
+            yield event
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A damaged part of a file, which was skipped: from the record where it was noticed to the next usable GOP."""
+
+    reason: str
+    """What is wrong with the file."""
+    most_frames: int | None
+    """The largest number of frames that can have been lost; None where no usable GOP follows."""
+
+    def joined(self, after: Damage) -> Damage:
+        """Join this damage with the next one into one part, which keeps the reason of the first."""
+        if self.most_frames is None or after.most_frames is None:
+            return Damage(self.reason, None)
+        return Damage(self.reason, self.most_frames + after.most_frames)
+
+
+def salvaged_events(reader: VtkReader) -> Iterator[UnpackedEvent | Damage]:
+    """Yield the events of a reader like `unpacked_events`, but go on after damage.
+
+    Damage is yielded as an event. The events after it start with the next GOP whose first record is intact.
+
+    Raises:
+        FormatError: A record has an unknown type that may not be skipped, or the coder is unknown.
+    """
+    while True:
+        try:
+            for event in unpacked_events(reader):
+                yield event
+                if isinstance(event, Totals):
+                    # All content has been read, so damage after the totals does not matter.
+                    return
+            return
+        except DamageError as error:
+            most_frames = reader.skip_damage()
+            yield Damage(str(error), most_frames)
+            if most_frames is None:
+                return
+
+
+class _Unpacker:
+    """Unpacks chunks in order. It holds the coder of the current GOP."""
+
+    def __init__(self, header: Header) -> None:
+        self._header = header
+        self._open: tuple[CoderId, Coder] | None = None
+
+    def digits(self, chunk: TokenChunk) -> Digits:
+        """Unpack the digits `P t h w` of the next chunk, or of any chunk that starts a GOP."""
+        header = self._header
+        if chunk.first:
+            self._open = chunk.coder, _coder(header, chunk.coder)
+        if self._open is None or self._open[0] != chunk.coder:
+            raise DamageError("a chunk has another coder than its GOP began with")
+        try:
+            return self._open[1].unpack(chunk.packed, (header.planes, *chunk.latent_shape))
+        except ValueError as error:
+            raise DamageError(f"a chunk cannot be unpacked: {error}") from None
+
+
+def _coder(header: Header, coder: CoderId) -> Coder:
+    try:
+        return make_coder(coder, header.model.levels, header.tokens_per_position)
+    except LookupError as error:
+        raise FormatError(f"{error.args[0]} is not known for such tokens; a newer vtok may read it") from None
+
+
+def token_bytes(tokens: Tokens) -> bytes:
+    """Return tokens as the bytes over which the digest of a file is taken: little-endian uint16 in `t h w n` order."""
+    return tokens.astype("<u2", copy=False).tobytes()
+
+
+def verify(stream: BinaryIO) -> FileSummary:
+    """Read a whole file, check every record, and compare its tokens with the digest at its end.
+
+    Raises:
+        FormatError, DamageError: The file is not valid. The message says what is wrong first, and where.
+    """
+    reader = VtkReader(stream)
+    header = reader.header
+    digest = hashlib.sha256()
+    token_size = audio_size = positions = 0
+    first_pts: int | None = None
+    end_pts = 0
+    totals: Totals | None = None
+    for event in unpacked_events(reader):
+        if isinstance(event, UnpackedChunk):
+            chunk = event.chunk
+            digest.update(token_bytes(digits_to_tokens(event.digits, header.model.levels)))
+            token_size += chunk.record_bytes
+            positions += event.digits[0].size
+            first_pts = chunk.pts[0] if first_pts is None else first_pts
+            end_pts = chunk.pts[-1] + chunk.last_duration
+        elif isinstance(event, Totals):
+            totals = event
+        else:
+            audio_size += sum(len(packet.data) for packet in event)
+    assert totals is not None
+    if digest.digest() != totals.token_digest:
+        raise DamageError("the tokens do not match the digest at the end of the file")
+    duration = float((end_pts - (first_pts or 0)) * header.time_base)
+    return FileSummary(header, totals, reader.position, token_size, audio_size, positions, duration)
+
+
+def read_tokens(stream: BinaryIO, gop: int | None = None) -> Tokens:
+    """Read the tokens of one GOP or of a whole file.
+
+    Args:
+        stream: The file.
+        gop: The number of the GOP; None for all GOPs.
+
+    Returns:
+        The tokens, uint16 `t h w n`. Those of several GOPs follow one another along the first axis.
+
+    Raises:
+        InputError: There is no such GOP, or one GOP is asked for and the stream cannot seek.
+        FormatError, DamageError: The file cannot be read.
+    """
+    reader = VtkReader(stream)
+    return np.concatenate([each.tokens for each in read_gops(reader)]) if gop is None else read_gop(reader, gop).tokens
+
+
+def read_gops(reader: VtkReader) -> Iterator[Gop]:
+    """Yield the GOPs from the current position of the reader on. Only one GOP is in memory at a time.
+
+    Raises:
+        FormatError, DamageError: The file cannot be read any further.
+    """
+    parts: list[Tokens] = []
+    frames = 0
+    for event in unpacked_events(reader):
+        if isinstance(event, UnpackedChunk):
+            if event.chunk.first and parts:
+                yield Gop(np.concatenate(parts), frames)
+                parts, frames = [], 0
+            parts.append(digits_to_tokens(event.digits, reader.header.model.levels))
+            frames += len(event.chunk.pts)
+    if parts:
+        yield Gop(np.concatenate(parts), frames)
+
+
+def read_gop(reader: VtkReader, gop: int) -> Gop:
+    """Read one GOP by its number, counted from 0.
+
+    Raises:
+        InputError: There is no such GOP, or the input cannot seek.
+        FormatError, DamageError: The GOP or the index of the file cannot be read.
+    """
+    if not reader.seekable:
+        raise InputError("one GOP can be read from a file only: a pipe cannot seek")
+    entries = reader.index()
+    if not 0 <= gop < len(entries):
+        raise InputError(f"there is no GOP {gop}; the file has {len(entries)}")
+    reader.seek(gop, entries[gop])
+    found = next(read_gops(reader), None)
+    if found is None:
+        raise DamageError(f"the index points at another place than the start of GOP {gop}")
+    return found
+
+
+def gop_at(entries: list[GopEntry], pts: int) -> int:
+    """Find the GOP in which a time lies.
+
+    Args:
+        entries: The index of the file.
+        pts: A time in ticks of the header's time base.
+
+    Returns:
+        The number of the last GOP that starts at or before `pts`; 0 if `pts` lies before the first.
+    """
+    return max((number for number, entry in enumerate(entries) if entry.pts <= pts), default=0)

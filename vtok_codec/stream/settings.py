@@ -1,0 +1,115 @@
+"""The settings of a new `.vtk` file, and the header that follows from them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from vtok_codec.container.header import (
+    MAX_GOP_LATENTS,
+    AudioHeader,
+    Header,
+    ModelId,
+    header_from_json,
+    header_to_json,
+)
+from vtok_codec.container.writer import MAX_HEADER_BYTES
+from vtok_codec.errors import FormatError, InputError, SettingError
+from vtok_codec.media.types import DEFAULT_RATE, VideoInfo
+from vtok_codec.tokens.coders import CODERS, DEFAULT_CODER
+from vtok_codec.version import __version__
+
+MAX_STICKINESS = 4.0
+"""The largest stickiness; with more, pictures freeze."""
+
+
+@dataclass(frozen=True)
+class EncodeSettings:
+    """What a user may choose about the layout of a file."""
+
+    tokens_per_position: int = 2
+    """Tokens written per latent position."""
+    gop_seconds: float = 4.0
+    """The approximate length of a GOP, which decodes by itself and is where seeking can start."""
+    chunk_latents: int = 4
+    """Latent time steps that are coded and flushed together."""
+    stickiness: float = 0.0
+    """How far beyond half a step a latent may move before its digit changes: smaller files, less exact pictures."""
+    coder: str = DEFAULT_CODER
+    """The coder that packs the digits, one of `CODERS`."""
+
+
+def check_stickiness(stickiness: float) -> None:
+    """Check that a stickiness is in its range.
+
+    Raises:
+        SettingError: The stickiness is out of its range.
+    """
+    if not 0 <= stickiness <= MAX_STICKINESS:
+        raise SettingError(f"stickiness {stickiness}: give a number of digit steps from 0 to {MAX_STICKINESS:g}")
+
+
+def check_token_count(count: int, most: int, name: str) -> None:
+    """Check that a model can write a number of tokens per position.
+
+    Args:
+        count: The number of tokens per position.
+        most: The number of tokens per position that the model has.
+        name: The name of the model, for the message.
+
+    Raises:
+        SettingError: The number is below 1, or larger than the model's.
+    """
+    if not 1 <= count <= most:
+        raise SettingError(f"tokens {count}: {name} has 1 to {most} tokens per position")
+
+
+def make_header(info: VideoInfo, model: ModelId, max_tokens: int, settings: EncodeSettings) -> Header:
+    """Make the header of a file with the given settings.
+
+    Args:
+        info: The video.
+        model: The model that makes the tokens.
+        max_tokens: The number of tokens per position that the model has.
+        settings: What the user chose.
+
+    Raises:
+        SettingError: The model has fewer tokens than asked for, or a setting is out of range.
+        InputError: The format cannot hold such a video.
+    """
+    check_token_count(settings.tokens_per_position, max_tokens, model.name)
+    if not 0 < settings.gop_seconds < math.inf:
+        raise SettingError(f"gop {settings.gop_seconds}: give a number of seconds above 0")
+    check_stickiness(settings.stickiness)
+    if settings.coder not in CODERS:
+        raise SettingError(f"coder {settings.coder!r}: choose from {', '.join(CODERS)}")
+    steps = min(settings.gop_seconds * float(info.rate or DEFAULT_RATE) / model.stride[0], MAX_GOP_LATENTS)
+    header = Header(
+        width=info.width,
+        height=info.height,
+        rate=info.rate,
+        time_base=info.time_base,
+        frame_ticks=round(1 / (info.rate * info.time_base)) if info.rate else 0,
+        sar=info.sar,
+        color=(info.color.range, info.color.primaries, info.color.transfer, info.color.matrix),
+        rotation=info.rotation,
+        model=model,
+        tokens_per_position=settings.tokens_per_position,
+        gop_latents=max(1, round(steps)),
+        chunk_latents=settings.chunk_latents,
+        audio=tuple(AudioHeader(t.codec, t.time_base, t.sample_rate, t.layout, t.parameters) for t in info.audio),
+        writer=f"vtok {__version__}",
+    )
+    _check_limits(header)
+    return header
+
+
+def _check_limits(header: Header) -> None:
+    """Refuse a header that no reader would accept."""
+    text = header_to_json(header)
+    if len(text) > MAX_HEADER_BYTES:
+        raise InputError("the parameters of the audio tracks do not fit the header; leave the audio out")
+    try:
+        header_from_json(text)
+    except FormatError as error:
+        raise InputError(f"the format cannot hold this video: {error}") from None

@@ -1,0 +1,121 @@
+"""Prepares a run that trains a codec: chooses its configuration, initializes the model and creates the objective."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vtok_codec.errors import SettingError, TrainingError
+from vtok_codec.metrics.lpips import load_lpips
+from vtok_codec.models.config import ModelConfig, OneVAEConfig, reshaped
+from vtok_codec.models.convert import convert
+from vtok_codec.models.onevae import OneVAE
+from vtok_codec.models.presets import codec_presets
+from vtok_codec.registry import DEFAULT_MODEL, WeightsFile
+from vtok_codec.training.codec.adversarial import PatchAdversary
+from vtok_codec.training.codec.klt import warm_start
+from vtok_codec.training.codec.objective import CodecObjective
+from vtok_codec.training.codec.stages import CodecRecipe
+from vtok_codec.training.codec.subject import CodecSubject
+from vtok_codec.training.settings import RunSettings
+from vtok_codec.training.stages import Stage
+from vtok_codec.training.subject import Prepared, Request
+
+
+def choose_config(settings: RunSettings, start: WeightsFile | None, codec: WeightsFile | None) -> OneVAEConfig:
+    """Choose the configuration of the model.
+
+    It is that of the preset, if the settings name one, or that of the weights to start from, or the default; then the
+    settings may change its shape.
+
+    Args:
+        settings: The settings of the run.
+        start: The weights to start from, if there are any.
+        codec: The codec that the user named for a diffusion decoder. It must be None here.
+
+    Raises:
+        SettingError: The settings contradict each other, or the preset does not exist.
+        ModelError: The weights to start from are not a codec's.
+    """
+    if settings.codec:
+        raise SettingError(f"stage {settings.stage} trains a codec; --codec is for stage diffusion")
+    presets = codec_presets()
+    if settings.preset is None and start:
+        config = start.codec_config
+    elif (name := settings.preset or DEFAULT_MODEL) in presets:
+        config = presets[name]
+    else:
+        raise SettingError(f"no preset {name!r} for stage {settings.stage}; use one of {', '.join(presets)}")
+    return reshaped(config, settings.shape)
+
+
+def adapted(recipe: CodecRecipe, config: OneVAEConfig) -> CodecRecipe:
+    """Adapt a recipe to a model: if the model has first-frame enhancement, all its crops start a GOP."""
+    if config.enhanced_first_frame:
+        return replace(recipe, augmentation=replace(recipe.augmentation, gop_start=1.0))
+    return recipe
+
+
+def codec_config(config: ModelConfig) -> OneVAEConfig:
+    """Return the configuration of the codec whose tokens a run trains on, which is the model itself."""
+    assert isinstance(config, OneVAEConfig)
+    return config
+
+
+def check_start(stage: Stage, start: WeightsFile | None) -> None:
+    """Check that a stage has weights to start from if it needs them.
+
+    Raises:
+        TrainingError: The stage needs weights to start from, and none were given.
+    """
+    if not start and stage.starts_from != "klt":
+        raise TrainingError(f"stage {stage.name} goes on from stage {stage.starts_from}: name a run to start from")
+
+
+def kept_tokens(stage: Stage, config: ModelConfig, start: WeightsFile | None) -> tuple[str, ...]:
+    """Return the hashes of all earlier weights whose files the model will decode.
+
+    There are none unless only the decoder trains and the model keeps its shape, since otherwise tokens change their
+    meaning. Then they are the hashes that the weights to start from list.
+    """
+    recipe = stage.recipe
+    assert isinstance(recipe, CodecRecipe)
+    if recipe.trains != ("decoder",) or not start:
+        return ()
+    return tuple(sorted(start.reads)) if start.config == config else ()
+
+
+def prepare(request: Request) -> Prepared[OneVAE, CodecRecipe]:
+    """Build the model, initialize it, and create its objective.
+
+    Raises:
+        SettingError, TrainingError: The recipe does not suit the model.
+    """
+    config, recipe = request.config, request.recipe
+    assert isinstance(config, OneVAEConfig) and isinstance(recipe, CodecRecipe)
+    model, notes = _initial_model(request, config)
+    objective = CodecObjective(recipe, config, load_lpips() if recipe.lpips_weight else None, request.processes)
+    lpips = objective.lpips or (load_lpips() if request.clips else None)
+    model.quantizer.collective = request.processes
+    subject = CodecSubject(config, request.clips, objective.prior, request.reads, lpips)
+    return Prepared(model, subject, objective, PatchAdversary if recipe.adversarial_weight else None, tuple(notes))
+
+
+def _initial_model(request: Request, config: OneVAEConfig) -> tuple[OneVAE, list[str]]:
+    model, notes = OneVAE(config), list[str]()
+    if not request.fresh:
+        # The checkpoint will restore every weight and the learning rate of each group of weights.
+        return model, notes
+    kept: tuple[str, ...] = ()
+    if request.start:
+        source = request.start.config
+        assert isinstance(source, OneVAEConfig)
+        if source == config:
+            model.load_state_dict(request.start.tensors)
+            return model.eval(), notes
+        conversion = convert(request.start.tensors, source, model)
+        kept = conversion.kept
+        notes.append(f"from {request.start.source}: {conversion}")
+    start = warm_start(model, request.sampler, kept=kept) if request.warm else None
+    if start:
+        notes.append(f"warm start from the KLT: {start.psnr_db:.2f} dB on training blocks, gain {start.gain}")
+    return model, notes
