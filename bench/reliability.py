@@ -3,12 +3,14 @@
     .venv/bin/python bench/reliability.py FOLDER
 
 FOLDER holds `inputs.json` and `faults.json`, which `bench/inputs.py --hour` and `bench/faults.py` write with `--out`.
+The section on sound is kept as it stands: `tests/media/test_audio_table.py` writes its table.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,13 @@ def length(document: dict[str, Any]) -> str:
     return "## An hour\n\n256×144, 10 frames/s; the same command.\n\n" + table(["command", "peak MiB", "seconds"], rows)
 
 
+def sound(page: str) -> str:
+    """Return the section on sound of the page as it stands."""
+    found = re.search(r"^## Sound\n.*?(?=^## )", page, flags=re.M | re.S)
+    assert found, "the page has no section on sound"
+    return found[0].rstrip("\n") + "\n"
+
+
 def faults(document: dict[str, Any]) -> str:
     """Return the section on faults in `.vtk` files."""
     rows = [[kind, *(str(count.get(name, 0)) for name in COLUMNS)] for kind, count in document["counts"].items()]
@@ -76,8 +85,10 @@ def main() -> None:
     folder = parser.parse_args().folder
     names = ("inputs", "faults")
     read = {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in names}
-    parts = [_INTRO, inputs(read["inputs"]), faults(read["faults"]), length(read["inputs"]), _LATENCY]
-    (ROOT / "docs" / "reliability.md").write_text("\n".join(filter(None, parts)), encoding="utf-8")
+    page = ROOT / "docs" / "reliability.md"
+    kept = sound(page.read_text(encoding="utf-8"))
+    parts = [_INTRO, inputs(read["inputs"]), kept, faults(read["faults"]), length(read["inputs"]), _LATENCY]
+    page.write_text("\n".join(filter(None, parts)), encoding="utf-8")
 
 
 if __name__ == "__main__":

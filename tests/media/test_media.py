@@ -93,6 +93,16 @@ def test_names_with_colons_are_files(make_clip: ClipMaker, tmp_path: Path, monke
     assert len(pixels_of(tmp_path / "12:31.mkv")) == 3
 
 
+@pytest.mark.parametrize("name", ["pic%02d.png", "pic*.png", "pic[0].png", "%%.png"])
+def test_a_name_that_looks_like_a_pattern_is_one_file(make_clip: ClipMaker, tmp_path: Path, name: str) -> None:
+    for number in range(3):
+        make_clip(f"pic{number:02d}.png", frames=1, size="32x32", options=["-update", "1"])
+    with pytest.raises(InputError, match="no such file"), VideoReader(tmp_path / name):
+        pass
+    make_clip("other.png", frames=1, size="64x48", options=["-update", "1"]).rename(tmp_path / name)
+    assert [pixels.shape for pixels in read_pixels(tmp_path / name, 9)] == [(48, 64, 3)]
+
+
 def test_a_gif_shows_its_frames_at_its_times(make_clip: ClipMaker, tmp_path: Path) -> None:
     source = make_clip("in.gif", frames=5, rate="10")
     copy(source, tmp_path / "out.gif")
@@ -184,7 +194,7 @@ def test_audio_that_a_container_refuses_is_told(make_clip: ClipMaker, tmp_path: 
         with writer:
             for event in reader.events():
                 writer.write(event)
-    assert writer.dropped == ["audio track 0 (aac): yuv4mpegpipe does not take it"]
+    assert writer.dropped == ["audio track 0 (aac): yuv4mpegpipe does not keep it"]
 
 
 def test_ten_bits_become_eight(make_clip: ClipMaker) -> None:
@@ -251,8 +261,8 @@ def test_what_does_not_come_through_is_told(make_clip: ClipMaker, tmp_path: Path
     deep = ["-pix_fmt", "yuv420p10le", "-c:v", "libx265", "-x265-params", "log-level=error"]
     hdr = [*deep, "-vf", "setparams=color_primaries=bt2020:color_trc=smpte2084:colorspace=bt2020nc"]
     assert losses_of(make_clip("hdr.mp4", options=hdr)) == [
-        "10 bits a sample are coded with 8",
-        "PQ light is coded as it comes, with its tags",
+        "10 bits per sample are coded with 8",
+        "HDR video (PQ) is coded without tone mapping; its colour tags are kept",
     ]
     fields = ["-flags", "+ildct+ilme", "-vf", "setfield=tff", "-c:v", "mpeg2video"]
     assert losses_of(make_clip("dvd.mpg.mkv", options=fields)) == [
@@ -266,11 +276,62 @@ def test_what_does_not_come_through_is_told(make_clip: ClipMaker, tmp_path: Path
     kept = ["-map", "0", "-map", "1", "-map", "2", "-c:v", "copy", "-disposition:v:1", "attached_pic"]
     subprocess.run([ffmpeg, "-v", "error", *parts, *kept, str(tmp_path / "rich.mkv")], check=True)
     assert losses_of(tmp_path / "rich.mkv") == [
-        "1 subtitle track cannot be carried and is left out",
-        "1 other video stream cannot be carried and is left out",
+        "1 subtitle track cannot be stored; left out",
+        "1 other video stream cannot be stored; left out",
     ]
     with VideoReader(tmp_path / "rich.mkv") as reader:
         assert len(list(reader.frames())) == 9
+
+
+def test_transparency_in_a_side_channel_is_told(make_clip: ClipMaker) -> None:
+    """WebM stores it beside a video that has none by itself."""
+    glass = ["-vf", "format=yuva420p,colorchannelmixer=aa=0.3", "-c:v", "libvpx-vp9", "-pix_fmt", "yuva420p"]
+    assert losses_of(make_clip("glass.webm", options=glass)) == ["transparency is left out"]
+
+
+def test_tags_and_side_data_that_are_lost_are_told(make_clip: ClipMaker) -> None:
+    tags = ["-metadata", "title=A day", "-metadata", "artist=Anon"]
+    assert losses_of(make_clip("tagged.mkv", options=tags)) == ["2 tags (ARTIST, title) cannot be stored; left out"]
+    light = "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1):max-cll=1000,400"
+    coded = ["-c:v", "libx265", "-x265-params", f"log-level=error:{light}"]
+    assert losses_of(make_clip("light.mkv", options=coded)) == ["HDR metadata cannot be stored; left out"]
+
+
+def joined(tmp_path: Path, make_clip: ClipMaker, ahead_s: float) -> Path:
+    """Two transport streams in one file, with the clock of the second ahead of that of the first."""
+    coded = ["-c:v", "libx264", "-c:a", "aac"]
+    first = make_clip("a.ts", frames=50, audio=True, options=coded)
+    second = make_clip("b.ts", frames=50, audio=True, options=[*coded, "-output_ts_offset", str(ahead_s)])
+    (tmp_path / "joined.ts").write_bytes(first.read_bytes() + second.read_bytes())
+    return tmp_path / "joined.ts"
+
+
+@pytest.mark.parametrize("ahead_s", [10000, 60, 0])
+def test_a_clock_that_jumps_is_continued(make_clip: ClipMaker, tmp_path: Path, ahead_s: float) -> None:
+    with VideoReader(joined(tmp_path, make_clip, ahead_s)) as reader:
+        times = [frame.pts * reader.info.time_base for frame in reader.frames()]
+        assert reader.joins == 1
+    assert len(times) == 100 and 3.9 < times[-1] - times[0] < 4.2
+    assert all(0 < after - before < 0.2 for before, after in pairwise(times))
+
+
+@pytest.mark.parametrize("target", ["out.mp4", "out.mov", "out.mkv", "out.avi"])
+def test_times_below_zero_hide_no_frame(make_clip: ClipMaker, tmp_path: Path, target: str) -> None:
+    """The clock of a transport stream wraps within it, so that FFmpeg gives times from below 0."""
+    wraps = ["-c:v", "libx264", "-g", "25", "-c:a", "aac", "-output_ts_offset", "95442.5", "-muxdelay", "0"]
+    source = make_clip("in.ts", frames=50, audio=True, options=wraps)
+    _, events = copy(source, tmp_path / target)
+    assert frames_in(events)[0].pts < 0
+    times = times_of(tmp_path / target)
+    assert len(times) == 50 and 0 <= times[0] < 0.05 and all(0.03 < b - a < 0.05 for a, b in pairwise(times))
+
+
+def test_pictures_in_avi_are_shown_in_their_order(make_clip: ClipMaker) -> None:
+    """FFmpeg guesses the times of reordered pictures, which AVI does not store, and guesses some of them twice."""
+    source = make_clip("in.avi", frames=25, options=["-c:v", "libx264", "-bf", "2"])
+    with VideoReader(source) as reader:
+        times = [frame.pts * reader.info.time_base for frame in reader.frames()]
+    assert len(times) == 25 and {b - a for a, b in pairwise(times)} == {Fraction(1, 25)}
 
 
 HARD = {

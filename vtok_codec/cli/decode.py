@@ -186,8 +186,6 @@ class _Job:
             VideoWriter(target, info, self._settings) as writer,
             frame_bar(None, self._quiet, self._source) as bar,
         ):
-            for lost in writer.dropped if not self._quiet else ():
-                notice(f"{lost}; left out")
             try:
                 for event in events:
                     if isinstance(event, Frame):
@@ -204,8 +202,10 @@ class _Job:
                 if not frames:
                     raise
                 damage = DamageError(f"{self._source}: {error}; {frames} frames were decoded")
-            if writer.retimed and not self._quiet:
-                notice(f"{self._source}: frames were given a constant rate, since the output cannot store their times")
+        for lost in writer.dropped if not self._quiet else ():
+            notice(f"{self._source}: {lost}; left out")
+        if writer.retimed and not self._quiet:
+            notice(f"{self._source}: frames were given a constant rate, since the output cannot store their times")
         if gaps:
             damage = DamageError(f"{self._source} is damaged: {counted(len(gaps), 'part')} skipped")
         return frames, time.perf_counter() - started, damage

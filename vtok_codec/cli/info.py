@@ -47,7 +47,7 @@ def info(
 def _fields(summary: FileSummary) -> dict[str, Any]:
     header = asdict(summary.header)
     for track in header["audio"]:
-        del track["parameters"]
+        del track["parameters"], track["avi_parameters"]
     totals = asdict(summary.totals)
     return _plain(
         {

@@ -41,7 +41,9 @@ def video_info(header: Header, audio: bool = True) -> VideoInfo:
         color=Color(*header.color),
         rotation=header.rotation,
         audio=tuple(
-            AudioTrack(t.codec, t.time_base, t.sample_rate, t.layout, t.parameters) for t in header.audio if audio
+            AudioTrack(t.codec, t.time_base, t.sample_rate, t.layout, t.parameters, t.avi_parameters)
+            for t in header.audio
+            if audio
         ),
     )
 

@@ -70,6 +70,8 @@ class AudioHeader:
     """FFmpeg's name of the channel layout, such as `stereo`."""
     parameters: bytes
     """The codec parameters, as a NUT file that holds only this track, with one packet of zeros."""
+    avi_parameters: bytes = b""
+    """The same as an AVI file, for codecs whose parameters NUT does not store in full; empty for all others."""
 
 
 @dataclass(frozen=True)
@@ -242,16 +244,13 @@ class _Fields:
 
     def audio(self) -> AudioHeader:
         """Return the audio track that this object describes."""
-        try:
-            parameters = base64.b64decode(self._get("parameters", str), validate=True)
-        except binascii.Error as error:
-            raise FormatError(f"an audio track's parameters are not base64: {error}") from error
         return AudioHeader(
             codec=self.text("codec"),
             time_base=self.ratio("time_base"),
             sample_rate=self.integer("sample_rate", 0, 1 << 31),
             layout=self.text("layout"),
-            parameters=parameters,
+            parameters=self._bytes("parameters"),
+            avi_parameters=self._bytes("avi_parameters") if "avi_parameters" in self._fields else b"",
         )
 
     def object(self, key: str) -> _Fields:
@@ -287,6 +286,13 @@ class _Fields:
             raise FormatError(f"{self._where}: {key} is not two positive integers")
         return Fraction(values[0], values[1])
 
+    def _bytes(self, key: str) -> bytes:
+        """Return a member that is binary data in base64."""
+        try:
+            return base64.b64decode(self._get(key, str), validate=True)
+        except binascii.Error as error:
+            raise FormatError(f"{self._where}: {key} is not base64: {error}") from error
+
     def _get(self, key: str, kind: type) -> Any:
         value = self._fields.get(key)
         if type(value) is not kind:
@@ -316,4 +322,4 @@ def _audio_fields(track: AudioHeader) -> dict[str, Any]:
         "sample_rate": track.sample_rate,
         "layout": track.layout,
         "parameters": base64.b64encode(track.parameters).decode(),
-    }
+    } | ({"avi_parameters": base64.b64encode(track.avi_parameters).decode()} if track.avi_parameters else {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import sys
+from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain, islice
@@ -27,15 +28,43 @@ from vtok_codec.media.extent import HEAD_BYTES, announced_size
 from vtok_codec.media.ffmpeg import reason
 from vtok_codec.media.timeline import Timeline
 from vtok_codec.media.types import DEFAULT_RATE, AudioPacket, Color, Frame, VideoInfo
+from vtok_codec.text import counted
 
 _STDIN = "pipe:0"
 """FFmpeg's name of standard input, which FFmpeg then reads itself."""
+_LITERAL_NAMES = {"pattern_type": "none"}
+"""The option with which FFmpeg's reader of images takes a name as it is."""
+_HAS_CLOCK_JUMPS = 0x0200
+"""FFmpeg's flag of formats whose clock may jump (AVFMT_TS_DISCONT), such as MPEG transport streams."""
+_WITHOUT_PICTURE_TIMES = ("avi",)
+"""FFmpeg's names of the formats that store no presentation times."""
 _STILL_FORMATS = ("image2", "_pipe")
 """The endings of FFmpeg's names of still image formats, which have no frame rate."""
 
 
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 """The names of HDR transfer characteristics, by their code points in ISO/IEC 23091-2."""
+
+
+_SIDE_LOSSES = {
+    "MASTERING_DISPLAY": "HDR metadata",
+    "CONTENT_LIGHT": "HDR metadata",
+    "DYNAMIC_HDR": "HDR metadata",
+    "DOVI": "HDR metadata",
+    "A53_CC": "closed captions",
+    "SPHERICAL": "the mark of spherical video",
+    "STEREO3D": "the mark of stereoscopic video",
+    "ICC_PROFILE": "a colour profile",
+}
+"""What is lost with a kind of side data, by the beginning of its name in PyAV."""
+_TECHNICAL_TAGS = frozenset(
+    (
+        *("major_brand", "minor_version", "compatible_brands", "creation_time", "encoder", "handler_name"),
+        *("vendor_id", "duration", "language", "date", "encoding", "software", "software-version"),
+        *("com.android.version", "service_name", "service_provider"),
+    )
+)
+"""Tags that say how a file was made rather than what it shows."""
 
 
 class VideoReader:
@@ -63,7 +92,10 @@ class VideoReader:
             self._tracks = {stream.index: track for stream, track in tracks if track}
             self._refused = [f"audio track {s.index}" for s, track in tracks if not track]
             self._convert = RGBConverter()
-            self._timeline = Timeline()
+            jumps = bool(self._container.format.flags & _HAS_CLOCK_JUMPS)
+            self._timeline = Timeline(jumps_ahead=jumps)
+            self._picture_times: deque[int] = deque()
+            self._counts_pictures = self._container.format.name in _WITHOUT_PICTURE_TIMES
             self._previous_pts: int | None = None
             self._inside = False
             """Whether a call into FFmpeg is running, possibly in another thread."""
@@ -97,14 +129,18 @@ class VideoReader:
         """Descriptions of what is lost of the source, or kept in a way that may surprise, one clause each."""
         told = []
         if self.info.bit_depth > 8:
-            told.append(f"{self.info.bit_depth} bits a sample are coded with 8")
+            told.append(f"{self.info.bit_depth} bits per sample are coded with 8")
         if self.info.color.transfer in _HDR_TRANSFERS:
-            told.append(f"{_HDR_TRANSFERS[self.info.color.transfer]} light is coded as it comes, with its tags")
+            transfer = _HDR_TRANSFERS[self.info.color.transfer]
+            told.append(f"HDR video ({transfer}) is coded without tone mapping; its colour tags are kept")
         if self._first.interlaced_frame:
             told.append("interlaced frames are coded as they are; deinterlace them first for a better picture")
-        if _shows_through(self._first):
+        if _shows_through(self._first) or self._stream.metadata.get("alpha_mode") == "1":
             told.append("transparency is left out")
-        told += [f"{name} cannot be carried and is left out" for name in [*self._refused, *self._other_streams()]]
+        told += _side_losses(self._first)
+        told += [f"{name} cannot be stored; left out" for name in [*self._refused, *self._other_streams()]]
+        if tags := sorted(tag for tag in self._container.metadata if tag.lower() not in _TECHNICAL_TAGS):
+            told.append(f"{counted(len(tags), 'tag')} ({', '.join(tags)}) cannot be stored; left out")
         return told
 
     @property
@@ -122,7 +158,7 @@ class VideoReader:
             "attachment": len(streams.attachments),
             "chapter": len(self._container.chapters()),
         }
-        return [f"{count} {name}{'s' if count > 1 else ''}" for name, count in counts.items() if count]
+        return [counted(count, name) for name, count in counts.items() if count]
 
     @property
     def stream_index(self) -> int:
@@ -155,7 +191,8 @@ class VideoReader:
                 raise InputError(f"{source}: no such file")
             if isinstance(source, str | Path) and source != _STDIN:
                 # FFmpeg takes the text before a colon for a protocol, unless the path is absolute.
-                return av.open(os.path.abspath(source), "r")
+                # A name with `%d` or `*` is the name of one file, not a pattern of many.
+                return av.open(os.path.abspath(source), "r", options=_LITERAL_NAMES)
             return av.open(source, "r")
         except (av.FFmpegError, OSError) as error:
             raise InputError(f"cannot read {self.name} as a video: {reason(error)}") from error
@@ -183,7 +220,7 @@ class VideoReader:
             try:
                 packet = next(packets, None)
                 anew = packet is not None and self._timeline.place(packet)
-                frames = [] if packet is None or isinstance(packet.stream, AudioStream) else _pictures(packet)
+                frames = [] if packet is None or isinstance(packet.stream, AudioStream) else self._pictures(packet)
             except av.InvalidDataError:
                 damaged += 1
                 continue
@@ -201,10 +238,32 @@ class VideoReader:
             elif packet.is_corrupt:
                 cut.suspect(stream)
             yield from frames
-            if isinstance(packet.stream, AudioStream) and packet.size:
+            # What an edit list hides is not to be heard.
+            if isinstance(packet.stream, AudioStream) and packet.size and not packet.is_discard:
                 number = numbers[packet.stream.index]
                 yield AudioPacket(number, packet.pts, packet.dts, packet.duration or 0, bytes(packet))
         self._require_whole(damaged + cut.left())
+
+    def _pictures(self, packet: av.Packet[Stream]) -> list[av.VideoFrame]:
+        """Decode a video packet.
+
+        AVI stores no presentation times, and FFmpeg guesses them wrongly where H.264 reorders pictures. Its decoding
+        times are right: the next picture to be shown gets the next of them.
+        """
+        timed = self._counts_pictures and packet.size and packet.dts is not None
+        if timed:
+            assert packet.dts is not None
+            self._picture_times.append(packet.dts)
+        try:
+            frames = [frame for frame in packet.decode() if isinstance(frame, av.VideoFrame)]
+        except av.InvalidDataError:
+            if timed:
+                self._picture_times.pop()
+            raise
+        for frame in frames:
+            if self._picture_times:
+                frame.pts = self._picture_times.popleft()
+        return frames
 
     def _require_whole(self, damaged: int) -> None:
         """Raise `InputError`, after the last frame, if the end of the file is missing or packets were damaged."""
@@ -322,11 +381,6 @@ class _CutPackets:
         return len(self._waits)
 
 
-def _pictures(packet: av.Packet[Stream]) -> list[av.VideoFrame]:
-    """Decode a video packet."""
-    return [frame for frame in packet.decode() if isinstance(frame, av.VideoFrame)]
-
-
 def _head(source: str | Path | BinaryIO) -> bytes:
     """Return the first bytes of a file, or nothing for a pipe, from which they could not be read again."""
     if source == _STDIN:
@@ -355,6 +409,13 @@ def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
     a, b, _, c, d, *_ = struct.unpack("=9i", matrices[0])
     # FFmpeg computes the angle as if the matrix did not mirror.
     return ((rotation + 360) % 360 - 180, True) if a * d - b * c < 0 else (rotation, False)
+
+
+def _side_losses(frame: av.VideoFrame) -> list[str]:
+    """Return what side data of a frame say that a `.vtk` file does not store."""
+    side_data: Any = frame.side_data
+    found = {text for data in side_data for sign, text in _SIDE_LOSSES.items() if data.type.name.startswith(sign)}
+    return [f"{text} cannot be stored; left out" for text in sorted(found)]
 
 
 def _shows_through(frame: av.VideoFrame) -> bool:

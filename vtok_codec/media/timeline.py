@@ -1,6 +1,6 @@
-"""Keeps times increasing in a file that was joined from several parts.
+"""Keeps times continuous in a file that was joined from several parts.
 
-FFmpeg's demuxers return the times of each part as they are, so that they jump back where a part begins.
+FFmpeg's demuxers return the times of each part as they are, so that they jump back or ahead where a part begins.
 """
 
 from __future__ import annotations
@@ -10,16 +10,20 @@ from typing import Any
 
 _JUMP_S = 1
 """The step back of decoding times, in seconds, above which it counts as a jump and not as a muxer's mistake."""
+_AHEAD_S = 10
+"""The step ahead, in seconds, above which it counts as a jump in a format whose clock may jump, as FFmpeg has it."""
 
 
 class Timeline:
-    """Shifts the times of packets after a jump back.
+    """Shifts the times of packets after a jump.
 
     The stream that jumps first continues without a gap, which determines the shift. Each other stream takes over the
     same shift when it jumps itself, because packets of the previous part may still come in between.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, jumps_ahead: bool = False) -> None:
+        """Start a timeline, for a format in which a long gap is a jump of the clock if `jumps_ahead` is set."""
+        self._jumps_ahead = jumps_ahead
         self.joins = 0
         """The number of jumps so far. A jump that several streams make counts once."""
         self._offset_s = Fraction(0)
@@ -36,7 +40,7 @@ class Timeline:
             packet: The PyAV packet.
 
         Returns:
-            Whether the times of the packet's stream jump back at this packet.
+            Whether the times of the packet's stream jump at this packet.
         """
         time = packet.dts if packet.dts is not None else packet.pts
         if time is None:
@@ -45,9 +49,9 @@ class Timeline:
         latest = round(self._offset_s / base)
         shift = self._shifts.setdefault(stream, latest)
         end = self._ends.get(stream, time + shift)
-        jumped = (end - time - shift) * base > _JUMP_S
+        jumped = self._jumps((end - time - shift) * base)
         if jumped:
-            if (end - time - latest) * base > _JUMP_S:
+            if self._jumps((end - time - latest) * base):
                 self.joins += 1
                 latest = end - time
                 self._offset_s = latest * base
@@ -57,3 +61,7 @@ class Timeline:
             packet.dts = None if packet.dts is None else packet.dts + shift
         self._ends[stream] = time + shift + (packet.duration or 0)
         return jumped
+
+    def _jumps(self, back_s: Fraction) -> bool:
+        """Whether a step back by so many seconds, negative for one ahead, is a jump."""
+        return back_s > _JUMP_S or (self._jumps_ahead and back_s < -_AHEAD_S)

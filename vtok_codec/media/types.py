@@ -44,6 +44,8 @@ class AudioTrack:
     """FFmpeg's name of the channel layout, such as `stereo`."""
     parameters: bytes
     """The codec parameters, as a NUT file that holds only this track, with one packet of zeros."""
+    avi_parameters: bytes = b""
+    """The same as an AVI file, for codecs whose parameters NUT does not store in full; empty for all others."""
 
 
 @dataclass(frozen=True)

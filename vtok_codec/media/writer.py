@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,13 +15,12 @@ from typing import BinaryIO
 
 import av
 import numpy as np
-from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
 
 from vtok_codec.errors import OutputError, SettingError
-from vtok_codec.media.audio import open_template
+from vtok_codec.media.audio import keeps, open_full_template
 from vtok_codec.media.color import YUVConverter, is_rgb_format, swscale_matrix
 from vtok_codec.media.ffmpeg import reason
 from vtok_codec.media.types import DEFAULT_RATE, AudioPacket, Frame, VideoInfo
@@ -89,6 +88,10 @@ _SHAPING_FORMATS = ("mp4", "mov", "gif", _STILL_FORMAT)
 """The containers that store the sample aspect ratio."""
 _SHAPING_CODECS = ("libx264", "libx265", "mpeg4")
 """The codecs that store the sample aspect ratio, which PyAV cannot pass to other containers."""
+_PACKETS_TO_KNOW = 4
+"""The number of packets from which FFmpeg learns all about an audio track."""
+_MAX_WAITING_FRAMES, _MAX_WAITING_BYTES = 16, 1 << 26
+"""How many frames, and how many bytes of them, wait for audio packets at most."""
 _PIPE_BYTES = 1 << 18
 """The largest number of bytes to write to a pipe at once."""
 _MAX_RATE_TERM = 65535
@@ -215,13 +218,19 @@ class VideoWriter:
         self._time_base = 1 / rate if settings.format in _CONSTANT_RATE else info.time_base
         self._frames = 0
         self.dropped: list[str] = []
-        """Descriptions of the properties and tracks that the output cannot store, complete after creation."""
+        """Descriptions of what the output cannot store; complete once the context is left."""
         self._retimed = False
         self._first_pts: int | None = None
         if info.sar != 1 and not (settings.format in _SHAPING_FORMATS or settings.codec in _SHAPING_CODECS):
             self.dropped.append(f"the shape of a pixel, {info.sar.numerator}:{info.sar.denominator}")
         if info.rotation and settings.format not in _TURNING_FORMATS:
             self.dropped.append(f"a rotation of {info.rotation}°")
+        self._begun = False
+        """Whether the audio streams were added, which is put off until their first packets are known."""
+        self._waiting: list[Frame | AudioPacket] = []
+        """The frames and packets that came before the streams were set up."""
+        self._shift_s = Fraction(0)
+        """What is added to all times, so that the output does not begin before 0."""
         opened = os.path.abspath(target) if isinstance(target, Path) else _Pipe(target)
         self._pipe = opened if isinstance(opened, _Pipe) else None
         options = _INTERLEAVING | _REPEATABLE
@@ -229,6 +238,7 @@ class VideoWriter:
             options |= _STREAMED_MP4
         if settings.format == _STILL_FORMAT:
             options["update"] = "1"
+        self._options = options
         try:
             self._container: OutputContainer = av.open(
                 opened,
@@ -241,11 +251,11 @@ class VideoWriter:
             raise OutputError(f"cannot write {target}: {reason(error)}") from error
         try:
             self._stream = self._add_video()
-            self._audio = [self._add_audio(track) for track in range(len(info.audio))]
+            self._audio: list[Stream | None] = []
             assert self._stream.pix_fmt is not None
             self._convert = YUVConverter(self._stream.pix_fmt, info.color)
         except (av.FFmpegError, ValueError) as error:
-            self._container.close()
+            self._abandon()
             raise OutputError(
                 f"{settings.format} cannot hold {info.width}x{info.height} video as {settings.codec}: {reason(error)}"
             ) from error
@@ -257,9 +267,15 @@ class VideoWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            with self._as_output_error():
-                self._container.mux(self._stream.encode(None))
-                self._container.close()
+            try:
+                with self._as_output_error():
+                    if any(isinstance(item, Frame) for item in self._waiting):
+                        self._begin()
+                    self._container.mux(self._stream.encode(None))
+                    self._container.close()
+            except BaseException:
+                self._abandon()
+                raise
         else:
             self._abandon()
 
@@ -271,20 +287,54 @@ class VideoWriter:
             BrokenPipeError: The reader of the pipe has closed it.
         """
         with self._as_output_error():
-            if isinstance(item, Frame):
-                if self._settings.format == _STILL_FORMAT and self._frames:
-                    raise OutputError("a picture file holds one frame; name a video file, or ask for less")
-                frame = self._convert(np.ascontiguousarray(np.rot90(item.pixels, self._turns)))
-                frame.time_base = self._time_base
-                if self._settings.format in _CONSTANT_RATE:
-                    self._notice_time(item.pts)
-                    frame.pts, frame.duration = self._frames, 1
-                else:
-                    frame.pts, frame.duration = item.pts, item.duration
-                self._frames += 1
-                self._container.mux(self._stream.encode(frame))
-            else:
-                self._write_audio(item)
+            if self._begun:
+                self._put(item)
+                return
+            self._waiting.append(item)
+            if self._knows_enough():
+                self._begin()
+
+    def _write_frame(self, item: Frame) -> None:
+        """Encode and mux a frame."""
+        if self._settings.format == _STILL_FORMAT and self._frames:
+            raise OutputError("a picture file holds one frame; name a video file, or ask for less")
+        frame = self._convert(np.ascontiguousarray(np.rot90(item.pixels, self._turns)))
+        frame.time_base = self._time_base
+        if self._settings.format in _CONSTANT_RATE:
+            self._notice_time(item.pts)
+            frame.pts, frame.duration = self._frames, 1
+        else:
+            frame.pts, frame.duration = item.pts + round(self._shift_s / self._time_base), item.duration
+        self._frames += 1
+        self._container.mux(self._stream.encode(frame))
+
+    def _put(self, item: Frame | AudioPacket) -> None:
+        """Write a frame or a packet, once the streams are set up."""
+        if isinstance(item, Frame):
+            self._write_frame(item)
+        else:
+            self._write_audio(item)
+
+    def _knows_enough(self) -> bool:
+        """Whether the first frame and the first packets of all tracks are there, or too much waits for them."""
+        frames = [item for item in self._waiting if isinstance(item, Frame)]
+        if not frames:
+            return False
+        packets = Counter(item.track for item in self._waiting if isinstance(item, AudioPacket))
+        known = all(packets[track] >= _PACKETS_TO_KNOW for track in range(len(self._info.audio)))
+        return known or len(frames) * frames[0].pixels.nbytes > _MAX_WAITING_BYTES or len(frames) >= _MAX_WAITING_FRAMES
+
+    def _begin(self) -> None:
+        """Add the audio streams, now that their first packets are known, and write what has waited."""
+        first = next(item for item in self._waiting if isinstance(item, Frame))
+        start_s = first.pts * self._info.time_base
+        if start_s < 0 or self._settings.format in _CONSTANT_RATE:
+            self._shift_s = -start_s
+        self._audio = [self._add_audio(track) for track in range(len(self._info.audio))]
+        self._begun = True
+        for item in self._waiting:
+            self._put(item)
+        self._waiting.clear()
 
     @property
     def retimed(self) -> bool:
@@ -304,9 +354,15 @@ class VideoWriter:
         stream = self._audio[item.track]
         if stream is None:
             return
+        base = self._info.audio[item.track].time_base
+        shift = round(self._shift_s / base)
+        pts, dts = (None if time is None else time + shift for time in (item.pts, item.dts))
+        if shift and pts is not None and pts < 0:
+            # It is heard before the first picture, where the output has no time.
+            return
         packet = av.Packet(item.data)
-        packet.pts, packet.dts, packet.duration = item.pts, item.dts, item.duration
-        packet.time_base, packet.stream = self._info.audio[item.track].time_base, stream
+        packet.pts, packet.dts, packet.duration = pts, dts, item.duration
+        packet.time_base, packet.stream = base, stream
         self._container.mux(packet)
 
     def _add_video(self) -> VideoStream:
@@ -337,14 +393,13 @@ class VideoWriter:
 
     def _add_audio(self, number: int) -> Stream | None:
         """Add an audio track to the container. Return None, and note the loss, if the container does not take it."""
-        track = self._info.audio[number]
-        with open_template(track) as template:
-            source = template.streams.audio[0]
-            if _takes(self._settings.format, source):
-                stream = self._container.add_stream_from_template(source)
-            else:
-                self.dropped.append(f"audio track {number} ({track.codec}): {self._settings.format} does not take it")
-                return None
+        track, format_ = self._info.audio[number], self._settings.format
+        packets = [item for item in self._waiting if isinstance(item, AudioPacket) and item.track == number]
+        if not keeps(track, packets, format_, self._options):
+            self.dropped.append(f"audio track {number} ({track.codec}): {format_} does not keep it")
+            return None
+        with open_full_template(track, packets) as template:
+            stream = self._container.add_stream_from_template(template.streams.audio[0])
             stream.time_base = track.time_base
             return stream
 
@@ -368,17 +423,6 @@ class VideoWriter:
         except (av.FFmpegError, OSError):
             # The caller reports the error that came first, and discards the target.
             return
-
-
-def _takes(format_: str, audio: AudioStream) -> bool:
-    """Return whether a container takes an audio stream. Some refuse one only when their header is written."""
-    try:
-        with av.open(io.BytesIO(), "w", format=format_) as trial:
-            trial.add_stream_from_template(audio)
-            trial.start_encoding()
-    except (av.FFmpegError, ValueError):
-        return False
-    return True
 
 
 def _turned(info: VideoInfo, turns: int) -> VideoInfo:

@@ -97,7 +97,10 @@ def make_header(info: VideoInfo, model: ModelId, max_tokens: int, settings: Enco
         tokens_per_position=settings.tokens_per_position,
         gop_latents=max(1, round(steps)),
         chunk_latents=settings.chunk_latents,
-        audio=tuple(AudioHeader(t.codec, t.time_base, t.sample_rate, t.layout, t.parameters) for t in info.audio),
+        audio=tuple(
+            AudioHeader(t.codec, t.time_base, t.sample_rate, t.layout, t.parameters, t.avi_parameters)
+            for t in info.audio
+        ),
         writer=f"vtok {__version__}",
     )
     _check_limits(header)

@@ -1,0 +1,169 @@
+"""Every common audio codec in every container: its sound is kept whole and in time, or left out and told.
+
+The table itself stands in docs/reliability.md; `VTOK_WRITE_EXPECTED=1` writes it anew.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from helpers import DATA
+
+from vtok_codec.media.reader import VideoReader
+from vtok_codec.media.types import AudioPacket, Frame
+from vtok_codec.media.writer import OutputSettings, VideoWriter, output_settings, pipe_settings
+
+SOURCES = {
+    "aac": ("mkv", ["-c:a", "aac"]),
+    "mp3": ("mkv", ["-c:a", "libmp3lame"]),
+    "mp2": ("mkv", ["-c:a", "mp2"]),
+    "ac3": ("mkv", ["-c:a", "ac3"]),
+    "eac3": ("mkv", ["-c:a", "eac3"]),
+    "flac": ("mkv", ["-c:a", "flac"]),
+    "alac": ("mov", ["-c:a", "alac"]),
+    "opus": ("mkv", ["-c:a", "libopus", "-ar", "48000"]),
+    "vorbis": ("mkv", ["-c:a", "libvorbis"]),
+    "pcm_s16le": ("mkv", ["-c:a", "pcm_s16le"]),
+    "pcm_s16be": ("mov", ["-c:a", "pcm_s16be"]),
+    "pcm_s24le": ("mkv", ["-c:a", "pcm_s24le"]),
+    "wmav2": ("asf", ["-c:a", "wmav2"]),
+    "adpcm_ms": ("avi", ["-c:a", "adpcm_ms"]),
+}
+"""For each codec: a container that holds it, and FFmpeg's options to make it."""
+TARGETS = {
+    "mp4": output_settings(".mp4", None, None),
+    "mov": output_settings(".mov", None, None),
+    "mkv": output_settings(".mkv", None, None),
+    "webm": output_settings(".webm", None, None),
+    "avi": output_settings(".avi", None, None),
+    "nut": output_settings(".nut", None, None),
+    "nut pipe": pipe_settings("nut", None, None),
+    "mkv pipe": pipe_settings("matroska", None, None),
+    "mp4 pipe": pipe_settings("mp4", None, None),
+}
+SECONDS = 2
+PAGE = DATA.parent.parent / "docs" / "reliability.md"
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory, ffmpeg: str) -> dict[str, Path]:
+    """For each codec a clip with a tone of two seconds."""
+    folder = tmp_path_factory.mktemp("audio")
+    made = {}
+    for codec, (suffix, options) in SOURCES.items():
+        made[codec] = folder / f"{codec}.{suffix}"
+        picture = ["-f", "lavfi", "-i", f"testsrc2=s=64x48:r=25:d={SECONDS}", "-c:v", "mpeg4"]
+        sound = ["-f", "lavfi", "-i", f"sine=440:d={SECONDS}:r=44100"]
+        command = [ffmpeg, "-v", "error", "-y", *picture[:4], *sound, *picture[4:], *options, "-strict", "-2"]
+        subprocess.run([*command, str(made[codec])], check=True)
+    return made
+
+
+def outcome(source: Path, settings: OutputSettings, target: Path | io.BytesIO) -> str:
+    """Copy a clip, decode what came of it, and tell what became of its sound."""
+    with VideoReader(source) as reader:
+        if not reader.info.audio:
+            assert any("audio track" in loss for loss in reader.losses)
+            return "not read"
+        writer = VideoWriter(target, reader.info, settings)
+        with writer:
+            for event in reader.events():
+                writer.write(event)
+    opened = target if isinstance(target, Path) else io.BytesIO(target.getvalue())
+    with av.open(str(opened) if isinstance(opened, Path) else opened) as container:
+        pictures, samples, seconds, rate = 0, 0, Fraction(0), 1
+        for frame in container.decode():
+            if isinstance(frame, av.VideoFrame):
+                pictures += 1
+            elif isinstance(frame, av.AudioFrame):
+                samples += frame.samples
+                rate = frame.sample_rate
+                if frame.pts is not None:
+                    seconds = max(seconds, frame.pts * frame.time_base + Fraction(frame.samples, frame.sample_rate))
+    assert pictures == 25 * SECONDS
+    if not samples:
+        assert any(loss.startswith("audio track 0") for loss in writer.dropped)
+        return "left out"
+    assert not writer.dropped
+    assert abs(samples / rate - SECONDS) < 0.12 and abs(float(seconds) - SECONDS) < 0.12, (source, settings)
+    return "copied"
+
+
+def test_sound_is_whole_or_told(sources: dict[str, Path], tmp_path: Path) -> None:
+    rows = []
+    for codec, source in sources.items():
+        cells = []
+        for name, settings in TARGETS.items():
+            piped = name.endswith("pipe")
+            cells.append(outcome(source, settings, io.BytesIO() if piped else tmp_path / f"{codec}.{name}"))
+        rows.append(f"| {codec} | {' | '.join(cells)} |")
+    table = "\n".join([f"| | {' | '.join(TARGETS)} |", f"|---|{'---|' * len(TARGETS)}", *rows])
+    text = PAGE.read_text(encoding="utf-8")
+    marked = re.compile(r"(<!-- sound -->\n).*?(\n<!-- end -->)", flags=re.S)
+    if os.environ.get("VTOK_WRITE_EXPECTED"):
+        PAGE.write_text(marked.sub(lambda found: found[1] + table + found[2], text), encoding="utf-8")
+    found = marked.search(PAGE.read_text(encoding="utf-8"))
+    assert found and table in found[0], table
+
+
+FLASHES = {
+    "mp4": ["-c:v", "libx264", "-bf", "2", "-c:a", "aac"],
+    "mkv": ["-c:v", "libx264", "-bf", "2", "-c:a", "aac"],
+    "ts": ["-c:v", "mpeg2video", "-q:v", "2", "-c:a", "mp2"],
+    "avi": ["-c:v", "libx264", "-bf", "2", "-c:a", "libmp3lame"],
+    "mov": ["-c:v", "mpeg4", "-q:v", "2", "-c:a", "pcm_s16le"],
+    "nut": ["-c:v", "mpeg4", "-q:v", "2", "-c:a", "ac3"],
+}
+
+
+def flashes_and_beeps(source: Path | io.BytesIO) -> tuple[np.ndarray, np.ndarray]:
+    """The seconds at which the picture turns bright and the sound begins, after each dark and silent second."""
+    bright, loud = [], []
+    with av.open(str(source) if isinstance(source, Path) else source) as container:
+        for frame in container.decode():
+            time = float(frame.pts * frame.time_base)
+            if isinstance(frame, av.VideoFrame):
+                bright.append((time, frame.to_ndarray(format="gray").mean() > 120))
+            elif isinstance(frame, av.AudioFrame):
+                sound = np.abs(frame.to_ndarray().astype(np.float64)).reshape(-1, frame.samples).max(0)
+                peak = 1.0 if frame.format.name.startswith(("flt", "dbl")) else 32768.0
+                loud += [(time + n / frame.sample_rate, level > 0.05 * peak) for n, level in enumerate(sound)]
+    flashes = [t for (_, before), (t, now) in pairwise(bright) if now and not before]
+    beeps, last = [], -1.0
+    for time, on in loud:
+        if on and time - last > 0.3:
+            beeps.append(time)
+        last = time if on else last
+    return np.array(flashes), np.array(beeps)
+
+
+@pytest.mark.parametrize("source", FLASHES)
+@pytest.mark.parametrize("target", ["mp4", "mov", "mkv", "avi", "nut", "mp4 pipe", "nut pipe"])
+def test_sound_and_picture_stay_together(source: str, target: str, tmp_path: Path, ffmpeg: str) -> None:
+    clip = tmp_path / f"in.{source}"
+    flash = "color=black:s=64x64:r=25:d=4,geq=lum='if(lt(mod(N,25),3),235,16)':cb=128:cr=128"
+    # Silent at first, so that every beep has a beginning.
+    beep = "aevalsrc='if(gt(t,0.5)*lt(mod(t,1),0.1),sin(2*PI*1000*t),0)':d=4:s=48000"
+    inputs = ["-f", "lavfi", "-i", flash, "-f", "lavfi", "-i", beep]
+    subprocess.run([ffmpeg, "-v", "error", "-y", *inputs, *FLASHES[source], str(clip)], check=True)
+    made: Path | io.BytesIO = io.BytesIO() if target.endswith("pipe") else tmp_path / f"out.{target}"
+    with VideoReader(clip) as reader, VideoWriter(made, reader.info, TARGETS[target]) as writer:
+        for event in reader.events():
+            assert isinstance(event, Frame | AudioPacket)
+            writer.write(event)
+    assert not writer.dropped
+    flashes, beeps = flashes_and_beeps(made if isinstance(made, Path) else io.BytesIO(made.getvalue()))
+    wanted_flashes, wanted_beeps = flashes_and_beeps(clip)
+    assert len(beeps) == len(wanted_beeps) == 3 and len(flashes) == len(wanted_flashes) >= 3
+    # The first flash is at 0, where nothing was dark before.
+    assert np.abs(beeps - flashes[-3:]).max() < 0.045
+    assert np.abs(np.diff(flashes) - 1).max() < 0.045
