@@ -35,6 +35,8 @@ RUN_WEIGHTS = f"ema{SUFFIX}"
 _PACKAGE = Path(__file__).resolve().parent
 _FOLDERS = (_PACKAGE / "weights", _PACKAGE.parent / "weights")
 """Where shipped weights lie: inside the package in a wheel, beside it in a checkout."""
+_SUMS = "SHA256SUMS"
+"""The file beside the shipped weights that lists their hashes."""
 _MAX_METADATA_BYTES = 1 << 24
 _PRESET = "preset"
 """The metadata key that names a preset, in files from before weights carried their configuration."""
@@ -48,18 +50,23 @@ class WeightsFile:
     """The name under which files refer to the model."""
     path: Path
     """Where the file lies."""
+    expected_sha256: str | None = None
+    """The hash that the package knows of shipped weights; None for others."""
 
     @cached_property
     def data(self) -> bytes:
         """The bytes of the file.
 
         Raises:
-            ModelError: It cannot be read.
+            ModelError: It cannot be read, or is not the file that was shipped.
         """
         try:
-            return self.path.read_bytes()
+            data = self.path.read_bytes()
         except OSError as error:
             raise ModelError(f"cannot read the weights {self.path}: {error.strerror}") from error
+        if self.expected_sha256 and hashlib.sha256(data).hexdigest() != self.expected_sha256:
+            raise ModelError(f"the weights {self.path} are damaged: they are not the ones that were shipped; reinstall")
+        return data
 
     @cached_property
     def sha256(self) -> str:
@@ -152,8 +159,18 @@ def shipped_weights() -> list[WeightsFile]:
     """All weights that came with the package, by name."""
     for folder in _FOLDERS:
         if folder.is_dir():
-            return [WeightsFile(path.stem, path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
+            known = _known_hashes(folder)
+            return [WeightsFile(path.stem, path, known.get(path.name)) for path in sorted(folder.glob(f"*{SUFFIX}"))]
     return []
+
+
+def _known_hashes(folder: Path) -> dict[str, str]:
+    """Read the hashes of shipped weights by file name, as `sha256sum` writes them."""
+    try:
+        lines = (folder / _SUMS).read_text(encoding="ascii").splitlines()
+    except OSError:
+        return {}
+    return {name: sha256 for sha256, name in (line.split() for line in lines)}
 
 
 def is_decoder(weights: WeightsFile) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import threading
 import time
 import zlib
@@ -302,6 +303,20 @@ def test_the_api_equals_the_file(lanes: bytes, tokenizer: Tokenizer, tmp_path: P
     assert len(frames) == 5 and all(np.array_equal(a, b.pixels) for a, b in zip(frames, whole, strict=False))
     first_gop = read_pixels(LANES, 4 * len(gop) - 3)
     assert np.array_equal(Codec(tokenizer).tokenize(first_gop), gop)
+
+
+def test_a_fork_is_refused_rather_than_hanging(tokenizer: Tokenizer) -> None:
+    """The threads of torch do not survive a fork, so that a child would wait for them without end."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            Codec(tokenizer).tokenize(np.zeros((2, 16, 16, 3), np.uint8))
+        except SettingError as error:
+            code = 0 if "fork" in str(error) else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_prefetch_hands_errors_over_and_stops_when_left() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,11 +14,13 @@ from pathlib import Path
 import pytest
 from helpers import DATA
 
+from vtok_codec import registry
 from vtok_codec.codec.decoders import tokenizer_of
+from vtok_codec.codec.tokenizer import load_tokenizer
 from vtok_codec.container.header import header_to_json
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import ModelError
-from vtok_codec.registry import DEFAULT_MODEL, find_weights
+from vtok_codec.registry import DEFAULT_MODEL, WeightsFile, find_weights, shipped_weights
 
 ROOT = DATA.parent.parent
 
@@ -50,6 +53,28 @@ def test_metadata_of_weights_must_be_strings(said: str, tmp_path: Path) -> None:
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(ModelError, match="not a readable safetensors file"):
         assert find_weights(path).metadata
+
+
+def test_the_package_knows_its_weights() -> None:
+    """SHA256SUMS lists what is shipped, no more and no less; `cd weights && sha256sum *.safetensors > SHA256SUMS`."""
+    shipped = shipped_weights()
+    assert len(shipped) > 3
+    assert all(weights.expected_sha256 == weights.sha256 for weights in shipped)
+    assert len((shipped[0].path.parent / "SHA256SUMS").read_text(encoding="ascii").splitlines()) == len(shipped)
+
+
+def test_shipped_weights_with_a_flipped_bit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would make files that nobody else can decode."""
+    weights = find_weights(DEFAULT_MODEL)
+    data = bytearray(weights.path.read_bytes())
+    data[-1000] ^= 1
+    (tmp_path / weights.path.name).write_bytes(data)
+    shutil.copy(weights.path.parent / "SHA256SUMS", tmp_path)
+    monkeypatch.setattr(registry, "_FOLDERS", (tmp_path,))
+    with pytest.raises(ModelError, match="are damaged"):
+        load_tokenizer(find_weights(DEFAULT_MODEL), "cpu")
+    # What a user trained has no hash to be held against.
+    assert WeightsFile("mine", tmp_path / weights.path.name).sha256 != weights.sha256
 
 
 @pytest.mark.skipif(find_spec("atheris") is None, reason="no atheris; bin/setup fuzz installs it")

@@ -86,6 +86,7 @@ class DiffusionDecoder:
         self, digits: Digits, size: tuple[int, int], frames: int, state: State, gop: int = 0
     ) -> tuple[Pixels, State]:
         """Decode a chunk or a part of one; see `Tokenizer.decode`."""
+        self.tokenizer.check_process()
         layout = self.tokenizer.layout
         skipped = layout.filled_frames(state is None)
         parts: list[Pixels] = []

@@ -5,6 +5,7 @@ The model's state is an argument and a result of every call, so that one model c
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,6 +74,7 @@ class Tokenizer:
         model = build_model(weights.config, weights.data, str(weights.path))
         self.weights = weights
         self.placement = placement
+        self._process = os.getpid()
         self.model = model.to(placement.device, placement.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.max_tokens = model.config.max_tokens
         self.id = weights.id
@@ -96,6 +98,7 @@ class Tokenizer:
         Returns:
             The digits `P t h w`, and the state after the chunk.
         """
+        self.check_process()
         layout, first = self.layout, state is None
         before, after = layout.filled_frames(first), layout.padding(len(frames), first)
         (height, width), size = layout.picture(*layout.grid(*frames.shape[1:3])), frames.shape[1:3]
@@ -126,12 +129,24 @@ class Tokenizer:
         Returns:
             The frames, uint8 RGB `T H W 3`, and the state after them.
         """
+        self.check_process()
         skipped, device = self.layout.filled_frames(state is None), self.placement.device
         parts: list[Pixels] = []
         for part, _ in slices(digits, self.layout, state is None, latents_at_once(device, size)):
             video, state = self.model.decode_digits(torch.from_numpy(part)[None].to(device), state)
             parts.append(to_pixels(video[0], size))
         return np.concatenate(parts)[skipped : skipped + frames], state
+
+    def check_process(self) -> None:
+        """Check that the model is used in the process that loaded it: torch's threads do not survive a fork.
+
+        Raises:
+            SettingError: It is used in a child of that process.
+        """
+        if os.getpid() != self._process:
+            raise SettingError(
+                "a codec cannot be used after a fork; load it in the child process, or start processes by 'spawn'"
+            )
 
     def warm_up(self) -> None:
         """Code a small picture, so that later timings do not include what torch sets up at its first use."""
