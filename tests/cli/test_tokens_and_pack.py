@@ -8,13 +8,16 @@ from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
+import pytest
 from command_helpers import GOLDEN, make_still, vtok
 from helpers import DATA, inside, pixels_of
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from vtok_codec.container.reader import VtkReader
+from vtok_codec.errors import InputError
 from vtok_codec.stream.arrays import read_array
+from vtok_codec.stream.reading import read_tokens
 
 
 def test_tokens_are_exported(tmp_path: Path) -> None:
@@ -26,6 +29,25 @@ def test_tokens_are_exported(tmp_path: Path) -> None:
     code, _, err = inside("tokens", GOLDEN, tmp_path / "u.npy", "--gop", "2")
     assert (code, err) == (3, "vtok: there is no GOP 2; the file has 2\n")
     assert not (tmp_path / "u.npy").exists()
+
+
+@pytest.mark.parametrize("options", [[], ["--gop", "0"]])
+def test_an_array_larger_than_its_limit_is_refused(tmp_path: Path, options: list[str]) -> None:
+    """Small files may declare very many tokens, since zeros pack well."""
+    np.save(tmp_path / "zeros.npy", np.zeros((12, 256, 256, 1), np.uint16))
+    assert inside("pack", tmp_path / "zeros.npy", tmp_path / "bomb.vtk")[0] == 0
+    assert (tmp_path / "bomb.vtk").stat().st_size < 1 << 17
+    code, _, err = inside("tokens", tmp_path / "bomb.vtk", tmp_path / "t.npy", "--max-mib", "1", *options)
+    assert code == 3 and "--max-mib" in err and err.count("\n") == 1
+    assert not (tmp_path / "t.npy").exists()
+    assert inside("tokens", tmp_path / "bomb.vtk", tmp_path / "t.npy", "--max-mib", "2", *options) == (0, "", "")
+
+
+def test_the_limit_counts_all_groups_of_pictures(clip: Path) -> None:
+    whole = read_tokens(io.BytesIO(clip.read_bytes()))
+    assert np.array_equal(read_tokens(io.BytesIO(clip.read_bytes()), max_bytes=whole.nbytes), whole)
+    with pytest.raises(InputError, match="more memory than allowed"):
+        read_tokens(io.BytesIO(clip.read_bytes()), max_bytes=whole.nbytes - 1)
 
 
 def test_exported_tokens_say_how_to_decode_them(clip: Path, tmp_path: Path) -> None:

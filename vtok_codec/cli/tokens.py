@@ -10,6 +10,7 @@ import typer
 from vtok_codec.cli.errors import reports_errors
 from vtok_codec.cli.files import open_input, whole_output
 from vtok_codec.cli.options import INPUT, Force
+from vtok_codec.stream.reading import MAX_TOKEN_BYTES
 
 
 @reports_errors
@@ -19,6 +20,10 @@ def tokens(
     gop: Annotated[
         int | None, typer.Option(help="Export only this group of pictures, counted from 0.", rich_help_panel=INPUT)
     ] = None,
+    max_mib: Annotated[
+        int,
+        typer.Option(help="Refuse to make an array that is larger than this many MiB.", min=1, rich_help_panel=INPUT),
+    ] = MAX_TOKEN_BYTES >> 20,
     force: Force = False,
 ) -> None:
     """Export tokens as a uint16 array t h w n: latent frames, rows, columns, tokens per position.
@@ -28,11 +33,11 @@ def tokens(
     """
     from vtok_codec.container.reader import VtkReader
     from vtok_codec.stream.arrays import check_suffix, write_array
-    from vtok_codec.stream.reading import read_gop, read_gops
+    from vtok_codec.stream.reading import read_all_gops, read_gop
 
     check_suffix(target)
     with whole_output(target, source, force) as partial:
         with open_input(source) as stream:
             reader = VtkReader(stream)
-            gops = list(read_gops(reader)) if gop is None else [read_gop(reader, gop)]
+            gops = read_all_gops(reader, max_mib << 20) if gop is None else [read_gop(reader, gop, max_mib << 20)]
         write_array(partial, Path(target).suffix, reader.header, gops)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, TypeAlias
 
@@ -66,7 +67,9 @@ UnpackedEvent: TypeAlias = "UnpackedChunk | list[StoredPacket] | Totals"
 """One item of a file's content: a chunk, a list of audio packets, or, at the end, the totals."""
 
 
-def unpacked_events(reader: VtkReader) -> Iterator[UnpackedEvent]:
+def unpacked_events(
+    reader: VtkReader, admit: Callable[[TokenChunk], None] = lambda chunk: None
+) -> Iterator[UnpackedEvent]:
     """Yield the events of a reader, with each chunk unpacked.
 
     Raises:
@@ -76,6 +79,7 @@ def unpacked_events(reader: VtkReader) -> Iterator[UnpackedEvent]:
     unpacker = _Unpacker(reader.header)
     for event in reader.events():
         if isinstance(event, TokenChunk):
+            admit(event)
             try:
                 yield UnpackedChunk(event, unpacker.digits(event))
             except FormatError as error:
@@ -187,33 +191,95 @@ def verify(stream: BinaryIO) -> FileSummary:
     return FileSummary(header, totals, reader.position, token_size, audio_size, positions, duration)
 
 
-def read_tokens(stream: BinaryIO, gop: int | None = None) -> Tokens:
+MAX_TOKEN_BYTES = 1 << 29
+"""The largest size in bytes of an array of tokens, unless the caller allows more: some ten minutes of 1080p video."""
+
+
+class _Budget:
+    """Refuses chunks that would make an array of tokens larger than it may be, before they are unpacked."""
+
+    def __init__(self, header: Header, most_bytes: int) -> None:
+        self._header, self._most_bytes = header, most_bytes
+        self.used_bytes = 0
+
+    def admit(self, chunk: TokenChunk) -> None:
+        """Count a chunk.
+
+        Raises:
+            InputError: The array would be too large.
+        """
+        self.used_bytes += 2 * math.prod(chunk.latent_shape) * self._header.tokens_per_position
+        if self.used_bytes > self._most_bytes:
+            raise _too_large()
+
+
+def _too_large() -> InputError:
+    return InputError("the tokens take more memory than allowed; read single GOPs, or raise the limit (--max-mib)")
+
+
+def read_tokens(stream: BinaryIO, gop: int | None = None, max_bytes: int = MAX_TOKEN_BYTES) -> Tokens:
     """Read the tokens of one GOP or of a whole file.
 
     Args:
         stream: The file.
         gop: The number of the GOP; None for all GOPs.
+        max_bytes: The largest size of the array in bytes.
 
     Returns:
         The tokens, uint16 `t h w n`. Those of several GOPs follow one another along the first axis.
 
     Raises:
-        InputError: There is no such GOP, or one GOP is asked for and the stream cannot seek.
+        InputError: There is no such GOP, or one GOP is asked for and the stream cannot seek, or the array is too large.
         FormatError, DamageError: The file cannot be read.
     """
     reader = VtkReader(stream)
-    return np.concatenate([each.tokens for each in read_gops(reader)]) if gop is None else read_gop(reader, gop).tokens
+    if gop is not None:
+        return read_gop(reader, gop, max_bytes).tokens
+    return np.concatenate([each.tokens for each in read_all_gops(reader, max_bytes)])
 
 
-def read_gops(reader: VtkReader) -> Iterator[Gop]:
-    """Yield the GOPs from the current position of the reader on. Only one GOP is in memory at a time.
+def read_all_gops(reader: VtkReader, max_bytes: int = MAX_TOKEN_BYTES) -> list[Gop]:
+    """Read all GOPs from the current position of the reader on.
+
+    Args:
+        reader: The reader of the file.
+        max_bytes: The largest size of the tokens of all GOPs together, in bytes.
 
     Raises:
+        InputError: The tokens are too large.
+        FormatError, DamageError: The file cannot be read any further.
+    """
+    gops: list[Gop] = []
+    # The limit of the generator is per GOP, so the sum is counted here, before the next GOP is read.
+    for gop in read_gops(reader, max_bytes):
+        gops.append(gop)
+        max_bytes -= gop.tokens.nbytes
+        if max_bytes < 0:
+            raise _too_large()
+    return gops
+
+
+def read_gops(reader: VtkReader, max_bytes: int = MAX_TOKEN_BYTES) -> Iterator[Gop]:
+    """Yield the GOPs from the current position of the reader on. Only one GOP is in memory at a time.
+
+    Args:
+        reader: The reader of the file.
+        max_bytes: The largest size of the tokens of a GOP in bytes.
+
+    Raises:
+        InputError: The tokens of a GOP are too large.
         FormatError, DamageError: The file cannot be read any further.
     """
     parts: list[Tokens] = []
     frames = 0
-    for event in unpacked_events(reader):
+    budget = _Budget(reader.header, max_bytes)
+
+    def admit(chunk: TokenChunk) -> None:
+        if chunk.first:
+            budget.used_bytes = 0
+        budget.admit(chunk)
+
+    for event in unpacked_events(reader, admit):
         if isinstance(event, UnpackedChunk):
             if event.chunk.first and parts:
                 yield Gop(np.concatenate(parts), frames)
@@ -224,11 +290,16 @@ def read_gops(reader: VtkReader) -> Iterator[Gop]:
         yield Gop(np.concatenate(parts), frames)
 
 
-def read_gop(reader: VtkReader, gop: int) -> Gop:
+def read_gop(reader: VtkReader, gop: int, max_bytes: int = MAX_TOKEN_BYTES) -> Gop:
     """Read one GOP by its number, counted from 0.
 
+    Args:
+        reader: The reader of the file.
+        gop: The number of the GOP.
+        max_bytes: The largest size of its tokens in bytes.
+
     Raises:
-        InputError: There is no such GOP, or the input cannot seek.
+        InputError: There is no such GOP, the input cannot seek, or the tokens are too large.
         FormatError, DamageError: The GOP or the index of the file cannot be read.
     """
     if not reader.seekable:
@@ -237,7 +308,7 @@ def read_gop(reader: VtkReader, gop: int) -> Gop:
     if not 0 <= gop < len(entries):
         raise InputError(f"there is no GOP {gop}; the file has {len(entries)}")
     reader.seek(gop, entries[gop])
-    found = next(read_gops(reader), None)
+    found = next(read_gops(reader, max_bytes), None)
     if found is None:
         raise DamageError(f"the index points at another place than the start of GOP {gop}")
     return found
