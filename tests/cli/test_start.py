@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_helpers import GOLDEN, VTOK, text, vtok
-from helpers import inside
+from helpers import LANES, inside
 
 
 def test_help_names_every_command() -> None:
@@ -56,7 +56,40 @@ def test_closed_standard_streams_harm_nothing(tmp_path: Path, closed: str) -> No
     assert np.load(tmp_path / "o.npy").shape == (5, 2, 3, 2)
     command = " ".join([*map(shlex.quote, VTOK), "info - <&-"])
     result = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
-    assert (result.returncode, result.stderr) == (4, b"vtok: standard input: the input is empty\n")
+    assert (result.returncode, result.stderr) == (
+        3,
+        b"vtok: standard input is closed; redirect it, or name a file\n",
+    )
+
+
+@pytest.mark.parametrize("words", ["encode lanes.mp4 - >&-", "decode golden.vtk - >&-", "encode - a.vtk <&-"])
+def test_a_closed_standard_stream_that_is_named_is_an_error(tmp_path: Path, words: str) -> None:
+    shutil.copy(GOLDEN, tmp_path / "golden.vtk")
+    shutil.copy(LANES, tmp_path / "lanes.mp4")
+    command = " ".join([*map(shlex.quote, VTOK), words])
+    result = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    stream, code = ("input", 3) if "<" in words else ("output", 7)
+    assert (result.returncode, result.stdout) == (code, "")
+    assert result.stderr == f"vtok: standard {stream} is closed; redirect it, or name a file\n"
+    assert not (tmp_path / "a.vtk").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("words", ["--help", "--version", "encode --help", "info golden.vtk"])
+def test_a_full_standard_output_is_one_line(tmp_path: Path, words: str) -> None:
+    shutil.copy(GOLDEN, tmp_path / "golden.vtk")
+    command = " ".join([*map(shlex.quote, VTOK), words, ">/dev/full"])
+    result = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 7 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("vtok: cannot ") and result.stderr.endswith("No space left on device\n")
+
+
+def test_a_file_that_begins_with_a_dash_is_hinted_at(tmp_path: Path) -> None:
+    shutil.copy(LANES, tmp_path / "-dash.mp4")
+    code, _, err = text(vtok("encode", "-dash.mp4", "a.vtk", cwd=tmp_path))
+    assert code == 2
+    assert err.endswith("vtok: to name a file that begins with '-', write ./-dash.mp4\n")
+    assert text(vtok("encode", "./-dash.mp4", "a.vtk", "-q", cwd=tmp_path)) == (0, "", "")
 
 
 def test_the_usage_says_vtok() -> None:

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 import typer
 
@@ -13,13 +14,15 @@ from vtok_codec.cli.decode import decode
 from vtok_codec.cli.encode import encode
 from vtok_codec.cli.errors import EXIT_BROKEN_PIPE
 from vtok_codec.cli.eval import evaluate
+from vtok_codec.cli.files import CLOSED_STREAMS
 from vtok_codec.cli.info import info
 from vtok_codec.cli.models import models
 from vtok_codec.cli.pack import pack
 from vtok_codec.cli.tokens import tokens
 from vtok_codec.cli.train import train
 from vtok_codec.cli.verify import verify
-from vtok_codec.errors import OutputError
+from vtok_codec.errors import OutputError, SettingError
+from vtok_codec.text import printable
 from vtok_codec.version import __version__
 
 _EXAMPLES: dict[Callable[..., None], str] = {
@@ -77,8 +80,17 @@ def _open_standard_streams() -> None:
         except OSError:
             # The lowest free number is this one.
             os.open(os.devnull, os.O_RDWR)
+            CLOSED_STREAMS.add(number)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - for the process
+
+
+def _hint_at_dashes() -> None:
+    """After wrong usage, tell how to name a file that begins with a dash, if there is one among the arguments."""
+    arguments = sys.argv[1:]
+    names = [each for each in arguments if each.startswith("-") and len(each) > 1 and os.path.exists(each)]
+    if names and "--" not in arguments:
+        sys.stderr.write(f"vtok: to name a file that begins with '-', write ./{printable(names[0])}\n")
 
 
 def main() -> None:
@@ -91,16 +103,20 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     code = 0
     try:
-        app(prog_name="vtok")
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
-    try:
+        try:
+            app(prog_name="vtok")
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
         sys.stdout.flush()
         sys.stderr.flush()
     except BrokenPipeError:
         code = code or EXIT_BROKEN_PIPE
     except OSError as error:
+        # Help and version are printed outside the commands, which report their own errors.
         code = code or OutputError.exit_code
-        os.write(2, f"vtok: cannot write standard output: {error.strerror}\n".encode())
+        with suppress(OSError):
+            os.write(2, f"vtok: cannot write standard output: {error.strerror}\n".encode())
+    if code == SettingError.exit_code:
+        _hint_at_dashes()
     # All is closed by now, but a thread may still wait for a pipe or be inside a decoder.
     os._exit(code)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from vtok_codec.cli.errors import notice, reports_errors
-from vtok_codec.cli.files import STANDARD_STREAM, require_pixels, vtk_output
+from vtok_codec.cli.files import STANDARD_STREAM, require_open, require_pixels, vtk_output
 from vtok_codec.cli.jobs import frame_bar, job_pairs, run_jobs
 from vtok_codec.cli.options import (
     DEFAULT_MAX_PIXELS,
@@ -124,6 +124,8 @@ def _open_reader(source: str, audio: bool) -> VideoReader:
     from vtok_codec.codec.prefetch import Prefetch
     from vtok_codec.media.reader import VideoReader, standard_input
 
+    if source == STANDARD_STREAM:
+        require_open(sys.stdin)
     if source == STANDARD_STREAM and sys.stdin.isatty():
         raise InputError("will not read a video from a terminal; name a file, or pipe one in")
     place = standard_input() if source == STANDARD_STREAM else source
@@ -162,7 +164,7 @@ def _encode_stream(
     if not quiet:
         if reader.joins:
             times = counted(reader.joins, "time")
-            notice(f"{reader.name}: its clock jumped back {times}; the frames after a jump follow those before it")
+            notice(f"{reader.name}: its clock jumped {times}; the frames after a jump follow those before it")
         seconds = time.perf_counter() - started
         pixels = summary.frames * reader.info.width * reader.info.height
         bits = 8 * (summary.bytes_written - summary.audio_bytes) / pixels

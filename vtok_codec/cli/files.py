@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from vtok_codec.cli.errors import notice
 from vtok_codec.errors import FormatError, InputError, OutputError
@@ -15,6 +15,24 @@ from vtok_codec.files import replacing
 
 STANDARD_STREAM = "-"
 """What stands for standard input or output in place of a path."""
+
+
+CLOSED_STREAMS: set[int] = set()
+"""The file numbers of standard streams that were closed when the process started; the null device stands for them."""
+
+
+def require_open(stream: TextIO) -> None:
+    """Refuse a standard stream that was closed when the process started.
+
+    Raises:
+        InputError: It is standard input.
+        OutputError: It is standard output.
+    """
+    if stream.fileno() not in CLOSED_STREAMS:
+        return
+    if stream is sys.stdin:
+        raise InputError("standard input is closed; redirect it, or name a file")
+    raise OutputError("standard output is closed; redirect it, or name a file")
 
 
 @contextmanager
@@ -26,6 +44,7 @@ def open_input(source: str) -> Iterator[BinaryIO]:
         FormatError: The block raised it; the name of the input is put in front of its message.
     """
     if source == STANDARD_STREAM:
+        require_open(sys.stdin)
         with _names_source("standard input"):
             yield sys.stdin.buffer
         return
@@ -50,8 +69,9 @@ def standard_output() -> BinaryIO:
     """Standard output for binary data.
 
     Raises:
-        OutputError: It is a terminal.
+        OutputError: It is a terminal, or closed.
     """
+    require_open(sys.stdout)
     if sys.stdout.isatty():
         raise OutputError("will not write binary data to a terminal; redirect it, or name a file")
     return sys.stdout.buffer

@@ -214,7 +214,7 @@ class VtkReader:
             raise DamageError("the header is cut short")
         _, major, _, size = PREFIX.unpack(prefix)
         if major != VERSION[0]:
-            raise FormatError(f"format version {major} is not known; this is vtok for version {VERSION[0]}")
+            raise FormatError(f"format version {major} is not known; this vtok reads version {VERSION[0]}")
         if size > MAX_HEADER_BYTES:
             raise DamageError(f"the header declares {size} bytes, more than {MAX_HEADER_BYTES}")
         text = self._source.some(size)
