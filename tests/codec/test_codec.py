@@ -28,6 +28,7 @@ from vtok_codec.codec.encoder import encode_video
 from vtok_codec.codec.prefetch import Prefetch
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.reader import VtkReader
+from vtok_codec.container.records import CRC, END, FOOTER_SIZE
 from vtok_codec.errors import DamageError, FormatError, InputError, SettingError
 from vtok_codec.media.reader import VideoReader, read_pixels
 from vtok_codec.media.types import AudioPacket, Frame, Pixels, VideoInfo
@@ -521,6 +522,29 @@ def test_damage_of_a_gop_entered_for_its_audio_is_no_matter(
     else:
         with pytest.raises(DamageError):
             decoded(within, tokenizer, start_s=start)
+
+
+@pytest.mark.parametrize("recover", [False, True])
+def test_decoding_compares_the_tokens_with_the_digest(lanes: bytes, tokenizer: Tokenizer, recover: bool) -> None:
+    """A GOP of another file may have right CRCs; what it decodes to is not what was encoded."""
+    data = bytearray(lanes)
+    end = len(data) - FOOTER_SIZE - CRC.size
+    data[end - 1] ^= 1
+    start = data.rindex(END)
+    CRC.pack_into(data, end, zlib.crc32(data[start:end]))
+    with pytest.raises(DamageError, match="do not match the digest"):
+        verify(io.BytesIO(data))
+    events = decode_events(VtkReader(io.BytesIO(data)), tokenizer, recover=recover)
+    whole = len(frames_of(decoded(lanes, tokenizer)))
+    assert all(isinstance(next(events), Frame) for _ in range(whole))
+    if recover:
+        gap = next(events)
+        assert isinstance(gap, Gap) and "do not match the digest" in gap.reason
+    else:
+        with pytest.raises(DamageError, match="do not match the digest"):
+            next(events)
+    # A part of a file cannot be compared.
+    assert len(decoded(bytes(data), tokenizer, start_s=1.0)) == len(decoded(lanes, tokenizer, start_s=1.0))
 
 
 def test_what_is_wrong_at_the_very_end_is_told_after_all_frames(lanes: bytes, tokenizer: Tokenizer) -> None:

@@ -83,8 +83,8 @@ class VtkReader:
         self._open_chunk = False
         self._latents_in_gop = 0
         self._frames = self._chunks = self._packets = 0
-        self._whole = True
-        """Whether all records from the start have been read, so that counts can be checked against the totals."""
+        self.reads_all = True
+        """Whether all records are read from the first one on, so that they can be checked against the totals."""
         self._gops: list[GopEntry] = []
         """Where the GOPs read so far start, to compare with the index."""
         self._index_offset = 0
@@ -173,7 +173,7 @@ class VtkReader:
             entry: The entry of the GOP in the index.
         """
         self._source.seek(entry.offset)
-        self._whole = False
+        self.reads_all = False
         self._index_offset = 0
         self._number = -1
         self._gop = gop - 1
@@ -259,7 +259,7 @@ class VtkReader:
         if type_ == AUDIO:
             return MAX_AUDIO_BYTES
         if type_ == INDEX:
-            return GOP_ENTRY_SIZE * len(self._gops) if self._whole else MAX_INDEX_BYTES
+            return GOP_ENTRY_SIZE * len(self._gops) if self.reads_all else MAX_INDEX_BYTES
         if type_ == END:
             return 256
         return None
@@ -273,16 +273,16 @@ class VtkReader:
             self._packets += len(packets)
             return packets
         if record.type == INDEX:
-            if index_from_bytes(record.payload) != self._gops and self._whole:
+            if index_from_bytes(record.payload) != self._gops and self.reads_all:
                 raise DamageError("the index does not match the records")
             return None
         if not self._index_offset:
             raise DamageError("the index is missing")
         totals = Totals.from_bytes(record.payload)
         counted = (self._frames, self._chunks, self._gop + 1, self._packets)
-        if not self._chunks and self._whole:
+        if not self._chunks and self.reads_all:
             raise DamageError("the file holds no frame")
-        if self._whole and counted != (totals.frames, totals.chunks, totals.gops, totals.audio_packets):
+        if self.reads_all and counted != (totals.frames, totals.chunks, totals.gops, totals.audio_packets):
             raise DamageError("the totals do not match the records")
         return totals
 
@@ -337,7 +337,7 @@ class VtkReader:
         """Read the footer, and check that it is right and that nothing follows it."""
         offset = self._source.position
         places = footer_from_bytes(self._source.some(FOOTER_SIZE))
-        if self._whole and places != (self._index_offset, offset):
+        if self.reads_all and places != (self._index_offset, offset):
             raise DamageError("the footer does not match the records")
         if self._source.some(1):
             raise DamageError("there are bytes after the end of the file")

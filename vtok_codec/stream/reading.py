@@ -72,19 +72,32 @@ def unpacked_events(
 ) -> Iterator[UnpackedEvent]:
     """Yield the events of a reader, with each chunk unpacked.
 
+    If the file is read from its first chunk to its end, its tokens are compared with the digest at the end.
+
+    Args:
+        reader: The reader of the file.
+        admit: Called with each chunk before it is unpacked. It raises an error if the chunk is not wanted.
+
     Raises:
-        DamageError: A record is damaged (see `VtkReader.events`), or a chunk cannot be unpacked.
+        DamageError: A record is damaged (see `VtkReader.events`), a chunk cannot be unpacked, or the tokens do not
+            match the digest. All events before the damage have been yielded.
         FormatError: A record has an unknown type that may not be skipped, or the coder is unknown.
     """
     unpacker = _Unpacker(reader.header)
+    levels = reader.header.model.levels
+    digest = hashlib.sha256()
     for event in reader.events():
         if isinstance(event, TokenChunk):
             admit(event)
             try:
-                yield UnpackedChunk(event, unpacker.digits(event))
+                digits = unpacker.digits(event)
             except FormatError as error:
                 raise type(error)(f"{error} ({reader.progress})") from None
+            digest.update(token_bytes(digits_to_tokens(digits, levels)))
+            yield UnpackedChunk(event, digits)
         else:
+            if isinstance(event, Totals) and reader.reads_all and digest.digest() != event.token_digest:
+                raise DamageError("the tokens do not match the digest at the end of the file")
             yield event
 
 
@@ -167,7 +180,6 @@ def verify(stream: BinaryIO) -> FileSummary:
     """
     reader = VtkReader(stream)
     header = reader.header
-    digest = hashlib.sha256()
     token_size = audio_size = positions = 0
     first_pts: int | None = None
     end_pts = 0
@@ -175,7 +187,6 @@ def verify(stream: BinaryIO) -> FileSummary:
     for event in unpacked_events(reader):
         if isinstance(event, UnpackedChunk):
             chunk = event.chunk
-            digest.update(token_bytes(digits_to_tokens(event.digits, header.model.levels)))
             token_size += chunk.record_bytes
             positions += event.digits[0].size
             first_pts = chunk.pts[0] if first_pts is None else first_pts
@@ -185,8 +196,6 @@ def verify(stream: BinaryIO) -> FileSummary:
         else:
             audio_size += sum(len(packet.data) for packet in event)
     assert totals is not None
-    if digest.digest() != totals.token_digest:
-        raise DamageError("the tokens do not match the digest at the end of the file")
     duration = float((end_pts - (first_pts or 0)) * header.time_base)
     return FileSummary(header, totals, reader.position, token_size, audio_size, positions, duration)
 
