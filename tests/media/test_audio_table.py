@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 from helpers import DATA
 
+from vtok_codec.media.formats import OutputSettings, output_settings, pipe_settings
 from vtok_codec.media.reader import VideoReader
 from vtok_codec.media.types import AudioPacket, Frame
-from vtok_codec.media.writer import OutputSettings, VideoWriter, output_settings, pipe_settings
+from vtok_codec.media.writer import VideoWriter
 
 SOURCES = {
     "aac": ("mkv", ["-c:a", "aac"]),

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from vtok_codec.codec.decoders import DecoderChoice, Decoders
     from vtok_codec.codec.tokenizer import PixelDecoder
     from vtok_codec.container.header import Header
-    from vtok_codec.media.writer import OutputSettings
+    from vtok_codec.media.formats import OutputSettings
 
 
 @reports_errors
@@ -99,7 +99,7 @@ def decode(
     suffix = suffix if suffix.startswith(".") else f".{suffix}"
     jobs = job_pairs(paths, output_dir, suffix)
     from vtok_codec.codec.decoders import DecoderChoice
-    from vtok_codec.media.writer import output_settings, pipe_settings
+    from vtok_codec.media.formats import output_settings, pipe_settings
 
     if output_dir:
         output_settings(suffix, codec, crf)

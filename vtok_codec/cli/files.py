@@ -133,7 +133,7 @@ def vtk_output(target: str, source: str, force: bool) -> Iterator[BinaryIO]:
     if target == STANDARD_STREAM:
         yield standard_output()
         return
-    from vtok_codec.media.writer import is_video_suffix
+    from vtok_codec.media.formats import is_video_suffix
 
     with whole_output(target, source, force) as partial:
         if is_video_suffix(Path(target).suffix):

@@ -19,9 +19,10 @@ import torch.nn.functional as F
 
 from vtok_codec.errors import InputError, SettingError
 from vtok_codec.evaluation.clips import SourceClip, open_clip
+from vtok_codec.media.formats import output_settings
 from vtok_codec.media.reader import VideoReader
 from vtok_codec.media.types import DEFAULT_RATE, Frame, Pixels, VideoInfo
-from vtok_codec.media.writer import VideoWriter, output_settings
+from vtok_codec.media.writer import VideoWriter
 
 _TICK_TOLERANCE = Fraction(1, 10)
 """By what part of a tick a frame may be late and still be shown at it, since some files round times to milliseconds."""

@@ -26,9 +26,9 @@ from vtok_codec.media.audio import describe_track
 from vtok_codec.media.color import RGBConverter
 from vtok_codec.media.extent import HEAD_BYTES, announced_size
 from vtok_codec.media.ffmpeg import reason
+from vtok_codec.media.losses import describe_losses
 from vtok_codec.media.timeline import Timeline
 from vtok_codec.media.types import DEFAULT_RATE, AudioPacket, Color, Frame, VideoInfo
-from vtok_codec.text import counted
 
 _STDIN = "pipe:0"
 """FFmpeg's name of standard input, which FFmpeg then reads itself."""
@@ -40,31 +40,6 @@ _WITHOUT_PICTURE_TIMES = ("avi",)
 """FFmpeg's names of the formats that store no presentation times."""
 _STILL_FORMATS = ("image2", "_pipe")
 """The endings of FFmpeg's names of still image formats, which have no frame rate."""
-
-
-_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
-"""The names of HDR transfer characteristics, by their code points in ISO/IEC 23091-2."""
-
-
-_SIDE_LOSSES = {
-    "MASTERING_DISPLAY": "HDR metadata",
-    "CONTENT_LIGHT": "HDR metadata",
-    "DYNAMIC_HDR": "HDR metadata",
-    "DOVI": "HDR metadata",
-    "A53_CC": "closed captions",
-    "SPHERICAL": "the mark of spherical video",
-    "STEREO3D": "the mark of stereoscopic video",
-    "ICC_PROFILE": "a colour profile",
-}
-"""What is lost with a kind of side data, by the beginning of its name in PyAV."""
-_TECHNICAL_TAGS = frozenset(
-    (
-        *("major_brand", "minor_version", "compatible_brands", "creation_time", "encoder", "handler_name"),
-        *("vendor_id", "duration", "language", "date", "encoding", "software", "software-version"),
-        *("com.android.version", "service_name", "service_provider"),
-    )
-)
-"""Tags that say how a file was made rather than what it shows."""
 
 
 class VideoReader:
@@ -127,38 +102,12 @@ class VideoReader:
     @property
     def losses(self) -> list[str]:
         """Descriptions of what is lost of the source, or kept in a way that may surprise, one clause each."""
-        told = []
-        if self.info.bit_depth > 8:
-            told.append(f"{self.info.bit_depth} bits per sample are coded with 8")
-        if self.info.color.transfer in _HDR_TRANSFERS:
-            transfer = _HDR_TRANSFERS[self.info.color.transfer]
-            told.append(f"HDR video ({transfer}) is coded without tone mapping; its colour tags are kept")
-        if self._first.interlaced_frame:
-            told.append("interlaced frames are coded as they are; deinterlace them first for a better picture")
-        if _shows_through(self._first) or self._stream.metadata.get("alpha_mode") == "1":
-            told.append("transparency is left out")
-        told += _side_losses(self._first)
-        told += [f"{name} cannot be stored; left out" for name in [*self._refused, *self._other_streams()]]
-        if tags := sorted(tag for tag in self._container.metadata if tag.lower() not in _TECHNICAL_TAGS):
-            told.append(f"{counted(len(tags), 'tag')} ({', '.join(tags)}) cannot be stored; left out")
-        return told
+        return describe_losses(self._container, self._stream, self.info, self._first, self._refused)
 
     @property
     def joins(self) -> int:
-        """How often the times have jumped back so far. Frames after a jump are shifted to follow those before it."""
+        """How often the clock has jumped so far. Frames after a jump are shifted to follow those before it."""
         return self._timeline.joins
-
-    def _other_streams(self) -> list[str]:
-        """Return the numbers of streams and the like that are not read, by kind, such as `2 subtitle tracks`."""
-        streams = self._container.streams
-        counts = {
-            "subtitle track": len(streams.subtitles),
-            "other video stream": len(streams.video) - 1,
-            "data track": len(streams.data),
-            "attachment": len(streams.attachments),
-            "chapter": len(self._container.chapters()),
-        }
-        return [counted(count, name) for name, count in counts.items() if count]
 
     @property
     def stream_index(self) -> int:
@@ -409,22 +358,6 @@ def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
     a, b, _, c, d, *_ = struct.unpack("=9i", matrices[0])
     # FFmpeg computes the angle as if the matrix did not mirror.
     return ((rotation + 360) % 360 - 180, True) if a * d - b * c < 0 else (rotation, False)
-
-
-def _side_losses(frame: av.VideoFrame) -> list[str]:
-    """Return what side data of a frame say that a `.vtk` file does not store."""
-    side_data: Any = frame.side_data
-    found = {text for data in side_data for sign, text in _SIDE_LOSSES.items() if data.type.name.startswith(sign)}
-    return [f"{text} cannot be stored; left out" for text in sorted(found)]
-
-
-def _shows_through(frame: av.VideoFrame) -> bool:
-    """Return whether a frame has transparent pixels."""
-    # A palette may hold transparent colours.
-    if frame.format.name != "pal8" and not any(component.is_alpha for component in frame.format.components):
-        return False
-    alpha = frame.reformat(format="rgba").to_ndarray()[..., 3]
-    return bool(alpha.min() < 255)
 
 
 def read_pixels(path: Path, max_frames: int) -> NDArray[np.uint8]:

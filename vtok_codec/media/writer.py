@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -19,60 +19,15 @@ from av.container import OutputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from vtok_codec.errors import OutputError, SettingError
+from vtok_codec.errors import OutputError
 from vtok_codec.media.audio import keeps, open_full_template
 from vtok_codec.media.color import YUVConverter, is_rgb_format, swscale_matrix
 from vtok_codec.media.ffmpeg import reason
+from vtok_codec.media.formats import STILL_FORMAT, OutputSettings, encoder_options, pixel_format
 from vtok_codec.media.types import DEFAULT_RATE, AudioPacket, Frame, VideoInfo
 
-_STILL_FORMAT = "image2"
-"""FFmpeg's name of the format of image files."""
-_FORMATS = {
-    ".mp4": "mp4",
-    ".m4v": "mp4",
-    ".mov": "mov",
-    ".mkv": "matroska",
-    ".webm": "webm",
-    ".avi": "avi",
-    ".gif": "gif",
-    ".y4m": "yuv4mpegpipe",
-    ".nut": "nut",
-    ".png": _STILL_FORMAT,
-    ".jpg": _STILL_FORMAT,
-    ".jpeg": _STILL_FORMAT,
-}
-"""FFmpeg's name of the container, by the suffix of a file."""
-PIPE_FORMATS = {"nut": "nut", "y4m": "yuv4mpegpipe", "matroska": "matroska", "mp4": "mp4"}
-"""The formats that can be written to standard output, by the name that users choose them by."""
-
-_DEFAULT_CODECS = {
-    "webm": "libvpx-vp9",
-    "gif": "gif",
-    # AVI cannot store the decoding times that H.264 needs.
-    "avi": "mpeg4",
-    "yuv4mpegpipe": "wrapped_avframe",
-    "nut": "rawvideo",
-}
-"""The default codec of each container; that of all others is libx264."""
-_STILL_CODECS = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg"}
-"""The default codec of an image file, by its suffix."""
-_LOSSLESS = {"ffv1": "bgr0", "rawvideo": "rgb24", "png": "rgb24"}
-"""The codecs that store the RGB of frames exactly, with the pixel format in which they store it."""
-_FIXED_PIXEL_FORMATS = {"gif": "rgb8", "mjpeg": "yuvj444p"}
-"""The pixel format of codecs that are always used with the same one."""
 _FINEST_QUANTIZERS = {"mjpeg": (1, 2), "mpeg4": (1, 2)}
 """The finest and the coarsest quantizer that codecs without a CRF may use, on FFmpeg's scale from 1 to 31."""
-_COARSEST_CRF = {"libx264": 51, "libx265": 51, "libvpx-vp9": 63, "libsvtav1": 63}
-"""The largest CRF of each codec that has one."""
-_DEFAULT_CRF = {"libx264": 14, "libx265": 14, "libvpx-vp9": 20, "libsvtav1": 20}
-"""The CRF at which each codec is visually lossless."""
-_SPEED = {
-    "libx264": {"preset": "superfast"},
-    "libx265": {"preset": "veryfast", "x265-params": "log-level=error"},
-    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "6", "row-mt": "1"},
-    "libsvtav1": {"preset": "10"},
-}
-"""Options that make each codec fast."""
 _CONSTANT_RATE = ("avi", "yuv4mpegpipe")
 """The containers without timestamps, which show frames at the nominal rate."""
 _INTERLEAVING = {"max_interleave_delta": "1000000"}
@@ -84,7 +39,7 @@ _STREAMED_MP4 = {"movflags": "frag_keyframe+empty_moov+delay_moov"}
 """Writes MP4 from front to back."""
 _TURNING_FORMATS = ("mp4", "mov", "matroska", "webm")
 """The containers that can store the rotation of the video."""
-_SHAPING_FORMATS = ("mp4", "mov", "gif", _STILL_FORMAT)
+_SHAPING_FORMATS = ("mp4", "mov", "gif", STILL_FORMAT)
 """The containers that store the sample aspect ratio."""
 _SHAPING_CODECS = ("libx264", "libx265", "mpeg4")
 """The codecs that store the sample aspect ratio, which PyAV cannot pass to other containers."""
@@ -96,75 +51,6 @@ _PIPE_BYTES = 1 << 18
 """The largest number of bytes to write to a pipe at once."""
 _MAX_RATE_TERM = 65535
 """The largest numerator and the largest denominator of a frame rate, a limit of MPEG-4."""
-
-
-@dataclass(frozen=True)
-class OutputSettings:
-    """The format in which frames are written."""
-
-    format: str
-    """FFmpeg's name of the container."""
-    codec: str
-    """FFmpeg's name of the encoder."""
-    crf: int | None = None
-    """The constant rate factor on the scale of the codec; None for a default that is visually lossless."""
-
-
-def is_video_suffix(suffix: str) -> bool:
-    """Return whether a file with this suffix holds a video or an image."""
-    return suffix.lower() in _FORMATS
-
-
-def output_settings(suffix: str, codec: str | None, crf: int | None) -> OutputSettings:
-    """Return the settings for a file.
-
-    Args:
-        suffix: The suffix of the file, such as `.mp4`.
-        codec: FFmpeg's name of the encoder; None for the default of the suffix.
-        crf: The constant rate factor; None for the default of the codec.
-
-    Raises:
-        OutputError: No format has this suffix.
-        SettingError: The codec is unknown, has no CRF, or does not take this CRF.
-    """
-    suffix = suffix.lower()
-    if suffix not in _FORMATS:
-        raise OutputError(f"no video format has the suffix {suffix!r}; use one of {' '.join(sorted(_FORMATS))}")
-    return _settings(_FORMATS[suffix], codec or _STILL_CODECS.get(suffix), crf)
-
-
-def pipe_settings(name: str, codec: str | None, crf: int | None) -> OutputSettings:
-    """Return the settings for standard output.
-
-    Args:
-        name: The name of the format, one of `PIPE_FORMATS`.
-        codec: FFmpeg's name of the encoder; None for the default of the format.
-        crf: The constant rate factor; None for the default of the codec.
-
-    Raises:
-        SettingError: The format or the codec is unknown, or the codec has no CRF or does not take this CRF.
-    """
-    if name not in PIPE_FORMATS:
-        raise SettingError(f"format {name!r} is unknown; use one of {', '.join(PIPE_FORMATS)}")
-    return _settings(PIPE_FORMATS[name], codec, crf)
-
-
-def _settings(format_: str, codec: str | None, crf: int | None) -> OutputSettings:
-    """Check the codec and its CRF, and fill in the default codec of the container."""
-    codec = codec or _DEFAULT_CODECS.get(format_, "libx264")
-    try:
-        encoder = av.Codec(codec, "w")
-    except (av.FFmpegError, ValueError):
-        encoder = None
-    if encoder is None or encoder.type != "video":
-        raise SettingError(f"codec {codec!r} is not a video encoder of this build")
-    # The name may be an alias, as `h264` is of libx264.
-    codec = encoder.name
-    if crf is not None and codec not in _DEFAULT_CRF:
-        raise SettingError(f"crf does not apply to {codec}")
-    if crf is not None and not 0 <= crf <= _COARSEST_CRF[codec]:
-        raise SettingError(f"crf {crf}: {codec} takes 0 to {_COARSEST_CRF[codec]}")
-    return OutputSettings(format_, codec, crf)
 
 
 class _Pipe:
@@ -236,7 +122,7 @@ class VideoWriter:
         options = _INTERLEAVING | _REPEATABLE
         if self._pipe and settings.format == "mp4":
             options |= _STREAMED_MP4
-        if settings.format == _STILL_FORMAT:
+        if settings.format == STILL_FORMAT:
             options["update"] = "1"
         self._options = options
         try:
@@ -296,7 +182,7 @@ class VideoWriter:
 
     def _write_frame(self, item: Frame) -> None:
         """Encode and mux a frame."""
-        if self._settings.format == _STILL_FORMAT and self._frames:
+        if self._settings.format == STILL_FORMAT and self._frames:
             raise OutputError("a picture file holds one frame; name a video file, or ask for less")
         frame = self._convert(np.ascontiguousarray(np.rot90(item.pixels, self._turns)))
         frame.time_base = self._time_base
@@ -371,7 +257,7 @@ class VideoWriter:
         stream = self._container.add_stream(settings.codec, rate=info.rate or DEFAULT_RATE)
         assert isinstance(stream, VideoStream)
         stream.width, stream.height = info.width, info.height
-        stream.pix_fmt = _pixel_format(settings.codec, info)
+        stream.pix_fmt = pixel_format(settings.codec, info)
         stream.time_base = stream.codec_context.time_base = self._time_base
         stream.sample_aspect_ratio = info.sar
         context = stream.codec_context
@@ -384,11 +270,9 @@ class VideoWriter:
         context.color_primaries, context.color_trc = info.color.primaries, info.color.transfer
         if info.rotation:
             stream.set_display_rotation(info.rotation)
-        stream.options = dict(_SPEED.get(settings.codec, {}))
+        stream.options = encoder_options(settings)
         if settings.codec in _FINEST_QUANTIZERS:
             context.qmin, context.qmax = _FINEST_QUANTIZERS[settings.codec]
-        if settings.codec in _DEFAULT_CRF:
-            stream.options["crf"] = str(_DEFAULT_CRF[settings.codec] if settings.crf is None else settings.crf)
         return stream
 
     def _add_audio(self, number: int) -> Stream | None:
@@ -430,21 +314,3 @@ def _turned(info: VideoInfo, turns: int) -> VideoInfo:
     if turns % 2:
         info = replace(info, width=info.height, height=info.width, sar=1 / info.sar)
     return replace(info, rotation=0)
-
-
-def _pixel_format(codec: str, info: VideoInfo) -> str:
-    """Return FFmpeg's name of the pixel format in which a codec stores a video."""
-    if codec in _LOSSLESS:
-        return _LOSSLESS[codec]
-    if codec in _FIXED_PIXEL_FORMATS:
-        return _FIXED_PIXEL_FORMATS[codec]
-    odd = info.width % 2 or info.height % 2
-    # With halved chroma, an odd side is coded with one row or column too many, which some players show.
-    return "yuv444p" if odd and _takes_pixels(codec, "yuv444p") else "yuv420p"
-
-
-def _takes_pixels(codec: str, pixel_format: str) -> bool:
-    """Return whether a codec takes a pixel format."""
-    formats = av.Codec(codec, "w").video_formats
-    # The list is None for a codec that takes all formats.
-    return formats is None or pixel_format in [each.name for each in formats]

@@ -1,0 +1,152 @@
+"""The formats that vtok writes: containers and codecs, with the options of each encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import av
+
+from vtok_codec.errors import OutputError, SettingError
+from vtok_codec.media.types import VideoInfo
+
+STILL_FORMAT = "image2"
+"""FFmpeg's name of the format of image files."""
+_FORMATS = {
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".webm": "webm",
+    ".avi": "avi",
+    ".gif": "gif",
+    ".y4m": "yuv4mpegpipe",
+    ".nut": "nut",
+    ".png": STILL_FORMAT,
+    ".jpg": STILL_FORMAT,
+    ".jpeg": STILL_FORMAT,
+}
+"""FFmpeg's name of the container, by the suffix of a file."""
+PIPE_FORMATS = {"nut": "nut", "y4m": "yuv4mpegpipe", "matroska": "matroska", "mp4": "mp4"}
+"""The formats that can be written to standard output, by the name that users choose them by."""
+
+_DEFAULT_CODECS = {
+    "webm": "libvpx-vp9",
+    "gif": "gif",
+    # AVI cannot store the decoding times that H.264 needs.
+    "avi": "mpeg4",
+    "yuv4mpegpipe": "wrapped_avframe",
+    "nut": "rawvideo",
+}
+"""The default codec of each container; that of all others is libx264."""
+_STILL_CODECS = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg"}
+"""The default codec of an image file, by its suffix."""
+_LOSSLESS = {"ffv1": "bgr0", "rawvideo": "rgb24", "png": "rgb24"}
+"""The codecs that store the RGB of frames exactly, with the pixel format in which they store it."""
+_FIXED_PIXEL_FORMATS = {"gif": "rgb8", "mjpeg": "yuvj444p"}
+"""The pixel format of codecs that are always used with the same one."""
+_COARSEST_CRF = {"libx264": 51, "libx265": 51, "libvpx-vp9": 63, "libsvtav1": 63}
+"""The largest CRF of each codec that has one."""
+_DEFAULT_CRF = {"libx264": 14, "libx265": 14, "libvpx-vp9": 20, "libsvtav1": 20}
+"""The CRF at which each codec is visually lossless."""
+_SPEED = {
+    "libx264": {"preset": "superfast"},
+    "libx265": {"preset": "veryfast", "x265-params": "log-level=error"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "6", "row-mt": "1"},
+    "libsvtav1": {"preset": "10"},
+}
+"""Options that make each codec fast."""
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """The format in which frames are written."""
+
+    format: str
+    """FFmpeg's name of the container."""
+    codec: str
+    """FFmpeg's name of the encoder."""
+    crf: int | None = None
+    """The constant rate factor on the scale of the codec; None for a default that is visually lossless."""
+
+
+def is_video_suffix(suffix: str) -> bool:
+    """Return whether a file with this suffix holds a video or an image."""
+    return suffix.lower() in _FORMATS
+
+
+def output_settings(suffix: str, codec: str | None, crf: int | None) -> OutputSettings:
+    """Return the settings for a file.
+
+    Args:
+        suffix: The suffix of the file, such as `.mp4`.
+        codec: FFmpeg's name of the encoder; None for the default of the suffix.
+        crf: The constant rate factor; None for the default of the codec.
+
+    Raises:
+        OutputError: No format has this suffix.
+        SettingError: The codec is unknown, has no CRF, or does not take this CRF.
+    """
+    suffix = suffix.lower()
+    if suffix not in _FORMATS:
+        raise OutputError(f"no video format has the suffix {suffix!r}; use one of {' '.join(sorted(_FORMATS))}")
+    return _settings(_FORMATS[suffix], codec or _STILL_CODECS.get(suffix), crf)
+
+
+def pipe_settings(name: str, codec: str | None, crf: int | None) -> OutputSettings:
+    """Return the settings for standard output.
+
+    Args:
+        name: The name of the format, one of `PIPE_FORMATS`.
+        codec: FFmpeg's name of the encoder; None for the default of the format.
+        crf: The constant rate factor; None for the default of the codec.
+
+    Raises:
+        SettingError: The format or the codec is unknown, or the codec has no CRF or does not take this CRF.
+    """
+    if name not in PIPE_FORMATS:
+        raise SettingError(f"format {name!r} is unknown; use one of {', '.join(PIPE_FORMATS)}")
+    return _settings(PIPE_FORMATS[name], codec, crf)
+
+
+def _settings(format_: str, codec: str | None, crf: int | None) -> OutputSettings:
+    """Check the codec and its CRF, and fill in the default codec of the container."""
+    codec = codec or _DEFAULT_CODECS.get(format_, "libx264")
+    try:
+        encoder = av.Codec(codec, "w")
+    except (av.FFmpegError, ValueError):
+        encoder = None
+    if encoder is None or encoder.type != "video":
+        raise SettingError(f"codec {codec!r} is not a video encoder of this build")
+    # The name may be an alias, as `h264` is of libx264.
+    codec = encoder.name
+    if crf is not None and codec not in _DEFAULT_CRF:
+        raise SettingError(f"crf does not apply to {codec}")
+    if crf is not None and not 0 <= crf <= _COARSEST_CRF[codec]:
+        raise SettingError(f"crf {crf}: {codec} takes 0 to {_COARSEST_CRF[codec]}")
+    return OutputSettings(format_, codec, crf)
+
+
+def encoder_options(settings: OutputSettings) -> dict[str, object]:
+    """Return the options with which FFmpeg opens the encoder."""
+    options: dict[str, object] = {**_SPEED.get(settings.codec, {})}
+    if settings.codec in _DEFAULT_CRF:
+        options["crf"] = str(_DEFAULT_CRF[settings.codec] if settings.crf is None else settings.crf)
+    return options
+
+
+def pixel_format(codec: str, info: VideoInfo) -> str:
+    """Return FFmpeg's name of the pixel format in which a codec stores a video."""
+    if codec in _LOSSLESS:
+        return _LOSSLESS[codec]
+    if codec in _FIXED_PIXEL_FORMATS:
+        return _FIXED_PIXEL_FORMATS[codec]
+    odd = info.width % 2 or info.height % 2
+    # With halved chroma, an odd side is coded with one row or column too many, which some players show.
+    return "yuv444p" if odd and _takes_pixels(codec, "yuv444p") else "yuv420p"
+
+
+def _takes_pixels(codec: str, wanted: str) -> bool:
+    """Return whether a codec takes a pixel format."""
+    formats = av.Codec(codec, "w").video_formats
+    # The list is None for a codec that takes all formats.
+    return formats is None or wanted in [each.name for each in formats]
