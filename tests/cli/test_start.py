@@ -32,6 +32,13 @@ def test_starting_needs_no_torch() -> None:
     assert out.splitlines()[-1] == "0 False False"
 
 
+def test_help_needs_no_large_package() -> None:
+    """Completion in a shell waits for it."""
+    script = "import sys, vtok_codec.cli.app; print(sorted({'numpy', 'torch', 'av', 'safetensors'} & set(sys.modules)))"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ended.stdout == "[]\n"
+
+
 def test_only_eval_needs_its_packages() -> None:
     """An install without them trains, codes and packs."""
     script = (

@@ -10,7 +10,7 @@ import typer
 from vtok_codec.cli.errors import reports_errors
 from vtok_codec.cli.files import open_input, whole_output
 from vtok_codec.cli.options import INPUT, Force
-from vtok_codec.stream.reading import MAX_TOKEN_BYTES
+from vtok_codec.stream.limits import MAX_TOKEN_BYTES
 
 
 @reports_errors

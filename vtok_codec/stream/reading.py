@@ -14,6 +14,7 @@ from vtok_codec.container.header import Header
 from vtok_codec.container.reader import TokenChunk, VtkReader
 from vtok_codec.container.records import GopEntry, StoredPacket, Totals
 from vtok_codec.errors import DamageError, FormatError, InputError
+from vtok_codec.stream.limits import MAX_TOKEN_BYTES
 from vtok_codec.tokens.coders import Coder, CoderId, make_coder
 from vtok_codec.tokens.radix import Digits, Tokens, digits_to_tokens
 
@@ -198,10 +199,6 @@ def verify(stream: BinaryIO) -> FileSummary:
     assert totals is not None
     duration = float((end_pts - (first_pts or 0)) * header.time_base)
     return FileSummary(header, totals, reader.position, token_size, audio_size, positions, duration)
-
-
-MAX_TOKEN_BYTES = 1 << 29
-"""The largest size in bytes of an array of tokens, unless the caller allows more: some ten minutes of 1080p video."""
 
 
 class _Budget:

@@ -1,16 +1,17 @@
 """The table of coders, which pack the digits of a GOP's chunks into bytes and unpack them again.
 
-Each coder is implemented in a module of its own.
+Each coder is implemented in a module of its own, which is imported when the coder is first used: the table is needed
+for help texts, the coders need NumPy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from vtok_codec.tokens import waves, zstd_groups
-from vtok_codec.tokens.radix import Digits
+if TYPE_CHECKING:
+    from vtok_codec.tokens.radix import Digits
 
 CoderId: TypeAlias = tuple[int, int]
 """The number and the version of a coder, as stored in every token record."""
@@ -53,8 +54,26 @@ class CoderSpec:
     """Returns whether the coder can pack chunks, from the levels of a token's digits and the digits per chunk."""
 
 
-ZSTD = CoderSpec("zstd", (1, 1), "files are a third larger but read faster", zstd_groups.GroupCoder)
-WAVES = CoderSpec("waves", (2, 1), "smallest files", waves.WaveCoder, waves.fits)
+def _make_zstd(levels: Sequence[int], tokens_per_position: int) -> Coder:
+    from vtok_codec.tokens.zstd_groups import GroupCoder
+
+    return GroupCoder(levels, tokens_per_position)
+
+
+def _make_waves(levels: Sequence[int], tokens_per_position: int) -> Coder:
+    from vtok_codec.tokens.waves import WaveCoder
+
+    return WaveCoder(levels, tokens_per_position)
+
+
+def _fits_waves(levels: Sequence[int], digits: int) -> bool:
+    from vtok_codec.tokens.waves import fits
+
+    return fits(levels, digits)
+
+
+ZSTD = CoderSpec("zstd", (1, 1), "files are a third larger but read faster", _make_zstd)
+WAVES = CoderSpec("waves", (2, 1), "smallest files", _make_waves, _fits_waves)
 
 CODERS: dict[str, CoderSpec] = {spec.name: spec for spec in (WAVES, ZSTD)}
 """All coders by name, the default first. `ZSTD` can pack all digits."""
