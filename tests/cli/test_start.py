@@ -82,13 +82,12 @@ def test_a_closed_standard_stream_that_is_named_is_an_error(tmp_path: Path, word
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-@pytest.mark.parametrize("words", ["--help", "--version", "encode --help", "info golden.vtk"])
-def test_a_full_standard_output_is_one_line(tmp_path: Path, words: str) -> None:
-    shutil.copy(GOLDEN, tmp_path / "golden.vtk")
+@pytest.mark.parametrize("words", ["--help", "--version", "encode --help"])
+def test_help_for_a_full_device_is_one_line_of_error(words: str) -> None:
     command = " ".join([*map(shlex.quote, VTOK), words, ">/dev/full"])
-    result = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert result.returncode == 7 and result.stderr.count("\n") == 1
-    assert result.stderr.startswith("vtok: cannot ") and result.stderr.endswith("No space left on device\n")
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert result.returncode == 7
+    assert result.stderr == "vtok: cannot write standard output: No space left on device\n"
 
 
 def test_a_file_that_begins_with_a_dash_is_hinted_at(tmp_path: Path) -> None:

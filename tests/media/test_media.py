@@ -327,6 +327,22 @@ def test_times_below_zero_hide_no_frame(make_clip: ClipMaker, tmp_path: Path, ta
     assert len(times) == 50 and 0 <= times[0] < 0.05 and all(0.03 < b - a < 0.05 for a, b in pairwise(times))
 
 
+@pytest.mark.parametrize(("target", "told"), [("out.avi", True), ("out.mkv", False)])
+def test_sound_before_the_first_picture_is_kept_or_told(
+    make_clip: ClipMaker, tmp_path: Path, ffmpeg: str, target: str, told: bool
+) -> None:
+    """AVI begins with its first picture."""
+    source = make_clip("in.mkv", frames=50, audio=True, options=["-c:a", "aac"])
+    late = ["-itsoffset", "1", "-i", str(source), "-i", str(source), "-map", "0:v", "-map", "1:a", "-c", "copy"]
+    subprocess.run([ffmpeg, "-v", "error", *late, str(tmp_path / "late.mkv")], check=True)
+    with VideoReader(tmp_path / "late.mkv") as reader:
+        writer = VideoWriter(tmp_path / target, reader.info, output_settings(Path(target).suffix, None, None))
+        with writer:
+            for event in reader.events():
+                writer.write(event)
+    assert writer.dropped == (["the sound of audio track 0 before the first picture"] if told else [])
+
+
 def test_pictures_in_avi_are_shown_in_their_order(make_clip: ClipMaker) -> None:
     """FFmpeg guesses the times of reordered pictures, which AVI does not store, and guesses some of them twice."""
     source = make_clip("in.avi", frames=25, options=["-c:v", "libx264", "-bf", "2"])

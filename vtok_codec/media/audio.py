@@ -25,7 +25,7 @@ _MAX_PROBED_PACKETS = 64
 """How many packets at most are written to a container in order to find out whether it keeps them."""
 _TOLERANCE_S = Fraction(40, 1000)
 """How far times may move in a container."""
-_STARTING_S = Fraction(120, 1000)
+STARTING_S = Fraction(120, 1000)
 """How much sound containers may hide at the start, where a codec is not in step yet."""
 
 
@@ -147,7 +147,7 @@ class _Sound:
     def is_like(self, other: _Sound) -> bool:
         """Whether it is as long as another, up to the samples that codecs need to start."""
         missing = Fraction(other.samples - self.samples, max(1, other.rate))
-        return missing <= _STARTING_S and abs(self.seconds - other.seconds) <= _STARTING_S + _TOLERANCE_S
+        return missing <= STARTING_S and abs(self.seconds - other.seconds) <= STARTING_S + _TOLERANCE_S
 
 
 def _muxed(

@@ -20,7 +20,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from vtok_codec.errors import OutputError
-from vtok_codec.media.audio import keeps, open_full_template
+from vtok_codec.media.audio import STARTING_S, keeps, open_full_template
 from vtok_codec.media.color import YUVConverter, is_rgb_format, swscale_matrix
 from vtok_codec.media.ffmpeg import reason
 from vtok_codec.media.formats import STILL_FORMAT, OutputSettings, encoder_options, pixel_format
@@ -245,11 +245,18 @@ class VideoWriter:
         pts, dts = (None if time is None else time + shift for time in (item.pts, item.dts))
         if shift and pts is not None and pts < 0:
             # It is heard before the first picture, where the output has no time.
+            self._note_early_sound(item.track, -pts * base)
             return
         packet = av.Packet(item.data)
         packet.pts, packet.dts, packet.duration = pts, dts, item.duration
         packet.time_base, packet.stream = base, stream
         self._container.mux(packet)
+
+    def _note_early_sound(self, track: int, early_s: Fraction) -> None:
+        """Note that sound is left out, unless it is as short as what codecs need to start."""
+        lost = f"the sound of audio track {track} before the first picture"
+        if early_s > STARTING_S and lost not in self.dropped:
+            self.dropped.append(lost)
 
     def _add_video(self) -> VideoStream:
         """Add the video stream to the container and set up its encoder."""
