@@ -25,7 +25,7 @@ with atheris.instrument_imports(include=["vtok_codec"]):
     from vtok_codec.container.writer import PREFIX
     from vtok_codec.errors import FormatError
     from vtok_codec.stream.reading import salvaged_events, verify
-    from vtok_codec.tokens.coders import WAVES, ZSTD
+    from vtok_codec.tokens.coders import WAVES, ZSTD, DigitLayout
 
 _GOLDEN = sorted((Path(__file__).resolve().parent.parent / "tests" / "data").glob("golden-*.vtk"))
 _LEVELS = (8, 8, 8, 5, 5, 5)
@@ -72,7 +72,7 @@ def packing(data: bytes) -> None:
     if len(data) < 4:
         return
     tokens, frames, rows, columns = (byte % limit + 1 for byte, limit in zip(data, (4, 6, 9, 9), strict=False))
-    coder = (WAVES if data[0] & 0x80 else ZSTD).make(_LEVELS, tokens)
+    coder = (WAVES if data[0] & 0x80 else ZSTD).make(DigitLayout(_LEVELS, tokens))
     try:
         coder.unpack(data[4:], (tokens * len(_LEVELS), frames, rows, columns))
     except ValueError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from vtok_codec.models.presets import PRESETS
 from vtok_codec.models.weights import dump_weights
 from vtok_codec.registry import find_weights
 from vtok_codec.stream.reading import verify
-from vtok_codec.tokens.coders import CODERS, CoderSpec
+from vtok_codec.tokens.coders import CODERS, CoderSpec, DigitLayout
 from vtok_codec.tokens.radix import Digits
 from vtok_codec.training.stages import STAGES, Stage
 
@@ -84,8 +83,8 @@ def test_layers_of_the_package_point_one_way() -> None:
 class PlainCoder:
     """A coder of a test: digits as they are."""
 
-    def __init__(self, levels: Sequence[int], tokens_per_position: int) -> None:
-        self.levels = levels
+    def __init__(self, layout: DigitLayout) -> None:
+        self.layout = layout
 
     def pack(self, digits: Digits) -> bytes:
         return digits.tobytes()

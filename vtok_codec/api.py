@@ -42,7 +42,7 @@ class Codec:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self._decoders = Decoders(tokenizer)
-        self._model = TokenModel(tokenizer.id, tokenizer.max_tokens)
+        self._model = TokenModel(tokenizer.id, tokenizer.max_tokens, tokenizer.prior)
 
     @property
     def name(self) -> str:

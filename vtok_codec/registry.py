@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vtok_codec.container.header import ModelId
 from vtok_codec.errors import ModelError
@@ -21,6 +22,9 @@ from vtok_codec.models.config import (
     inferred_config,
 )
 
+if TYPE_CHECKING:
+    from vtok_codec.tokens.prior.prior import Prior
+
 DEFAULT_MODEL = "onevae-nano-4x8x8"
 DETERMINISTIC = "deterministic"
 """The name of the decoder that is part of every codec model; all others are diffusion decoders."""
@@ -32,6 +36,12 @@ CODEC_SHA256 = "codec_sha256"
 """The metadata key by which a diffusion decoder names the codec weights whose tokens it decodes."""
 RUN_WEIGHTS = f"ema{SUFFIX}"
 """The name of the weights file in the folder of a training run."""
+RUN_PRIOR = f"prior{SUFFIX}"
+"""The name of a prior beside the weights that it belongs to, as in the folder of a training run."""
+PRIOR_FOLDERS = "VTOK_PRIORS"
+"""The environment variable that lists further folders with priors."""
+_PRIOR_PREFIX = "prior-"
+"""How the names of shipped priors begin; the name of their model follows."""
 _PACKAGE = Path(__file__).resolve().parent
 _FOLDERS = (_PACKAGE / "weights", _PACKAGE.parent / "weights")
 """Where shipped weights lie: inside the package in a wheel, beside it in a checkout."""
@@ -234,3 +244,55 @@ def find_decoder(objective: str, codec_hashes: frozenset[str]) -> WeightsFile:
         f"there is no {objective} decoder for these weights; use the deterministic decoder, "
         "or name the weights file of one that 'vtok train --stage diffusion' made"
     )
+
+
+def find_prior(sha256: str, beside: Path | None = None) -> Prior:
+    """Find the prior with which the tokens of a file were packed.
+
+    Shipped priors are searched first, then the folder `beside`, then the folders that the environment variable
+    `VTOK_PRIORS` lists.
+
+    Args:
+        sha256: The hash of the prior's file, in hexadecimal.
+        beside: The folder of the model's weights, if they are known.
+
+    Raises:
+        ModelError: It is not there.
+    """
+    named = [Path(folder) for folder in os.environ.get(PRIOR_FOLDERS, "").split(os.pathsep) if folder]
+    places = [place for folder in (*([beside] if beside else []), *named) for place in sorted(folder.glob("prior*"))]
+    others = (WeightsFile(place.stem, place) for place in places if place.suffix == SUFFIX)
+    for file in (*_shipped_priors(), *others):
+        if (file.expected_sha256 or file.sha256) == sha256:
+            return _parsed_prior(file)
+    raise ModelError(
+        f"the file was packed with the prior {sha256[:12]}, which is not here; put it beside the model's weights and "
+        f"name those (--weights), or name its folder in the environment variable {PRIOR_FOLDERS}"
+    )
+
+
+def prior_of(weights: WeightsFile) -> Prior | None:
+    """Return the prior of a codec's tokens, which lies beside its weights or is shipped; None if there is none.
+
+    Raises:
+        ModelError: It cannot be read.
+    """
+    beside = WeightsFile("prior", weights.path.parent / RUN_PRIOR)
+    files = [*([beside] if beside.path.is_file() else []), *_shipped_priors()]
+    for file in files:
+        if file.metadata.get(CODEC_SHA256) in weights.reads:
+            return _parsed_prior(file)
+    return None
+
+
+def _shipped_priors() -> list[WeightsFile]:
+    return [weights for weights in shipped_weights() if weights.name.startswith(_PRIOR_PREFIX)]
+
+
+def _parsed_prior(file: WeightsFile) -> Prior:
+    from vtok_codec.tokens.prior.prior import parse_prior
+
+    try:
+        return parse_prior(file.data)
+    except ValueError as error:
+        raise ModelError(f"the prior {file.path} cannot be used: {error}") from None

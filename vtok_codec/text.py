@@ -15,6 +15,11 @@ def is_printable(character: str) -> bool:
     return unicodedata.category(character) not in _UNSAFE_CATEGORIES and character not in _BIDI_CONTROLS
 
 
+def is_text(character: str) -> bool:
+    """Whether a character may stand in a text of several lines: printable, or a line break or tab."""
+    return is_printable(character) or character in "\n\r\t"
+
+
 def printable(text: str) -> str:
     """The text with every unsafe character written as an escape, such as `\\x1b`."""
     return "".join(c if is_printable(c) else ascii(c)[1:-1] for c in text)

@@ -45,7 +45,7 @@ def test_the_coder_is_chosen_and_both_decode_alike(clip: Path, tmp_path: Path) -
         assert inside("decode", path, tmp_path / f"{path.stem}.mkv", "--codec", "ffv1", "-q") == (0, "", "")
     assert np.array_equal(pixels_of(tmp_path / "z.mkv"), pixels_of(tmp_path / "lanes.mkv"))
     code, _, err = inside("encode", LANES, tmp_path / "x.vtk", "--coder", "lzma")
-    assert (code, err) == (2, "vtok: coder 'lzma': choose from waves, zstd\n")
+    assert (code, err) == (2, "vtok: coder 'lzma': choose from prior, waves, zstd\n")
 
 
 def test_a_cut_file_decodes_up_to_the_cut(clip: Path, tmp_path: Path) -> None:

@@ -44,7 +44,8 @@ from vtok_codec.container.varint import read_varint, write_varint
 from vtok_codec.container.writer import MAGIC, PREFIX, VtkWriter
 from vtok_codec.errors import DamageError, FormatError
 from vtok_codec.stream.reading import UnpackedChunk, read_tokens, salvaged_events, token_bytes, verify
-from vtok_codec.tokens.coders import WAVES, ZSTD, CoderSpec, fitting_coder, make_coder
+from vtok_codec.tokens.coders import PRIOR, WAVES, ZSTD, CoderSpec, DigitLayout, fitting_coder, make_coder
+from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import digits_to_tokens
 from vtok_codec.tokens.zstd_groups import pack
 
@@ -68,7 +69,12 @@ HEADER = Header(
 PACKETS = [StoredPacket(0, -1024, -1024, 1024, b"abc"), StoredPacket(0, None, None, 0, b"")]
 
 
-def write_file(header: Header = HEADER, extra: bytes = b"", coders: Sequence[CoderSpec] = (ZSTD,) * 3) -> bytes:
+def write_file(
+    header: Header = HEADER,
+    extra: bytes = b"",
+    coders: Sequence[CoderSpec] = (ZSTD,) * 3,
+    prior: Prior | None = None,
+) -> bytes:
     """Two GOPs, nine and three frames, the second with times of its own; audio between; a record of type `extra`.
 
     `coders`: of the three chunks, two of them in the first GOP.
@@ -81,7 +87,7 @@ def write_file(header: Header = HEADER, extra: bytes = b"", coders: Sequence[Cod
     chunks = ((0, 100, 5, True), (0, 5105, 4, False), (1, 9109, 3, True))
     for (gop, pts, frames, first), spec in zip(chunks, coders, strict=True):
         if first:
-            coder = spec.make(LEVELS, header.tokens_per_position)
+            coder = spec.make(DigitLayout(LEVELS, header.tokens_per_position, 1, prior))
         shape = (header.planes, *header.chunk_latent_shape(frames, first))
         digits = rng.integers(0, 5, shape).astype(np.uint8)
         ticks = (1001, 500, 2000) if gop == 1 else ()
@@ -397,10 +403,12 @@ def test_a_gop_has_one_coder_and_the_next_may_have_another() -> None:
 
 
 def test_waves_are_only_for_few_levels() -> None:
-    assert fitting_coder(WAVES, LEVELS, 1 << 20) == WAVES
-    assert fitting_coder(WAVES, (17, 2), 1 << 20) == fitting_coder(WAVES, LEVELS, 1 << 24) == ZSTD
+    assert fitting_coder(WAVES, DigitLayout(LEVELS, 1), 1 << 20).spec == WAVES
+    assert fitting_coder(WAVES, DigitLayout((17, 2), 1), 1 << 20).spec == ZSTD
+    assert fitting_coder(WAVES, DigitLayout(LEVELS, 1), 1 << 24).spec == ZSTD
+    assert fitting_coder(PRIOR, DigitLayout(LEVELS, 1), 1 << 20).spec == WAVES
     with pytest.raises(LookupError):
-        make_coder(WAVES.id, (17, 2), 1)
+        make_coder(WAVES.id, DigitLayout((17, 2), 1))
 
 
 def test_writing_is_reproducible() -> None:

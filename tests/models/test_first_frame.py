@@ -162,7 +162,8 @@ def test_files_and_arrays_hold_the_same(tokenizer: Tokenizer, frames: int, chunk
         Codec(tokenizer).pack([g.tokens for g in gops], again, 25, (50, 70), [g.frames for g in gops])
         # Of a file of one short GOP the header says less.
         assert (again.getvalue() == out.getvalue()) == (frames >= 14)
-        assert verify(io.BytesIO(again.getvalue())).totals == summary.totals
+        totals = verify(io.BytesIO(again.getvalue())).totals
+        assert replace(totals, file_digest=summary.totals.file_digest) == summary.totals
 
 
 def test_decoding_may_start_and_recover_anywhere(tokenizer: Tokenizer) -> None:

@@ -13,9 +13,10 @@ from vtok_codec.cli.errors import notice, reports_errors
 from vtok_codec.cli.files import open_input
 from vtok_codec.cli.options import AsJson
 from vtok_codec.errors import VtokError
-from vtok_codec.text import counted, printable
+from vtok_codec.text import counted, one_line, printable
 
 if TYPE_CHECKING:
+    from vtok_codec.container.header import Tags
     from vtok_codec.stream.reading import FileSummary
 
 
@@ -48,6 +49,9 @@ def _fields(summary: FileSummary) -> dict[str, Any]:
     header = asdict(summary.header)
     for track in header["audio"]:
         del track["parameters"], track["avi_parameters"]
+        track["tags"] = dict(track["tags"])
+    header["tags"] = dict(header["tags"])
+    header["file_id"] = header["file_id"].hex()
     totals = asdict(summary.totals)
     return _plain(
         {
@@ -78,6 +82,10 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _words(tags: Tags) -> list[str]:
+    return [one_line(f"{name} {text}") for name, text in tags]
+
+
 def _lines(summary: FileSummary) -> list[str]:
     header, totals = summary.header, summary.totals
     rate = "still image" if header.rate is None else f"{float(header.rate):.6g} frames/s"
@@ -97,7 +105,8 @@ def _lines(summary: FileSummary) -> list[str]:
         ("layout", f"{counted(totals.gops, 'GOP')}, {counted(totals.chunks, 'chunk')}"),
         ("size", f"{summary.file_bytes} bytes, {summary.bits_per_pixel:.4f} bits/pixel{sound}, {kbit_s:.1f} kbit/s"),
     ]
-    rows += [("audio", f"{t.codec}, {t.sample_rate} Hz, {t.layout}") for t in header.audio]
+    rows += [("tag", one_line(f"{name}: {text}")) for name, text in header.tags]
+    rows += [("audio", ", ".join([t.codec, f"{t.sample_rate} Hz", t.layout, *_words(t.tags)])) for t in header.audio]
     if header.audio:
         rows.append(("", f"{counted(totals.audio_packets, 'packet')}, {summary.audio_bytes} bytes"))
     return [f"  {name:7}{text}" for name, text in rows]

@@ -42,7 +42,7 @@ def pack(
     if source == STANDARD_STREAM:
         raise InputError("an array cannot be read from standard input; name a .npy or .safetensors file")
     from vtok_codec.codec.tokenizer import check_same_weights
-    from vtok_codec.registry import find_shipped, find_weights
+    from vtok_codec.registry import find_shipped, find_weights, prior_of
     from vtok_codec.stream.arrays import as_rate, read_array
     from vtok_codec.stream.assembling import TokenModel, assemble
 
@@ -51,7 +51,7 @@ def pack(
     # What a file names must never become a path.
     weights = find_weights(model) if model else find_shipped(array.about.get("model", DEFAULT_MODEL))
     check_same_weights(weights, weights.name, array.about.get("weights_sha256", weights.sha256))
-    token_model = TokenModel(weights.id, weights.codec_config.max_tokens)
+    token_model = TokenModel(weights.id, weights.codec_config.max_tokens, prior_of(weights))
     gops = [token_model.gop(tokens, frames) for tokens, frames in array.gops()]
     info = array.info(token_model.picture(array.tokens))
     if ticks:

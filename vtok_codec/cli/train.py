@@ -151,14 +151,19 @@ def train(
 
 def _tell_result(trainer: Trainer[Any]) -> None:
     """One line on how the run ended and what to do with its weights."""
+    from vtok_codec.registry import RUN_PRIOR
     from vtok_codec.training.trainer import WEIGHTS
 
-    psnr = [f"{value:.2f} dB ({key})" for key, value in trainer.last_figures.items() if key.startswith("psnr_")][:3]
+    figures = trainer.last_figures.items()
+    told = [f"{value:.2f} dB ({key})" for key, value in figures if key.startswith("psnr_")][:3]
+    told += [f"{value:.3f} ({key})" for key, value in figures if key.startswith("size_")]
     weights = trainer.run_folder / WEIGHTS
     use = f"vtok encode --model {weights} IN OUT.vtk"
-    if STAGES[trainer.stage].kind != "codec":
+    if STAGES[trainer.stage].kind == "diffusion":
         use = f"vtok decode --decoder {weights} IN.vtk OUT.mp4"
-    notice(f"{trainer.step} steps; {', '.join(psnr) or 'no held-out clips'}; weights in {weights}; next: {use}")
+    if STAGES[trainer.stage].kind == "prior":
+        use = f"cp {weights} {RUN_PRIOR}, beside the weights of the codec"
+    notice(f"{trainer.step} steps; {', '.join(told) or 'no held-out clips'}; weights in {weights}; next: {use}")
 
 
 def _pairs(option: str, texts: list[str] | None) -> tuple[tuple[str, str], ...]:

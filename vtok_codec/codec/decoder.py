@@ -41,10 +41,11 @@ def video_info(header: Header, audio: bool = True) -> VideoInfo:
         color=Color(*header.color),
         rotation=header.rotation,
         audio=tuple(
-            AudioTrack(t.codec, t.time_base, t.sample_rate, t.layout, t.parameters, t.avi_parameters)
+            AudioTrack(t.codec, t.time_base, t.sample_rate, t.layout, t.parameters, t.avi_parameters, t.tags)
             for t in header.audio
             if audio
         ),
+        tags=header.tags,
     )
 
 
@@ -126,7 +127,7 @@ def decode_events(
         raise SettingError(f"tokens {tokens}: the file carries {reader.header.tokens_per_position}")
     if recover and not reader.seekable:
         raise InputError("to recover from damage needs a file: a pipe cannot seek")
-    window = Window(reader, start_s, duration_s, recover)
+    window = Window(reader, start_s, duration_s, recover, pixel_decoder.find_prior)
     jobs = _jobs(window.events(), pixel_decoder, reader.header, tokens or reader.header.tokens_per_position)
     shown = False
     gap: Gap | None = None

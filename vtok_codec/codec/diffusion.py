@@ -20,6 +20,7 @@ from vtok_codec.models.onevae import RGB
 from vtok_codec.models.sampling import DEFAULT_STEPS, check_steps, sample
 from vtok_codec.models.weights import build_denoiser
 from vtok_codec.registry import CODEC_SHA256, WeightsFile
+from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits
 
 MAX_SEED = (1 << 64) - 1
@@ -80,6 +81,10 @@ class DiffusionDecoder:
     def identity(self) -> dict[str, str]:
         """Everything that the decoded frames depend on, apart from the tokens and their codec."""
         return {"decoder": self.weights_sha256, "steps": str(self.steps), "seed": str(self.seed)}
+
+    def find_prior(self, sha256: str) -> Prior:
+        """Find a prior by its hash; see `vtok_codec.registry.find_prior`."""
+        return self.tokenizer.find_prior(sha256)
 
     @torch.inference_mode()
     def decode(

@@ -21,7 +21,7 @@ from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
 from vtok_codec.models.causal import State
 from vtok_codec.stream.chunks import Chunker, CodedChunk, FrameChunk, GopPacker, PackedChunk, chosen_coder
 from vtok_codec.stream.settings import EncodeSettings, make_header
-from vtok_codec.tokens.coders import CoderSpec
+from vtok_codec.tokens.coders import ChosenCoder
 
 _MAX_PENDING_AUDIO_BYTES = 1 << 20
 """Bytes of audio that may wait for the end of a chunk before they are written."""
@@ -51,7 +51,7 @@ class EncodeSummary:
 class GopEncoder:
     """Encodes and packs the chunks of one GOP in order. It holds the state of the model and of the coder."""
 
-    def __init__(self, tokenizer: Tokenizer, header: Header, coder: CoderSpec, stickiness: float = 0.0) -> None:
+    def __init__(self, tokenizer: Tokenizer, header: Header, coder: ChosenCoder, stickiness: float = 0.0) -> None:
         self._tokenizer = tokenizer
         self._tokens_per_position = header.tokens_per_position
         self._stickiness = stickiness
@@ -92,8 +92,8 @@ def encode_video(
     Raises:
         SettingError, InputError: See `make_header`.
     """
-    header = make_header(info, tokenizer.id, tokenizer.max_tokens, settings)
-    writer = VtkWriter(stream, header)
+    header = make_header(info, tokenizer.id, tokenizer.max_tokens, settings, tokenizer.prior)
+    writer = VtkWriter(stream, header, identified=True)
     parts = -(-header.gop_latents // header.chunk_latents)
     lanes = plan_lanes(header, tokenizer.bytes_per_pixel, tokenizer.placement.device, parts)
     frames = audio_bytes = 0
@@ -121,7 +121,7 @@ def _jobs(
     failure: list[InputError],
 ) -> Iterator[Job[_Item] | _Item]:
     """Yield a job for each chunk, and audio packets unchanged. An error of the input is appended to `failure`."""
-    coder = chosen_coder(header, settings.coder)
+    coder = chosen_coder(header, settings.coder, tokenizer.prior)
     gop: GopEncoder | None = None
     for part in _parts(events, header, failure):
         if isinstance(part, FrameChunk):

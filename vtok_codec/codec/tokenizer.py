@@ -21,7 +21,8 @@ from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import RGB
 from vtok_codec.models.precision import fast_type
 from vtok_codec.models.weights import build_model
-from vtok_codec.registry import WeightsFile
+from vtok_codec.registry import WeightsFile, find_prior, prior_of
+from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits
 
 
@@ -137,6 +138,15 @@ class Tokenizer:
             parts.append(to_pixels(video[0], size))
         return np.concatenate(parts)[skipped : skipped + frames], state
 
+    @property
+    def prior(self) -> Prior | None:
+        """The prior of the model's tokens; None if there is none."""
+        return prior_of(self.weights)
+
+    def find_prior(self, sha256: str) -> Prior:
+        """Find a prior by its hash; see `vtok_codec.registry.find_prior`."""
+        return find_prior(sha256, self.weights.path.parent)
+
     def check_process(self) -> None:
         """Check that the model is used in the process that loaded it: torch's threads do not survive a fork.
 
@@ -201,6 +211,9 @@ class PixelDecoder(Protocol):
     @property
     def bytes_per_pixel(self) -> int:
         """The memory in bytes that decoding a chunk takes for each pixel of a frame."""
+
+    def find_prior(self, sha256: str) -> Prior:
+        """Find a prior by its hash; see `vtok_codec.registry.find_prior`."""
 
     def decode(
         self, digits: Digits, size: tuple[int, int], frames: int, state: State, gop: int = 0

@@ -9,11 +9,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeAlias
 
 from vtok_codec.errors import FormatError
 from vtok_codec.layout import GopLayout, Stride
-from vtok_codec.text import is_printable
+from vtok_codec.text import is_printable, is_text
 
 MAX_SIDE = 1 << 15
 """The largest width and the largest height, in pixels."""
@@ -31,6 +31,14 @@ MAX_CHUNK_DIGITS = 1 << 28
 """The largest number of digits per chunk. A digit takes one byte, so this limits what a reader allocates."""
 MAX_TRACKS = 32
 """The largest number of audio tracks."""
+ID_BYTES = 16
+"""The size of the identifier of a file, in bytes."""
+MAX_TAGS = 64
+"""The largest number of tags of a file or of a track."""
+MAX_TAG_CHARACTERS = 4096
+"""The largest number of characters of the name and the text of a tag together."""
+Tags: TypeAlias = tuple[tuple[str, str], ...]
+"""Pairs of a name and a text, each name once. Texts may have several lines."""
 _MAX_TERM = (1 << 31) - 1
 """The largest numerator and the largest denominator of a ratio, as in FFmpeg's rational numbers."""
 
@@ -72,6 +80,8 @@ class AudioHeader:
     """The codec parameters, as a NUT file that holds only this track, with one packet of zeros."""
     avi_parameters: bytes = b""
     """The same as an AVI file, for codecs whose parameters NUT does not store in full; empty for all others."""
+    tags: Tags = ()
+    """What the source says about the track, such as its language, as pairs of a name and a text."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,12 @@ class Header:
     """The number of latent time steps per chunk; only the last chunk of a GOP may have fewer."""
     audio: tuple[AudioHeader, ...] = ()
     """The audio tracks."""
+    tags: Tags = ()
+    """What the source says about itself, such as its title, as pairs of a name and a text."""
+    prior_sha256: str | None = None
+    """The SHA-256 of the prior with which the tokens were packed, in hexadecimal; None if no chunk needs one."""
+    file_id: bytes = b""
+    """The identifier of the file, `ID_BYTES` bytes that enter the CRC of every record; empty in format 1.0."""
     writer: str = ""
     """The program that wrote the file."""
 
@@ -159,6 +175,12 @@ def header_to_json(header: Header) -> bytes:
         "audio": [_audio_fields(track) for track in header.audio],
         "writer": header.writer,
     }
+    if header.tags:
+        fields["tags"] = dict(header.tags)
+    if header.prior_sha256:
+        fields["prior_sha256"] = header.prior_sha256
+    if header.file_id:
+        fields["id"] = header.file_id.hex()
     return json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -216,6 +238,9 @@ class _Fields:
             gop_latents=self.integer("gop_latents", 1, MAX_GOP_LATENTS),
             chunk_latents=self.integer("chunk_latents", 1, MAX_CHUNK_LATENTS),
             audio=tuple(_Fields(track, "an audio track").audio() for track in tracks),
+            tags=self.tags(),
+            prior_sha256=self.hexadecimal("prior_sha256", 32) if "prior_sha256" in self._fields else None,
+            file_id=bytes.fromhex(self.hexadecimal("id", ID_BYTES)) if "id" in self._fields else b"",
             writer=self.text("writer"),
         )
         coded = (self.integer("coded_height", 1, 1 << 16), self.integer("coded_width", 1, 1 << 16))
@@ -234,9 +259,7 @@ class _Fields:
         levels = self.integers("levels", 1, 16, 2, 256)
         if math.prod(levels) > MAX_CODES:
             raise FormatError(f"levels {levels} make more than {MAX_CODES} codes")
-        digest = self._get("weights_sha256", str)
-        if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
-            raise FormatError("weights_sha256 is not 64 hexadecimal digits")
+        digest = self.hexadecimal("weights_sha256", 32)
         grid = self.integers("first_grid", 2, 2, 1, 64) if "first_grid" in self._fields else (1, 1)
         if stride[1] % grid[0] or stride[2] % grid[1]:
             raise FormatError(f"a first_grid of {grid[0]}x{grid[1]} does not divide the stride")
@@ -251,6 +274,7 @@ class _Fields:
             layout=self.text("layout"),
             parameters=self._bytes("parameters"),
             avi_parameters=self._bytes("avi_parameters") if "avi_parameters" in self._fields else b"",
+            tags=self.tags(),
         )
 
     def object(self, key: str) -> _Fields:
@@ -286,6 +310,25 @@ class _Fields:
             raise FormatError(f"{self._where}: {key} is not two positive integers")
         return Fraction(values[0], values[1])
 
+    def hexadecimal(self, key: str, size: int) -> str:
+        """Return the lower-case hexadecimal digits of `size` bytes."""
+        digits = str(self._get(key, str))
+        if len(digits) != 2 * size or set(digits) - set("0123456789abcdef"):
+            raise FormatError(f"{key} is not {2 * size} hexadecimal digits")
+        return digits
+
+    def tags(self) -> Tags:
+        """Return the tags of this object, if it has any."""
+        given = self._get("tags", dict) if "tags" in self._fields else {}
+        for name, text in given.items():
+            if type(text) is not str or not (name and all(map(is_printable, name)) and all(map(is_text, text))):
+                raise FormatError(f"{self._where}: a tag is no text that can be printed")
+            if len(name) + len(text) > MAX_TAG_CHARACTERS:
+                raise FormatError(f"{self._where}: a tag has more than {MAX_TAG_CHARACTERS} characters")
+        if len(given) > MAX_TAGS:
+            raise FormatError(f"{self._where} has {len(given)} tags; at most {MAX_TAGS} are allowed")
+        return tuple(given.items())
+
     def _bytes(self, key: str) -> bytes:
         """Return a member that is binary data in base64."""
         try:
@@ -316,10 +359,15 @@ def _pair(value: Fraction) -> list[int]:
 
 
 def _audio_fields(track: AudioHeader) -> dict[str, Any]:
-    return {
+    fields: dict[str, Any] = {
         "codec": track.codec,
         "time_base": _pair(track.time_base),
         "sample_rate": track.sample_rate,
         "layout": track.layout,
         "parameters": base64.b64encode(track.parameters).decode(),
-    } | ({"avi_parameters": base64.b64encode(track.avi_parameters).decode()} if track.avi_parameters else {})
+    }
+    if track.avi_parameters:
+        fields["avi_parameters"] = base64.b64encode(track.avi_parameters).decode()
+    if track.tags:
+        fields["tags"] = dict(track.tags)
+    return fields

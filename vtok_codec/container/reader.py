@@ -5,6 +5,7 @@ Every size is checked before that many bytes are read, and every CRC before the 
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,6 +39,9 @@ from vtok_codec.container.salvage import Salvage
 from vtok_codec.container.source import ByteSource
 from vtok_codec.container.writer import MAGIC, MAX_HEADER_BYTES, PREFIX, VERSION
 from vtok_codec.errors import DamageError, FormatError
+
+_BOUND_SINCE = (1, 1)
+"""The first version of the format whose files have an identifier and a digest of all bytes."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,12 @@ class VtkReader:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._source = ByteSource(stream)
+        self._digest = hashlib.sha256()
+        """The digest of all bytes that were read before the END record."""
         self.header = self._read_header()
         """The header of the file."""
+        self._seed = zlib.crc32(self.header.file_id)
+        """What the CRC of every record starts from."""
         self._number = 0
         self._gop = -1
         self._open_chunk = False
@@ -212,7 +220,7 @@ class VtkReader:
             raise FormatError("not a .vtk file")
         if len(prefix) < PREFIX.size:
             raise DamageError("the header is cut short")
-        _, major, _, size = PREFIX.unpack(prefix)
+        _, major, minor, size = PREFIX.unpack(prefix)
         if major != VERSION[0]:
             raise FormatError(f"format version {major} is not known; this vtok reads version {VERSION[0]}")
         if size > MAX_HEADER_BYTES:
@@ -223,7 +231,11 @@ class VtkReader:
             raise DamageError("the header is cut short")
         if CRC.unpack(crc)[0] != zlib.crc32(prefix + text):
             raise DamageError("the header is damaged: its CRC does not match")
-        return header_from_json(text)
+        self._digest.update(prefix + text + crc)
+        header = header_from_json(text)
+        if bool(header.file_id) != ((major, minor) >= _BOUND_SINCE):
+            raise FormatError("the header has no file identifier, or one that its version does not have")
+        return header
 
     def _read_record(self) -> Record | None:
         """Read the next record and check its CRC; skip an ancillary record of unknown type and return None for it."""
@@ -232,15 +244,20 @@ class VtkReader:
         limit = self._payload_limit(type_, gop, frames, raw_size)
         if limit is not None and size > limit:
             raise DamageError(f"a record declares {size} bytes; at most {limit} are allowed")
-        crc = zlib.crc32(data)
+        crc = zlib.crc32(data, self._seed)
         pieces = []
+        read = self._digest.copy() if type_ == END else self._digest
+        read.update(data)
         for piece in self._source.pieces(size):
             crc = zlib.crc32(piece, crc)
+            read.update(piece)
             if limit is not None:
                 pieces.append(piece)
         # If the file ends within the payload, this read fails.
-        if CRC.unpack(self._source.exactly(CRC.size))[0] != crc:
-            raise DamageError("a record is damaged: its CRC does not match")
+        stored = self._source.exactly(CRC.size)
+        read.update(stored)
+        if CRC.unpack(stored)[0] != crc:
+            raise DamageError("a record is damaged, or of another file: its CRC does not match")
         if self._number < 0:
             self._number = number
         if number != self._number:
@@ -278,12 +295,14 @@ class VtkReader:
             return None
         if not self._index_offset:
             raise DamageError("the index is missing")
-        totals = Totals.from_bytes(record.payload)
+        totals = Totals.from_bytes(record.payload, bound=bool(self.header.file_id))
         counted = (self._frames, self._chunks, self._gop + 1, self._packets)
         if not self._chunks and self.reads_all:
             raise DamageError("the file holds no frame")
         if self.reads_all and counted != (totals.frames, totals.chunks, totals.gops, totals.audio_packets):
             raise DamageError("the totals do not match the records")
+        if self.reads_all and totals.file_digest and totals.file_digest != self._digest.digest():
+            raise DamageError("the header, the times or the audio do not match the digest at the end of the file")
         return totals
 
     def _note_place(self, record: Record) -> None:
@@ -349,6 +368,6 @@ class VtkReader:
             raise ValueError("the footer does not point at an index that fits")
         payload = self._source.exactly(fields[1])
         (crc,) = CRC.unpack(self._source.exactly(CRC.size))
-        if crc != zlib.crc32(payload, zlib.crc32(FIELDS.pack(*fields))):
-            raise ValueError("the index is damaged: its CRC does not match")
+        if crc != zlib.crc32(payload, zlib.crc32(FIELDS.pack(*fields), self._seed)):
+            raise ValueError("the index is damaged, or of another file: its CRC does not match")
         return payload

@@ -34,7 +34,7 @@ MAX_AUDIO_PACKETS = 1 << 16
 FIELDS = struct.Struct("<4sIIIqII")
 """The fields of a record: type, payload bytes, number of the record, GOP, first pts, frames, raw bytes."""
 CRC = struct.Struct("<I")
-"""The CRC-32 of a record's fields and payload."""
+"""The CRC-32 of the file's identifier, and of a record's fields and payload."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class Record:
     payload: bytes
     """The contents of the record, which depend on its type."""
 
-    def to_bytes(self) -> bytes:
-        """Serialize the record: its fields, its payload and their CRC-32."""
+    def to_bytes(self, file_id: bytes = b"") -> bytes:
+        """Serialize the record: its fields, its payload and the CRC-32 of the file's identifier and both."""
         fields = FIELDS.pack(self.type, len(self.payload), self.number, self.gop, self.pts, self.frames, self.raw_size)
-        return fields + self.payload + CRC.pack(zlib.crc32(self.payload, zlib.crc32(fields)))
+        return fields + self.payload + CRC.pack(zlib.crc32(self.payload, zlib.crc32(fields, zlib.crc32(file_id))))
 
 
 @dataclass(frozen=True)
@@ -270,24 +270,33 @@ class Totals:
     """The number of audio packets in the file."""
     token_digest: bytes
     """The SHA-256 of all tokens, little-endian uint16 `t h w n`, chunk after chunk."""
+    file_digest: bytes = b""
+    """The SHA-256 of all bytes of the file before the END record; empty in format 1.0."""
 
     def to_bytes(self) -> bytes:
         """Serialize the totals as the payload of the END record."""
-        return _TOTALS.pack(self.frames, self.chunks, self.gops, self.audio_packets, self.token_digest)
+        counts = _TOTALS.pack(self.frames, self.chunks, self.gops, self.audio_packets, self.token_digest)
+        return counts + self.file_digest
 
     @classmethod
-    def from_bytes(cls, payload: bytes) -> Totals:
+    def from_bytes(cls, payload: bytes, bound: bool) -> Totals:
         """Parse the payload of the END record.
+
+        Args:
+            payload: The payload.
+            bound: Whether the file has an identifier, and so a digest of all its bytes.
 
         Raises:
             ValueError: The payload has the wrong size.
         """
-        if len(payload) != _TOTALS.size:
+        if len(payload) != _TOTALS.size + (_DIGEST_BYTES if bound else 0):
             raise ValueError("the END record has a wrong size")
-        return cls(*_TOTALS.unpack(payload))
+        frames, chunks, gops, packets, token_digest = _TOTALS.unpack_from(payload)
+        return cls(frames, chunks, gops, packets, token_digest, payload[_TOTALS.size :])
 
 
 _TOTALS = struct.Struct("<QQQQ32s")
+_DIGEST_BYTES = 32
 
 FOOTER_MAGIC = b"\x89VTKEND\n"
 """The last 8 bytes of a file."""

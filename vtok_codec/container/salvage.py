@@ -77,7 +77,7 @@ class Salvage:
                 return None
             source.seek(offset)
             self._bytes_looked_at += size
-            crc = zlib.crc32(source.exactly(FIELDS.size + size))
+            crc = zlib.crc32(source.exactly(FIELDS.size + size), zlib.crc32(self._header.file_id))
             whole = CRC.unpack(source.exactly(CRC.size))[0] == crc
             if not whole or self._offsets:
                 return gop if whole else None

@@ -6,9 +6,10 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import BinaryIO
 
-from vtok_codec.container.header import Header, header_to_json
+from vtok_codec.container.header import ID_BYTES, Header, header_to_json
 from vtok_codec.container.records import (
     AUDIO,
     END,
@@ -26,34 +27,73 @@ from vtok_codec.container.records import (
 
 MAGIC = b"\x89VTK\r\n\x1a\n"
 """The first 8 bytes of a file. As in PNG, the high bit and the line ends reveal a transfer in text mode."""
-VERSION = (1, 0)
+VERSION = (1, 1)
 """The major and the minor version of the format."""
+_UNBOUND_VERSION = (1, 0)
+"""The version of files without an identifier."""
 MAX_HEADER_BYTES = 1 << 16
 """The largest size of the JSON text of the header, in bytes."""
 PREFIX = struct.Struct("<8sHHI")
 """The start of a file: magic, major version, minor version, size of the JSON text in bytes."""
+_MAX_WAITING = 64
+"""The most audio records that wait for the first chunk."""
 
 
 class VtkWriter:
-    """Writes a `.vtk` file to a binary stream, which need not be seekable. Creating the writer writes the header.
+    """Writes a `.vtk` file to a binary stream, which need not be seekable.
+
+    Args:
+        stream: The stream.
+        header: The header.
+        identified: Whether to give the file an identifier, if the header has none. It follows from the header and the
+            first chunk, so that the same contents always make the same file. The header is then written with the first
+            chunk, otherwise at once.
 
     Raises:
         ValueError: The header is larger than `MAX_HEADER_BYTES`.
     """
 
-    def __init__(self, stream: BinaryIO, header: Header) -> None:
+    def __init__(self, stream: BinaryIO, header: Header, identified: bool = False) -> None:
         self._stream = stream
+        self._header = header
         self._offset = 0
         self._number = 0
         self._gop = -1
         self._frames = self._chunks = self._packets = 0
         self._index: list[GopEntry] = []
         self._digest = hashlib.sha256()
-        text = header_to_json(header)
-        if len(text) > MAX_HEADER_BYTES:
-            raise ValueError(f"a header of {len(text)} bytes is over {MAX_HEADER_BYTES}")
-        prefix = PREFIX.pack(MAGIC, *VERSION, len(text)) + text
+        self._file_digest = hashlib.sha256()
+        self._check_size()
+        self._waiting: list[Record] | None = [] if identified and not header.file_id else None
+        """The audio records before the first chunk, while the identifier is not known yet."""
+        if self._waiting is None:
+            self._write_header()
+
+    def _check_size(self) -> None:
+        size = len(header_to_json(replace(self._header, file_id=bytes(ID_BYTES))))
+        if size > MAX_HEADER_BYTES:
+            raise ValueError(f"a header of {size} bytes is over {MAX_HEADER_BYTES}")
+
+    def _write_header(self) -> None:
+        text = header_to_json(self._header)
+        version = VERSION if self._header.file_id else _UNBOUND_VERSION
+        prefix = PREFIX.pack(MAGIC, *version, len(text)) + text
         self._write(prefix + struct.pack("<I", zlib.crc32(prefix)))
+
+    def _identify(self, first: Record) -> None:
+        """Give the file its identifier, if it has none yet, and write what waited for it.
+
+        Args:
+            first: The record of the first chunk.
+        """
+        if self._waiting is None:
+            return
+        waiting, self._waiting = self._waiting, None
+        contents = hashlib.sha256(header_to_json(self._header) + first.payload)
+        self._header = replace(self._header, file_id=contents.digest()[:ID_BYTES])
+        self._write_header()
+        for record in waiting:
+            self._put(record)
 
     @property
     def bytes_written(self) -> int:
@@ -73,34 +113,52 @@ class VtkWriter:
             raw_size: The number of digits in the chunk.
             tokens: The tokens of the chunk, little-endian uint16 `t h w n`, for the digest in the END record.
         """
-        if gop != self._gop:
-            self._gop = gop
+        starts, self._gop = gop != self._gop, gop
+        record = self._numbered(TOKENS, payload.to_bytes(), pts, frames, raw_size)
+        self._identify(record)
+        if starts:
             self._index.append(GopEntry(self._offset, pts, self._frames))
         self._digest.update(tokens)
         self._frames += frames
         self._chunks += 1
-        self._record(TOKENS, payload.to_bytes(), pts, frames, raw_size)
+        self._put(record)
         # A reader at the other end of a pipe can decode the chunk right away.
         self._stream.flush()
 
     def write_audio(self, packets: Sequence[StoredPacket]) -> None:
         """Write audio packets, in the given order, as one audio record."""
         self._packets += len(packets)
-        self._record(AUDIO, packets_to_bytes(list(packets)), frames=len(packets))
+        record = self._numbered(AUDIO, packets_to_bytes(list(packets)), frames=len(packets))
+        if self._waiting is not None and len(self._waiting) < _MAX_WAITING:
+            self._waiting.append(record)
+        else:
+            self._identify(record)
+            self._put(record)
 
     def finish(self) -> None:
         """Write the index, the totals and the footer. A file without them counts as cut short."""
         index_offset = self._offset
         self._record(INDEX, index_to_bytes(self._index))
-        totals = Totals(self._frames, self._chunks, len(self._index), self._packets, self._digest.digest())
+        file_digest = self._file_digest.digest() if self._header.file_id else b""
+        totals = Totals(self._frames, self._chunks, len(self._index), self._packets, self._digest.digest(), file_digest)
         self._record(END, totals.to_bytes())
         self._write(footer_to_bytes(index_offset, self._offset))
         self._stream.flush()
 
-    def _record(self, type_: bytes, payload: bytes, pts: int = 0, frames: int = 0, raw_size: int = 0) -> None:
-        self._write(Record(type_, self._number, max(self._gop, 0), pts, frames, raw_size, payload).to_bytes())
+    def _record(self, type_: bytes, payload: bytes) -> None:
+        record = self._numbered(type_, payload)
+        self._identify(record)
+        self._put(record)
+
+    def _numbered(self, type_: bytes, payload: bytes, pts: int = 0, frames: int = 0, raw_size: int = 0) -> Record:
+        """Return the next record."""
         self._number += 1
+        return Record(type_, self._number - 1, max(self._gop, 0), pts, frames, raw_size, payload)
+
+    def _put(self, record: Record) -> None:
+        self._write(record.to_bytes(self._header.file_id))
 
     def _write(self, data: bytes) -> None:
         self._stream.write(data)
+        self._file_digest.update(data)
         self._offset += len(data)

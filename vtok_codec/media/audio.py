@@ -13,6 +13,7 @@ from av.container import InputContainer
 from av.stream import Stream
 
 from vtok_codec.errors import FormatError
+from vtok_codec.media.tags import track_tags
 from vtok_codec.media.types import AudioPacket, AudioTrack
 
 _PROBE = bytes(8)
@@ -45,6 +46,7 @@ def describe_track(stream: AudioStream) -> AudioTrack | None:
             layout=stream.codec_context.layout.name,
             parameters=_parameters(stream, "nut"),
             avi_parameters=_parameters(stream, "avi") if stream.codec_context.name.startswith(_NEED_AVI) else b"",
+            tags=track_tags(stream.metadata),
         )
         with open_template(track):
             return track

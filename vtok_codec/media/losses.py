@@ -9,8 +9,9 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from vtok_codec.media.tags import kept_tags
 from vtok_codec.media.types import VideoInfo
-from vtok_codec.text import counted
+from vtok_codec.text import counted, printable
 
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 """The names of HDR transfer characteristics, by their code points in ISO/IEC 23091-2."""
@@ -27,14 +28,6 @@ _SIDE_LOSSES = {
     "ICC_PROFILE": "a colour profile",
 }
 """What is lost with a kind of side data, by the beginning of its name in PyAV."""
-_TECHNICAL_TAGS = frozenset(
-    (
-        *("major_brand", "minor_version", "compatible_brands", "creation_time", "encoder", "handler_name"),
-        *("vendor_id", "duration", "language", "date", "encoding", "software", "software-version"),
-        *("com.android.version", "service_name", "service_provider"),
-    )
-)
-"""Tags that say how a file was made rather than what it shows."""
 
 
 def describe_losses(
@@ -64,8 +57,9 @@ def describe_losses(
     if _shows_through(first) or stream.metadata.get("alpha_mode") == "1":
         told.append("transparency is left out")
     left_out = [*_side_losses(first), *refused, *_other_streams(container)]
-    if tags := sorted(tag for tag in container.metadata if tag.lower() not in _TECHNICAL_TAGS):
-        left_out.append(f"{counted(len(tags), 'tag')} ({', '.join(tags)})")
+    if refused_tags := kept_tags(container.metadata)[1]:
+        names = ", ".join(map(printable, sorted(refused_tags)))
+        left_out.append(f"{counted(len(refused_tags), 'tag')} ({names})")
     return told + [f"{name} cannot be stored; left out" for name in left_out]
 
 

@@ -27,6 +27,7 @@ from vtok_codec.media.color import RGBConverter
 from vtok_codec.media.extent import HEAD_BYTES, announced_size
 from vtok_codec.media.ffmpeg import reason
 from vtok_codec.media.losses import describe_losses
+from vtok_codec.media.tags import kept_tags
 from vtok_codec.media.timeline import Timeline
 from vtok_codec.media.types import DEFAULT_RATE, AudioPacket, Color, Frame, VideoInfo
 
@@ -259,6 +260,7 @@ class VideoReader:
             rotation=self._rotation,
             bit_depth=max(component.bits for component in first.format.components),
             audio=tuple(self._tracks.values()),
+            tags=kept_tags(self._container.metadata)[0],
         )
 
     def _frame(self, frame: av.VideoFrame) -> Frame:

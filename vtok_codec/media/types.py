@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 DEFAULT_RATE = Fraction(25)
 """The number of frames per second of a video that does not declare its rate."""
 
+Tags: TypeAlias = tuple[tuple[str, str], ...]
+"""Pairs of a name and a text, each name once. Texts may have several lines."""
+
 Pixels: TypeAlias = NDArray[np.uint8]
 """A picture in RGB, uint8 `H W 3`."""
 
@@ -46,6 +49,8 @@ class AudioTrack:
     """The codec parameters, as a NUT file that holds only this track, with one packet of zeros."""
     avi_parameters: bytes = b""
     """The same as an AVI file, for codecs whose parameters NUT does not store in full; empty for all others."""
+    tags: Tags = ()
+    """What the source says about the track, such as its language."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,8 @@ class VideoInfo:
     """The number of bits per sample in the source."""
     audio: tuple[AudioTrack, ...] = ()
     """The audio tracks."""
+    tags: Tags = ()
+    """What the source says about itself, such as its title."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,9 @@ from vtok_codec.media.audio import STARTING_S, keeps, open_full_template
 from vtok_codec.media.color import YUVConverter, is_rgb_format, swscale_matrix
 from vtok_codec.media.ffmpeg import reason
 from vtok_codec.media.formats import STILL_FORMAT, OutputSettings, encoder_options, pixel_format
+from vtok_codec.media.tags import dropped_tags
 from vtok_codec.media.types import DEFAULT_RATE, AudioPacket, Frame, VideoInfo
+from vtok_codec.text import counted
 
 _FINEST_QUANTIZERS = {"mjpeg": (1, 2), "mpeg4": (1, 2)}
 """The finest and the coarsest quantizer that codecs without a CRF may use, on FFmpeg's scale from 1 to 31."""
@@ -135,6 +137,9 @@ class VideoWriter:
             )
         except (av.FFmpegError, OSError) as error:
             raise OutputError(f"cannot write {target}: {reason(error)}") from error
+        self._container.metadata.update(info.tags)
+        if lost := dropped_tags(info.tags, settings.format, options):
+            self.dropped.append(f"{counted(len(lost), 'tag')} ({', '.join(lost)})")
         try:
             self._stream = self._add_video()
             self._audio: list[Stream | None] = []
@@ -292,6 +297,7 @@ class VideoWriter:
         with open_full_template(track, packets) as template:
             stream = self._container.add_stream_from_template(template.streams.audio[0])
             stream.time_base = track.time_base
+            stream.metadata.update(track.tags)
             return stream
 
     @contextmanager

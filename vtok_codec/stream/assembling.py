@@ -15,6 +15,7 @@ from vtok_codec.media.types import VideoInfo
 from vtok_codec.stream.chunks import CodedChunk, GopPacker, chosen_coder
 from vtok_codec.stream.reading import Gop
 from vtok_codec.stream.settings import EncodeSettings, make_header
+from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits, Tokens, check_range, tokens_to_digits
 
 
@@ -26,6 +27,8 @@ class TokenModel:
     """The model, as files name it."""
     max_tokens: int
     """The number of tokens per position that the model has."""
+    prior: Prior | None = None
+    """The prior of the model; None if it has none."""
 
     def check(self, tokens: Tokens) -> None:
         """Check that an array is a GOP of this model.
@@ -91,7 +94,7 @@ def assemble(gops: Sequence[Gop], model: TokenModel, info: VideoInfo, stream: Bi
     if info.rate is None and [gop.frames for gop in gops] != [1]:
         raise InputError("a still image has one frame; give a frame rate")
     header = _header(gops, model, info)
-    writer, coder = VtkWriter(stream, header), chosen_coder(header, EncodeSettings.coder)
+    writer, coder = VtkWriter(stream, header, identified=True), chosen_coder(header, EncodeSettings.coder, model.prior)
     begin = 0
     for number, gop in enumerate(gops):
         packer = GopPacker(header, coder)
@@ -111,7 +114,7 @@ def _header(gops: Sequence[Gop], model: TokenModel, info: VideoInfo) -> Header:
             f"a size of {info.height}x{info.width} (height x width) does not fit {rows}x{columns} positions, which "
             f"stand for {height}x{width}, or for up to {below - 1} rows and {right - 1} columns less"
         )
-    header = make_header(info, model.id, model.max_tokens, EncodeSettings(tokens_per_position=count))
+    header = make_header(info, model.id, model.max_tokens, EncodeSettings(tokens_per_position=count), model.prior)
     steps = max(layout.time_steps(len(gop.tokens), first=True) for gop in gops)
     if steps > MAX_GOP_LATENTS:
         raise InputError(f"a GOP has at most {MAX_GOP_LATENTS} latent frames; split the tokens into several GOPs")

@@ -10,8 +10,9 @@ from vtok_codec.container.header import Header
 from vtok_codec.container.records import TokenPayload
 from vtok_codec.container.writer import VtkWriter
 from vtok_codec.media.types import Frame
-from vtok_codec.stream.reading import token_bytes
-from vtok_codec.tokens.coders import CODERS, CoderSpec, fitting_coder
+from vtok_codec.stream.reading import digit_layout, token_bytes
+from vtok_codec.tokens.coders import CODERS, ChosenCoder, fitting_coder
+from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits, digits_to_tokens
 
 
@@ -98,23 +99,24 @@ class Chunker:
         return chunk
 
 
-def chosen_coder(header: Header, name: str) -> CoderSpec:
-    """Return the coder of a name, or the general coder if the chunks of the file are beyond the limits of that one.
+def chosen_coder(header: Header, name: str, prior: Prior | None) -> ChosenCoder:
+    """Choose the coder of a name, or the next one if that one has no prior or the chunks are beyond its limits.
 
     Args:
         header: The header of the file.
         name: One of `CODERS`.
+        prior: The prior of the model; None if it has none.
     """
     most_digits = header.planes * math.prod(header.chunk_latent_shape(header.max_chunk_frames(True), True))
-    return fitting_coder(CODERS[name], header.model.levels, most_digits)
+    return fitting_coder(CODERS[name], digit_layout(header, prior), most_digits)
 
 
 class GopPacker:
     """Packs the chunks of one GOP in order. It holds the state of their coder."""
 
-    def __init__(self, header: Header, spec: CoderSpec) -> None:
-        self._header, self._spec = header, spec
-        self._coder = spec.make(header.model.levels, header.tokens_per_position)
+    def __init__(self, header: Header, coder: ChosenCoder) -> None:
+        self._header, self._spec = header, coder.spec
+        self._coder = coder.make()
 
     def pack(self, chunk: CodedChunk) -> PackedChunk:
         """Pack the next chunk of the GOP."""

@@ -14,8 +14,10 @@ from vtok_codec.container.header import Header
 from vtok_codec.container.reader import TokenChunk, VtkReader
 from vtok_codec.container.records import GopEntry, StoredPacket, Totals
 from vtok_codec.errors import DamageError, FormatError, InputError
+from vtok_codec.registry import find_prior
 from vtok_codec.stream.limits import MAX_TOKEN_BYTES
-from vtok_codec.tokens.coders import Coder, CoderId, make_coder
+from vtok_codec.tokens.coders import PRIOR, Coder, CoderId, DigitLayout, make_coder
+from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits, Tokens, digits_to_tokens
 
 
@@ -68,8 +70,14 @@ UnpackedEvent: TypeAlias = "UnpackedChunk | list[StoredPacket] | Totals"
 """One item of a file's content: a chunk, a list of audio packets, or, at the end, the totals."""
 
 
+PriorFinder: TypeAlias = "Callable[[str], Prior]"
+"""Finds a prior by the SHA-256 of its file, or raises a `ModelError`."""
+
+
 def unpacked_events(
-    reader: VtkReader, admit: Callable[[TokenChunk], None] = lambda chunk: None
+    reader: VtkReader,
+    admit: Callable[[TokenChunk], None] = lambda chunk: None,
+    priors: PriorFinder = find_prior,
 ) -> Iterator[UnpackedEvent]:
     """Yield the events of a reader, with each chunk unpacked.
 
@@ -78,13 +86,15 @@ def unpacked_events(
     Args:
         reader: The reader of the file.
         admit: Called with each chunk before it is unpacked. It raises an error if the chunk is not wanted.
+        priors: Finds the prior that the file names.
 
     Raises:
         DamageError: A record is damaged (see `VtkReader.events`), a chunk cannot be unpacked, or the tokens do not
             match the digest. All events before the damage have been yielded.
         FormatError: A record has an unknown type that may not be skipped, or the coder is unknown.
+        ModelError: The prior that the file names is missing.
     """
-    unpacker = _Unpacker(reader.header)
+    unpacker = _Unpacker(reader.header, priors)
     levels = reader.header.model.levels
     digest = hashlib.sha256()
     for event in reader.events():
@@ -119,17 +129,18 @@ class Damage:
         return Damage(self.reason, self.most_frames + after.most_frames)
 
 
-def salvaged_events(reader: VtkReader) -> Iterator[UnpackedEvent | Damage]:
+def salvaged_events(reader: VtkReader, priors: PriorFinder = find_prior) -> Iterator[UnpackedEvent | Damage]:
     """Yield the events of a reader like `unpacked_events`, but go on after damage.
 
     Damage is yielded as an event. The events after it start with the next GOP whose first record is intact.
 
     Raises:
         FormatError: A record has an unknown type that may not be skipped, or the coder is unknown.
+        ModelError: The prior that the file names is missing.
     """
     while True:
         try:
-            for event in unpacked_events(reader):
+            for event in unpacked_events(reader, priors=priors):
                 yield event
                 if isinstance(event, Totals):
                     # All content has been read, so damage after the totals does not matter.
@@ -145,15 +156,15 @@ def salvaged_events(reader: VtkReader) -> Iterator[UnpackedEvent | Damage]:
 class _Unpacker:
     """Unpacks chunks in order. It holds the coder of the current GOP."""
 
-    def __init__(self, header: Header) -> None:
-        self._header = header
+    def __init__(self, header: Header, priors: PriorFinder) -> None:
+        self._header, self._priors = header, priors
         self._open: tuple[CoderId, Coder] | None = None
 
     def digits(self, chunk: TokenChunk) -> Digits:
         """Unpack the digits `P t h w` of the next chunk, or of any chunk that starts a GOP."""
         header = self._header
         if chunk.first:
-            self._open = chunk.coder, _coder(header, chunk.coder)
+            self._open = chunk.coder, self._coder(chunk.coder)
         if self._open is None or self._open[0] != chunk.coder:
             raise DamageError("a chunk has another coder than its GOP began with")
         try:
@@ -161,12 +172,20 @@ class _Unpacker:
         except ValueError as error:
             raise DamageError(f"a chunk cannot be unpacked: {error}") from None
 
+    def _coder(self, coder: CoderId) -> Coder:
+        """Return a new coder. The prior is looked up for the coder that needs it, so that others do without."""
+        name = self._header.prior_sha256
+        prior = self._priors(name) if name and coder == PRIOR.id else None
+        try:
+            return make_coder(coder, digit_layout(self._header, prior))
+        except LookupError as error:
+            raise FormatError(f"{error.args[0]} is not known for such tokens; a newer vtok may read it") from None
 
-def _coder(header: Header, coder: CoderId) -> Coder:
-    try:
-        return make_coder(coder, header.model.levels, header.tokens_per_position)
-    except LookupError as error:
-        raise FormatError(f"{error.args[0]} is not known for such tokens; a newer vtok may read it") from None
+
+def digit_layout(header: Header, prior: Prior | None) -> DigitLayout:
+    """Return what a coder must know about the digits of a file."""
+    model = header.model
+    return DigitLayout(model.levels, header.tokens_per_position, model.layout.phases, prior)
 
 
 def token_bytes(tokens: Tokens) -> bytes:

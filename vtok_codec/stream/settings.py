@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vtok_codec.container.header import (
     MAX_GOP_LATENTS,
@@ -16,7 +16,9 @@ from vtok_codec.container.header import (
 from vtok_codec.container.writer import MAX_HEADER_BYTES
 from vtok_codec.errors import FormatError, InputError, SettingError
 from vtok_codec.media.types import DEFAULT_RATE, VideoInfo
-from vtok_codec.tokens.coders import CODERS, DEFAULT_CODER
+from vtok_codec.stream.chunks import chosen_coder
+from vtok_codec.tokens.coders import CODERS, DEFAULT_CODER, PRIOR
+from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.version import __version__
 
 MAX_STICKINESS = 4.0
@@ -64,7 +66,9 @@ def check_token_count(count: int, most: int, name: str) -> None:
         raise SettingError(f"tokens {count}: {name} has 1 to {most} tokens per position")
 
 
-def make_header(info: VideoInfo, model: ModelId, max_tokens: int, settings: EncodeSettings) -> Header:
+def make_header(
+    info: VideoInfo, model: ModelId, max_tokens: int, settings: EncodeSettings, prior: Prior | None = None
+) -> Header:
     """Make the header of a file with the given settings.
 
     Args:
@@ -72,6 +76,7 @@ def make_header(info: VideoInfo, model: ModelId, max_tokens: int, settings: Enco
         model: The model that makes the tokens.
         max_tokens: The number of tokens per position that the model has.
         settings: What the user chose.
+        prior: The prior of the model; None if it has none.
 
     Raises:
         SettingError: The model has fewer tokens than asked for, or a setting is out of range.
@@ -98,11 +103,15 @@ def make_header(info: VideoInfo, model: ModelId, max_tokens: int, settings: Enco
         gop_latents=max(1, round(steps)),
         chunk_latents=settings.chunk_latents,
         audio=tuple(
-            AudioHeader(t.codec, t.time_base, t.sample_rate, t.layout, t.parameters, t.avi_parameters)
+            AudioHeader(t.codec, t.time_base, t.sample_rate, t.layout, t.parameters, t.avi_parameters, t.tags)
             for t in info.audio
         ),
         writer=f"vtok {__version__}",
+        tags=info.tags,
     )
+    coder = chosen_coder(header, settings.coder, prior)
+    if coder.spec is PRIOR and prior:
+        header = replace(header, prior_sha256=prior.sha256)
     _check_limits(header)
     return header
 

@@ -11,8 +11,10 @@ from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.records import GopEntry, StoredPacket
 from vtok_codec.errors import DamageError, SettingError
 from vtok_codec.media.types import AudioPacket, Frame
+from vtok_codec.registry import find_prior
 from vtok_codec.stream.reading import (
     Damage,
+    PriorFinder,
     UnpackedChunk,
     UnpackedEvent,
     gop_at,
@@ -63,16 +65,25 @@ class Window:
         start_s: The start of the window, in seconds after the first frame of the file.
         duration_s: The length of the window in seconds; None for the rest of the file.
         recover: Whether to go on after damage.
+        priors: Finds the prior that the file names.
 
     Raises:
         SettingError: The start or the duration is out of range.
     """
 
-    def __init__(self, reader: VtkReader, start_s: float, duration_s: float | None, recover: bool) -> None:
+    def __init__(
+        self,
+        reader: VtkReader,
+        start_s: float,
+        duration_s: float | None,
+        recover: bool,
+        priors: PriorFinder = find_prior,
+    ) -> None:
         if not 0 <= start_s < math.inf or (duration_s is not None and not 0 < duration_s < math.inf):
             raise SettingError("the start must not be negative, and the duration must be above 0")
         self._reader = reader
         self._recover = recover
+        self._priors = priors
         self._base = reader.header.time_base
         self._audio_bases = [track.time_base for track in reader.header.audio]
         self._cut = bool(start_s) or duration_s is not None
@@ -172,15 +183,15 @@ class Window:
     def _records(self) -> Iterator[UnpackedEvent | Damage]:
         """Yield the events of the reader. Damage in GOPs that are read only for their audio is skipped."""
         if self._recover:
-            yield from salvaged_events(self._reader)
+            yield from salvaged_events(self._reader, self._priors)
             return
         try:
-            yield from unpacked_events(self._reader)
+            yield from unpacked_events(self._reader, priors=self._priors)
         except DamageError:
             if self._first_entry is None or self._last_gop >= self._first_gop:
                 raise
             self._reader.seek(self._first_gop, self._first_entry)
-            yield from unpacked_events(self._reader)
+            yield from unpacked_events(self._reader, priors=self._priors)
 
     def show(self, frame: Frame) -> Frame | None:
         """Return the frame with its time in the output, or None if it lies outside the window."""

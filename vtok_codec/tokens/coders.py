@@ -6,11 +6,12 @@ for help texts, the coders need NumPy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
+    from vtok_codec.tokens.prior.prior import Prior
     from vtok_codec.tokens.radix import Digits
 
 CoderId: TypeAlias = tuple[int, int]
@@ -39,6 +40,20 @@ class Coder(Protocol):
 
 
 @dataclass(frozen=True)
+class DigitLayout:
+    """What a coder must know about the digits of a file."""
+
+    levels: tuple[int, ...]
+    """The number of levels of each digit of a token."""
+    tokens_per_position: int
+    """The number of tokens per latent position."""
+    phases: int = 1
+    """The number of latent frames that hold the first frame of a GOP."""
+    prior: Prior | None = None
+    """The prior of the model that makes the digits; None if it has none, or none is at hand."""
+
+
+@dataclass(frozen=True)
 class CoderSpec:
     """The properties by which a coder is chosen and created."""
 
@@ -48,65 +63,97 @@ class CoderSpec:
     """The number and the version that identify the coder in files."""
     summary: str
     """A short description for help texts."""
-    make: Callable[[Sequence[int], int], Coder]
-    """Creates the coder of a new GOP from the levels of a token's digits and the number of tokens per position."""
-    fits: Callable[[Sequence[int], int], bool] = lambda levels, digits: True
-    """Returns whether the coder can pack chunks, from the levels of a token's digits and the digits per chunk."""
+    make: Callable[[DigitLayout], Coder]
+    """Creates the coder of a new GOP."""
+    fits: Callable[[DigitLayout, int], bool] = lambda layout, digits: True
+    """Returns whether the coder can pack chunks with so many digits."""
 
 
-def _make_zstd(levels: Sequence[int], tokens_per_position: int) -> Coder:
+def _make_zstd(layout: DigitLayout) -> Coder:
     from vtok_codec.tokens.zstd_groups import GroupCoder
 
-    return GroupCoder(levels, tokens_per_position)
+    return GroupCoder(layout.levels, layout.tokens_per_position)
 
 
-def _make_waves(levels: Sequence[int], tokens_per_position: int) -> Coder:
+def _make_waves(layout: DigitLayout) -> Coder:
     from vtok_codec.tokens.waves import WaveCoder
 
-    return WaveCoder(levels, tokens_per_position)
+    return WaveCoder(layout.levels, layout.tokens_per_position)
 
 
-def _fits_waves(levels: Sequence[int], digits: int) -> bool:
+def _fits_waves(layout: DigitLayout, digits: int) -> bool:
     from vtok_codec.tokens.waves import fits
 
-    return fits(levels, digits)
+    return fits(layout.levels, digits)
 
 
-ZSTD = CoderSpec("zstd", (1, 1), "files are a third larger but read faster", _make_zstd)
-WAVES = CoderSpec("waves", (2, 1), "smallest files", _make_waves, _fits_waves)
+def _make_prior(layout: DigitLayout) -> Coder:
+    from vtok_codec.tokens.prior.coder import PriorCoder
 
-CODERS: dict[str, CoderSpec] = {spec.name: spec for spec in (WAVES, ZSTD)}
-"""All coders by name, the default first. `ZSTD` can pack all digits."""
-DEFAULT_CODER = WAVES.name
+    assert layout.prior is not None
+    return PriorCoder(layout.prior, layout.tokens_per_position, layout.phases)
+
+
+def _fits_prior(layout: DigitLayout, digits: int) -> bool:
+    from vtok_codec.tokens.prior.coder import fits
+
+    return layout.prior is not None and fits(layout.prior, layout.levels, layout.tokens_per_position, digits)
+
+
+ZSTD = CoderSpec("zstd", (1, 1), "the fastest to read", _make_zstd)
+WAVES = CoderSpec("waves", (2, 1), "adapts to the video alone; for models without a prior", _make_waves, _fits_waves)
+PRIOR = CoderSpec(
+    "prior", (3, 1), "the smallest files: a trained network predicts the digits", _make_prior, _fits_prior
+)
+
+
+@dataclass(frozen=True)
+class ChosenCoder:
+    """A coder with the digits that it is to pack."""
+
+    spec: CoderSpec
+    """The coder."""
+    layout: DigitLayout
+    """The digits of the file."""
+
+    def make(self) -> Coder:
+        """Create the coder of a new GOP."""
+        return self.spec.make(self.layout)
+
+
+CODERS: dict[str, CoderSpec] = {spec.name: spec for spec in (PRIOR, WAVES, ZSTD)}
+"""All coders by name, the default first. Where one cannot pack the digits, the next one is tried; `ZSTD` always can."""
+DEFAULT_CODER = PRIOR.name
 """The name of the default coder."""
 
 
-def make_coder(coder: CoderId, levels: Sequence[int], tokens_per_position: int) -> Coder:
+def make_coder(coder: CoderId, layout: DigitLayout) -> Coder:
     """Create the coder of a new GOP from the number and version in a file.
 
     Args:
         coder: The number and the version of the coder.
-        levels: The number of values of each digit of a token.
-        tokens_per_position: The number of tokens per latent position.
+        layout: The digits of the file.
 
     Returns:
         A coder that has not seen any chunk.
 
     Raises:
-        LookupError: The coder is unknown, or cannot pack digits with these levels.
+        LookupError: The coder is unknown, or cannot pack such digits.
     """
     for spec in CODERS.values():
-        if spec.id == coder and spec.fits(levels, 0):
-            return spec.make(levels, tokens_per_position)
+        if spec.id == coder and spec.fits(layout, 0):
+            return spec.make(layout)
     raise LookupError(f"coder {coder[0]} version {coder[1]}")
 
 
-def fitting_coder(wanted: CoderSpec, levels: Sequence[int], most_digits: int) -> CoderSpec:
-    """Return the wanted coder, or `ZSTD` if the wanted one cannot pack the chunks.
+def fitting_coder(wanted: CoderSpec, layout: DigitLayout, most_digits: int) -> ChosenCoder:
+    """Choose the wanted coder, or the first one after it in `CODERS` that can pack the chunks.
 
     Args:
         wanted: The preferred coder.
-        levels: The number of values of each digit of a token.
+        layout: The digits of the file.
         most_digits: The largest number of digits per chunk.
     """
-    return wanted if wanted.fits(levels, most_digits) else ZSTD
+    specs = list(CODERS.values())
+    tried = specs[specs.index(wanted) :] if wanted in specs else [wanted]
+    return ChosenCoder(next((spec for spec in tried if spec.fits(layout, most_digits)), ZSTD), layout)

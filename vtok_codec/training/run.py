@@ -130,10 +130,11 @@ def _start_and_config(settings: RunSettings, stage: Stage) -> tuple[WeightsFile 
 
 
 def _codec_weights(settings: RunSettings, stage: Stage) -> WeightsFile | None:
-    """Return the codec that was named, or the default one for a stage that trains a diffusion decoder."""
+    """Return the codec that a diffusion decoder or a prior is for: the one that was named, or the default one."""
     if stage.kind == "codec":
         return None
-    return find_weights(settings.codec or DEFAULT_MODEL)
+    named = settings.start if stage.kind == "prior" else settings.codec
+    return find_weights(named or DEFAULT_MODEL)
 
 
 def _recipe(settings: RunSettings, stage: Stage, config: ModelConfig) -> Recipe:
@@ -169,7 +170,7 @@ def _trainer(settings: RunSettings, folder: Path, start: WeightsFile | None, fre
     library = ClipLibrary(map(Path, settings.data), int(settings.cache_gib * 2**30) // sharing)
     sampler = CropSampler(library, recipe.augmentation, settings.seed, layout)
     # Create the batches before anything else reads clips, since this may decode all clips in parallel.
-    batches = batches_for(device, sampler, processes.rank)
+    crops = batches_for(device, sampler, processes.rank) if setup.TRAINS_ON_CROPS else None
     torch.manual_seed(settings.seed)
     request = Request(
         config=config,
@@ -181,11 +182,16 @@ def _trainer(settings: RunSettings, folder: Path, start: WeightsFile | None, fre
         fresh=fresh,
         codec=_codec_weights(settings, stage),
         reads=settings.reads,
+        device=device,
+        seed=settings.seed,
     )
     prepared = setup.prepare(request)
     if processes.leads and not quiet:
-        for note in (*prepared.notes, f"{complexity(prepared.model)}"):
+        cost = (f"{complexity(prepared.model)}",) if setup.TRAINS_ON_CROPS else ()
+        for note in (*prepared.notes, *cost):
             print(note, file=sys.stderr)
+    batches = crops or prepared.batches
+    assert batches
     return Trainer(
         stage.name, prepared, batches, folder, settings.seed, device, Cadence(), settings.compiled, processes
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic
 
 import torch
@@ -14,7 +14,7 @@ from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import FrameConv
 from vtok_codec.models.config import ModelConfig
 from vtok_codec.models.weights import dump_weights
-from vtok_codec.training.data.crops import CropSampler
+from vtok_codec.training.data.crops import Batches, CropSampler
 from vtok_codec.training.objective import Model, TrainingObjective
 from vtok_codec.training.processes import Processes
 from vtok_codec.training.recipe import Recipe, RecipeT
@@ -148,9 +148,13 @@ class Request:
     warm: bool = True
     """Whether a fresh codec starts from the KLT (`vtok_codec.training.codec.klt`)."""
     codec: Any = None
-    """The codec (`WeightsFile`) that a diffusion decoder is for."""
+    """The codec (`WeightsFile`) that a diffusion decoder or a prior is for."""
     reads: tuple[str, ...] = ()
     """SHA-256 hashes of earlier weights whose files the model decodes as well."""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    """The device to train on."""
+    seed: int = 1
+    """The seed of all random choices in the run."""
 
 
 @dataclass(frozen=True)
@@ -167,3 +171,5 @@ class Prepared(Generic[Model, RecipeT]):
     """The class of the discriminator that trains against the model, if there is one."""
     notes: tuple[str, ...] = ()
     """Messages to the user about how the model was initialized, one line each."""
+    batches: Batches | None = None
+    """The training data, for kinds of models that do not train on crops of videos."""

@@ -77,10 +77,8 @@ class _Step(nn.Module):
         self.model = model
         self.objective = objective
 
-    def forward(
-        self, video: Tensor, generator: torch.Generator, progress: float, discriminator: nn.Module | None
-    ) -> Loss:
-        loss: Loss = self.objective(self.model, video, generator, progress, discriminator)
+    def forward(self, batch: Any, generator: torch.Generator, progress: float, discriminator: nn.Module | None) -> Loss:
+        loss: Loss = self.objective(self.model, batch, generator, progress, discriminator)
         return loss
 
 
@@ -204,15 +202,15 @@ class Trainer(Generic[Model]):
         if self.step != validated:
             self._validate()
 
-    def _train_step(self, video: Tensor, progress: float) -> dict[str, float]:
+    def _train_step(self, batch: Any, progress: float) -> dict[str, float]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
         factor = _rate_factor(self.step, progress, self.recipe.warmup_steps)
         self.optimizer.set_rate(self.recipe.learning_rate * factor)
-        video = video.to(self.device)
+        batch = batch.to(self.device)
         joined = self._adversary is not None and progress >= self._adversary.starts_at
         judge = self._adversary.network.requires_grad_(False) if self._adversary and joined else None
         with self._autocast():
-            loss: Loss = self._shared(video, generator, progress, judge)
+            loss: Loss = self._shared(batch, generator, progress, judge)
         self.optimizer.zero_grad()
         loss.total.backward()
         norm = nn.utils.clip_grad_norm_(self.optimizer.parameters, self.recipe.clip_norm)

@@ -13,7 +13,7 @@ from vtok_codec.metrics.lpips import LPIPS
 from vtok_codec.models.fsq import FSQ
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.stream.settings import EncodeSettings
-from vtok_codec.tokens.coders import CODERS, fitting_coder
+from vtok_codec.tokens.coders import WAVES, DigitLayout, fitting_coder
 from vtok_codec.tokens.radix import Digits
 from vtok_codec.training.codec.prior import DigitPrior
 from vtok_codec.training.data.held_out import whole_latents
@@ -105,15 +105,15 @@ def _sizes(model: OneVAE, codes: Tensor, indices: Tensor, count: int, prior: Dig
 
 
 def _packed_bytes(planes: Digits, model: OneVAE) -> int:
-    """Return the bytes of a clip in a file, packed as one GOP in chunks of the default length.
+    """Return the bytes of a clip in a file, packed by waves as one GOP in chunks of the default length.
 
     Args:
         planes: Digits, `P t h w`.
         model: The codec.
     """
     levels, chunk = model.config.fsq_levels, EncodeSettings.chunk_latents
-    spec = fitting_coder(CODERS[EncodeSettings.coder], levels, planes.size)
-    coder = spec.make(levels, len(planes) // len(levels))
+    layout = DigitLayout(levels, len(planes) // len(levels), model.config.layout.phases)
+    coder = fitting_coder(WAVES, layout, planes.size).make()
     starts = [0, *range(model.config.layout.stored_latents(chunk, first=True), planes.shape[1], chunk)]
     ends = [*starts[1:], planes.shape[1]]
     return sum(len(coder.pack(planes[:, start:end])) for start, end in zip(starts, ends, strict=True))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -206,8 +206,8 @@ def _exposure(rng: np.random.Generator, augment: Augmentation) -> tuple[NDArray[
 class Batches(Protocol):
     """A source of batches for a run."""
 
-    def batch(self, number: int, shape: CropShape) -> Tensor:
-        """Return this process's share of batch `number`, `B 3 T H W` in [−1, 1]."""
+    def batch(self, number: int, shape: CropShape) -> Any:
+        """Return this process's share of batch `number`: crops `B 3 T H W` in [−1, 1], or what a prior trains on."""
 
     def close(self) -> None:
         """Stop preparing later batches."""

@@ -1,0 +1,145 @@
+"""Stage `prior`: what is trained is what is written, it learns, it resumes, and its files serve encode and decode."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import LANES, TINY, inside, randomized
+from prior_helpers import LATER, PHASES
+from safetensors.numpy import load_file
+
+from vtok_codec.container.reader import VtkReader
+from vtok_codec.errors import TrainingError
+from vtok_codec.models.onevae import OneVAE
+from vtok_codec.models.weights import dump_weights
+from vtok_codec.registry import PRIOR_FOLDERS, RUN_PRIOR, WeightsFile
+from vtok_codec.tokens.prior.network import Network
+from vtok_codec.tokens.prior.prior import parse_prior
+from vtok_codec.training.checkpoint import read_checkpoint
+from vtok_codec.training.prior.export import export_prior
+from vtok_codec.training.prior.network import ABSENT, PriorModel
+from vtok_codec.training.trainer import Trainer
+
+LEVELS = (8, 5)
+
+
+def test_the_written_network_predicts_what_the_trained_one_does() -> None:
+    torch.manual_seed(3)
+    model = PriorModel(PHASES, LATER, LEVELS, 2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    prior = parse_prior(export_prior(model, {}))
+    rng = np.random.default_rng(1)
+    grid, planes = (6, 7), 4
+    limits = np.array(LEVELS * 2).reshape(-1, 1, 1)
+    frames = [(rng.integers(0, 40, (planes, *grid)) % limits).astype(np.uint8) for _ in range(4)]
+    for trained, network in ((model.first, prior.first), (model.later, prior.later)):
+        for known in (0, 1, network.config.slots):
+            past = [frames[1 + slot] if slot < known else None for slot in range(network.config.slots)]
+            stacked = np.stack([np.full_like(frames[0], ABSENT) if each is None else each for each in past])
+            with torch.no_grad():
+                place = torch.tensor([min(known, network.config.places - 1)])
+                arguments = torch.from_numpy(stacked)[None], torch.from_numpy(frames[0])[None], place
+                expected = trained(*arguments)[:, 0].numpy().reshape(planes, -1, 8)
+            assert np.array_equal(logits_of(network, past, int(place), frames[0]), expected)
+
+
+def logits_of(network: Network, past: list[np.ndarray | None], place: int, digits: np.ndarray) -> np.ndarray:
+    frame = network.frame(past, place, len(digits), digits.shape[1:])
+    logits = np.zeros((len(digits), digits[0].size, 8), np.float32)
+    for plane, values in enumerate(digits.reshape(len(digits), -1)):
+        for step in range(network.config.steps):
+            places = frame.places(step)
+            logits[plane, places] = frame.logits(plane, step)
+            frame.put(plane, step, values[places])
+    return logits
+
+
+@pytest.fixture
+def codec(tmp_path: Path) -> Path:
+    """The weights of a small codec, alone in a folder."""
+    path = tmp_path / "codec" / "ema.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(dump_weights(randomized(OneVAE(TINY)), TINY, {}))
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "lanes.mp4").symlink_to(LANES)
+    return folder
+
+
+def trained(codec: Path, data: Path, run: Path, *more: object) -> tuple[int, str, str]:
+    setting = ("--set", "phases=4x4x64", "--set", "channels=4", "--set", "features=4", "--set", "first_features=4")
+    return inside("train", "--stage", "prior", "--from", codec, "--data", data, "--run", run, *setting, *more)
+
+
+def test_a_prior_of_ones_own_packs_and_unpacks(
+    codec: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> None:
+    run, out, back = tmp_path / "run", tmp_path / "out.vtk", tmp_path / "back.mp4"
+    code, _, told = trained(codec, data, run, "--val", data, "--steps", 3)
+    assert code == 0 and "size_to_waves_1" in told and RUN_PRIOR in told
+    prior = WeightsFile("prior", run / "ema.safetensors")
+    assert inside("encode", "--model", codec, LANES, out, "-q") == (0, "", "")
+    assert VtkReader(io.BytesIO(out.read_bytes())).header.prior_sha256 is None
+    (codec.parent / RUN_PRIOR).write_bytes(prior.data)
+    out.unlink()
+    assert inside("encode", "--model", codec, LANES, out, "-q") == (0, "", "")
+    assert VtkReader(io.BytesIO(out.read_bytes())).header.prior_sha256 == prior.sha256
+    assert inside("decode", "--weights", codec, out, back, "-q") == (0, "", "")
+    code, _, told = inside("verify", out)
+    assert code == 6 and told.count("\n") == 1 and prior.sha256[:12] in told and PRIOR_FOLDERS in told
+    monkeypatch.setenv(PRIOR_FOLDERS, str(codec.parent))
+    assert inside("verify", out, "-q") == (0, "", "")
+
+
+def test_a_resumed_run_ends_with_the_same_weights(
+    codec: Path, data: Path, tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    assert trained(codec, data, whole, "--steps", 6, "-q")[0] == 0
+    train_step = Trainer._train_step
+
+    def stop_at_three(self: Trainer[Any], *args: Any) -> dict[str, float]:
+        if self.step == 3:
+            self.save()
+            raise TrainingError("stopped")
+        return train_step(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_train_step", stop_at_three)
+        assert trained(codec, data, halves, "--steps", 6, "-q")[0] != 0
+    assert inside("train", "--resume", halves, "--steps", 6, "-q")[0] == 0
+    first, last = (read_checkpoint(run)["model"] for run in (whole, halves))
+    assert all(torch.equal(first[name], last[name]) for name in first)
+    first, last = (load_file(run / "ema.safetensors") for run in (whole, halves))
+    assert all(np.array_equal(first[name], last[name]) for name in first)
+
+
+def test_it_learns(codec: Path, data: Path, tmp_path: Path, one_thread: None) -> None:
+    """The cost of digits that were not trained on falls below what equal probabilities give."""
+    run = tmp_path / "run"
+    assert trained(codec, data, run, "--steps", 60, "--val", data, "-q")[0] == 0
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    costs = [line["later_bits"] for line in log if "later_bits" in line]
+    assert costs and costs[-1] < 0.9 * math.log2(8)
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--preset", "onevae-nano-4x8x8"), ("--shape", "max_tokens=2"), ("--codec", "onevae-nano-4x8x8")]
+)
+def test_a_prior_is_for_one_codec(codec: Path, data: Path, tmp_path: Path, wrong: tuple[str, str]) -> None:
+    code, _, told = trained(codec, data, tmp_path / "run", "--steps", 1, *wrong)
+    assert code == 2 and told.count("\n") == 1 and "--from" in told

@@ -1,0 +1,149 @@
+"""The coder `prior`: a range coder whose probabilities come from a trained network and adapt to the GOP.
+
+Latent frames are coded in order; within one, plane by plane; within a plane, in the steps of the network. All digits of
+a step are coded at once. `docs/reference/format.md` specifies the exact arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+from constriction import stream
+from numpy.typing import NDArray
+
+from vtok_codec.tokens.prior.calibration import Calibration, Shares, frequencies_of, shares_of
+from vtok_codec.tokens.prior.network import MAX_LEVELS, Network, Whole
+from vtok_codec.tokens.prior.prior import Prior
+from vtok_codec.tokens.radix import Digits
+
+MAX_DIGITS = 1 << 23
+"""The largest number of digits per chunk."""
+_FREQUENCIES = stream.model.Categorical(perfect=False)
+"""The range coder's model of a digit with M values.
+
+It takes M whole numbers that sum up to 2²⁴ − M, and adds 1 to each, without rounding, to get the frequencies.
+"""
+_Code: TypeAlias = "Callable[[NDArray[np.intp], int, int, Shares], NDArray[np.int32]]"
+"""Codes the digits of a step, given their places in the flattened latent frame, the plane, the latent frame in the
+chunk, and the frequencies. Returns the digits."""
+
+
+def fits(prior: Prior, levels: Sequence[int], tokens_per_position: int, digits: int) -> bool:
+    """Return whether a prior predicts such digits, and chunks of `digits` digits are not too large for this coder."""
+    return tuple(levels) == prior.levels and tokens_per_position <= prior.tokens and digits <= MAX_DIGITS
+
+
+class PriorCoder:
+    """Packs or unpacks the chunks of one GOP in order.
+
+    Args:
+        prior: The prior of the model that makes the digits.
+        tokens_per_position: The number of tokens per latent position.
+        phases: The number of latent frames that hold the first frame of a GOP.
+    """
+
+    def __init__(self, prior: Prior, tokens_per_position: int, phases: int) -> None:
+        self._prior, self._phases = prior, phases
+        self._levels = prior.levels * tokens_per_position
+        self._calibration = Calibration(len(self._levels))
+        self._past: deque[Digits] = deque(maxlen=max(prior.first.config.slots, prior.later.config.slots, 1))
+        """The last latent frames of the GOP, the newest first."""
+        self._latents = 0
+        """The number of latent frames of the GOP so far."""
+
+    def pack(self, digits: Digits) -> bytes:
+        """Pack the digits of the next chunk of the GOP, uint8 `P t h w`, into bytes."""
+        encoder = stream.queue.RangeEncoder()
+        flat = digits.reshape(*digits.shape[:2], -1)
+
+        def code(places: NDArray[np.intp], plane: int, latent: int, frequencies: Shares) -> NDArray[np.int32]:
+            values = flat[plane, latent][places].astype(np.int32)
+            encoder.encode(values, _FREQUENCIES, frequencies)
+            return values
+
+        self._walk(digits.shape[1], digits.shape[2:], code)
+        return encoder.get_compressed().astype("<u4").tobytes()
+
+    def unpack(self, data: bytes, shape: tuple[int, int, int, int]) -> Digits:
+        """Unpack the digits of the next chunk of the GOP.
+
+        Args:
+            data: The bytes that `pack` returned.
+            shape: The shape `P t h w` of the digits.
+
+        Returns:
+            The digits, uint8 `P t h w`.
+
+        Raises:
+            ValueError: The data do not hold these digits, or hold more than one surplus 32-bit word after them.
+        """
+        if len(data) % 4 or not data:
+            raise ValueError(f"{len(data)} bytes are no whole words")
+        if math.prod(shape) > MAX_DIGITS:
+            raise ValueError(f"a chunk of {math.prod(shape)} digits is above {MAX_DIGITS}")
+        decoder = stream.queue.RangeDecoder(np.frombuffer(data, "<u4").astype(np.uint32))
+
+        def code(places: NDArray[np.intp], plane: int, latent: int, frequencies: Shares) -> NDArray[np.int32]:
+            try:
+                return decoder.decode(_FREQUENCIES, frequencies)
+            except (AssertionError, ValueError) as error:
+                raise ValueError(f"the range coder stops: {error}") from None
+
+        digits = self._walk(shape[1], shape[2:], code)
+        if not decoder.maybe_exhausted():
+            raise ValueError("there are surplus words after the last digit")
+        return digits
+
+    def _walk(self, latents: int, grid: tuple[int, int], code: _Code) -> Digits:
+        """Code the digits of a chunk of latent frames. Returns them, `P t h w`."""
+        digits = np.empty((len(self._levels), latents, *grid), np.uint8)
+        for latent in range(latents):
+            self._frame(digits[:, latent], latent, code)
+            self._past.appendleft(digits[:, latent])
+            self._latents += 1
+        # A copy, so that the chunk itself is not held in memory.
+        self._past = deque((frame.copy() for frame in self._past), self._past.maxlen)
+        return digits
+
+    def _frame(self, digits: Digits, latent: int, code: _Code) -> None:
+        """Code one latent frame, whose digits are put into `digits`, `P h w`."""
+        network, place = self._network()
+        grid = digits.shape[1:]
+        missing: Sequence[Digits | None] = [None] * network.config.slots
+        past = [*self._past, *missing][: network.config.slots]
+        frame = network.frame(past, place, len(self._levels), grid)
+        for plane in range(len(self._levels)):
+            before = self._past[0][plane].reshape(-1) if self._past else None
+            values = np.empty(math.prod(grid), np.uint8)
+            for step in range(network.config.steps):
+                places = frame.places(step)
+                contexts = np.full(len(places), MAX_LEVELS) if before is None else before[places].astype(np.intp)
+                logits, code_step = frame.logits(plane, step), partial(code, places, plane, latent)
+                values[places] = self._step(logits, plane, contexts, code_step)
+                frame.put(plane, step, values[places])
+            digits[plane] = values.reshape(grid)
+
+    def _step(
+        self, logits: Whole, plane: int, contexts: NDArray[np.intp], code: Callable[[Shares], NDArray[np.int32]]
+    ) -> NDArray[np.int32]:
+        """Code the digits of a step, and learn from them."""
+        levels = self._levels[plane]
+        contexts += plane * (MAX_LEVELS + 1)
+        shares = shares_of(logits, levels)
+        if not len(shares):
+            return np.empty(0, np.int32)
+        values = code(frequencies_of(self._calibration.corrected(contexts, shares), levels))
+        self._calibration.learn(contexts, shares, values)
+        return values
+
+    def _network(self) -> tuple[Network, int]:
+        """Return the network for the next latent frame, and the place of that frame."""
+        if self._latents < self._phases:
+            return self._prior.first, min(self._latents, self._prior.first.config.places - 1)
+        place = self._latents - self._phases
+        return self._prior.later, min(place, self._prior.later.config.places - 1)

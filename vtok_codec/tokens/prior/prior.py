@@ -1,0 +1,120 @@
+"""A prior, which is two networks that predict the digits of one model, and the safetensors file that holds it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as parse_safetensors
+from safetensors.numpy import save as dump_safetensors
+
+from vtok_codec.tokens.prior.network import MAX_LEVELS, Network, NetworkConfig, Tensors
+
+PRIOR_KEY = "prior"
+"""The metadata key of a safetensors file whose JSON value describes the prior that the file holds."""
+_VERSION = 1
+"""The version of that description."""
+_LIMITS = {
+    "slots": (0, 16),
+    "places": (1, 64),
+    "channels": (1, 1024),
+    "blocks": (0, 64),
+    "features": (1, 256),
+    "inputs": (2, 3),
+    "reach": (3, 9),
+    "steps": (2, 3),
+}
+"""The least and the largest value of every field of `NetworkConfig`."""
+_MAX_PLANES = 64
+
+
+@dataclass(frozen=True)
+class Prior:
+    """The two networks that predict the digits of a model. They never change, so threads may share them."""
+
+    sha256: str
+    """The SHA-256 of the prior's file, by which `.vtk` files name it."""
+    levels: tuple[int, ...]
+    """The number of levels of each digit of a token."""
+    tokens: int
+    """The largest number of tokens per position."""
+    first: Network
+    """Predicts the first latent frame of a GOP, whose phases it takes as latent frames."""
+    later: Network
+    """Predicts all later latent frames."""
+
+
+def dump_prior(
+    levels: tuple[int, ...],
+    tokens: int,
+    networks: Mapping[str, tuple[NetworkConfig, Tensors]],
+    metadata: Mapping[str, str],
+) -> bytes:
+    """Serialize a prior as a safetensors file.
+
+    Args:
+        levels: The number of levels of each digit of a token.
+        tokens: The largest number of tokens per position.
+        networks: The shapes and the integer tensors of the networks `first` and `later`.
+        metadata: Further entries of the metadata.
+    """
+    described = {name: asdict(config) for name, (config, _) in networks.items()}
+    text = json.dumps({"version": _VERSION, "levels": levels, "tokens": tokens, **described}, separators=(",", ":"))
+    tensors = {
+        f"{name}.{key}": np.ascontiguousarray(value)
+        for name, (_, own) in networks.items()
+        for key, value in own.items()
+    }
+    return dump_safetensors(tensors, {**metadata, PRIOR_KEY: text})
+
+
+@lru_cache(maxsize=4)
+def parse_prior(data: bytes) -> Prior:
+    """Parse a prior from the bytes of its file.
+
+    Raises:
+        ValueError: The bytes are not a prior that this version can use.
+    """
+    said, tensors = _contents(data)
+    try:
+        if said["version"] != _VERSION:
+            raise ValueError(f"it needs a newer vtok: version {said['version']!r}")
+        levels = tuple(_integer(level, 2, MAX_LEVELS) for level in said["levels"])
+        tokens = _integer(said["tokens"], 1, _MAX_PLANES // max(1, len(levels)))
+        first, later = (_network(said[name], levels * tokens, tensors, f"{name}.") for name in ("first", "later"))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"its description is not one of a prior: {error}") from None
+    return Prior(hashlib.sha256(data).hexdigest(), levels, tokens, first, later)
+
+
+def _contents(data: bytes) -> tuple[Any, Tensors]:
+    """Return the description and the tensors of a prior's file."""
+    try:
+        (size,) = struct.unpack_from("<Q", data)
+        return json.loads(json.loads(data[8 : 8 + size])["__metadata__"][PRIOR_KEY]), parse_safetensors(data)
+    except (SafetensorError, struct.error, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"it holds no prior: {error}") from None
+
+
+def _network(said: Mapping[str, Any], levels: tuple[int, ...], tensors: Tensors, prefix: str) -> Network:
+    names = {field.name for field in fields(NetworkConfig)}
+    if set(said) != names:
+        raise ValueError(f"it needs a newer vtok: {sorted(set(said) ^ names)}")
+    config = NetworkConfig(**{name: _integer(said[name], *_LIMITS[name]) for name in names})
+    if config.reach % 2 == 0:
+        raise ValueError("its reach is even")
+    own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return Network(config, levels, own)
+
+
+def _integer(value: Any, least: int, most: int) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"its description has {value!r} where {least} to {most} may stand")
+    return value

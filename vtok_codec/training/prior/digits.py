@@ -1,0 +1,127 @@
+"""The training data of a prior: the digits of whole clips, and random latent frames of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from vtok_codec.codec.tokenizer import Tokenizer
+from vtok_codec.stream.settings import EncodeSettings
+from vtok_codec.tokens.radix import Digits
+from vtok_codec.training.data.library import ClipLibrary
+from vtok_codec.training.prior.network import ABSENT
+from vtok_codec.training.prior.stages import PriorRecipe
+from vtok_codec.training.recipe import CropShape
+
+
+class FrameBatch(NamedTuple):
+    """Latent frames to predict, with those before them."""
+
+    past: Tensor
+    """The latent frames before each, the last one first: uint8 `B S P h w`, `ABSENT` where there is none."""
+    digits: Tensor
+    """The latent frames, uint8 `B P h w`; `ABSENT` beyond the picture."""
+    place: Tensor
+    """The place of each within its GOP, int64 `B`."""
+
+    def to(self, device: torch.device) -> FrameBatch:
+        """Return the batch on a device."""
+        return FrameBatch(*(part.to(device) for part in self))
+
+
+class DigitBatch(NamedTuple):
+    """A batch for both networks."""
+
+    first: FrameBatch
+    """Latent frames for the network `first`."""
+    later: FrameBatch
+    """Latent frames for the network `later`."""
+
+    def to(self, device: torch.device) -> DigitBatch:
+        """Return the batch on a device."""
+        return DigitBatch(self.first.to(device), self.later.to(device))
+
+
+def digits_of(pixels: NDArray[np.uint8], tokenizer: Tokenizer) -> Digits:
+    """Encode a clip `T H W 3` as one GOP. Returns its digits with all tokens, `P t h w`."""
+    parts, state, begin = [], None, 0
+    while begin < len(pixels):
+        end = begin + tokenizer.layout.chunk_frames(EncodeSettings.chunk_latents, first=begin == 0)
+        digits, state = tokenizer.encode(pixels[begin:end], tokenizer.max_tokens, state)
+        parts.append(digits)
+        begin = end
+    return np.concatenate(parts, axis=1)
+
+
+def all_digits(library: ClipLibrary, tokenizer: Tokenizer, quiet: bool) -> list[Digits]:
+    """Encode every clip of a library, with a progress bar on stderr."""
+    paths: Sequence[Path] = [*library.videos, *library.images]
+    bar = tqdm(paths, "encoding the clips", disable=quiet or None, file=sys.stderr)
+    clips = (library.read(path) for path in bar)
+    return [digits_of(clip, tokenizer) for clip in clips if clip is not None]
+
+
+class DigitBatches:
+    """Cuts random latent frames out of encoded clips. A batch depends only on the seed and its number."""
+
+    def __init__(
+        self, clips: Sequence[Digits], recipe: PriorRecipe, tokenizer: Tokenizer, slots: tuple[int, int], seed: int
+    ) -> None:
+        """Create the batches.
+
+        Args:
+            clips: The digits of clips, `P t h w` each.
+            recipe: The settings of the stage.
+            tokenizer: The codec that made the digits.
+            slots: The latent frames before that the networks `first` and `later` read.
+            seed: The seed of all random choices.
+        """
+        self._clips, self._recipe, self._seed = clips, recipe, seed
+        self._stride, self._phases, self._slots = tokenizer.layout.stride, tokenizer.layout.phases, slots
+        self._longer = [clip for clip in clips if clip.shape[1] > self._phases] or list(clips)
+        # Long and large clips are drawn more often, but not in full proportion to what they hold.
+        sizes = np.sqrt([clip[0].size for clip in self._longer])
+        self._weights = sizes / sizes.sum()
+
+    def batch(self, number: int, shape: CropShape) -> DigitBatch:
+        """Return batch `number`."""
+        rng = np.random.default_rng((self._seed, number))
+        first = max(1, round(self._recipe.first_share * shape.batch))
+        side = (shape.size // self._stride[1], shape.size // self._stride[2])
+        later = max(1, shape.batch - first)
+        return DigitBatch(self._frames(rng, first, side, first=True), self._frames(rng, later, side, first=False))
+
+    def close(self) -> None:
+        """Do nothing: no batch is prepared ahead."""
+
+    def _frames(self, rng: np.random.Generator, count: int, side: tuple[int, int], first: bool) -> FrameBatch:
+        slots = self._slots[0 if first else 1]
+        planes = len(self._clips[0])
+        past = np.full((count, slots, planes, *side), ABSENT, np.uint8)
+        digits = np.full((count, planes, *side), ABSENT, np.uint8)
+        places = np.zeros(count, np.int64)
+        for sample in range(count):
+            if first:
+                clip = self._clips[int(rng.integers(len(self._clips)))]
+                latent = int(rng.integers(min(self._phases, clip.shape[1])))
+            else:
+                clip = self._longer[int(rng.choice(len(self._longer), p=self._weights))]
+                latent = int(rng.integers(min(self._phases, clip.shape[1] - 1), clip.shape[1]))
+            # Even offsets keep the checkerboard of the picture.
+            spare = (max(0, whole - part) for whole, part in zip(clip.shape[2:], side, strict=True))
+            top, left = (2 * int(rng.integers(most // 2 + 1)) for most in spare)
+            window = clip[:, :, top : top + side[0], left : left + side[1]]
+            inside = (..., slice(window.shape[2]), slice(window.shape[3]))
+            digits[sample][inside] = window[:, latent]
+            for slot in range(min(slots, latent)):
+                past[sample, slot][inside] = window[:, latent - 1 - slot]
+            places[sample] = latent if first else max(0, latent - self._phases)
+        return FrameBatch(*map(torch.from_numpy, (past, digits, places)))

@@ -1,0 +1,126 @@
+"""Prepares a run that trains a prior: encodes the clips, and creates the networks and their loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vtok_codec.codec.tokenizer import Placement, Tokenizer
+from vtok_codec.errors import ModelError, SettingError
+from vtok_codec.models.config import ModelConfig, OneVAEConfig
+from vtok_codec.models.precision import fast_type
+from vtok_codec.registry import CODEC_SHA256, WeightsFile
+from vtok_codec.tokens.prior.network import MAX_LEVELS, NetworkConfig
+from vtok_codec.tokens.radix import Digits
+from vtok_codec.training.prior.digits import DigitBatches, all_digits, digits_of
+from vtok_codec.training.prior.network import PriorModel
+from vtok_codec.training.prior.objective import PriorObjective
+from vtok_codec.training.prior.stages import PriorRecipe
+from vtok_codec.training.prior.subject import PriorSubject
+from vtok_codec.training.settings import RunSettings
+from vtok_codec.training.stages import Stage
+from vtok_codec.training.subject import Prepared, Request
+
+TRAINS_ON_CROPS = False
+"""Whether models of this kind train on crops of videos."""
+_LATER_SLOTS = 2
+"""The latent frames before that the network for later latent frames reads."""
+_PLACES = 4
+"""The places in a GOP, after its first frame, that have biases of their own."""
+
+
+def choose_config(settings: RunSettings, start: WeightsFile | None, codec: WeightsFile | None) -> OneVAEConfig:
+    """Choose the configuration of a run, which is that of the codec whose tokens the prior predicts.
+
+    Raises:
+        SettingError: The settings name a preset, a shape or another codec, or the tokens have no digits, or digits with
+            too many levels.
+    """
+    if settings.preset or settings.shape or settings.codec:
+        raise SettingError("a prior is for the codec that --from names; leave out --preset, --shape and --codec")
+    assert codec is not None
+    config = codec.codec_config
+    if config.codebook or max(config.fsq_levels) > MAX_LEVELS:
+        raise SettingError(f"a prior needs FSQ with at most {MAX_LEVELS} levels; files of this codec use waves or zstd")
+    return config
+
+
+def adapted(recipe: PriorRecipe, config: OneVAEConfig) -> PriorRecipe:
+    """Return the recipe as it is, since it does not depend on the codec."""
+    return recipe
+
+
+def codec_config(config: ModelConfig) -> OneVAEConfig:
+    """Return the configuration of the codec whose tokens a run trains on."""
+    assert isinstance(config, OneVAEConfig)
+    return config
+
+
+def check_start(stage: Stage, start: WeightsFile | None) -> None:
+    """Do nothing: the weights to start from are those of the codec, and the prior itself starts from random ones."""
+
+
+def kept_tokens(stage: Stage, config: ModelConfig, start: WeightsFile | None) -> tuple[str, ...]:
+    """Return nothing: a prior decodes no files by itself."""
+    return ()
+
+
+def network_configs(recipe: PriorRecipe, phases: int) -> tuple[NetworkConfig, NetworkConfig]:
+    """Return the shapes of the networks `first` and `later`."""
+    first = NetworkConfig(
+        slots=phases - 1,
+        places=phases,
+        channels=recipe.channels,
+        blocks=recipe.first_blocks,
+        features=recipe.first_features,
+        inputs=2,
+        reach=5,
+        steps=3,
+    )
+    later = NetworkConfig(
+        slots=_LATER_SLOTS,
+        places=_PLACES,
+        channels=recipe.channels,
+        blocks=recipe.blocks,
+        features=recipe.features,
+        inputs=3,
+        reach=3,
+        steps=2,
+    )
+    return first, later
+
+
+def prepare(request: Request) -> Prepared[PriorModel, PriorRecipe]:
+    """Encode all clips with the codec, and create the networks, their loss and their batches.
+
+    Raises:
+        ModelError: The weights of the codec cannot be used, or no clip can be read.
+    """
+    config, recipe, weights = request.config, request.recipe, request.codec
+    assert isinstance(config, OneVAEConfig) and isinstance(recipe, PriorRecipe)
+    device = request.device
+    tokenizer = Tokenizer(weights, Placement(device, fast_type(device)))
+    clips = all_digits(request.sampler.library, tokenizer, quiet=not request.processes.leads)
+    if not clips:
+        raise ModelError("none of the clips can be read")
+    first, later = network_configs(recipe, config.layout.phases)
+    model = PriorModel(first, later, config.fsq_levels, config.max_tokens)
+    held_out = [_held_out_digits(clip, tokenizer) for clip in request.clips]
+    metadata = {"codec": weights.name, CODEC_SHA256: weights.sha256}
+    subject = PriorSubject(config, request.clips, held_out, config.layout.phases, metadata)
+    objective = PriorObjective(recipe, config.max_tokens, len(config.fsq_levels), request.processes)
+    # Each process draws batches of its own.
+    seed = request.seed + request.processes.rank * 1_000_003
+    batches = DigitBatches(clips, recipe, tokenizer, (first.slots, later.slots), seed)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    notes = (
+        f"a prior for {weights.name}, weights {weights.sha256[:12]}, of {parameters / 1e6:.2f} M parameters; "
+        f"{sum(clip[0].size for clip in clips) / 1e6:.1f} M positions to train on",
+    )
+    return Prepared(model, subject, objective, notes=notes, batches=batches)
+
+
+def _held_out_digits(clip: Tensor, tokenizer: Tokenizer) -> Digits:
+    pixels = ((clip + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0)
+    return digits_of(np.ascontiguousarray(pixels.numpy()), tokenizer)
