@@ -28,8 +28,8 @@ from vtok_codec.media.reader import VideoReader
 from vtok_codec.registry import DEFAULT_MODEL, find_weights
 from vtok_codec.stream.reading import UnpackedChunk, unpacked_events
 from vtok_codec.stream.settings import EncodeSettings
+from vtok_codec.tokens.coders import PRIOR, WAVES, CoderSpec, DigitLayout
 from vtok_codec.tokens.radix import Digits, digits_to_tokens
-from vtok_codec.tokens.waves import WaveCoder
 from vtok_codec.tokens.zstd_groups import ZSTD_LEVEL, pack
 
 Levels = tuple[int, ...]
@@ -51,9 +51,10 @@ def gops_of(clip: Path, tokenizer: Tokenizer, tokens: int) -> list[list[Digits]]
     return gops
 
 
-def waves(gop: list[Digits], levels: Levels) -> int:
-    """Return the bytes of a GOP's chunks packed by coder 2."""
-    coder = WaveCoder(levels, len(gop[0]) // len(levels))
+def packed(gop: list[Digits], spec: CoderSpec, tokenizer: Tokenizer) -> int:
+    """Return the bytes of a GOP's chunks packed by a coder that adapts to the GOP."""
+    levels = tokenizer.id.levels
+    coder = spec.make(DigitLayout(levels, len(gop[0]) // len(levels), tokenizer.layout.phases, tokenizer.prior))
     return sum(len(coder.pack(chunk)) for chunk in gop)
 
 
@@ -106,7 +107,9 @@ def shares(clip: Path, tokenizer: Tokenizer, tokens: int) -> dict[str, float]:
     chunks = [chunk for gop in gops for chunk in gop]
     bare_bits = 16 * sum(chunk.size for chunk in chunks) / len(levels)
     figures = {name: 8 * sum(size(chunk, levels) for chunk in chunks) / bare_bits for name, size in PACKINGS.items()}
-    figures["waves (coder 2, the default of files)"] = 8 * sum(waves(gop, levels) for gop in gops) / bare_bits
+    figures["waves (coder 2)"] = 8 * sum(packed(gop, WAVES, tokenizer) for gop in gops) / bare_bits
+    if tokenizer.prior:
+        figures["prior (coder 3)"] = 8 * sum(packed(gop, PRIOR, tokenizer) for gop in gops) / bare_bits
     whole = entropies(np.concatenate(chunks, axis=1), levels)
     return figures | {name: bits / bare_bits for name, bits in whole.items()}
 

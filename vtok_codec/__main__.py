@@ -5,6 +5,8 @@ import os
 
 def main() -> None:
     """Entry point: an interrupt is one line from the first import on."""
+    # NumPy's threads would spin while they wait, and take the cores from the model.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from vtok_codec.cli.app import main as run
 

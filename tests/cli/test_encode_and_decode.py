@@ -12,6 +12,7 @@ from helpers import DATA, LANES, ClipMaker, inside, pixels_of, times_of
 
 from vtok_codec.codec.quality_presets import QUALITIES
 from vtok_codec.container.reader import VtkReader
+from vtok_codec.tokens.coders import CODERS
 
 
 def test_models_lists_the_default() -> None:
@@ -38,12 +39,15 @@ def test_several_inputs_go_to_a_folder(make_clip: ClipMaker, tmp_path: Path) -> 
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.vtk", "b.vtk"]
 
 
-def test_the_coder_is_chosen_and_both_decode_alike(clip: Path, tmp_path: Path) -> None:
-    assert inside("encode", LANES, tmp_path / "z.vtk", "-q", "--gop", "0.8", "--coder", "zstd") == (0, "", "")
-    assert clip.stat().st_size < 0.9 * (tmp_path / "z.vtk").stat().st_size
-    for path in (clip, tmp_path / "z.vtk"):
-        assert inside("decode", path, tmp_path / f"{path.stem}.mkv", "--codec", "ffv1", "-q") == (0, "", "")
-    assert np.array_equal(pixels_of(tmp_path / "z.mkv"), pixels_of(tmp_path / "lanes.mkv"))
+def test_the_coder_is_chosen_and_all_decode_alike(tmp_path: Path) -> None:
+    sizes = {}
+    for coder in CODERS:
+        path = tmp_path / f"{coder}.vtk"
+        assert inside("encode", LANES, path, "-q", "--rdo", "0", "--coder", coder) == (0, "", "")
+        assert inside("decode", path, path.with_suffix(".mkv"), "--codec", "ffv1", "-q") == (0, "", "")
+        assert np.array_equal(pixels_of(path.with_suffix(".mkv")), pixels_of(tmp_path / "prior.mkv"))
+        sizes[coder] = path.stat().st_size
+    assert sizes["prior"] < 0.9 * sizes["waves"] < 0.8 * sizes["zstd"]
     code, _, err = inside("encode", LANES, tmp_path / "x.vtk", "--coder", "lzma")
     assert (code, err) == (2, "vtok: coder 'lzma': choose from prior, waves, zstd\n")
 
@@ -75,23 +79,28 @@ def test_qualities_choose_model_and_tokens(make_clip: ClipMaker, tmp_path: Path)
     assert (code, err) == (2, "vtok: quality good: choose from tiny, small, medium, best\n")
 
 
-def test_qualities_choose_stickiness(make_clip: ClipMaker, tmp_path: Path) -> None:
+def test_qualities_choose_by_rate_and_error(make_clip: ClipMaker, tmp_path: Path) -> None:
     source = make_clip("a.mp4", frames=30)
     files = []
-    for options in (["-Q", "small"], ["-t", "1", "--sticky", "0.05"], ["-t", "1"]):
+    cost = str(QUALITIES["small"].rdo)
+    for options in (
+        ["-Q", "small"],
+        ["-t", "1", "--rdo", cost],
+        ["-t", "1", "--rdo", "0"],
+        ["-t", "1", "--sticky", "0.1"],
+    ):
         assert inside("encode", source, tmp_path / "o.vtk", "-qf", *options) == (0, "", "")
         files.append((tmp_path / "o.vtk").read_bytes())
-    assert files[0] == files[1] != files[2]
+    assert files[0] == files[1] != files[2] != files[3]
+    assert len(files[0]) < len(files[2]) and len(files[3]) < len(files[2])
+    code, _, err = inside("encode", source, tmp_path / "p.vtk", "--rdo", "2")
+    assert (code, err) == (2, "vtok: rdo 2.0: give a number from 0 to 1\n")
 
 
 def test_the_readme_tells_each_quality() -> None:
     readme = (DATA.parent.parent / "README.md").read_text(encoding="utf-8")
     for name, quality in QUALITIES.items():
-        tokens = (
-            f"{quality.tokens_per_position}, δ {quality.stickiness:g}"
-            if quality.stickiness
-            else quality.tokens_per_position
-        )
+        tokens = f"{quality.tokens_per_position}, λ {quality.rdo:g}"
         assert f"| `{name}` | {tokens} | {quality.bits_per_pixel:.4f} | {quality.psnr_db:.2f} |" in readme
 
 

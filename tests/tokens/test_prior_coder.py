@@ -282,11 +282,11 @@ def test_a_gop_does_not_depend_on_the_threads(threads: int) -> None:
 def test_frequencies_add_up_whatever_the_logits() -> None:
     rng = np.random.default_rng(0)
     for levels in (2, 5, 8):
-        logits = rng.integers(-20000, 20000, (500, 8)).astype(np.float32)
+        logits = rng.integers(-20000, 20000, (500, levels)).astype(np.float32)
         logits[:50] = 0
-        shares = shares_of(logits, levels)
-        assert (shares[:, levels:] == 0).all() and (shares.sum(axis=1) <= 2**16).all()
-        frequencies = frequencies_of(shares, levels)
+        shares = shares_of(logits)
+        assert (shares.sum(axis=1) <= 2**16).all()
+        frequencies = frequencies_of(shares)
         assert frequencies.shape == (500, levels) and (frequencies >= 0).all()
         assert (frequencies.sum(axis=1) == 2**24 - levels).all()
 
@@ -298,8 +298,11 @@ def test_wrong_data_are_refused() -> None:
     for wrong in (b"", packed[:-1], packed + bytes(8)):
         with pytest.raises(ValueError, match="words"):
             PriorCoder(prior, 1, 1).unpack(wrong, digits.shape)
-    with pytest.raises(ValueError, match="above"):
-        PriorCoder(prior, 1, 1).unpack(packed, (2, 1 << 10, 1 << 7, 1 << 7))
+    for shape in ((2, 1 << 10, 1 << 7, 1 << 7), (2, 1, 1 << 10, 1 << 10)):
+        with pytest.raises(ValueError, match="above"):
+            PriorCoder(prior, 1, 1).unpack(packed, shape)
+    large = DigitLayout(LEVELS, 1, 1, prior, (1 << 10, 1 << 10))
+    assert not PRIOR.fits(large, 0) and PRIOR.fits(DigitLayout(LEVELS, 1, 1, prior, (512, 1024)), 0)
 
 
 @given(st.binary(max_size=400), st.integers(0, 2**32))
@@ -371,3 +374,38 @@ def test_memory_follows_from_the_picture() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 400 * math.prod(digits[:, 0].shape)
+
+
+def test_choosing_at_no_cost_rounds_and_packs_alike() -> None:
+    prior = parse_prior(random_prior(LEVELS, 2))
+    digits = drawn(LEVELS * 2, (3, 5, 6), 3)
+    values = digits + np.random.default_rng(1).uniform(-0.45, 0.45, digits.shape).astype(np.float32)
+    chosen, packed = PriorCoder(prior, 2, 1).choose(values, 0.0)
+    assert np.array_equal(chosen, digits) and packed == PriorCoder(prior, 2, 1).pack(digits)
+    assert np.array_equal(PriorCoder(prior, 2, 1).unpack(packed, digits.shape), digits)
+
+
+def test_what_bits_cost_decides_between_rate_and_error() -> None:
+    """The dearer a bit, the smaller the data and the larger the error; what was chosen comes back."""
+    prior = parse_prior(random_prior(LEVELS, 2))
+    values = drawn(LEVELS * 2, (3, 12, 12), 3) + np.float32(0.3)
+    sizes, errors = [], []
+    for rdo in (0.0, 0.02, 0.1, 1.0):
+        packer, unpacker = PriorCoder(prior, 2, 1), PriorCoder(prior, 2, 1)
+        size, error = 0, 0.0
+        for part in (values[:, :1], values[:, 1:]):
+            digits, packed = packer.choose(part, rdo)
+            assert np.array_equal(unpacker.unpack(packed, digits.shape), digits)
+            size, error = size + len(packed), error + float(np.square(digits - part).sum())
+        sizes.append(size)
+        errors.append(error)
+    assert sizes == sorted(sizes, reverse=True) and sizes[-1] < sizes[0]
+    assert errors == sorted(errors) and errors[-1] > errors[0]
+
+
+@pytest.mark.parametrize("errors", [{"1": [[1.0], [1.0, 1.0]]}, {"1": [[1.0, 1.0], [1.0, -1.0]]}, {"1": [[1.0, 1.0]]}])
+def test_weights_of_errors_are_checked(errors: dict[str, object]) -> None:
+    data = random_prior(LEVELS, 2)
+    parse_prior(replaced(data, {"errors": {"1": [[1.0, 2.0], [0.5, 0.5]]}}))
+    with pytest.raises(ValueError, match=r"error|prior|unpack"):
+        parse_prior(replaced(data, {"errors": errors}))

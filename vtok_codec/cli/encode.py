@@ -67,6 +67,14 @@ def encode(
             rich_help_panel=PICTURE,
         ),
     ] = None,
+    rdo: Annotated[
+        float | None,
+        typer.Option(
+            help="What a bit costs when tokens are chosen by rate and error, instead of the preset's cost. 0 takes the "
+            "nearest tokens; 0.05 gives smaller, less exact files.",
+            rich_help_panel=PICTURE,
+        ),
+    ] = None,
     gop: Annotated[
         float,
         typer.Option(
@@ -102,7 +110,9 @@ def encode(
     settings = EncodeSettings(
         tokens_per_position=chosen.tokens_per_position if tokens is None else tokens,
         gop_seconds=gop,
-        stickiness=chosen.stickiness if sticky is None else sticky,
+        stickiness=sticky or 0.0,
+        # Whoever asks for stickiness wants digits that repeat, whatever they cost.
+        rdo=rdo if rdo is not None else chosen.rdo if sticky is None else 0.0,
         coder=coder,
     )
 

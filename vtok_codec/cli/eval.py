@@ -54,6 +54,13 @@ def evaluate(
         str,
         typer.Option(help="Values of encode's --sticky to try, separated by commas.", rich_help_panel=MODEL),
     ] = "0",
+    rdo: Annotated[
+        str,
+        typer.Option(
+            help="Costs of a bit to try (encode --rdo), separated by commas.",
+            rich_help_panel=MODEL,
+        ),
+    ] = "0",
     decoder: Annotated[
         str,
         typer.Option(
@@ -118,7 +125,7 @@ def evaluate(
     from vtok_codec.evaluation.table import to_csv, to_json
 
     tokenizers = [load_tokenizer(find_weights(name), device) for name in dict.fromkeys(model or [DEFAULT_MODEL])]
-    of_models = model_codecs(tokenizers, counts, stickinesses, decoders)
+    of_models = model_codecs(tokenizers, counts, stickinesses, decoders, _numbers(rdo, "--rdo", float))
     codecs: list[CodecUnderTest] = [*of_models, *(codec for name in anchors for codec in anchor_codecs(name))]
     taken = _taken(wanted, i3d, tokenizers[0])
     kept = ResultCache(None if no_cache else cache or default_folder())

@@ -51,19 +51,23 @@ class EncodeSummary:
 class GopEncoder:
     """Encodes and packs the chunks of one GOP in order. It holds the state of the model and of the coder."""
 
-    def __init__(self, tokenizer: Tokenizer, header: Header, coder: ChosenCoder, stickiness: float = 0.0) -> None:
+    def __init__(self, tokenizer: Tokenizer, header: Header, coder: ChosenCoder, settings: EncodeSettings) -> None:
         self._tokenizer = tokenizer
         self._tokens_per_position = header.tokens_per_position
-        self._stickiness = stickiness
+        self._settings = settings
         self._packer = GopPacker(header, coder)
         self._state: State = None
 
     def code(self, chunk: FrameChunk) -> PackedChunk:
         """Encode and pack the next chunk of the GOP."""
         pixels = np.stack([frame.pixels for frame in chunk.frames])
-        digits, self._state = self._tokenizer.encode(pixels, self._tokens_per_position, self._state, self._stickiness)
-        pts = tuple(frame.pts for frame in chunk.frames)
-        return self._packer.pack(CodedChunk(chunk.gop, pts, chunk.frames[-1].duration, digits))
+        pts, last_duration = tuple(frame.pts for frame in chunk.frames), chunk.frames[-1].duration
+        count, settings = self._tokens_per_position, self._settings
+        if settings.rdo and self._packer.chooses:
+            values, self._state = self._tokenizer.encode_values(pixels, count, self._state)
+            return self._packer.choose(chunk.gop, pts, last_duration, values, settings.rdo)
+        digits, self._state = self._tokenizer.encode(pixels, count, self._state, settings.stickiness)
+        return self._packer.pack(CodedChunk(chunk.gop, pts, last_duration, digits))
 
 
 def encode_video(
@@ -126,7 +130,7 @@ def _jobs(
     for part in _parts(events, header, failure):
         if isinstance(part, FrameChunk):
             if part.starts_gop or gop is None:
-                gop = GopEncoder(tokenizer, header, coder, settings.stickiness)
+                gop = GopEncoder(tokenizer, header, coder, settings)
             yield Job(part.starts_gop, partial(gop.code, part))
         else:
             yield part

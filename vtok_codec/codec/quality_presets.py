@@ -18,8 +18,8 @@ class QualityPreset:
     """The name of the shipped model."""
     tokens_per_position: int
     """Tokens written per latent position."""
-    stickiness: float
-    """How far beyond half a step a latent may move before its digit changes; see `EncodeSettings`."""
+    rdo: float
+    """What a bit costs when digits are chosen by rate and error; see `EncodeSettings`."""
     bits_per_pixel: float
     """Measured bits per pixel of whole files, mean over clips."""
     psnr_db: float
@@ -27,10 +27,10 @@ class QualityPreset:
 
 
 QUALITIES = {
-    "tiny": QualityPreset(_COARSE_MODEL, 2, 0.085, 0.0200, 27.41),
-    "small": QualityPreset(DEFAULT_MODEL, 1, 0.05, 0.0305, 28.80),
-    "medium": QualityPreset(DEFAULT_MODEL, 2, 0.0, 0.0612, 30.52),
-    "best": QualityPreset(DEFAULT_MODEL, 4, 0.0, 0.1177, 31.70),
+    "tiny": QualityPreset(_COARSE_MODEL, 2, 0.02, 0.0160, 27.59),
+    "small": QualityPreset(DEFAULT_MODEL, 1, 0.02, 0.0283, 28.76),
+    "medium": QualityPreset(DEFAULT_MODEL, 2, 0.02, 0.0458, 30.21),
+    "best": QualityPreset(DEFAULT_MODEL, 4, 0.02, 0.0907, 31.35),
 }
 """All quality presets by name, from the smallest file to the best picture. The models' cards say how the figures were
 measured."""

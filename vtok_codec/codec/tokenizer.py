@@ -6,7 +6,9 @@ The model's state is an argument and a result of every call, so that one model c
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -23,7 +25,7 @@ from vtok_codec.models.precision import fast_type
 from vtok_codec.models.weights import build_model
 from vtok_codec.registry import WeightsFile, find_prior, prior_of
 from vtok_codec.tokens.prior.prior import Prior
-from vtok_codec.tokens.radix import Digits
+from vtok_codec.tokens.radix import Digits, Values
 
 
 @dataclass(frozen=True)
@@ -99,20 +101,36 @@ class Tokenizer:
         Returns:
             The digits `P t h w`, and the state after the chunk.
         """
+        planes, parts = tokens_per_position * len(self.id.levels), []
+        for video in self._videos(frames, state is None):
+            digits, state = self.model.encode_digits(video, state, stickiness)
+            parts.append(digits[0, :planes].cpu().numpy())
+        return np.concatenate(parts, axis=1), state
+
+    @torch.inference_mode()
+    def encode_values(self, frames: Pixels, tokens_per_position: int, state: State) -> tuple[Values, State]:
+        """Encode a chunk to digits before rounding, from which a coder may choose the digits; see `encode`.
+
+        Returns:
+            The values, float32 `P t h w` in units of digits, and the state after the chunk.
+        """
+        planes, parts = tokens_per_position * len(self.id.levels), []
+        for video in self._videos(frames, state is None):
+            values, state = self.model.encode_values(video, state)
+            parts.append(values[0, :planes].float().cpu().numpy())
+        return np.concatenate(parts, axis=1), state
+
+    def _videos(self, frames: Pixels, first: bool) -> Iterator[Tensor]:
+        """Yield the parts of a padded chunk that pass through the model one by one, `1 3 T H W` in [−1, 1]."""
         self.check_process()
-        layout, first = self.layout, state is None
+        layout = self.layout
         before, after = layout.filled_frames(first), layout.padding(len(frames), first)
         (height, width), size = layout.picture(*layout.grid(*frames.shape[1:3])), frames.shape[1:3]
         filled = np.clip(np.arange(-before, len(frames) + after), 0, len(frames) - 1)
         step = layout.stride[0] * latents_at_once(self.placement.device, size)
-        planes = tokens_per_position * len(self.id.levels)
-        parts: list[Digits] = []
+        padding = ((0, 0), (0, height - size[0]), (0, width - size[1]), (0, 0))
         for begin in range(0, len(filled), step):
-            padding = ((0, 0), (0, height - size[0]), (0, width - size[1]), (0, 0))
-            part = np.pad(frames[filled[begin : begin + step]], padding, mode="edge")
-            digits, state = self.model.encode_digits(self._to_video(part), state, stickiness)
-            parts.append(digits[0, :planes].cpu().numpy())
-        return np.concatenate(parts, axis=1), state
+            yield self._to_video(np.pad(frames[filled[begin : begin + step]], padding, mode="edge"))
 
     @torch.inference_mode()
     def decode(
@@ -138,7 +156,7 @@ class Tokenizer:
             parts.append(to_pixels(video[0], size))
         return np.concatenate(parts)[skipped : skipped + frames], state
 
-    @property
+    @cached_property
     def prior(self) -> Prior | None:
         """The prior of the model's tokens; None if there is none."""
         return prior_of(self.weights)

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Protocol
 
@@ -23,7 +24,7 @@ from vtok_codec.evaluation.usage import Cost, measured, run_measured
 from vtok_codec.media.reader import VideoReader
 from vtok_codec.media.types import Frame, Pixels
 from vtok_codec.registry import DETERMINISTIC
-from vtok_codec.stream.settings import EncodeSettings, check_stickiness, check_token_count
+from vtok_codec.stream.settings import EncodeSettings, check_rdo, check_stickiness, check_token_count
 from vtok_codec.text import counted
 
 _MATRIX_RGB = 0
@@ -83,6 +84,8 @@ class VtokCodec:
     """How far beyond half a step a latent may move before its digit changes; see `EncodeSettings`."""
     diffusion: DiffusionDecoder | None = None
     """The diffusion decoder; None for the model's own decoder."""
+    rdo: float = 0.0
+    """What a bit costs when digits are chosen by rate and error; see `EncodeSettings`."""
     suffix = ".vtk"
     """The suffix of the files that the codec writes."""
     is_anchor = False
@@ -90,9 +93,11 @@ class VtokCodec:
 
     @property
     def setting(self) -> str:
-        """The number of tokens per position, and the stickiness δ if it is not 0, such as `2 tokens, δ 0.05`."""
-        tokens = counted(self.tokens_per_position, "token")
-        return f"{tokens}, δ {self.stickiness:g}" if self.stickiness else tokens
+        """The number of tokens per position, and what else was set, such as `2 tokens, δ 0.05` or `1 token, λ 0.02`."""
+        parts = [counted(self.tokens_per_position, "token")]
+        parts += [f"δ {self.stickiness:g}"] if self.stickiness else []
+        parts += [f"λ {self.rdo:g}"] if self.rdo else []
+        return ", ".join(parts)
 
     @property
     def description(self) -> str:
@@ -110,6 +115,8 @@ class VtokCodec:
             "weights": self.tokenizer.id.weights_sha256,
             "tokens": str(self.tokens_per_position),
             "stickiness": str(self.stickiness),
+            "rdo": str(self.rdo),
+            "prior": self.tokenizer.prior.sha256 if self.tokenizer.prior else "",
             "placement": f"{placement.device} {placement.dtype}",
         } | (self.diffusion.identity if self.diffusion else {})
 
@@ -119,7 +126,7 @@ class VtokCodec:
         Raises:
             InputError: The clip cannot be read to its end.
         """
-        settings = EncodeSettings(tokens_per_position=self.tokens_per_position, stickiness=self.stickiness)
+        settings = EncodeSettings(self.tokens_per_position, stickiness=self.stickiness, rdo=self.rdo)
         with measured() as cost, VideoReader(clip.path, audio=False) as reader, target.open("wb") as stream:
             summary = encode_video(reader.info, reader.events(), self.tokenizer, settings, stream)
         if summary.failure:
@@ -279,25 +286,29 @@ def model_codecs(
     counts: Sequence[int],
     stickinesses: Sequence[float] = (0.0,),
     decoders: Sequence[str] = (DETERMINISTIC,),
+    rdos: Sequence[float] = (0.0,),
 ) -> list[VtokCodec]:
-    """Combine each model with each decoder that fits it, each number of tokens and each stickiness.
+    """Combine each model with each decoder that fits it, each number of tokens, each stickiness and each cost of bits.
 
     Args:
         tokenizers: The models.
         counts: The numbers of tokens per position.
         stickinesses: The values of `EncodeSettings.stickiness`.
+        rdos: The values of `EncodeSettings.rdo`.
         decoders: The decoders, each as in `DecoderChoice.name`. A number of steps may follow a colon, such as `ddim:2`.
 
     Returns:
         The codecs. Those of different models or decoders have different names.
 
     Raises:
-        SettingError: A model has fewer tokens, a stickiness is out of range, or the deterministic decoder is given
-            steps.
+        SettingError: A model has fewer tokens, a stickiness or a cost is out of range, or the deterministic decoder is
+            given steps.
         ModelError: A model has the name of an anchor, or a decoder fits none of the models.
     """
     for delta in stickinesses:
         check_stickiness(delta)
+    for rdo in rdos:
+        check_rdo(rdo)
     codecs = []
     for tokenizer, decoder, diffusion in _pairs(tokenizers, decoders):
         name = tokenizer.id.name
@@ -308,7 +319,8 @@ def model_codecs(
         titled = f"{name} {_short(decoder, decoders)}" if diffusion else name
         for count in counts:
             check_token_count(count, tokenizer.max_tokens, name)
-            codecs += [VtokCodec(tokenizer, count, titled, delta, diffusion) for delta in stickinesses]
+            choices = product(stickinesses, rdos)
+            codecs += [VtokCodec(tokenizer, count, titled, delta, diffusion, rdo) for delta, rdo in choices]
     return codecs
 
 

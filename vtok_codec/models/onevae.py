@@ -281,6 +281,21 @@ class OneVAE(nn.Module):
         # Clone, since a view would keep the memory of the whole chunk alive.
         return digits, (after, digits[:, :, -1:].clone() if usual.shape[2] else None)
 
+    def encode_values(self, video: Tensor, state: State) -> tuple[Tensor, State]:
+        """Encode a chunk of video to digits before rounding.
+
+        Args:
+            video: See `encode_digits`.
+            state: The state after the preceding chunk, or None at the start of a GOP.
+
+        Returns:
+            fp32 values `B (N·d) T/st H/sh W/sw`, which `encode_digits` rounds to digits, and the state after this
+            chunk.
+        """
+        before, _ = (None, None) if state is None else state
+        latents, after = self.encoder(video, before)
+        return self.fsq.bound(latents) + self.fsq.zero_digit, (after, None)
+
     def decode_digits(self, digits: Tensor, state: State) -> tuple[Tensor, State]:
         """Decode a chunk of digits to video.
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 from vtok_codec.container.header import Header
 from vtok_codec.container.records import TokenPayload
 from vtok_codec.container.writer import VtkWriter
 from vtok_codec.media.types import Frame
 from vtok_codec.stream.reading import digit_layout, token_bytes
-from vtok_codec.tokens.coders import CODERS, ChosenCoder, fitting_coder
+from vtok_codec.tokens.coders import CODERS, ChoosingCoder, ChosenCoder, fitting_coder
 from vtok_codec.tokens.prior.prior import Prior
-from vtok_codec.tokens.radix import Digits, digits_to_tokens
+from vtok_codec.tokens.radix import Digits, Values, digits_to_tokens
 
 
 @dataclass(frozen=True)
@@ -118,12 +119,34 @@ class GopPacker:
         self._header, self._spec = header, coder.spec
         self._coder = coder.make()
 
+    @property
+    def chooses(self) -> bool:
+        """Whether the coder can choose digits by what they cost (`choose`)."""
+        return self._spec.chooses
+
+    def choose(self, gop: int, pts: tuple[int, ...], last_duration: int, values: Values, rdo: float) -> PackedChunk:
+        """Choose the digits of the next chunk of the GOP by rate and error, and pack them.
+
+        Args:
+            gop: See `CodedChunk`.
+            pts: See `CodedChunk`.
+            last_duration: See `CodedChunk`.
+            values: The digits before rounding, float32 `P t h w`.
+            rdo: See `EncodeSettings.rdo`.
+        """
+        digits, data = cast(ChoosingCoder, self._coder).choose(values, rdo)
+        return self._packed(CodedChunk(gop, pts, last_duration, digits), data)
+
     def pack(self, chunk: CodedChunk) -> PackedChunk:
         """Pack the next chunk of the GOP."""
+        return self._packed(chunk, self._coder.pack(chunk.digits))
+
+    def _packed(self, chunk: CodedChunk, data: bytes) -> PackedChunk:
+        """Return a chunk whose digits are packed as `data`."""
         header = self._header
         ticks = [after - before for before, after in pairwise(chunk.pts)]
         ticks.append(chunk.last_duration)
         usual = all(tick == header.frame_ticks for tick in ticks)
-        payload = TokenPayload(() if usual else tuple(ticks), *self._spec.id, self._coder.pack(chunk.digits))
+        payload = TokenPayload(() if usual else tuple(ticks), *self._spec.id, data)
         tokens = token_bytes(digits_to_tokens(chunk.digits, header.model.levels))
         return PackedChunk(chunk.gop, chunk.pts[0], len(chunk.pts), payload, chunk.digits.size, tokens)

@@ -185,7 +185,8 @@ class _Unpacker:
 def digit_layout(header: Header, prior: Prior | None) -> DigitLayout:
     """Return what a coder must know about the digits of a file."""
     model = header.model
-    return DigitLayout(model.levels, header.tokens_per_position, model.layout.phases, prior)
+    grid = model.layout.grid(header.height, header.width)
+    return DigitLayout(model.levels, header.tokens_per_position, model.layout.phases, prior, grid)
 
 
 def token_bytes(tokens: Tokens) -> bytes:

@@ -24,6 +24,9 @@ from vtok_codec.version import __version__
 MAX_STICKINESS = 4.0
 """The largest stickiness; with more, pictures freeze."""
 
+MAX_RDO = 1.0
+"""The largest cost of a bit; with more, pictures dissolve."""
+
 
 @dataclass(frozen=True)
 class EncodeSettings:
@@ -37,6 +40,10 @@ class EncodeSettings:
     """Latent time steps that are coded and flushed together."""
     stickiness: float = 0.0
     """How far beyond half a step a latent may move before its digit changes: smaller files, less exact pictures."""
+    rdo: float = 0.0
+    """What a bit costs when digits are chosen by rate and error, relative to the squared error of a digit that is off
+    by 1. 0 rounds to the nearest digit. Only the coder `prior` knows what a digit costs; with it, and a value above 0,
+    stickiness has no effect."""
     coder: str = DEFAULT_CODER
     """The coder that packs the digits, one of `CODERS`."""
 
@@ -49,6 +56,16 @@ def check_stickiness(stickiness: float) -> None:
     """
     if not 0 <= stickiness <= MAX_STICKINESS:
         raise SettingError(f"stickiness {stickiness}: give a number of digit steps from 0 to {MAX_STICKINESS:g}")
+
+
+def check_rdo(rdo: float) -> None:
+    """Check that a cost of bits is in its range.
+
+    Raises:
+        SettingError: The cost is out of its range.
+    """
+    if not 0 <= rdo <= MAX_RDO:
+        raise SettingError(f"rdo {rdo}: give a number from 0 to {MAX_RDO:g}")
 
 
 def check_token_count(count: int, most: int, name: str) -> None:
@@ -86,6 +103,7 @@ def make_header(
     if not 0 < settings.gop_seconds < math.inf:
         raise SettingError(f"gop {settings.gop_seconds}: give a number of seconds above 0")
     check_stickiness(settings.stickiness)
+    check_rdo(settings.rdo)
     if settings.coder not in CODERS:
         raise SettingError(f"coder {settings.coder!r}: choose from {', '.join(CODERS)}")
     steps = min(settings.gop_seconds * float(info.rate or DEFAULT_RATE) / model.stride[0], MAX_GOP_LATENTS)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from vtok_codec.tokens.prior.prior import Prior
-    from vtok_codec.tokens.radix import Digits
+    from vtok_codec.tokens.radix import Digits, Values
 
 CoderId: TypeAlias = tuple[int, int]
 """The number and the version of a coder, as stored in every token record."""
@@ -39,6 +39,22 @@ class Coder(Protocol):
         """
 
 
+class ChoosingCoder(Coder, Protocol):
+    """A coder that can choose digits by what they cost."""
+
+    def choose(self, values: Values, rdo: float) -> tuple[Digits, bytes]:
+        """Choose the digits of the next chunk by rate and error, and pack them.
+
+        Args:
+            values: The digits before rounding, float32 `P t h w`.
+            rdo: How much a bit costs, relative to the squared error of a digit that is off by 1; 0 rounds to the
+                nearest digit.
+
+        Returns:
+            The digits, uint8 `P t h w`, and the bytes.
+        """
+
+
 @dataclass(frozen=True)
 class DigitLayout:
     """What a coder must know about the digits of a file."""
@@ -51,6 +67,8 @@ class DigitLayout:
     """The number of latent frames that hold the first frame of a GOP."""
     prior: Prior | None = None
     """The prior of the model that makes the digits; None if it has none, or none is at hand."""
+    grid: tuple[int, int] = (1, 1)
+    """The rows and columns of a latent frame."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +85,8 @@ class CoderSpec:
     """Creates the coder of a new GOP."""
     fits: Callable[[DigitLayout, int], bool] = lambda layout, digits: True
     """Returns whether the coder can pack chunks with so many digits."""
+    chooses: bool = False
+    """Whether its coders are `ChoosingCoder`s."""
 
 
 def _make_zstd(layout: DigitLayout) -> Coder:
@@ -97,13 +117,15 @@ def _make_prior(layout: DigitLayout) -> Coder:
 def _fits_prior(layout: DigitLayout, digits: int) -> bool:
     from vtok_codec.tokens.prior.coder import fits
 
-    return layout.prior is not None and fits(layout.prior, layout.levels, layout.tokens_per_position, digits)
+    tokens, (rows, columns) = layout.tokens_per_position, layout.grid
+    frame_digits = len(layout.levels) * tokens * rows * columns
+    return layout.prior is not None and fits(layout.prior, layout.levels, tokens, frame_digits, digits)
 
 
 ZSTD = CoderSpec("zstd", (1, 1), "the fastest to read", _make_zstd)
 WAVES = CoderSpec("waves", (2, 1), "adapts to the video alone; for models without a prior", _make_waves, _fits_waves)
 PRIOR = CoderSpec(
-    "prior", (3, 1), "the smallest files: a trained network predicts the digits", _make_prior, _fits_prior
+    "prior", (3, 1), "the smallest files: a trained network predicts the digits", _make_prior, _fits_prior, chooses=True
 )
 
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 Digits: TypeAlias = NDArray[np.uint8]
 """Digits, usually of shape `P t h w`. Each is below its number of levels."""
+Values: TypeAlias = NDArray[np.float32]
+"""Digits before rounding, usually of shape `P t h w`."""
 Tokens: TypeAlias = NDArray[np.uint16]
 """Tokens, usually of shape `t h w n`. Each is below the product of the levels."""
 

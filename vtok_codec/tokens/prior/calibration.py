@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtok_codec.tokens.prior.network import MAX_LEVELS, Whole
+from vtok_codec.tokens.radix import Digits
 
 ONE = 1 << 16
 """The whole number that stands for a probability of 1."""
@@ -37,60 +38,74 @@ _EXPONENTIALS = np.array(_TABLE.split(), np.float64)
 largest, in sixteenths of a nat. They are written out, since no two math libraries need agree on exponentials."""
 
 
-def shares_of(logits: Whole, levels: int) -> Shares:
-    """Return the shares of the values of digits, `n MAX_LEVELS`; those from `levels` on are 0.
+def shares_of(logits: Whole) -> Shares:
+    """Return the shares of the values of digits, `n L`.
 
     Args:
-        logits: Logits in sixteenths of a nat, `n MAX_LEVELS`.
-        levels: The number of levels of the digits.
+        logits: The logits of the L values in sixteenths of a nat, `n L`.
     """
-    shares = np.zeros(logits.shape)
-    drop = logits[:, :levels].max(axis=1, keepdims=True) - logits[:, :levels]
-    weights = _EXPONENTIALS.take(np.minimum(drop, _LARGEST_DROP).astype(np.intp))
-    shares[:, :levels] = np.floor(ONE * weights / weights.sum(axis=1, keepdims=True))
-    return shares
+    drop = logits.max(axis=1, keepdims=True) - logits
+    shares = _EXPONENTIALS.take(np.minimum(drop, _LARGEST_DROP, out=drop).astype(np.intp))
+    totals = shares.sum(axis=1, keepdims=True)
+    shares *= ONE
+    shares /= totals
+    return np.floor(shares, out=shares)
 
 
 class Calibration:
-    """Corrects the shares of a plane's digits in the contexts of one GOP.
+    """Corrects the shares of the digits of one plane in the contexts of one GOP.
 
-    The context of a digit is its plane and the digit at its position one latent frame earlier.
+    The context of a digit is the digit at its position one latent frame earlier.
     """
 
-    def __init__(self, planes: int) -> None:
-        contexts = planes * (MAX_LEVELS + 1)
-        self._came = np.zeros((contexts, MAX_LEVELS))
-        """How often each value came in each context, times `ONE`."""
-        self._foretold = np.zeros((contexts, MAX_LEVELS))
+    def __init__(self, levels: int) -> None:
+        """Start a GOP, for digits with `levels` levels."""
+        contexts = np.arange(levels + 1)
+        self._contexts, self._values = contexts, contexts[:levels]
+        self._came = np.zeros((levels + 1, levels))
+        """How often each value came in each context, times `ONE`. The last context is that of no frame before."""
+        self._foretold = np.zeros((levels + 1, levels))
         """The sum of the shares that the prior gave it."""
 
-    def corrected(self, contexts: NDArray[np.intp], shares: Shares) -> Shares:
-        """Return the corrected shares, `n MAX_LEVELS`."""
+    def corrected(self, before: Digits | None, shares: Shares) -> Shares:
+        """Return the corrected shares, `n L`.
+
+        Args:
+            before: The digits at the same positions one latent frame earlier, `n`; None if there is none.
+            shares: The shares by the prior, `n L`.
+        """
         trust = _TRUST * ONE
-        corrected = shares * (self._came.take(contexts, axis=0) + trust)
-        corrected /= self._foretold.take(contexts, axis=0) + trust
+        ratios = (self._came + trust, self._foretold + trust)
+        above, below = (table[-1:] if before is None else table.take(before, axis=0) for table in ratios)
+        corrected = shares * above
+        corrected /= below
         return np.floor(corrected, out=corrected)
 
-    def learn(self, contexts: NDArray[np.intp], shares: Shares, values: NDArray[np.int32]) -> None:
-        """Count the values of digits, and what the prior said about them."""
-        np.add.at(self._came.reshape(-1), contexts * MAX_LEVELS + values, ONE)
-        for value in range(MAX_LEVELS):
-            self._foretold[:, value] += np.bincount(contexts, shares[:, value], len(self._foretold))
+    def learn(self, before: Digits | None, shares: Shares, values: NDArray[np.int32]) -> None:
+        """Count the values of digits, and what the prior said about them; see `corrected`."""
+        came = (values[:, None] == self._values).astype(np.float64)
+        if before is None:
+            self._came[-1] += ONE * came.sum(axis=0)
+            self._foretold[-1] += shares.sum(axis=0)
+        else:
+            seen = (self._contexts[:, None] == before).astype(np.float64)
+            self._came += ONE * (seen @ came)
+            self._foretold += seen @ shares
         full = self._came.sum(axis=1) > _FULL * ONE
         if full.any():
             self._came[full] = np.floor(self._came[full] / 2)
             self._foretold[full] = np.floor(self._foretold[full] / 2)
 
 
-def frequencies_of(shares: Shares, levels: int) -> Shares:
-    """Return the frequencies, less 1, that the range coder takes: whole numbers whose sum is `PRECISION` − M.
+def frequencies_of(shares: Shares) -> Shares:
+    """Return the frequencies, less 1, that the range coder takes: whole numbers whose sum is `PRECISION` − L.
 
     Args:
-        shares: Shares of any sum, `n MAX_LEVELS`.
-        levels: The number M of values.
+        shares: Shares of any sum, `n L`.
     """
-    chosen = shares[:, :levels]
-    made = np.floor(chosen * (PRECISION - MAX_LEVELS) / chosen.sum(axis=1, keepdims=True))
-    rest = PRECISION - levels - made.sum(axis=1)
+    made = shares * (PRECISION - MAX_LEVELS)
+    made /= shares.sum(axis=1, keepdims=True)
+    np.floor(made, out=made)
+    rest = PRECISION - made.shape[1] - made.sum(axis=1)
     made[np.arange(len(made)), made.argmax(axis=1)] += rest
     return made

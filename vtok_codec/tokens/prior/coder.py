@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -17,12 +16,14 @@ from constriction import stream
 from numpy.typing import NDArray
 
 from vtok_codec.tokens.prior.calibration import Calibration, Shares, frequencies_of, shares_of
-from vtok_codec.tokens.prior.network import MAX_LEVELS, Network, Whole
+from vtok_codec.tokens.prior.network import Network
 from vtok_codec.tokens.prior.prior import Prior
-from vtok_codec.tokens.radix import Digits
+from vtok_codec.tokens.radix import Digits, Values
 
 MAX_DIGITS = 1 << 23
 """The largest number of digits per chunk."""
+MAX_FRAME_DIGITS = 1 << 20
+"""The largest number of digits per latent frame. It limits memory, which peaks at about 400 bytes per digit."""
 _FREQUENCIES = stream.model.Categorical(perfect=False)
 """The range coder's model of a digit with M values.
 
@@ -33,9 +34,10 @@ _Code: TypeAlias = "Callable[[NDArray[np.intp], int, int, Shares], NDArray[np.in
 chunk, and the frequencies. Returns the digits."""
 
 
-def fits(prior: Prior, levels: Sequence[int], tokens_per_position: int, digits: int) -> bool:
-    """Return whether a prior predicts such digits, and chunks of `digits` digits are not too large for this coder."""
-    return tuple(levels) == prior.levels and tokens_per_position <= prior.tokens and digits <= MAX_DIGITS
+def fits(prior: Prior, levels: Sequence[int], tokens_per_position: int, frame_digits: int, digits: int) -> bool:
+    """Return whether a prior predicts such digits, and latent frames and chunks are not too large for this coder."""
+    small = frame_digits <= MAX_FRAME_DIGITS and digits <= MAX_DIGITS
+    return tuple(levels) == prior.levels and tokens_per_position <= prior.tokens and small
 
 
 class PriorCoder:
@@ -50,7 +52,7 @@ class PriorCoder:
     def __init__(self, prior: Prior, tokens_per_position: int, phases: int) -> None:
         self._prior, self._phases = prior, phases
         self._levels = prior.levels * tokens_per_position
-        self._calibration = Calibration(len(self._levels))
+        self._calibrations = [Calibration(levels) for levels in self._levels]
         self._past: deque[Digits] = deque(maxlen=max(prior.first.config.slots, prior.later.config.slots, 1))
         """The last latent frames of the GOP, the newest first."""
         self._latents = 0
@@ -69,6 +71,28 @@ class PriorCoder:
         self._walk(digits.shape[1], digits.shape[2:], code)
         return encoder.get_compressed().astype("<u4").tobytes()
 
+    def choose(self, values: Values, rdo: float) -> tuple[Digits, bytes]:
+        """Choose the digits of the next chunk by rate and error, and pack them; see `ChoosingCoder.choose`.
+
+        Digits are chosen one step after another: each takes the value v that minimizes (v − value)² times the weight of
+        its plane, plus `rdo` times the bits of v. Its effect on the cost of later digits is left out.
+        """
+        encoder = stream.queue.RangeEncoder()
+        flat = values.reshape(*values.shape[:2], -1)
+
+        def code(places: NDArray[np.intp], plane: int, latent: int, frequencies: Shares) -> NDArray[np.int32]:
+            exact = flat[plane, latent][places][:, None]
+            errors = (np.arange(frequencies.shape[1]) - exact) ** 2
+            if rdo:
+                weight = self._prior.error_weight(len(self._levels), plane, self._latents < self._phases)
+                errors = weight * errors - rdo * np.log2(frequencies + 1)
+            chosen = errors.argmin(axis=1).astype(np.int32)
+            encoder.encode(chosen, _FREQUENCIES, frequencies)
+            return chosen
+
+        digits = self._walk(values.shape[1], values.shape[2:], code)
+        return digits, encoder.get_compressed().astype("<u4").tobytes()
+
     def unpack(self, data: bytes, shape: tuple[int, int, int, int]) -> Digits:
         """Unpack the digits of the next chunk of the GOP.
 
@@ -86,6 +110,8 @@ class PriorCoder:
             raise ValueError(f"{len(data)} bytes are no whole words")
         if math.prod(shape) > MAX_DIGITS:
             raise ValueError(f"a chunk of {math.prod(shape)} digits is above {MAX_DIGITS}")
+        if shape[0] * shape[2] * shape[3] > MAX_FRAME_DIGITS:
+            raise ValueError(f"a latent frame of {shape[0]}x{shape[2]}x{shape[3]} digits is above {MAX_FRAME_DIGITS}")
         decoder = stream.queue.RangeDecoder(np.frombuffer(data, "<u4").astype(np.uint32))
 
         def code(places: NDArray[np.intp], plane: int, latent: int, frequencies: Shares) -> NDArray[np.int32]:
@@ -122,24 +148,15 @@ class PriorCoder:
             values = np.empty(math.prod(grid), np.uint8)
             for step in range(network.config.steps):
                 places = frame.places(step)
-                contexts = np.full(len(places), MAX_LEVELS) if before is None else before[places].astype(np.intp)
-                logits, code_step = frame.logits(plane, step), partial(code, places, plane, latent)
-                values[places] = self._step(logits, plane, contexts, code_step)
+                if len(places):
+                    shares = shares_of(frame.logits(plane, step))
+                    known = None if before is None else before[places]
+                    frequencies = frequencies_of(self._calibrations[plane].corrected(known, shares))
+                    coded = code(places, plane, latent, frequencies)
+                    self._calibrations[plane].learn(known, shares, coded)
+                    values[places] = coded
                 frame.put(plane, step, values[places])
             digits[plane] = values.reshape(grid)
-
-    def _step(
-        self, logits: Whole, plane: int, contexts: NDArray[np.intp], code: Callable[[Shares], NDArray[np.int32]]
-    ) -> NDArray[np.int32]:
-        """Code the digits of a step, and learn from them."""
-        levels = self._levels[plane]
-        contexts += plane * (MAX_LEVELS + 1)
-        shares = shares_of(logits, levels)
-        if not len(shares):
-            return np.empty(0, np.int32)
-        values = code(frequencies_of(self._calibration.corrected(contexts, shares), levels))
-        self._calibration.learn(contexts, shares, values)
-        return values
 
     def _network(self) -> tuple[Network, int]:
         """Return the network for the next latent frame, and the place of that frame."""

@@ -37,6 +37,8 @@ _VALUE_SLOTS = 2
 """The number of earlier latent frames of which each digit also enters by its value, not only by its features."""
 _WITH_CHANGE = 3
 """The inputs per digit, if they tell about changes."""
+_STRIP = 1 << 13
+"""The number of positions that are convolved at once, which limits memory."""
 _MAX_SHIFT = 20
 
 Tensors: TypeAlias = Mapping[str, NDArray[np.generic]]
@@ -81,7 +83,10 @@ class _Layer:
 
     def __call__(self, inputs: Whole) -> Whole:
         """Return the rounded outputs."""
-        sums = inputs @ self.weight
+        return self.finished(inputs @ self.weight)
+
+    def finished(self, sums: Whole) -> Whole:
+        """Add the biases to products, scale and round them in place, and return them."""
         sums += self.bias
         return self.scaled(sums)
 
@@ -89,6 +94,10 @@ class _Layer:
         """Scale sums in place, round them, and return them."""
         sums *= self.scale
         return np.floor(sums, out=sums)
+
+    def first(self, outputs: int) -> _Layer:
+        """Return the layer without all but its first outputs."""
+        return _Layer(np.ascontiguousarray(self.weight[:, :outputs]), self.bias[:outputs], self.scale[:outputs])
 
     def worst(self) -> float:
         """Return a limit of the magnitude of all sums and partial sums."""
@@ -116,7 +125,11 @@ class Network:
         self._trunk = self._trunk_layers(source) if config.slots else []
         self._first_weights: dict[int, Whole] = {}
         """For numbers of planes that were asked for: the weights of the trunk's first layer for them."""
-        self._from_trunk = source.weight("head.trunk", (planes, config.channels, features)) if config.slots else None
+        self._from_trunk: Whole | None = None
+        """The weights from the trunk to the head, `C P·F`."""
+        if config.slots:
+            from_trunk = source.weight("head.trunk", (planes, config.channels, features))
+            self._from_trunk = np.ascontiguousarray(from_trunk.transpose(1, 0, 2)).reshape(config.channels, -1)
         window = config.reach**2 * config.inputs
         self._from_plane = [
             source.weight(f"head.plane.{plane}", (window, planes - 1 - plane, features)) for plane in range(planes - 1)
@@ -130,7 +143,8 @@ class Network:
         self._head_scale, half = source.scale("head.shift", (planes, features))
         self._head_bias = source.bias("head.bias", (config.steps, planes, features)) + half
         self._hidden = source.layers("hidden", planes, features, features)
-        self._logits = source.layers("logits", planes, features, MAX_LEVELS)
+        whole = source.layers("logits", planes, features, MAX_LEVELS)
+        self._logits = [layer.first(count) for layer, count in zip(whole, levels, strict=True)]
         self._check()
 
     def _trunk_layers(self, source: _Source) -> list[_Layer]:
@@ -148,7 +162,7 @@ class Network:
         """Refuse a network whose sums float32 might not hold exactly."""
         head = np.abs(self._head_bias).max(0)
         if self._from_trunk is not None:
-            head = head + LARGEST * np.abs(self._from_trunk).sum(1)
+            head = head + LARGEST * np.abs(self._from_trunk).sum(0).reshape(head.shape)
         for plane, weight in enumerate(self._from_plane):
             head[plane + 1 :] += LARGEST * np.abs(weight).sum(0)
         if self._from_before is not None and self._from_values is not None:
@@ -167,10 +181,13 @@ class Network:
             planes: The number of planes P that are coded, at most all of the network.
             grid: Its rows and columns.
         """
-        sums = np.zeros((planes, grid[0] * grid[1], self.config.features), np.float32)
+        features = self.config.features
         if self._from_trunk is not None:
-            np.matmul(self._run_trunk(past, place, planes, grid), self._from_trunk[:planes], out=sums)
-            self._add_before(sums, past, planes, grid)
+            sums = self._run_trunk(past, place, planes, grid) @ self._from_trunk[:, : planes * features]
+            sums = sums.reshape(-1, planes, features)
+            self._add_before(sums, past, planes)
+        else:
+            sums = np.zeros((grid[0] * grid[1], planes, features), np.float32)
         before = past[0] if past else None
         return FramePrediction(self, sums, None if before is None else before.reshape(planes, -1), grid)
 
@@ -207,12 +224,12 @@ class Network:
             if known is not None:
                 inputs[:, :, slot] = known.transpose(1, 2, 0, 3)
         first, *inner = self._trunk
-        sums = _windows(inputs.reshape(*grid, -1), _KERNEL) @ self._first_weight(planes)
+        sums = _convolved(inputs.reshape(*grid, -1), self._first_weight(planes))
         sums += first.bias[place]
         state = _clipped(first.scaled(sums))
         for begin, end in zip(inner[::2], inner[1::2], strict=True):
-            hidden = _clipped(begin(_windows(state.reshape(*grid, -1), _KERNEL)))
-            state += end(_windows(hidden.reshape(*grid, -1), _KERNEL))
+            hidden = _clipped(begin.finished(_convolved(state.reshape(*grid, -1), begin.weight)))
+            state += end.finished(_convolved(hidden.reshape(*grid, -1), end.weight))
             state = _clipped(state)
         return state
 
@@ -224,17 +241,16 @@ class Network:
             self._first_weights[planes] = np.ascontiguousarray(split[:, :, :planes]).reshape(-1, config.channels)
         return self._first_weights[planes]
 
-    def _add_before(self, sums: Whole, past: Sequence[Digits | None], planes: int, grid: tuple[int, int]) -> None:
-        """Add to the sums `P h·w F` what each plane itself held in the latent frames before."""
+    def _add_before(self, sums: Whole, past: Sequence[Digits | None], planes: int) -> None:
+        """Add to the sums `h·w P F` what each plane itself held in the latent frames before."""
         assert self._from_before is not None and self._from_values is not None
         known = self._past_inputs(past, 0)
         if known is not None:
             for plane, inputs in enumerate(known):
-                sums[plane] += _windows(inputs, _KERNEL) @ self._from_before[plane]
+                sums[:, plane] += _convolved(inputs, self._from_before[plane])
         for frame, weights in zip(past, self._from_values, strict=False):
             if frame is not None:
-                by_value = LARGEST * weights[:planes]
-                sums += by_value[np.arange(planes)[:, None], frame.reshape(planes, -1)]
+                sums += LARGEST * weights[np.arange(planes), frame.reshape(planes, -1).T]
 
 
 class FramePrediction:
@@ -248,7 +264,7 @@ class FramePrediction:
 
         Args:
             network: The network.
-            sums: The sums of all planes, `P h·w F`, as far as they follow from earlier latent frames.
+            sums: The sums of all planes, `h·w P F`, as far as they follow from earlier latent frames.
             before: The digits of the latent frame before, `P h·w`; None if there is none.
             grid: The rows and columns of the latent frame.
         """
@@ -265,9 +281,9 @@ class FramePrediction:
         return self._steps[step].flat
 
     def logits(self, plane: int, step: int) -> Whole:
-        """Return the logits of the digits of a step in sixteenths of a nat, whole numbers `n MAX_LEVELS`."""
+        """Return the logits of the L values of the digits of a step in sixteenths of a nat, whole numbers `n L`."""
         network, where = self._network, self._steps[step]
-        sums = self._sums[plane][where.flat]
+        sums = self._sums[where.flat, plane]
         sums += network._head_bias[step, plane]
         if step:
             weight = network._own[step - 1, plane]
@@ -281,12 +297,11 @@ class FramePrediction:
         network, where = self._network, self._steps[step]
         before = None if self._before is None else self._before[plane][where.flat]
         self._known[where.padded] = network.inputs(np.array(plane), digits, before, compared=network.config.slots > 0)
-        later = len(self._sums) - 1 - plane
+        later = self._sums.shape[1] - 1 - plane
         if step == network.config.steps - 1 and later:
             weight = network._from_plane[plane][:, :later]
             window = _unpadded_windows(self._known.reshape(*self._padded, -1), network.config.reach)
-            sums = window @ weight.reshape(len(weight), -1)
-            self._sums[plane + 1 :] += sums.reshape(len(sums), later, -1).transpose(1, 0, 2)
+            self._sums[:, plane + 1 :] += (window @ weight.reshape(len(weight), -1)).reshape(len(window), later, -1)
 
 
 @dataclass(frozen=True)
@@ -334,13 +349,17 @@ def input_table(levels: Sequence[int]) -> NDArray[np.float32]:
 
 
 def _clipped(values: Whole) -> Whole:
-    return np.clip(values, 0, LARGEST, out=values)
+    np.maximum(values, 0, out=values)
+    return np.minimum(values, LARGEST, out=values)
 
 
-def _windows(values: Whole, side: int) -> Whole:
-    """Return the window of `side`×`side` positions around each position of `h w C`, zeros outside: `h·w side²·C`."""
-    margin = side // 2
-    return _unpadded_windows(np.pad(values, ((margin, margin), (margin, margin), (0, 0))), side)
+def _convolved(values: Whole, weight: Whole) -> Whole:
+    """Return the products of each 3×3 window of `h w C` with weights `9·C O`, zeros outside: `h·w O`."""
+    height, width, _ = values.shape
+    padded = np.pad(values, ((1, 1), (1, 1), (0, 0)))
+    rows = max(1, _STRIP // width)
+    strips = (padded[top : top + rows + _KERNEL - 1] for top in range(0, height, rows))
+    return np.concatenate([_unpadded_windows(strip, _KERNEL) @ weight for strip in strips])
 
 
 def _unpadded_windows(values: Whole, side: int) -> Whole:

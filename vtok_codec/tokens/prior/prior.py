@@ -8,7 +8,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from safetensors import SafetensorError
@@ -33,6 +33,10 @@ _LIMITS = {
 }
 """The least and the largest value of every field of `NetworkConfig`."""
 _MAX_PLANES = 64
+_MAX_ERROR = 1e6
+"""The largest weight of an error."""
+ErrorWeights: TypeAlias = Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]]
+"""See `Prior.errors`."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,20 @@ class Prior:
     """Predicts the first latent frame of a GOP, whose phases it takes as latent frames."""
     later: Network
     """Predicts all later latent frames."""
+    errors: ErrorWeights
+    """By the number of tokens per position: for each plane, how much an error of a digit harms the picture, in the
+    first latent frame of a GOP and in later ones. Only encoders use it; it may be empty."""
+
+    def error_weight(self, planes: int, plane: int, first: bool) -> float:
+        """Return how much the squared error of a digit harms the picture, relative to that of a mean digit.
+
+        Args:
+            planes: The number of planes that are coded.
+            plane: The plane of the digit.
+            first: Whether the digit belongs to the first latent frame of a GOP.
+        """
+        known = self.errors.get(str(planes // len(self.levels)))
+        return known[0 if first else 1][plane] if known else 1.0
 
 
 def dump_prior(
@@ -56,6 +74,7 @@ def dump_prior(
     tokens: int,
     networks: Mapping[str, tuple[NetworkConfig, Tensors]],
     metadata: Mapping[str, str],
+    errors: ErrorWeights | None = None,
 ) -> bytes:
     """Serialize a prior as a safetensors file.
 
@@ -64,9 +83,11 @@ def dump_prior(
         tokens: The largest number of tokens per position.
         networks: The shapes and the integer tensors of the networks `first` and `later`.
         metadata: Further entries of the metadata.
+        errors: See `Prior.errors`.
     """
     described = {name: asdict(config) for name, (config, _) in networks.items()}
-    text = json.dumps({"version": _VERSION, "levels": levels, "tokens": tokens, **described}, separators=(",", ":"))
+    said = {"version": _VERSION, "levels": levels, "tokens": tokens, **described, "errors": errors or {}}
+    text = json.dumps(said, separators=(",", ":"))
     tensors = {
         f"{name}.{key}": np.ascontiguousarray(value)
         for name, (_, own) in networks.items()
@@ -89,9 +110,10 @@ def parse_prior(data: bytes) -> Prior:
         levels = tuple(_integer(level, 2, MAX_LEVELS) for level in said["levels"])
         tokens = _integer(said["tokens"], 1, _MAX_PLANES // max(1, len(levels)))
         first, later = (_network(said[name], levels * tokens, tensors, f"{name}.") for name in ("first", "later"))
+        errors = _errors(said.get("errors", {}), len(levels))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"its description is not one of a prior: {error}") from None
-    return Prior(hashlib.sha256(data).hexdigest(), levels, tokens, first, later)
+    return Prior(hashlib.sha256(data).hexdigest(), levels, tokens, first, later, errors)
 
 
 def _contents(data: bytes) -> tuple[Any, Tensors]:
@@ -112,6 +134,17 @@ def _network(said: Mapping[str, Any], levels: tuple[int, ...], tensors: Tensors,
         raise ValueError("its reach is even")
     own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     return Network(config, levels, own)
+
+
+def _errors(said: Mapping[str, Any], digits: int) -> ErrorWeights:
+    """Check the weights of errors."""
+    made: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {}
+    for count, (first, later) in said.items():
+        for weights in (first, later):
+            if len(weights) != int(count) * digits or not all(0 < float(weight) < _MAX_ERROR for weight in weights):
+                raise ValueError("a weight of an error is missing or out of range")
+        made[count] = tuple(map(float, first)), tuple(map(float, later))
+    return made
 
 
 def _integer(value: Any, least: int, most: int) -> int:

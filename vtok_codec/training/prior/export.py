@@ -10,16 +10,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vtok_codec.tokens.prior.network import NetworkConfig, Tensors
-from vtok_codec.tokens.prior.prior import dump_prior
+from vtok_codec.tokens.prior.prior import ErrorWeights, dump_prior
 from vtok_codec.training.prior.network import PriorModel, TrainedNetwork, shift_of
 
 
-def export_prior(model: PriorModel, metadata: Mapping[str, str]) -> bytes:
+def export_prior(model: PriorModel, metadata: Mapping[str, str], errors: ErrorWeights | None = None) -> bytes:
     """Serialize a trained prior.
 
     Args:
         model: The prior.
         metadata: Further entries of the metadata.
+        errors: See `vtok_codec.tokens.prior.prior.Prior.errors`.
 
     Returns:
         The bytes of a safetensors file that `vtok_codec.tokens.prior.prior.parse_prior` reads.
@@ -28,7 +29,7 @@ def export_prior(model: PriorModel, metadata: Mapping[str, str]) -> bytes:
         name: (network.config, _integer_tensors(network))
         for name, network in (("first", model.first), ("later", model.later))
     }
-    return dump_prior(model.levels, model.tokens, networks, metadata)
+    return dump_prior(model.levels, model.tokens, networks, metadata, errors)
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from vtok_codec.registry import CODEC_SHA256, WeightsFile
 from vtok_codec.tokens.prior.network import MAX_LEVELS, NetworkConfig
 from vtok_codec.tokens.radix import Digits
 from vtok_codec.training.prior.digits import DigitBatches, all_digits, digits_of
+from vtok_codec.training.prior.errors import error_weights
 from vtok_codec.training.prior.network import PriorModel
 from vtok_codec.training.prior.objective import PriorObjective
 from vtok_codec.training.prior.stages import PriorRecipe
@@ -26,6 +27,8 @@ TRAINS_ON_CROPS = False
 """Whether models of this kind train on crops of videos."""
 _LATER_SLOTS = 2
 """The latent frames before that the network for later latent frames reads."""
+_ERROR_CLIPS = 4
+"""The clips on which the harm of errors is measured."""
 _PLACES = 4
 """The places in a GOP, after its first frame, that have biases of their own."""
 
@@ -108,7 +111,8 @@ def prepare(request: Request) -> Prepared[PriorModel, PriorRecipe]:
     model = PriorModel(first, later, config.fsq_levels, config.max_tokens)
     held_out = [_held_out_digits(clip, tokenizer) for clip in request.clips]
     metadata = {"codec": weights.name, CODEC_SHA256: weights.sha256}
-    subject = PriorSubject(config, request.clips, held_out, config.layout.phases, metadata)
+    errors = error_weights(clips[:: max(1, len(clips) // _ERROR_CLIPS)][:_ERROR_CLIPS], tokenizer, request.seed)
+    subject = PriorSubject(config, request.clips, held_out, config.layout.phases, metadata, errors)
     objective = PriorObjective(recipe, config.max_tokens, len(config.fsq_levels), request.processes)
     # Each process draws batches of its own.
     seed = request.seed + request.processes.rank * 1_000_003

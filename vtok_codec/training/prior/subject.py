@@ -13,7 +13,7 @@ from vtok_codec.models.causal import FrameConv
 from vtok_codec.models.config import ModelConfig
 from vtok_codec.registry import CODEC_SHA256
 from vtok_codec.tokens.coders import PRIOR, WAVES, DigitLayout
-from vtok_codec.tokens.prior.prior import parse_prior
+from vtok_codec.tokens.prior.prior import ErrorWeights, parse_prior
 from vtok_codec.tokens.radix import Digits
 from vtok_codec.training.prior.export import export_prior
 from vtok_codec.training.prior.network import PriorModel
@@ -38,6 +38,7 @@ class PriorSubject(Subject[PriorModel, PriorRecipe]):
         digits: Sequence[Digits],
         phases: int,
         codec_metadata: Mapping[str, str],
+        errors: ErrorWeights,
     ) -> None:
         """Describe a prior.
 
@@ -47,9 +48,10 @@ class PriorSubject(Subject[PriorModel, PriorRecipe]):
             digits: Their digits, `P t h w` each.
             phases: The number of latent frames that hold the first frame of a GOP.
             codec_metadata: Metadata for the weights file that name the codec: its name and the hash of its weights.
+            errors: How much an error of a digit harms the picture (`error_weights`).
         """
         super().__init__(config, clips)
-        self._digits, self._phases, self._codec_metadata = digits, phases, codec_metadata
+        self._digits, self._phases, self._codec_metadata, self._errors = digits, phases, codec_metadata, errors
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -111,4 +113,4 @@ class PriorSubject(Subject[PriorModel, PriorRecipe]):
 
     def weights(self, model: PriorModel, metadata: Mapping[str, str]) -> bytes:
         """Serialize the prior as a file that names its codec."""
-        return export_prior(model, {**self._codec_metadata, **metadata})
+        return export_prior(model, {**self._codec_metadata, **metadata}, self._errors)
