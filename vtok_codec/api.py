@@ -58,9 +58,9 @@ class Codec:
             stickiness: How far beyond half a step a latent may move before its digit changes; see `EncodeSettings`.
 
         Returns:
-            uint16 `t h w n`, the same tokens that a file with these settings holds. With a temporal stride of 4,
-            t = ⌈(T + 3) / 4⌉. A model with first-frame enhancement adds 3, because it stores its first frame on a finer
-            grid as four latent frames.
+            uint16 `t h w n`, the same tokens that a file with these settings and `EncodeSettings.rdo` 0 holds. With a
+            temporal stride of 4, t = ⌈(T + 3) / 4⌉. A model with first-frame enhancement adds 3, because it stores its
+            first frame on a finer grid as four latent frames.
 
         Raises:
             InputError: The frames have another shape or type, or there are none.
