@@ -16,10 +16,12 @@ from helpers import DATA
 from vtok_codec.container.header import Header, header_from_json, header_to_json
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.records import CRC, END, FIELDS, TOKENS
-from vtok_codec.container.writer import PREFIX, VtkWriter
-from vtok_codec.errors import DamageError, FormatError, ModelError
+from vtok_codec.container.writer import MAX_HEADER_BYTES, PREFIX, VtkWriter
+from vtok_codec.errors import DamageError, FormatError, InputError, ModelError
+from vtok_codec.media.types import AudioTrack, VideoInfo
 from vtok_codec.registry import PRIOR_FOLDERS
 from vtok_codec.stream.reading import Damage, UnpackedChunk, read_tokens, salvaged_events, verify
+from vtok_codec.stream.settings import EncodeSettings, make_header
 from vtok_codec.tokens.coders import PRIOR
 from vtok_codec.tokens.prior.prior import parse_prior
 
@@ -185,3 +187,16 @@ def test_the_identifier_follows_from_the_contents() -> None:
     assert verify(io.BytesIO(first)).totals.audio_packets == 2
     events = list(VtkReader(io.BytesIO(first)).events())
     assert events[0] == PACKETS
+
+
+def test_a_header_has_room_for_its_identifier_or_is_refused_before_any_work() -> None:
+    def header_of(size: int) -> Header:
+        track = AudioTrack("aac", Fraction(1, 48000), 48000, "stereo", bytes(size))
+        info = VideoInfo(64, 48, Fraction(25), Fraction(1, 25), audio=(track,))
+        return make_header(info, HEADER.model, 4, EncodeSettings())
+
+    room = MAX_HEADER_BYTES - len(header_to_json(header_of(0)))
+    fits = (room - 60) // 4 * 3
+    VtkWriter(io.BytesIO(), header_of(fits), identified=True)
+    with pytest.raises(InputError, match="do not fit the header"):
+        header_of((room - 4) // 4 * 3)

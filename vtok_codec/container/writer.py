@@ -35,7 +35,7 @@ MAX_HEADER_BYTES = 1 << 16
 """The largest size of the JSON text of the header, in bytes."""
 PREFIX = struct.Struct("<8sHHI")
 """The start of a file: magic, major version, minor version, size of the JSON text in bytes."""
-_MAX_WAITING = 64
+_MAX_WAITING = 8
 """The most audio records that wait for the first chunk."""
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from vtok_codec.container.header import (
+    ID_BYTES,
     MAX_GOP_LATENTS,
     AudioHeader,
     Header,
@@ -136,9 +137,9 @@ def make_header(
 
 def _check_limits(header: Header) -> None:
     """Refuse a header that no reader would accept."""
-    text = header_to_json(header)
+    text = header_to_json(replace(header, file_id=bytes(ID_BYTES)))
     if len(text) > MAX_HEADER_BYTES:
-        raise InputError("the parameters of the audio tracks do not fit the header; leave the audio out")
+        raise InputError("the parameters and tags of the audio tracks do not fit the header; leave the audio out")
     try:
         header_from_json(text)
     except FormatError as error:

@@ -7,9 +7,8 @@ each value has occurred in each context. The probabilities of a digit are those 
 of its wide context, which weigh less the more counts the narrow context has.
 
 Digits are coded in *waves*. A wave contains all digits of a chunk with the same sum of plane, latent frame, row and
-column. No digit of a wave is part of the context of another, so NumPy processes a whole wave at once. The range coder
-comes from the `constriction` package. `docs/reference/format.md` specifies the exact arithmetic, and
-`docs/notebook/training.md` compares the coders.
+column. No digit of a wave is part of the context of another, so NumPy processes a whole wave at once.
+`docs/reference/format.md` specifies the exact arithmetic, and `docs/notebook/training.md` compares the coders.
 
 The arithmetic is exact, so every machine computes the same probabilities: counts and frequencies are whole numbers far
 below 2⁵³ in float64, whose division is correctly rounded, so that the floor of a quotient is exact as well.
@@ -23,10 +22,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from constriction import stream
 from numpy.typing import NDArray
 
 from vtok_codec.tokens.radix import Digits
+from vtok_codec.tokens.range_coder import PRECISION, RangeDecoder, RangeEncoder
 
 MAX_LEVELS = 16
 """The largest number of levels of a digit. The number of contexts grows with its square."""
@@ -50,15 +49,8 @@ _NARROW_WEIGHT = 128.0
 """The weight of the wide context's probabilities when they are mixed with the counts of a narrow context."""
 _ONE = 65536.0
 """The whole number that stands for a probability of 1."""
-_PRECISION = 1 << 24
-"""The sum of the frequencies of all values of a digit, which the range coder prescribes."""
 _NOWHERE = 31
 """The value of a digit outside the picture. It is larger than every digit and every number of levels."""
-_FREQUENCIES = stream.model.Categorical(perfect=False)
-"""The range coder's model of a digit with M values.
-
-It takes M whole numbers that sum up to `_PRECISION` − M, and adds 1 to each, without rounding, to get the frequencies.
-"""
 
 
 def fits(levels: Sequence[int], digits: int) -> bool:
@@ -96,14 +88,14 @@ class WaveCoder:
         order = _order(self._levels, digits.shape[1:])
         symbols = digits.reshape(-1)[order.flat].astype(np.int32)
         field = _Field(order, self._before)
-        encoder = stream.queue.RangeEncoder()
+        encoder = RangeEncoder()
         for wave in order.waves:
             wide, narrow = field.contexts(wave)
             field.put(wave, symbols[wave])
-            encoder.encode(symbols[wave], _FREQUENCIES, self._frequencies(order.level[wave], wide, narrow))
+            encoder.put(symbols[wave], self._frequencies(order.level[wave], wide, narrow))
             self._learn(symbols[wave], wide, narrow)
         self._before = digits[:, -1].copy()
-        return encoder.get_compressed().astype("<u4").tobytes()
+        return encoder.packed()
 
     def unpack(self, data: bytes, shape: tuple[int, int, int, int]) -> Digits:
         """Unpack the digits of the next chunk of the GOP.
@@ -118,36 +110,30 @@ class WaveCoder:
         Raises:
             ValueError: The data do not hold these digits, or hold more than one surplus 32-bit word after them.
         """
-        if len(data) % 4 or not data:
-            raise ValueError(f"{len(data)} bytes are no whole words")
+        decoder = RangeDecoder(data)
         if math.prod(shape) > MAX_DIGITS:
             raise ValueError(f"a chunk of {math.prod(shape)} digits is above {MAX_DIGITS}")
         order = _order(self._levels, shape[1:])
         field = _Field(order, self._before)
-        decoder = stream.queue.RangeDecoder(np.frombuffer(data, "<u4").astype(np.uint32))
         digits = np.empty(shape, np.uint8)
         for wave in order.waves:
             wide, narrow = field.contexts(wave)
-            try:
-                symbols = decoder.decode(_FREQUENCIES, self._frequencies(order.level[wave], wide, narrow))
-            except (AssertionError, ValueError) as error:
-                raise ValueError(f"the range coder stops: {error}") from None
+            symbols = decoder.get(self._frequencies(order.level[wave], wide, narrow))
             if (symbols >= order.level[wave]).any():
                 raise ValueError("a digit is not below its number of levels")
             field.put(wave, symbols)
             digits.reshape(-1)[order.flat[wave]] = symbols
             self._learn(symbols, wide, narrow)
-        if not decoder.maybe_exhausted():
-            raise ValueError("there are surplus words after the last digit")
+        decoder.finish()
         self._before = digits[:, -1].copy()
         return digits
 
     def _frequencies(self, level: Digits, wide: _Index, narrow: _Index) -> _Counts:
         """Return the frequencies, less 1, of all M values for each of the N digits of a wave, `N M`."""
         shares = self._narrow.shares(narrow, self._wide.shares(wide, self._even.take(level, axis=0)))
-        shares *= _PRECISION / _ONE
+        shares *= PRECISION / _ONE
         count, symbols = shares.shape
-        rest = _PRECISION - symbols - np.einsum("ns->n", shares)
+        rest = PRECISION - symbols - np.einsum("ns->n", shares)
         largest = np.arange(0, count * symbols, symbols) + shares.argmax(axis=1)
         shares.reshape(-1)[largest] += rest
         return shares

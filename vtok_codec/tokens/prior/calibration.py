@@ -7,11 +7,10 @@ from numpy.typing import NDArray
 
 from vtok_codec.tokens.prior.network import MAX_LEVELS, Whole
 from vtok_codec.tokens.radix import Digits
+from vtok_codec.tokens.range_coder import PRECISION
 
 ONE = 1 << 16
 """The whole number that stands for a probability of 1."""
-PRECISION = 1 << 24
-"""The sum of the frequencies of all values of a digit, which the range coder prescribes."""
 _TRUST = 16.0
 """How many digits of a context count as much as what the prior says before any was seen."""
 _FULL = 1024.0

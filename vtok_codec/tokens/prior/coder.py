@@ -12,23 +12,18 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
-from constriction import stream
 from numpy.typing import NDArray
 
 from vtok_codec.tokens.prior.calibration import Calibration, Shares, frequencies_of, shares_of
 from vtok_codec.tokens.prior.network import Network
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits, Values
+from vtok_codec.tokens.range_coder import RangeDecoder, RangeEncoder
 
 MAX_DIGITS = 1 << 23
 """The largest number of digits per chunk."""
 MAX_FRAME_DIGITS = 1 << 20
 """The largest number of digits per latent frame. It limits memory, which peaks at about 400 bytes per digit."""
-_FREQUENCIES = stream.model.Categorical(perfect=False)
-"""The range coder's model of a digit with M values.
-
-It takes M whole numbers that sum up to 2²⁴ − M, and adds 1 to each, without rounding, to get the frequencies.
-"""
 _Code: TypeAlias = "Callable[[NDArray[np.intp], int, int, Shares], NDArray[np.int32]]"
 """Codes the digits of a step, given their places in the flattened latent frame, the plane, the latent frame in the
 chunk, and the frequencies. Returns the digits."""
@@ -60,16 +55,16 @@ class PriorCoder:
 
     def pack(self, digits: Digits) -> bytes:
         """Pack the digits of the next chunk of the GOP, uint8 `P t h w`, into bytes."""
-        encoder = stream.queue.RangeEncoder()
+        encoder = RangeEncoder()
         flat = digits.reshape(*digits.shape[:2], -1)
 
         def code(places: NDArray[np.intp], plane: int, latent: int, frequencies: Shares) -> NDArray[np.int32]:
             values = flat[plane, latent][places].astype(np.int32)
-            encoder.encode(values, _FREQUENCIES, frequencies)
+            encoder.put(values, frequencies)
             return values
 
         self._walk(digits.shape[1], digits.shape[2:], code)
-        return encoder.get_compressed().astype("<u4").tobytes()
+        return encoder.packed()
 
     def choose(self, values: Values, rdo: float) -> tuple[Digits, bytes]:
         """Choose the digits of the next chunk by rate and error, and pack them; see `ChoosingCoder.choose`.
@@ -77,7 +72,7 @@ class PriorCoder:
         Digits are chosen one step after another: each takes the value v that minimizes (v − value)² times the weight of
         its plane, plus `rdo` times the bits of v. Its effect on the cost of later digits is left out.
         """
-        encoder = stream.queue.RangeEncoder()
+        encoder = RangeEncoder()
         flat = values.reshape(*values.shape[:2], -1)
 
         def code(places: NDArray[np.intp], plane: int, latent: int, frequencies: Shares) -> NDArray[np.int32]:
@@ -87,11 +82,11 @@ class PriorCoder:
                 weight = self._prior.error_weight(len(self._levels), plane, self._latents < self._phases)
                 errors = weight * errors - rdo * np.log2(frequencies + 1)
             chosen = errors.argmin(axis=1).astype(np.int32)
-            encoder.encode(chosen, _FREQUENCIES, frequencies)
+            encoder.put(chosen, frequencies)
             return chosen
 
         digits = self._walk(values.shape[1], values.shape[2:], code)
-        return digits, encoder.get_compressed().astype("<u4").tobytes()
+        return digits, encoder.packed()
 
     def unpack(self, data: bytes, shape: tuple[int, int, int, int]) -> Digits:
         """Unpack the digits of the next chunk of the GOP.
@@ -106,23 +101,17 @@ class PriorCoder:
         Raises:
             ValueError: The data do not hold these digits, or hold more than one surplus 32-bit word after them.
         """
-        if len(data) % 4 or not data:
-            raise ValueError(f"{len(data)} bytes are no whole words")
+        decoder = RangeDecoder(data)
         if math.prod(shape) > MAX_DIGITS:
             raise ValueError(f"a chunk of {math.prod(shape)} digits is above {MAX_DIGITS}")
         if shape[0] * shape[2] * shape[3] > MAX_FRAME_DIGITS:
             raise ValueError(f"a latent frame of {shape[0]}x{shape[2]}x{shape[3]} digits is above {MAX_FRAME_DIGITS}")
-        decoder = stream.queue.RangeDecoder(np.frombuffer(data, "<u4").astype(np.uint32))
 
         def code(places: NDArray[np.intp], plane: int, latent: int, frequencies: Shares) -> NDArray[np.int32]:
-            try:
-                return decoder.decode(_FREQUENCIES, frequencies)
-            except (AssertionError, ValueError) as error:
-                raise ValueError(f"the range coder stops: {error}") from None
+            return decoder.get(frequencies)
 
         digits = self._walk(shape[1], shape[2:], code)
-        if not decoder.maybe_exhausted():
-            raise ValueError("there are surplus words after the last digit")
+        decoder.finish()
         return digits
 
     def _walk(self, latents: int, grid: tuple[int, int], code: _Code) -> Digits:

@@ -16,7 +16,7 @@ from vtok_codec.tokens.coders import PRIOR, WAVES, DigitLayout
 from vtok_codec.tokens.prior.prior import ErrorWeights, parse_prior
 from vtok_codec.tokens.radix import Digits
 from vtok_codec.training.prior.export import export_prior
-from vtok_codec.training.prior.network import PriorModel
+from vtok_codec.training.prior.network import ABSENT, PriorModel
 from vtok_codec.training.prior.stages import PriorRecipe
 from vtok_codec.training.subject import PICTURED_CLIPS, Subject
 
@@ -97,7 +97,7 @@ class PriorSubject(Subject[PriorModel, PriorRecipe]):
         network = model.later
         for clip in self._digits[:PICTURED_CLIPS]:
             latent = clip.shape[1] - 1
-            past = np.full((1, network.config.slots, *clip[:, 0].shape), 255, np.uint8)
+            past = np.full((1, network.config.slots, *clip[:, 0].shape), ABSENT, np.uint8)
             for slot in range(min(network.config.slots, latent)):
                 past[0, slot] = clip[:, latent - 1 - slot]
             place = torch.tensor([min(max(0, latent - self._phases), network.config.places - 1)])
