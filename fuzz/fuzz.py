@@ -23,23 +23,37 @@ with atheris.instrument_imports(include=["vtok_codec"]):
     from vtok_codec.container.reader import TokenChunk, VtkReader
     from vtok_codec.container.records import CRC, FIELDS
     from vtok_codec.container.writer import PREFIX
-    from vtok_codec.errors import FormatError
+    from vtok_codec.errors import FormatError, ModelError
     from vtok_codec.stream.reading import salvaged_events, verify
-    from vtok_codec.tokens.coders import WAVES, ZSTD, DigitLayout
+    from vtok_codec.tokens.coders import PRIOR, WAVES, ZSTD, CoderSpec, DigitLayout
+    from vtok_codec.tokens.prior.prior import Prior, parse_prior
 
-_GOLDEN = sorted((Path(__file__).resolve().parent.parent / "tests" / "data").glob("golden-*.vtk"))
+_DATA = Path(__file__).resolve().parent.parent / "tests" / "data"
+_GOLDEN = sorted(_DATA.glob("golden-*.vtk"))
+_PRIOR = parse_prior((_DATA / "prior-golden.safetensors").read_bytes())
+"""The prior that the golden file of version 1.1 names."""
+_CODERS: tuple[CoderSpec, ...] = (ZSTD, WAVES, PRIOR)
 _LEVELS = (8, 8, 8, 5, 5, 5)
 """The number of values of each digit of the shipped models."""
 _RSS_LIMIT_MB = 512
 """The limit of the memory of the process in MB."""
 
 
+def _find_prior(sha256: str) -> Prior:
+    if sha256 != _PRIOR.sha256:
+        raise ModelError("there is no such prior")
+    return _PRIOR
+
+
 def container(data: bytes) -> None:
     """Verify a whole file, and read what can be recovered from it."""
-    for read in (verify, lambda stream: list(salvaged_events(VtkReader(stream)))):
+    for read in (
+        lambda stream: verify(stream, priors=_find_prior),
+        lambda stream: list(salvaged_events(VtkReader(stream), _find_prior)),
+    ):
         try:
             read(io.BytesIO(data))
-        except FormatError:
+        except (FormatError, ModelError):
             continue
 
 
@@ -49,10 +63,14 @@ def sealed(data: bytes) -> None:
     if len(whole) < PREFIX.size:
         return
     end = PREFIX.size + PREFIX.unpack_from(whole)[3]
-    start = 0
+    try:
+        seed = zlib.crc32(header_from_json(bytes(whole[PREFIX.size : end])).file_id)
+    except FormatError:
+        seed = 0
+    start, crc = 0, 0
     while end + CRC.size <= len(whole):
-        CRC.pack_into(whole, end, zlib.crc32(whole[start:end]))
-        start = end + CRC.size
+        CRC.pack_into(whole, end, zlib.crc32(whole[start:end], crc))
+        start, crc = end + CRC.size, seed
         if start + FIELDS.size > len(whole):
             break
         end = start + FIELDS.size + FIELDS.unpack_from(whole, start)[1]
@@ -71,10 +89,13 @@ def packing(data: bytes) -> None:
     """Unpack the digits of a chunk. The first four bytes choose the coder and the shape."""
     if len(data) < 4:
         return
-    tokens, frames, rows, columns = (byte % limit + 1 for byte, limit in zip(data, (4, 6, 9, 9), strict=False))
-    coder = (WAVES if data[0] & 0x80 else ZSTD).make(DigitLayout(_LEVELS, tokens))
+    spec = _CODERS[(data[0] >> 6) % len(_CODERS)]
+    levels, most_tokens = (_PRIOR.levels, _PRIOR.tokens) if spec is PRIOR else (_LEVELS, 4)
+    limits = (most_tokens, 6, 9, 9)
+    tokens, frames, rows, columns = (byte % limit + 1 for byte, limit in zip(data, limits, strict=False))
+    coder = spec.make(DigitLayout(levels, tokens, prior=_PRIOR))
     try:
-        coder.unpack(data[4:], (tokens * len(_LEVELS), frames, rows, columns))
+        coder.unpack(data[4:], (tokens * len(levels), frames, rows, columns))
     except ValueError:
         return
 
@@ -91,7 +112,8 @@ def _seeds_of(golden: bytes, target: str) -> list[bytes]:
     if target == "header":
         return [golden[16 : golden.index(b"}", golden.index(b'"writer"')) + 1]]
     chunks = [event for event in reader.events() if isinstance(event, TokenChunk)]
-    return [bytes([0x80 * (chunk.coder == WAVES.id), 0, 0, 0]) + chunk.packed for chunk in chunks]
+    numbers = [[spec.id for spec in _CODERS].index(chunk.coder) for chunk in chunks]
+    return [bytes([number << 6, 0, 0, 0]) + chunk.packed for number, chunk in zip(numbers, chunks, strict=True)]
 
 
 def main() -> None:

@@ -194,11 +194,16 @@ def token_bytes(tokens: Tokens) -> bytes:
     return tokens.astype("<u2", copy=False).tobytes()
 
 
-def verify(stream: BinaryIO) -> FileSummary:
+def verify(stream: BinaryIO, priors: PriorFinder = find_prior) -> FileSummary:
     """Read a whole file, check every record, and compare its tokens with the digest at its end.
+
+    Args:
+        stream: The file.
+        priors: Finds the prior that the file names.
 
     Raises:
         FormatError, DamageError: The file is not valid. The message says what is wrong first, and where.
+        ModelError: The prior that the file names is missing.
     """
     reader = VtkReader(stream)
     header = reader.header
@@ -206,7 +211,7 @@ def verify(stream: BinaryIO) -> FileSummary:
     first_pts: int | None = None
     end_pts = 0
     totals: Totals | None = None
-    for event in unpacked_events(reader):
+    for event in unpacked_events(reader, priors=priors):
         if isinstance(event, UnpackedChunk):
             chunk = event.chunk
             token_size += chunk.record_bytes
