@@ -14,8 +14,8 @@ from vtok_codec.errors import VtokError
 from vtok_codec.evaluation.campaign import Evaluation
 from vtok_codec.evaluation.clips import SourceClip
 from vtok_codec.evaluation.codecs import Anchor, AnchorCodec, CodecUnderTest
-from vtok_codec.evaluation.scores import SquaredError
 from vtok_codec.media.types import Pixels
+from vtok_codec.metrics.squared_error import SquaredError
 
 _ERROR_GAIN = 4
 """The factor by which errors are enlarged to be visible."""

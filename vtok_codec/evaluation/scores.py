@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -15,6 +14,7 @@ from vtok_codec.evaluation.vmaf import VmafScores
 from vtok_codec.media.types import Pixels
 from vtok_codec.metrics.gradients import gradient_energy
 from vtok_codec.metrics.lpips import LPIPS
+from vtok_codec.metrics.squared_error import SquaredError
 
 _PEAK = 255
 """The largest value of a channel."""
@@ -66,31 +66,6 @@ HIGHER_IS_BETTER = {
 `energy` is not among them, since it is best at 1.
 """
 assert {*HIGHER_IS_BETTER, "energy"} == {field.name for field in fields(Scores)}
-
-
-class SquaredError:
-    """Accumulates the squared error of frames, one by one."""
-
-    def __init__(self) -> None:
-        self._sum = 0
-        self._count = 0
-
-    def add(self, a: Pixels, b: Pixels) -> None:
-        """Add the error between two frames `H W 3` of the same size."""
-        difference = a.astype(np.int32) - b
-        self._sum += int(np.einsum("hwc,hwc->", difference, difference, dtype=np.int64))
-        self._count += difference.size
-
-    @property
-    def psnr_db(self) -> float:
-        """PSNR in dB for a peak of 255; infinite if all frames are equal.
-
-        Raises:
-            ValueError: No frame was added.
-        """
-        if not self._count:
-            raise ValueError("no frame was compared")
-        return 10 * math.log10(_PEAK**2 * self._count / self._sum) if self._sum else math.inf
 
 
 class Flicker:
