@@ -403,6 +403,18 @@ def test_what_bits_cost_decides_between_rate_and_error() -> None:
     assert errors == sorted(errors) and errors[-1] > errors[0]
 
 
+def test_a_trial_leaves_the_coder_as_it_is() -> None:
+    prior = parse_prior(random_prior(LEVELS, 2))
+    values = drawn(LEVELS * 2, (4, 12, 12), 3) + np.float32(0.3)
+    tried, plain = PriorCoder(prior, 2, 1), PriorCoder(prior, 2, 1)
+    for part in (values[:, :2], values[:, 2:]):
+        for rdo in (0.5, 0.02):
+            digits = tried.tried(part, rdo)
+        chosen, packed = plain.choose(part, 0.02)
+        assert np.array_equal(digits, chosen)
+        assert tried.choose(part, 0.02)[1] == packed
+
+
 @pytest.mark.parametrize("errors", [{"1": [[1.0], [1.0, 1.0]]}, {"1": [[1.0, 1.0], [1.0, -1.0]]}, {"1": [[1.0, 1.0]]}])
 def test_weights_of_errors_are_checked(errors: dict[str, object]) -> None:
     data = random_prior(LEVELS, 2)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
@@ -11,10 +14,12 @@ import typer
 
 from vtok_codec.cli.errors import notice, reports_errors
 from vtok_codec.cli.files import STANDARD_STREAM, require_open, require_pixels, vtk_output
+from vtok_codec.cli.goals import encode_to_goal, parse_goal, tell_qualities, tried
 from vtok_codec.cli.jobs import frame_bar, job_pairs, run_jobs
 from vtok_codec.cli.options import (
     DEFAULT_MAX_PIXELS,
     MODEL,
+    OUTPUT,
     PICTURE,
     Device,
     Force,
@@ -27,15 +32,24 @@ from vtok_codec.cli.options import (
 )
 from vtok_codec.codec.quality_presets import DEFAULT_QUALITY, QUALITIES, find_quality
 from vtok_codec.errors import InputError
+from vtok_codec.stream.effort import DEFAULT_EFFORT, EFFORTS
 from vtok_codec.text import counted
 from vtok_codec.tokens.coders import CODERS, DEFAULT_CODER
 
 if TYPE_CHECKING:
+    from vtok_codec.codec.encoder import EncodeSummary
     from vtok_codec.codec.tokenizer import Tokenizer
+    from vtok_codec.codec.trials import Trials
     from vtok_codec.media.reader import VideoReader
     from vtok_codec.stream.settings import EncodeSettings
 
 _CODER_HELP = "How tokens are packed: " + "; ".join(f"{spec.name}, {spec.summary}" for spec in CODERS.values()) + "."
+
+_EFFORT_HELP = (
+    "How long to look for tokens that need fewer bits: "
+    + "; ".join(f"{name}, {effort.summary}" for name, effort in EFFORTS.items())
+    + "."
+)
 
 
 @reports_errors
@@ -43,14 +57,15 @@ def encode(
     paths: Paths,
     output_dir: OutputFolder = None,
     quality: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--quality",
             "-Q",
-            help=f"Quality preset, from smallest to best: {', '.join(QUALITIES)}. `vtok models` shows what each gives.",
+            help=f"Quality preset, from smallest to best: {', '.join(QUALITIES)}; {DEFAULT_QUALITY} by default. "
+            "`vtok models` shows what each gives.",
             rich_help_panel=PICTURE,
         ),
-    ] = DEFAULT_QUALITY,
+    ] = None,
     tokens: Annotated[
         int | None,
         typer.Option(
@@ -75,6 +90,34 @@ def encode(
             rich_help_panel=PICTURE,
         ),
     ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Largest size of the file in bytes, such as 500k or 2M. The model, the tokens and the cost of a bit "
+            "are found by encoding about ten times.",
+            rich_help_panel=PICTURE,
+        ),
+    ] = None,
+    bitrate: Annotated[
+        str | None,
+        typer.Option(
+            help="Highest bit rate of the video in bits per second, such as 100k; reached like --size.",
+            rich_help_panel=PICTURE,
+        ),
+    ] = None,
+    psnr: Annotated[
+        float | None,
+        typer.Option(help="Lowest PSNR of the video in dB; reached like --size.", rich_help_panel=PICTURE),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Write no file. Print the size and the PSNR that each quality preset gives for every input.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    effort: Annotated[str, typer.Option(help=_EFFORT_HELP, rich_help_panel=PICTURE)] = DEFAULT_EFFORT,
     gop: Annotated[
         float,
         typer.Option(
@@ -98,15 +141,26 @@ def encode(
     verbose: Verbose = False,
 ) -> None:
     """Encode videos or images into .vtk files."""
-    jobs = job_pairs(paths, output_dir, ".vtk")
-    chosen = find_quality(quality)
+    goal = parse_goal(size, bitrate, psnr)
+    if (goal or dry_run) and (quality, tokens, sticky, rdo) != (None, None, None, None):
+        raise typer.BadParameter(
+            "--quality, --tokens, --sticky and --rdo do not go with --size, --bitrate, --psnr or --dry-run"
+        )
+    jobs = [(path, "") for path in paths] if dry_run else job_pairs(paths, output_dir, ".vtk")
+    if (goal or dry_run) and any(source == STANDARD_STREAM for source, _ in jobs):
+        raise typer.BadParameter("--size, --bitrate, --psnr and --dry-run read the input several times; name a file")
+    chosen = find_quality(quality or DEFAULT_QUALITY)
     from vtok_codec.codec.tokenizer import load_tokenizer
     from vtok_codec.registry import find_weights
     from vtok_codec.stream.settings import EncodeSettings
 
-    tokenizer = load_tokenizer(find_weights(model or chosen.model), device)
-    if verbose and not quiet:
-        notice(f"model {tokenizer.id.name} on {tokenizer.placement}")
+    @cache
+    def load(name: str) -> Tokenizer:
+        tokenizer = load_tokenizer(find_weights(name), device)
+        if verbose and not quiet:
+            notice(f"model {tokenizer.id.name} on {tokenizer.placement}")
+        return tokenizer
+
     settings = EncodeSettings(
         tokens_per_position=chosen.tokens_per_position if tokens is None else tokens,
         gop_seconds=gop,
@@ -114,19 +168,45 @@ def encode(
         # Whoever asks for stickiness wants digits that repeat, whatever they cost.
         rdo=rdo if rdo is not None else chosen.rdo if sticky is None else 0.0,
         coder=coder,
+        effort=effort,
     )
+    preset_model = model or chosen.model
+    if not (goal or dry_run):
+        load(preset_model)
+
+    @contextmanager
+    def open_reader(source: str) -> Iterator[VideoReader]:
+        with _open_reader(source, not no_audio) as reader:
+            require_pixels(reader.name, reader.info.width, reader.info.height, max_pixels)
+            yield reader
+
+    def trials(source: str) -> AbstractContextManager[Trials]:
+        return tried(source, partial(open_reader, source), settings, load, quiet)
 
     def work(source: str, target: str) -> None:
-        with vtk_output(target, source, force) as stream, _open_reader(source, not no_audio) as reader:
-            require_pixels(reader.name, reader.info.width, reader.info.height, max_pixels)
+        with vtk_output(target, source, force) as stream, open_reader(source) as reader:
             if not quiet:
                 for loss in reader.losses:
                     notice(f"{reader.name}: {loss}")
-            failure = _encode_stream(reader, stream, target, tokenizer, settings, quiet)
-        if failure:
-            raise failure
+            started = time.perf_counter()
+            if goal:
+                with trials(source) as attempts:
+                    summary = encode_to_goal(attempts, goal, model, stream, None if quiet else reader.name)
+                    joins = attempts.joins
+            else:
+                with frame_bar(reader.frame_count, quiet, Path(reader.name).name) as bar:
+                    summary = _encoded(reader, stream, load(preset_model), settings, bar.update)
+                joins = reader.joins
+            if not quiet:
+                _tell(reader, joins, target, summary, time.perf_counter() - started)
+        if summary.failure:
+            raise summary.failure
 
-    run_jobs(jobs, work)
+    def try_qualities(source: str, _: str) -> None:
+        with trials(source) as attempts:
+            tell_qualities(attempts, source, model)
+
+    run_jobs(jobs, try_qualities if dry_run else work)
 
 
 def _open_reader(source: str, audio: bool) -> VideoReader:
@@ -157,31 +237,29 @@ def _is_vtk(path: str) -> bool:
         return file.read(len(MAGIC)) == MAGIC
 
 
-def _encode_stream(
+def _encoded(
     reader: VideoReader,
     stream: BinaryIO,
-    target: str,
     tokenizer: Tokenizer,
     settings: EncodeSettings,
-    quiet: bool,
-) -> InputError | None:
-    """Encode everything that can be read. Returns the error that ended the input early, if there was one."""
+    on_frames: Callable[[int], None],
+) -> EncodeSummary:
+    """Encode everything that can be read."""
     from vtok_codec.codec.encoder import encode_video
 
-    started = time.perf_counter()
-    with frame_bar(reader.frame_count, quiet, Path(reader.name).name) as bar:
-        summary = encode_video(reader.info, reader.events(), tokenizer, settings, stream, bar.update)
-    if not quiet:
-        if reader.joins:
-            times = counted(reader.joins, "time")
-            notice(f"{reader.name}: its clock jumped {times}; the frames after a jump follow those before it")
-        seconds = time.perf_counter() - started
-        pixels = summary.frames * reader.info.width * reader.info.height
-        bits = 8 * (summary.bytes_written - summary.audio_bytes) / pixels
-        sound = " without the audio" if summary.audio_bytes else ""
-        written = "standard output" if target == STANDARD_STREAM else target
-        notice(
-            f"{reader.name} -> {written}: {counted(summary.frames, 'frame')}, {summary.bytes_written} bytes, "
-            f"{bits:.4f} bits/pixel{sound}, {summary.frames / seconds:.1f} frames/s"
-        )
-    return summary.failure
+    return encode_video(reader.info, reader.events(), tokenizer, settings, stream, on_frames)
+
+
+def _tell(reader: VideoReader, joins: int, target: str, summary: EncodeSummary, seconds: float) -> None:
+    """Say what was written, and how often the clock of the input jumped."""
+    if joins:
+        times = counted(joins, "time")
+        notice(f"{reader.name}: its clock jumped {times}; the frames after a jump follow those before it")
+    pixels = summary.frames * reader.info.width * reader.info.height
+    bits = 8 * (summary.bytes_written - summary.audio_bytes) / pixels
+    sound = " without the audio" if summary.audio_bytes else ""
+    written = "standard output" if target == STANDARD_STREAM else target
+    notice(
+        f"{reader.name} -> {written}: {counted(summary.frames, 'frame')}, {summary.bytes_written} bytes, "
+        f"{bits:.4f} bits/pixel{sound}, {summary.frames / seconds:.1f} frames/s"
+    )

@@ -17,6 +17,7 @@ from vtok_codec.cli.files import STANDARD_STREAM, require_absent, whole_output
 from vtok_codec.cli.options import GENERAL, MODEL, OUTPUT, AsJson, Device, Force, Quiet
 from vtok_codec.errors import InputError, OutputError, VtokError
 from vtok_codec.registry import DEFAULT_MODEL, DETERMINISTIC, find_weights
+from vtok_codec.stream.effort import DEFAULT_EFFORT, EFFORTS
 from vtok_codec.version import __version__
 
 if TYPE_CHECKING:
@@ -61,6 +62,12 @@ def evaluate(
             rich_help_panel=MODEL,
         ),
     ] = "0",
+    effort: Annotated[
+        str,
+        typer.Option(
+            help=f"Efforts to try (encode --effort), separated by commas: {', '.join(EFFORTS)}.", rich_help_panel=MODEL
+        ),
+    ] = DEFAULT_EFFORT,
     decoder: Annotated[
         str,
         typer.Option(
@@ -125,7 +132,8 @@ def evaluate(
     from vtok_codec.evaluation.table import to_csv, to_json
 
     tokenizers = [load_tokenizer(find_weights(name), device) for name in dict.fromkeys(model or [DEFAULT_MODEL])]
-    of_models = model_codecs(tokenizers, counts, stickinesses, decoders, _numbers(rdo, "--rdo", float))
+    rdos, efforts = _numbers(rdo, "--rdo", float), _names(effort)
+    of_models = model_codecs(tokenizers, counts, stickinesses, decoders, rdos, efforts)
     codecs: list[CodecUnderTest] = [*of_models, *(codec for name in anchors for codec in anchor_codecs(name))]
     taken = _taken(wanted, i3d, tokenizers[0])
     kept = ResultCache(None if no_cache else cache or default_folder())

@@ -12,6 +12,7 @@ import numpy as np
 
 from vtok_codec.codec.lanes import Job, plan_lanes, run_in_lanes
 from vtok_codec.codec.prefetch import Prefetch
+from vtok_codec.codec.refinement import MAX_BYTES_PER_PIXEL, Refiner
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.header import Header
 from vtok_codec.container.records import StoredPacket
@@ -20,6 +21,7 @@ from vtok_codec.errors import InputError
 from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
 from vtok_codec.models.causal import State
 from vtok_codec.stream.chunks import Chunker, CodedChunk, FrameChunk, GopPacker, PackedChunk, chosen_coder
+from vtok_codec.stream.effort import find_effort
 from vtok_codec.stream.settings import EncodeSettings, make_header
 from vtok_codec.tokens.coders import ChosenCoder
 
@@ -57,12 +59,18 @@ class GopEncoder:
         self._settings = settings
         self._packer = GopPacker(header, coder)
         self._state: State = None
+        effort = find_effort(settings.effort)
+        self._refiner = Refiner(tokenizer, effort, settings.rdo) if effort.steps else None
 
     def code(self, chunk: FrameChunk) -> PackedChunk:
         """Encode and pack the next chunk of the GOP."""
         pixels = np.stack([frame.pixels for frame in chunk.frames])
         pts, last_duration = tuple(frame.pts for frame in chunk.frames), chunk.frames[-1].duration
         count, settings = self._tokens_per_position, self._settings
+        if self._refiner:
+            values, self._state = self._tokenizer.encode_values(pixels, count, self._state)
+            digits = self._refiner.refined(values, pixels, self._packer.tried)
+            return self._packer.pack(CodedChunk(chunk.gop, pts, last_duration, digits))
         if settings.rdo and self._packer.chooses:
             values, self._state = self._tokenizer.encode_values(pixels, count, self._state)
             return self._packer.choose(chunk.gop, pts, last_duration, values, settings.rdo)
@@ -99,7 +107,8 @@ def encode_video(
     header = make_header(info, tokenizer.id, tokenizer.max_tokens, settings, tokenizer.prior)
     writer = VtkWriter(stream, header, identified=True)
     parts = -(-header.gop_latents // header.chunk_latents)
-    lanes = plan_lanes(header, tokenizer.bytes_per_pixel, tokenizer.placement.device, parts)
+    refining = MAX_BYTES_PER_PIXEL if find_effort(settings.effort).steps else 0
+    lanes = plan_lanes(header, tokenizer.bytes_per_pixel + refining, tokenizer.placement.device, parts)
     frames = audio_bytes = 0
     failure: list[InputError] = []
     with Prefetch(events, _FRAMES_AHEAD) as ready:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from vtok_codec.errors import SettingError
 from vtok_codec.registry import DEFAULT_MODEL
 
-_COARSE_MODEL = "onevae-nano-4x16x16"
+COARSE_MODEL = "onevae-nano-4x16x16"
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class QualityPreset:
 
 
 QUALITIES = {
-    "tiny": QualityPreset(_COARSE_MODEL, 2, 0.02, 0.0160, 27.59),
+    "tiny": QualityPreset(COARSE_MODEL, 2, 0.02, 0.0160, 27.59),
     "small": QualityPreset(DEFAULT_MODEL, 1, 0.02, 0.0283, 28.76),
     "medium": QualityPreset(DEFAULT_MODEL, 2, 0.02, 0.0458, 30.21),
     "best": QualityPreset(DEFAULT_MODEL, 4, 0.02, 0.0907, 31.35),

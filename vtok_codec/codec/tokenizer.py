@@ -78,6 +78,8 @@ class Tokenizer:
         self.weights = weights
         self.placement = placement
         self._process = os.getpid()
+        # The only gradients that are ever asked for are those of the digits (`vtok_codec.codec.refinement`).
+        model.requires_grad_(False)
         self.model = model.to(placement.device, placement.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.max_tokens = model.config.max_tokens
         self.id = weights.id

@@ -24,7 +24,8 @@ from vtok_codec.evaluation.usage import Cost, measured, run_measured
 from vtok_codec.media.reader import VideoReader
 from vtok_codec.media.types import Frame, Pixels
 from vtok_codec.registry import DETERMINISTIC
-from vtok_codec.stream.settings import EncodeSettings, check_rdo, check_stickiness, check_token_count
+from vtok_codec.stream.effort import DEFAULT_EFFORT, find_effort
+from vtok_codec.stream.settings import EncodeSettings, check_effort, check_rdo, check_stickiness, check_token_count
 from vtok_codec.text import counted
 
 _MATRIX_RGB = 0
@@ -86,6 +87,8 @@ class VtokCodec:
     """The diffusion decoder; None for the model's own decoder."""
     rdo: float = 0.0
     """What a bit costs when digits are chosen by rate and error; see `EncodeSettings`."""
+    effort: str = DEFAULT_EFFORT
+    """How much work the choice of digits is worth, one of `EFFORTS`."""
     suffix = ".vtk"
     """The suffix of the files that the codec writes."""
     is_anchor = False
@@ -93,10 +96,11 @@ class VtokCodec:
 
     @property
     def setting(self) -> str:
-        """The number of tokens per position, and what else was set, such as `2 tokens, δ 0.05` or `1 token, λ 0.02`."""
+        """The number of tokens per position, and what else was set, such as `2 tokens, δ 0.05` or `1 token, slow`."""
         parts = [counted(self.tokens_per_position, "token")]
         parts += [f"δ {self.stickiness:g}"] if self.stickiness else []
         parts += [f"λ {self.rdo:g}"] if self.rdo else []
+        parts += [self.effort] if self.effort != DEFAULT_EFFORT else []
         return ", ".join(parts)
 
     @property
@@ -116,6 +120,7 @@ class VtokCodec:
             "tokens": str(self.tokens_per_position),
             "stickiness": str(self.stickiness),
             "rdo": str(self.rdo),
+            "effort": repr(find_effort(self.effort)),
             "prior": self.tokenizer.prior.sha256 if self.tokenizer.prior else "",
             "placement": f"{placement.device} {placement.dtype}",
         } | (self.diffusion.identity if self.diffusion else {})
@@ -126,7 +131,9 @@ class VtokCodec:
         Raises:
             InputError: The clip cannot be read to its end.
         """
-        settings = EncodeSettings(self.tokens_per_position, stickiness=self.stickiness, rdo=self.rdo)
+        settings = EncodeSettings(
+            self.tokens_per_position, stickiness=self.stickiness, rdo=self.rdo, effort=self.effort
+        )
         with measured() as cost, VideoReader(clip.path, audio=False) as reader, target.open("wb") as stream:
             summary = encode_video(reader.info, reader.events(), self.tokenizer, settings, stream)
         if summary.failure:
@@ -287,28 +294,32 @@ def model_codecs(
     stickinesses: Sequence[float] = (0.0,),
     decoders: Sequence[str] = (DETERMINISTIC,),
     rdos: Sequence[float] = (0.0,),
+    efforts: Sequence[str] = (DEFAULT_EFFORT,),
 ) -> list[VtokCodec]:
-    """Combine each model with each decoder that fits it, each number of tokens, each stickiness and each cost of bits.
+    """Combine each model with each decoder that fits it, each number of tokens, and each of the other settings.
 
     Args:
         tokenizers: The models.
         counts: The numbers of tokens per position.
         stickinesses: The values of `EncodeSettings.stickiness`.
         rdos: The values of `EncodeSettings.rdo`.
+        efforts: The values of `EncodeSettings.effort`.
         decoders: The decoders, each as in `DecoderChoice.name`. A number of steps may follow a colon, such as `ddim:2`.
 
     Returns:
         The codecs. Those of different models or decoders have different names.
 
     Raises:
-        SettingError: A model has fewer tokens, a stickiness or a cost is out of range, or the deterministic decoder is
-            given steps.
+        SettingError: A model has fewer tokens, a setting is out of range, two do not go together, or the deterministic
+            decoder is given steps.
         ModelError: A model has the name of an anchor, or a decoder fits none of the models.
     """
     for delta in stickinesses:
         check_stickiness(delta)
     for rdo in rdos:
         check_rdo(rdo)
+    for effort, delta in product(efforts, stickinesses):
+        check_effort(effort, delta)
     codecs = []
     for tokenizer, decoder, diffusion in _pairs(tokenizers, decoders):
         name = tokenizer.id.name
@@ -319,8 +330,10 @@ def model_codecs(
         titled = f"{name} {_short(decoder, decoders)}" if diffusion else name
         for count in counts:
             check_token_count(count, tokenizer.max_tokens, name)
-            choices = product(stickinesses, rdos)
-            codecs += [VtokCodec(tokenizer, count, titled, delta, diffusion, rdo) for delta, rdo in choices]
+            codecs += [
+                VtokCodec(tokenizer, count, titled, delta, diffusion, rdo, effort)
+                for delta, rdo, effort in product(stickinesses, rdos, efforts)
+            ]
     return codecs
 
 

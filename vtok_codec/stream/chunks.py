@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
 
+import numpy as np
+
 from vtok_codec.container.header import Header
 from vtok_codec.container.records import TokenPayload
 from vtok_codec.container.writer import VtkWriter
@@ -136,6 +138,21 @@ class GopPacker:
         """
         digits, data = cast(ChoosingCoder, self._coder).choose(values, rdo)
         return self._packed(CodedChunk(gop, pts, last_duration, digits), data)
+
+    def tried(self, values: Values, rdo: float) -> Digits:
+        """Return the digits that `choose` would choose for the next chunk, without packing them.
+
+        A coder that cannot choose takes the nearest digits.
+
+        Args:
+            values: See `choose`.
+            rdo: See `choose`.
+        """
+        if self.chooses:
+            return cast(ChoosingCoder, self._coder).tried(values, rdo)
+        levels = self._header.model.levels * self._header.tokens_per_position
+        most = np.array(levels, np.float32)[:, None, None, None] - 1
+        return np.clip(np.rint(values), 0, most).astype(np.uint8)
 
     def pack(self, chunk: CodedChunk) -> PackedChunk:
         """Pack the next chunk of the GOP."""

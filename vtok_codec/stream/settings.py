@@ -18,6 +18,7 @@ from vtok_codec.container.writer import MAX_HEADER_BYTES
 from vtok_codec.errors import FormatError, InputError, SettingError
 from vtok_codec.media.types import DEFAULT_RATE, VideoInfo
 from vtok_codec.stream.chunks import chosen_coder
+from vtok_codec.stream.effort import DEFAULT_EFFORT, MAX_REFINED_PIXELS, find_effort
 from vtok_codec.tokens.coders import CODERS, DEFAULT_CODER, PRIOR
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.version import __version__
@@ -47,6 +48,8 @@ class EncodeSettings:
     stickiness has no effect."""
     coder: str = DEFAULT_CODER
     """The coder that packs the digits, one of `CODERS`."""
+    effort: str = DEFAULT_EFFORT
+    """How much work the choice of digits is worth, one of `EFFORTS`."""
 
 
 def check_stickiness(stickiness: float) -> None:
@@ -67,6 +70,16 @@ def check_rdo(rdo: float) -> None:
     """
     if not 0 <= rdo <= MAX_RDO:
         raise SettingError(f"rdo {rdo}: give a number from 0 to {MAX_RDO:g}")
+
+
+def check_effort(effort: str, stickiness: float) -> None:
+    """Check that an effort exists and goes with a stickiness.
+
+    Raises:
+        SettingError: There is no such effort, or it does not go with the stickiness.
+    """
+    if find_effort(effort).steps and stickiness:
+        raise SettingError(f"effort {effort} and sticky {stickiness:g}: sticky needs effort {DEFAULT_EFFORT}")
 
 
 def check_token_count(count: int, most: int, name: str) -> None:
@@ -105,6 +118,9 @@ def make_header(
         raise SettingError(f"gop {settings.gop_seconds}: give a number of seconds above 0")
     check_stickiness(settings.stickiness)
     check_rdo(settings.rdo)
+    check_effort(settings.effort, settings.stickiness)
+    if find_effort(settings.effort).steps and info.width * info.height > MAX_REFINED_PIXELS:
+        raise InputError(f"pictures of {info.width}x{info.height} are too large for effort {settings.effort}; use fast")
     if settings.coder not in CODERS:
         raise SettingError(f"coder {settings.coder!r}: choose from {', '.join(CODERS)}")
     steps = min(settings.gop_seconds * float(info.rate or DEFAULT_RATE) / model.stride[0], MAX_GOP_LATENTS)

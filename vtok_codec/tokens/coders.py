@@ -54,6 +54,9 @@ class ChoosingCoder(Coder, Protocol):
             The digits, uint8 `P t h w`, and the bytes.
         """
 
+    def tried(self, values: Values, rdo: float) -> Digits:
+        """Return the digits that `choose` would choose, and leave the coder as it is."""
+
 
 @dataclass(frozen=True)
 class DigitLayout:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from copy import copy, deepcopy
 from typing import TypeAlias
 
 import numpy as np
@@ -87,6 +88,14 @@ class PriorCoder:
 
         digits = self._walk(values.shape[1], values.shape[2:], code)
         return digits, encoder.packed()
+
+    def tried(self, values: Values, rdo: float) -> Digits:
+        """Return the digits that `choose` would choose, and leave the coder as it is."""
+        trial = copy(self)
+        trial._calibrations = deepcopy(self._calibrations)
+        trial._past = self._past.copy()
+        digits, _ = trial.choose(values, rdo)
+        return digits
 
     def unpack(self, data: bytes, shape: tuple[int, int, int, int]) -> Digits:
         """Unpack the digits of the next chunk of the GOP.

@@ -1,0 +1,137 @@
+"""Refined digits: the gradient is that of the picture's error, and the same quality takes fewer bits."""
+
+from __future__ import annotations
+
+import io
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from helpers import LANES, ClipMaker, inside, pixels_of, psnr_db
+
+from vtok_codec.codec import refinement
+from vtok_codec.codec.decoder import decode_events
+from vtok_codec.codec.encoder import encode_video
+from vtok_codec.codec.refinement import Refiner
+from vtok_codec.codec.tokenizer import Placement, Tokenizer
+from vtok_codec.container.reader import VtkReader
+from vtok_codec.errors import SettingError
+from vtok_codec.media.reader import VideoReader
+from vtok_codec.media.types import Frame, Pixels
+from vtok_codec.registry import DEFAULT_MODEL, find_weights
+from vtok_codec.stream import settings
+from vtok_codec.stream.effort import EFFORTS
+from vtok_codec.stream.settings import EncodeSettings
+from vtok_codec.tokens.coders import CODERS
+from vtok_codec.tokens.radix import Digits
+
+_EXACT = Placement(torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(scope="module")
+def frames() -> Pixels:
+    """Frames of two chunks, of a size that no grid divides."""
+    return np.stack(pixels_of(LANES))[:29, 40:116, 100:190]
+
+
+@pytest.fixture(scope="module", params=[DEFAULT_MODEL, "onevae-nano-4x16x16"])
+def exact(request: pytest.FixtureRequest) -> Tokenizer:
+    """A shipped model in fp32."""
+    return Tokenizer(find_weights(request.param), _EXACT)
+
+
+def _error(tokenizer: Tokenizer, digits: torch.Tensor, frames: Pixels) -> float:
+    """Return the squared error of a picture of digits that need not be whole numbers."""
+    with torch.inference_mode():
+        video, _ = tokenizer.model.decode_digits(digits[None], None)
+    skipped, (height, width) = tokenizer.layout.filled_frames(True), frames.shape[1:3]
+    shown = video[0, :, skipped : skipped + len(frames), :height, :width].permute(1, 2, 3, 0)
+    return float(((shown.double() + 1) * 127.5 - torch.from_numpy(frames)).square().sum())
+
+
+def test_the_gradient_is_the_slope_of_the_error(exact: Tokenizer, frames: Pixels) -> None:
+    part = frames[:13]
+    digits, _ = exact.encode(part, 2, None)
+    gradient = Refiner(exact, EFFORTS["slow"], 0.0)._gradient(digits, part)
+    direction = torch.from_numpy(gradient) / float(np.sqrt(np.square(gradient).sum()))
+    there, back = (_error(exact, torch.from_numpy(digits).float() + way * direction, part) for way in (0.2, -0.2))
+    assert (there - back) / 0.4 == pytest.approx(float(np.sqrt(np.square(gradient).sum())), rel=0.02)
+
+
+def test_slices_give_the_gradient_of_the_whole(
+    exact: Tokenizer, frames: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A digit harms frames of later slices too, and its gradient must tell."""
+    refiner, state = Refiner(exact, EFFORTS["slow"], 0.0), None
+    for begin, end in pairwise((0, 13, 29)):
+        part = frames[begin:end]
+        digits, state = exact.encode(part, 2, state)
+        whole = refiner._gradient(digits, part)
+        with monkeypatch.context() as patch:
+            patch.setattr(refinement, "_MAX_GRAPH_BYTES", 1)
+            sliced = refiner._gradient(digits, part)
+        assert np.abs(sliced - whole).max() < 1e-4 * np.abs(whole).max()
+        _, refiner._state = exact.decode(digits, part.shape[1:3], len(part), refiner._state)
+
+
+def _file(path: str, tokenizer: Tokenizer, settings: EncodeSettings) -> bytes:
+    with VideoReader(path, audio=False) as reader:
+        stream = io.BytesIO()
+        assert encode_video(reader.info, reader.events(), tokenizer, settings, stream).failure is None
+    return stream.getvalue()
+
+
+def _psnr(data: bytes, tokenizer: Tokenizer, source: list[Pixels]) -> float:
+    events = decode_events(VtkReader(io.BytesIO(data)), tokenizer)
+    shown = [event.pixels for event in events if isinstance(event, Frame)]
+    return psnr_db(np.stack(shown), np.stack(source))
+
+
+@pytest.mark.parametrize("coder", ["prior", "zstd"])
+def test_effort_gives_a_better_picture_in_a_smaller_file(tokenizer: Tokenizer, coder: str) -> None:
+    chosen = [EncodeSettings(rdo=0.02, gop_seconds=0.8, coder=coder, effort=effort) for effort in ("fast", "normal")]
+    fast, normal = (_file(str(LANES), tokenizer, each) for each in chosen)
+    source = pixels_of(LANES)
+    assert _psnr(normal, tokenizer, source) > _psnr(fast, tokenizer, source) + (0 if coder == "prior" else 0.2)
+    # Only the coder that knows what digits cost can save bits.
+    assert coder != "prior" or len(normal) < 0.92 * len(fast)
+
+
+def test_every_step_chooses_anew_and_the_coder_does_not_see_it(tokenizer: Tokenizer, frames: Pixels) -> None:
+    chosen: list[tuple[Digits, float]] = []
+
+    def choose(values: np.ndarray, rdo: float) -> Digits:
+        digits = np.clip(np.rint(values), 0, 7 if not chosen else 4).astype(np.uint8)
+        chosen.append((digits, rdo))
+        return digits
+
+    values, _ = tokenizer.encode_values(frames[:13], 1, None)
+    refined = Refiner(tokenizer, EFFORTS["normal"], 0.01).refined(values, frames[:13], choose)
+    assert [rdo for _, rdo in chosen] == [0.01, 0.04, 0.04]
+    assert refined is chosen[-1][0] and not np.array_equal(refined, chosen[0][0])
+
+
+def test_efforts_that_do_not_exist_or_do_not_fit_are_refused(
+    tokenizer: Tokenizer, make_clip: ClipMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_clip("a.mp4")
+    for options, message in (
+        (["--effort", "great"], "effort great: choose from fast, normal, slow"),
+        (["--effort", "slow", "--sticky", "0.1"], "effort slow and sticky 0.1: sticky needs effort fast"),
+    ):
+        target = source.with_suffix(".vtk")
+        code, _, err = inside("encode", source, target, *options)
+        assert (code, err) == (2, f"vtok: {message}\n") and not target.exists()
+    monkeypatch.setattr(settings, "MAX_REFINED_PIXELS", 64 * 48 - 1)
+    code, _, err = inside("encode", source, source.with_suffix(".vtk"), "--effort", "normal")
+    assert (code, err) == (3, "vtok: pictures of 64x48 are too large for effort normal; use fast\n")
+    with pytest.raises(SettingError, match="effort"):
+        _file(str(source), tokenizer, EncodeSettings(effort="great"))
+
+
+def test_every_coder_can_be_refined(tokenizer: Tokenizer, make_clip: ClipMaker) -> None:
+    source = make_clip("a.mp4", frames=20)
+    for coder in CODERS:
+        chosen = EncodeSettings(rdo=0.02, coder=coder, effort="normal")
+        assert VtkReader(io.BytesIO(_file(str(source), tokenizer, chosen))).header.planes == 12

@@ -1,0 +1,156 @@
+"""Refines the digits of a chunk by gradient steps through the decoder, for smaller files at the same quality.
+
+An encoder network rounds every latent by itself. The decoder, however, makes each pixel from several digits, so a digit
+can make up for the rounding errors of its neighbours. Each step decodes the chunk, moves the values of all digits
+against the gradient of the squared error of the picture, and chooses the digits anew by rate and error. The idea is
+that of Yang et al., "Improving Inference for Neural Image Compression" (arXiv:2006.04240), with the quantizer and the
+entropy coder of the file itself in the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from vtok_codec.codec.slices import slices
+from vtok_codec.codec.tokenizer import Tokenizer
+from vtok_codec.media.types import Pixels
+from vtok_codec.models.causal import State
+from vtok_codec.stream.effort import Effort
+from vtok_codec.tokens.radix import Digits, Values
+
+_STEP = 0.03
+"""The root mean square of the first step, in units of digits."""
+_LAST_STEP = 0.1
+"""The size of a step at the end, relative to the first one."""
+_FARTHEST = 1.5
+"""How far a value may lie from its digit, so that it can still return."""
+_GRAPH_BYTES_PER_PIXEL = 1300
+"""The memory in bytes that the gradient of a latent time step takes for each pixel of a frame, measured at 1280×720."""
+_MAX_GRAPH_BYTES = 1 << 30
+"""The most memory, in bytes, that a gradient takes, unless a single latent time step takes more."""
+MAX_BYTES_PER_PIXEL = 4 * _GRAPH_BYTES_PER_PIXEL
+"""The memory in bytes that refining a chunk takes for each pixel of a frame."""
+
+Choice: TypeAlias = "Callable[[Values, float], Digits]"
+"""Chooses the digits of a chunk from values before rounding and the cost of a bit."""
+
+
+class _Slice(NamedTuple):
+    """Latent time steps of a chunk that go through the decoder at once."""
+
+    digits: Digits
+    """Their digits, uint8 `P t h w`."""
+    frames: Pixels
+    """The frames that they stand for, uint8 RGB `T H W 3`, without those that a decoder cuts away."""
+    skipped: int
+    """The number of decoded frames that come before these and are cut away."""
+
+
+class Refiner:
+    """Refines the chunks of one GOP in order. It holds the state of the decoder.
+
+    Args:
+        tokenizer: The model.
+        effort: How many steps to take.
+        rdo: What a bit costs; see `EncodeSettings.rdo`.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, effort: Effort, rdo: float) -> None:
+        self._tokenizer, self._effort, self._rdo = tokenizer, effort, rdo
+        self._state: State = None
+
+    def refined(self, values: Values, frames: Pixels, choose: Choice) -> Digits:
+        """Return the refined digits of the next chunk, uint8 `P t h w`.
+
+        Args:
+            values: The digits before rounding, float32 `P t h w`.
+            frames: The frames that they stand for, uint8 RGB `T H W 3`.
+            choose: Chooses digits by rate and error.
+        """
+        steps, weights = self._effort.steps, self._weights(*values.shape[:2])
+        digits = choose(values, self._rdo)
+        for step in range(steps):
+            move = self._gradient(digits, frames) / weights
+            size = float(np.sqrt(np.square(move).mean()))
+            if not size:
+                break
+            length = _STEP * (1 - (1 - _LAST_STEP) * step / steps)
+            values = np.clip(values - move * (length / size), digits - _FARTHEST, digits + _FARTHEST)
+            digits = choose(values, self._rdo * self._effort.bit_factor)
+        _, self._state = self._tokenizer.decode(digits, frames.shape[1:3], len(frames), self._state)
+        return digits
+
+    def _weights(self, planes: int, latents: int) -> NDArray[np.float32]:
+        """Return how much an error of a digit harms the picture, `P t 1 1`; see `Prior.error_weight`."""
+        prior = self._tokenizer.prior
+        phases = self._tokenizer.layout.phases if self._state is None else 0
+        weights = np.ones((planes, latents, 1, 1), np.float32)
+        for plane in range(planes if prior else 0):
+            assert prior is not None
+            weights[plane, :phases] = prior.error_weight(planes, plane, first=True)
+            weights[plane, phases:] = prior.error_weight(planes, plane, first=False)
+        return weights
+
+    def _gradient(self, digits: Digits, frames: Pixels) -> NDArray[np.float32]:
+        """Return the gradient of the squared error of the decoded chunk by its digits, float32 `P t h w`.
+
+        The chunk goes through the decoder in slices, so that memory holds the graph of one slice at a time: forwards
+        for the state before each slice, then backwards for the gradients.
+        """
+        parts = list(self._slices(digits, frames))
+        states = [self._state]
+        for part in parts[:-1]:
+            states.append(self._tokenizer.decode(part.digits, frames.shape[1:3], 0, states[-1])[1])
+        gradients, by_state = [], None
+        for part, state in zip(reversed(parts), reversed(states), strict=True):
+            gradient, by_state = self._slice_gradient(part, state, by_state)
+            gradients.append(gradient)
+        return np.concatenate(gradients[::-1], axis=1)
+
+    def _slices(self, digits: Digits, frames: Pixels) -> Iterator[_Slice]:
+        """Yield the slices of a chunk."""
+        layout, (height, width) = self._tokenizer.layout, frames.shape[1:3]
+        steps = max(1, _MAX_GRAPH_BYTES // (_GRAPH_BYTES_PER_PIXEL * height * width))
+        first, begin = self._state is None, 0
+        for part, count in slices(digits, layout, first, steps):
+            yield _Slice(part, frames[begin : begin + count], layout.filled_frames(first and not begin))
+            begin += count
+
+    def _slice_gradient(
+        self, part: _Slice, state: State, by_state: list[Tensor] | None
+    ) -> tuple[NDArray[np.float32], list[Tensor]]:
+        """Return the gradients of a slice by its digits and by the tensors of the state before it.
+
+        Args:
+            part: The slice.
+            state: The state before it.
+            by_state: The gradients of all later slices by the tensors of the state after it; None for the last slice.
+        """
+        device = self._tokenizer.placement.device
+        count, height, width, _ = part.frames.shape
+        with torch.enable_grad():
+            digits = torch.from_numpy(part.digits).to(device, torch.float32)[None].requires_grad_()
+            before = tree_map(_leaf, state)
+            video, after = self._tokenizer.model.decode_digits(digits, before)
+            shown = video[0, :, part.skipped : part.skipped + count, :height, :width].permute(1, 2, 3, 0)
+            error = (shown.float() + 1) * 127.5 - torch.from_numpy(part.frames).to(device)
+            outputs = [error.square().sum()]
+            given: list[Tensor | None] = [None]
+            if by_state is not None:
+                outputs += tree_leaves(after)
+                given += by_state
+            inputs = [digits, *(leaf for leaf in tree_leaves(before) if leaf is not None)]
+            by_digits, *rest = torch.autograd.grad(outputs, inputs, given, materialize_grads=True)
+        return by_digits[0].cpu().numpy(), rest
+
+
+def _leaf(tensor: Tensor | None) -> Tensor | None:
+    """Return a copy of a tensor that asks for its gradient. Only a copy can, since it was made in inference mode."""
+    return None if tensor is None else tensor.clone().requires_grad_()
