@@ -346,6 +346,15 @@ def test_programs_that_fail_say_why_and_leave_no_child(tmp_path: Path, ffmpeg: s
     assert cost.seconds > 0.3 and cost.peak_mib is not None and 200 < cost.peak_mib < 300
 
 
+def test_efforts_are_settings_of_their_own(tokenizer: Tokenizer) -> None:
+    codecs = model_codecs([tokenizer], [2], rdos=(0.02,), efforts=("fast", "slow"))
+    assert [codec.setting for codec in codecs] == ["2 tokens, λ 0.02", "2 tokens, λ 0.02, slow"]
+    # Results that are kept must not be taken for those of another effort.
+    assert codecs[0].identity != codecs[1].identity
+    with pytest.raises(SettingError, match="sticky needs effort fast"):
+        model_codecs([tokenizer], [2], stickinesses=(0.1,), efforts=("slow",))
+
+
 def test_models_have_names_of_their_own(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (codec.name for codec in model_codecs([tokenizer, tokenizer], [1]))
     assert first.startswith(tokenizer.id.name + "-") and first == second

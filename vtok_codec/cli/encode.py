@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from vtok_codec.codec.tokenizer import Tokenizer
     from vtok_codec.codec.trials import Trials
     from vtok_codec.media.reader import VideoReader
-    from vtok_codec.stream.settings import EncodeSettings
 
 _CODER_HELP = "How tokens are packed: " + "; ".join(f"{spec.name}, {spec.summary}" for spec in CODERS.values()) + "."
 
@@ -150,6 +149,7 @@ def encode(
     if (goal or dry_run) and any(source == STANDARD_STREAM for source, _ in jobs):
         raise typer.BadParameter("--size, --bitrate, --psnr and --dry-run read the input several times; name a file")
     chosen = find_quality(quality or DEFAULT_QUALITY)
+    from vtok_codec.codec.encoder import encode_video
     from vtok_codec.codec.tokenizer import load_tokenizer
     from vtok_codec.registry import find_weights
     from vtok_codec.stream.settings import EncodeSettings
@@ -195,7 +195,8 @@ def encode(
                     joins = attempts.joins
             else:
                 with frame_bar(reader.frame_count, quiet, Path(reader.name).name) as bar:
-                    summary = _encoded(reader, stream, load(preset_model), settings, bar.update)
+                    tokenizer = load(preset_model)
+                    summary = encode_video(reader.info, reader.events(), tokenizer, settings, stream, bar.update)
                 joins = reader.joins
             if not quiet:
                 _tell(reader, joins, target, summary, time.perf_counter() - started)
@@ -235,19 +236,6 @@ def _is_vtk(path: str) -> bool:
         return False
     with open(path, "rb") as file:
         return file.read(len(MAGIC)) == MAGIC
-
-
-def _encoded(
-    reader: VideoReader,
-    stream: BinaryIO,
-    tokenizer: Tokenizer,
-    settings: EncodeSettings,
-    on_frames: Callable[[int], None],
-) -> EncodeSummary:
-    """Encode everything that can be read."""
-    from vtok_codec.codec.encoder import encode_video
-
-    return encode_video(reader.info, reader.events(), tokenizer, settings, stream, on_frames)
 
 
 def _tell(reader: VideoReader, joins: int, target: str, summary: EncodeSummary, seconds: float) -> None:

@@ -32,7 +32,8 @@ _LAST_STEP = 0.1
 _FARTHEST = 1.5
 """How far a value may lie from its digit, so that it can still return."""
 _GRAPH_BYTES_PER_PIXEL = 1300
-"""The memory in bytes that the gradient of a latent time step takes for each pixel of a frame, measured at 1280×720."""
+"""The memory in bytes that the gradient of each of four latent time steps takes for each pixel of a frame, measured at
+256×256."""
 _MAX_GRAPH_BYTES = 1 << 30
 """The most memory, in bytes, that a gradient takes, unless a single latent time step takes more."""
 MAX_BYTES_PER_PIXEL = 4 * _GRAPH_BYTES_PER_PIXEL
