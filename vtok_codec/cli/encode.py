@@ -22,6 +22,7 @@ from vtok_codec.cli.options import (
     OUTPUT,
     PICTURE,
     Device,
+    Filters,
     Force,
     MaxPixels,
     NoAudio,
@@ -132,6 +133,7 @@ def encode(
             "--model", "-m", help="A shipped model or a weights file, instead of the preset's.", rich_help_panel=MODEL
         ),
     ] = None,
+    filters: Filters = "",
     no_audio: NoAudio = False,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     device: Device = "auto",
@@ -176,7 +178,7 @@ def encode(
 
     @contextmanager
     def open_reader(source: str) -> Iterator[VideoReader]:
-        with _open_reader(source, not no_audio) as reader:
+        with _open_reader(source, not no_audio, filters) as reader:
             require_pixels(reader.name, reader.info.width, reader.info.height, max_pixels)
             yield reader
 
@@ -210,7 +212,7 @@ def encode(
     run_jobs(jobs, try_qualities if dry_run else work)
 
 
-def _open_reader(source: str, audio: bool) -> VideoReader:
+def _open_reader(source: str, audio: bool, filters: str) -> VideoReader:
     """Open a reader in a thread, because FFmpeg ignores signals while it waits for a pipe."""
     from vtok_codec.codec.prefetch import Prefetch
     from vtok_codec.media.reader import VideoReader, standard_input
@@ -221,7 +223,7 @@ def _open_reader(source: str, audio: bool) -> VideoReader:
         raise InputError("will not read a video from a terminal; name a file, or pipe one in")
     place = standard_input() if source == STANDARD_STREAM else source
     try:
-        with Prefetch((VideoReader(one, audio) for one in [place]), 1) as opened:
+        with Prefetch((VideoReader(one, audio, filters) for one in [place]), 1) as opened:
             return next(opened)
     except InputError as error:
         if source != STANDARD_STREAM and _is_vtk(source):

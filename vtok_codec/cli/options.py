@@ -21,6 +21,14 @@ Paths = Annotated[
     list[str], typer.Argument(help="Input and output, or several inputs with -o DIR. '-' is standard input or output.")
 ]
 NoAudio = Annotated[bool, typer.Option("--no-audio", help="Leave the audio out.", rich_help_panel=INPUT)]
+Filters = Annotated[
+    str,
+    typer.Option(
+        "--filter",
+        help="Filters for the frames, as `ffmpeg -vf` takes them, such as fps=16,scale=-2:256.",
+        rich_help_panel=INPUT,
+    ),
+]
 MaxPixels = Annotated[
     int,
     typer.Option(

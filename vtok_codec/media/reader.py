@@ -26,6 +26,7 @@ from vtok_codec.media.audio import describe_track
 from vtok_codec.media.color import RGBConverter
 from vtok_codec.media.extent import HEAD_BYTES, announced_size
 from vtok_codec.media.ffmpeg import reason
+from vtok_codec.media.filters import FilterChain, parse_filters
 from vtok_codec.media.losses import describe_losses
 from vtok_codec.media.tags import kept_tags
 from vtok_codec.media.timeline import Timeline
@@ -51,15 +52,21 @@ class VideoReader:
     Args:
         source: The path of a file, a binary stream, or the result of `standard_input`.
         audio: Whether to read the audio tracks.
+        filters: Filters for the frames, in the syntax of `parse_filters`. They read the picture turned as a player
+            shows it.
+        name: The name of the source in messages; by default its path.
 
     Raises:
         InputError: The source cannot be opened, or has no video frame.
+        SettingError: A filter does not exist, or does not take its options.
     """
 
-    def __init__(self, source: str | Path | BinaryIO, audio: bool = True) -> None:
+    def __init__(self, source: str | Path | BinaryIO, audio: bool = True, filters: str = "", name: str = "") -> None:
         named = isinstance(source, str | Path) and source != _STDIN
-        self.name = str(source) if named else "standard input"
+        self.name = name or (str(source) if named else "standard input")
         """The name of the source in messages."""
+        self._filters = parse_filters(filters) if filters else ()
+        self._chain: FilterChain | None = None
         self._container = self._open(source)
         try:
             self._announced_bytes = announced_size(_head(source))
@@ -75,9 +82,10 @@ class VideoReader:
             self._previous_pts: int | None = None
             self._inside = False
             """Whether a call into FFmpeg is running, possibly in another thread."""
-            self._decoded = self._decode()
+            self._decoded = self._filtered(self._decode()) if self._filters else self._decode()
             self._pending_audio, first = self._until_first_frame()
-            self._rotation, self._mirrored = _orientation(first)
+            # A filtered picture has been turned already.
+            self._rotation, self._mirrored = (0, False) if self._chain else _orientation(first)
             self.info = self._describe(first)
             """The description of the video."""
             self._first = first
@@ -97,8 +105,8 @@ class VideoReader:
 
     @property
     def frame_count(self) -> int | None:
-        """The number of frames that the file declares; None if it declares none."""
-        return self._stream.frames or None
+        """The number of frames that the file declares; None if it declares none, or if filters may change it."""
+        return None if self._filters else self._stream.frames or None
 
     @property
     def losses(self) -> list[str]:
@@ -194,6 +202,25 @@ class VideoReader:
                 yield AudioPacket(number, packet.pts, packet.dts, packet.duration or 0, bytes(packet))
         self._require_whole(damaged + cut.left())
 
+    def _filtered(self, items: Iterator[av.VideoFrame | AudioPacket]) -> Iterator[av.VideoFrame | AudioPacket]:
+        """Yield the items with the frames filtered. What filters hold back comes before an error of the input."""
+        failure: InputError | None = None
+        try:
+            for item in items:
+                if isinstance(item, AudioPacket):
+                    yield item
+                    continue
+                if self._chain is None:
+                    time_base = Fraction(item.time_base or self._stream.time_base or Fraction(1, 1000))
+                    self._chain = FilterChain(self._filters, item, time_base, *_orientation(item))
+                yield from self._chain.push(item)
+        except InputError as error:
+            failure = error
+        if self._chain:
+            yield from self._chain.flush()
+        if failure:
+            raise failure
+
     def _pictures(self, packet: av.Packet[Stream]) -> list[av.VideoFrame]:
         """Decode a video packet.
 
@@ -249,13 +276,15 @@ class VideoReader:
         stream = self._stream
         still = self._container.format.name.endswith(_STILL_FORMATS)
         rate = stream.guessed_rate or stream.average_rate
-        sar = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+        ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+        sar = Fraction(ratio) if ratio and ratio > 0 else Fraction(1)
+        shown_rate = None if still or not rate else Fraction(rate)
         return VideoInfo(
             width=first.width,
             height=first.height,
-            rate=None if still or not rate else Fraction(rate),
+            rate=self._chain.rate(shown_rate) if self._chain else shown_rate,
             time_base=Fraction(first.time_base or stream.time_base or Fraction(1, 1000)),
-            sar=Fraction(sar) if sar and sar > 0 else Fraction(1),
+            sar=self._chain.sar(sar, first) if self._chain else sar,
             color=Color(first.color_range, first.color_primaries, first.color_trc, first.colorspace),
             rotation=self._rotation,
             bit_depth=max(component.bits for component in first.format.components),

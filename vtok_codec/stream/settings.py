@@ -38,6 +38,8 @@ class EncodeSettings:
     """Tokens written per latent position."""
     gop_seconds: float = 4.0
     """The approximate length of a GOP, which decodes by itself and is where seeking can start."""
+    gop_latents: int | None = None
+    """The exact length of a GOP in time steps of the latent grid, instead of `gop_seconds`."""
     chunk_latents: int = 4
     """Latent time steps that are coded and flushed together."""
     stickiness: float = 0.0
@@ -123,7 +125,10 @@ def make_header(
         raise InputError(f"pictures of {info.width}x{info.height} are too large for effort {settings.effort}; use fast")
     if settings.coder not in CODERS:
         raise SettingError(f"coder {settings.coder!r}: choose from {', '.join(CODERS)}")
-    steps = min(settings.gop_seconds * float(info.rate or DEFAULT_RATE) / model.stride[0], MAX_GOP_LATENTS)
+    steps = min(
+        settings.gop_latents or settings.gop_seconds * float(info.rate or DEFAULT_RATE) / model.stride[0],
+        MAX_GOP_LATENTS,
+    )
     header = Header(
         width=info.width,
         height=info.height,

@@ -1,0 +1,84 @@
+"""Filters give the pictures, times and shapes that `ffmpeg -vf` gives."""
+
+from __future__ import annotations
+
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import ClipMaker
+
+from vtok_codec.errors import InputError, SettingError
+from vtok_codec.media.filters import parse_filters
+from vtok_codec.media.reader import VideoReader
+from vtok_codec.media.types import Frame, VideoInfo
+
+
+def read(path: Path, filters: str = "") -> tuple[VideoInfo, list[Frame]]:
+    with VideoReader(path, audio=False, filters=filters) as reader:
+        return reader.info, list(reader.frames())
+
+
+@pytest.mark.parametrize(
+    "filters",
+    ["scale=-2:32", "fps=10", "fps=10,scale=48:32", "crop=32:16:8:8,hflip", "transpose=clock", "drawbox='0:0:8:8:red'"],
+)
+@pytest.mark.parametrize("turn", [0, 90, 180])
+def test_filters_do_what_ffmpeg_does(
+    ffmpeg: str, tmp_path: Path, make_clip: ClipMaker, filters: str, turn: int
+) -> None:
+    plain = make_clip("plain.mp4", frames=20, options=["-colorspace", "bt709", "-color_range", "tv", "-crf", "1"])
+    source, wanted = tmp_path / "in.mp4", tmp_path / "wanted.mkv"
+    turned = ["-display_rotation", str(turn)] if turn else []
+    subprocess.run([ffmpeg, "-v", "error", *turned, "-i", plain, "-c", "copy", source], check=True)
+    subprocess.run([ffmpeg, "-v", "error", "-i", source, "-vf", filters, "-c:v", "ffv1", wanted], check=True)
+    info, frames = read(source, filters)
+    like, expected = read(wanted)
+    assert (info.width, info.height, info.rate, info.sar) == (like.width, like.height, like.rate, like.sar)
+    assert info.rotation == 0 and info.color.matrix == 1
+    assert len(frames) == len(expected)
+    times, expected_times = ([f.pts * i.time_base for f in fs] for i, fs in ((info, frames), (like, expected)))
+    assert max(abs(a - b) for a, b in zip(times, expected_times, strict=True)) < Fraction(1, 100)
+    error = max(np.abs(a.pixels.astype(int) - b.pixels).mean() for a, b in zip(frames, expected, strict=True))
+    # The kernels of swscale differ between versions of FFmpeg.
+    assert error < (8 if "scale" in filters else 1.5)
+
+
+def test_scale_keeps_the_shape_of_the_picture(make_clip: ClipMaker) -> None:
+    source = make_clip("in.mp4", options=["-vf", "setsar=4/3"])
+    assert read(source, "scale=64:64")[0].sar == Fraction(16, 9)
+    assert read(source, "crop=32:32")[0].sar == Fraction(4, 3)
+
+
+def test_what_filters_hold_back_comes_before_the_error(make_clip: ClipMaker, tmp_path: Path) -> None:
+    whole = make_clip("in.mkv", frames=50).read_bytes()
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole[: len(whole) * 2 // 3])
+    seen = []
+    with VideoReader(cut, filters="fps=5") as reader, pytest.raises(InputError, match=r"cut|damaged"):
+        seen.extend(reader.frames())
+    assert seen
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        ("sharpest", "no filter of that name"),
+        ("scale=64:32,", "no filter of that name"),
+        ("scale=wide", "refuses"),
+        ("[in]scale=64:32", "chain"),
+        ("setsar=2", "shape of pixels"),
+    ],
+)
+def test_filters_that_do_not_work_are_told(make_clip: ClipMaker, filters: str, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        read(make_clip("in.mp4"), filters)
+
+
+def test_commas_inside_options_are_kept() -> None:
+    assert parse_filters(r"select='eq(n,0)',scale=w=min(64\,iw):h=-2") == (
+        ("select", "eq(n,0)"),
+        ("scale", "w=min(64,iw):h=-2"),
+    )
