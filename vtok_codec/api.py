@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vtok_codec.codec.decoder import decode_events
 from vtok_codec.codec.decoders import DecoderChoice, Decoders, tokenizer_of
@@ -168,6 +169,56 @@ class Codec:
         ticks = as_rate(rate)
         height, width = size or self._model.picture(arrays[0])
         assemble(whole, self._model, VideoInfo(width, height, ticks, 1 / ticks), stream)
+
+    def tokenize_batch(self, videos: Tensor, tokens: int = 2) -> Tensor:
+        """Encode a batch of videos on the model's device, each as one GOP.
+
+        Args:
+            videos: A torch tensor `B 3 T H W`, uint8 or floats in [−1, 1].
+            tokens: Tokens per latent position.
+
+        Returns:
+            A tensor of tokens, int32 `B t h w n`; see `tokenize`.
+
+        Raises:
+            InputError: The tensor has another shape or type.
+            SettingError: `tokens` is out of range.
+        """
+        from vtok_codec.codec.batches import tokenize_batch
+
+        return tokenize_batch(self.tokenizer, videos, tokens)
+
+    def detokenize_batch(self, tokens: Tensor) -> Tensor:
+        """Decode a batch of GOPs on the model's device with the deterministic decoder.
+
+        Args:
+            tokens: A torch tensor of integers `B t h w n`.
+
+        Returns:
+            Videos, float32 `B 3 T H W` in [−1, 1], rows and columns of padding included.
+
+        Raises:
+            InputError: The tensor has another shape or type, or a value is not one of the model's tokens.
+        """
+        from vtok_codec.codec.batches import detokenize_batch
+
+        return detokenize_batch(self.tokenizer, tokens)
+
+    def codes(self, tokens: Tensor) -> Tensor:
+        """Return the codes that tokens stand for, a continuous representation for diffusion models.
+
+        Args:
+            tokens: A torch tensor of integers `B t h w n`.
+
+        Returns:
+            Codes, float32 `B C t h w` in [−1, 1], with C = n·d channels for tokens of d digits.
+
+        Raises:
+            InputError: See `detokenize_batch`.
+        """
+        from vtok_codec.codec.batches import codes_of
+
+        return codes_of(self.tokenizer, tokens)
 
     def decoders(self) -> Decoders:
         """The decoders of this codec, loaded when first chosen."""

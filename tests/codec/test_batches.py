@@ -1,0 +1,81 @@
+"""Batches of tensors give the tokens and pictures that single arrays give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import LANES, pixels_of
+
+import vtok_codec
+from vtok_codec.errors import InputError, SettingError
+
+
+@pytest.fixture(scope="module", params=["onevae-nano-4x8x8", "onevae-nano-4x16x16"])
+def codec(request: pytest.FixtureRequest) -> vtok_codec.api.Codec:
+    return vtok_codec.load(request.param, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    whole = np.stack(pixels_of(Path(LANES))[:22])
+    return np.stack([whole[:, :50, :70], whole[:, 60:110, 100:170], whole[:, 200:250, 300:370]])
+
+
+def as_videos(frames: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(frames).permute(0, 4, 1, 2, 3)
+
+
+def test_a_batch_has_the_tokens_of_each_video(codec: vtok_codec.api.Codec, frames: np.ndarray) -> None:
+    expected = np.stack([codec.tokenize(video, tokens=2) for video in frames])
+    tokens = codec.tokenize_batch(as_videos(frames), tokens=2)
+    assert tokens.dtype == torch.int32 and np.array_equal(tokens.numpy(), expected)
+    as_floats = codec.tokenize_batch(as_videos(frames).float() / 127.5 - 1, tokens=2)
+    assert (as_floats == tokens).float().mean() > 0.999
+
+
+def test_a_batch_decodes_to_the_pictures_of_each_gop(codec: vtok_codec.api.Codec, frames: np.ndarray) -> None:
+    tokens = np.stack([codec.tokenize(video, tokens=2) for video in frames])
+    videos = codec.detokenize_batch(torch.from_numpy(tokens.astype(np.int64)))
+    assert videos.dtype == torch.float32 and float(videos.abs().max()) <= 1
+    for video, gop in zip(videos, tokens, strict=True):
+        expected = codec.detokenize(gop)
+        shown = ((video.permute(1, 2, 3, 0) + 1) * 127.5).round().to(torch.uint8).numpy()
+        assert np.array_equal(shown, expected)
+
+
+def test_codes_are_what_the_decoder_reads(codec: vtok_codec.api.Codec, frames: np.ndarray) -> None:
+    tokens = codec.tokenize_batch(as_videos(frames), tokens=1)
+    codes = codec.codes(tokens)
+    assert codes.shape == (3, 6, *tokens.shape[1:4]) and float(codes.abs().max()) <= 1
+    assert len(torch.unique(codes[:, 0])) <= 8
+    other = codec.codes(tokens.roll(1, 0)).roll(-1, 0)
+    assert torch.equal(codes, other)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "message"),
+    [
+        ((1, 3, 4, 8), torch.uint8, "B 3 T H W"),
+        ((1, 4, 4, 8, 8), torch.uint8, "B 3 T H W"),
+        ((1, 3, 4, 8, 8), torch.int64, "floats"),
+    ],
+)
+def test_other_videos_are_refused(
+    codec: vtok_codec.api.Codec, shape: tuple[int, ...], kind: torch.dtype, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        codec.tokenize_batch(torch.zeros(shape, dtype=kind))
+
+
+def test_other_tokens_are_refused(codec: vtok_codec.api.Codec) -> None:
+    whole = torch.zeros(1, 8, 4, 4, 2, dtype=torch.int64)
+    for wrong in (whole[0], whole.float(), whole - 1, whole + 64_000, torch.zeros(1, 8, 4, 4, 5, dtype=torch.int64)):
+        with pytest.raises(InputError):
+            codec.detokenize_batch(wrong)
+        with pytest.raises(InputError):
+            codec.codes(wrong)
+    with pytest.raises(SettingError, match="1 to 4 tokens"):
+        codec.tokenize_batch(torch.zeros(1, 3, 4, 8, 8), tokens=5)

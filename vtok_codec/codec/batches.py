@@ -1,0 +1,141 @@
+"""Codes batches of videos as torch tensors on the model's device, for training loops that tokenize as they go."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vtok_codec.codec.tokenizer import Tokenizer
+from vtok_codec.errors import InputError
+from vtok_codec.models.causal import State
+from vtok_codec.models.onevae import RGB
+from vtok_codec.stream.settings import EncodeSettings, check_token_count
+
+_CHUNK_STEPS = EncodeSettings.chunk_latents
+"""Time steps that pass through the model together: as many as in a file, so that the tokens are the same."""
+
+
+@torch.inference_mode()
+def tokenize_batch(tokenizer: Tokenizer, videos: Tensor, tokens_per_position: int) -> Tensor:
+    """Encode a batch of videos, each as one GOP.
+
+    Args:
+        tokenizer: The model.
+        videos: `B 3 T H W`, uint8 or floats in [−1, 1].
+        tokens_per_position: Tokens to keep per latent position.
+
+    Returns:
+        Tokens, int32 `B t h w n` on the model's device.
+
+    Raises:
+        InputError: The tensor has another shape or type.
+        SettingError: The model has fewer tokens per position.
+    """
+    if videos.ndim != 5 or videos.shape[1] != RGB or not videos.numel():
+        raise InputError(f"videos must be B 3 T H W, not {tuple(videos.shape)}")
+    if videos.dtype != torch.uint8 and not videos.dtype.is_floating_point:
+        raise InputError(f"videos must be uint8 or floats in [-1, 1], not {videos.dtype}")
+    check_token_count(tokens_per_position, tokenizer.max_tokens, tokenizer.id.name)
+    tokenizer.check_process()
+    layout, placement = tokenizer.layout, tokenizer.placement
+    planes = tokens_per_position * len(tokenizer.id.levels)
+    state: State = None
+    parts, begin = [], 0
+    while begin < videos.shape[2]:
+        end = begin + layout.chunk_frames(_CHUNK_STEPS, first=begin == 0)
+        chunk = _as_video(videos[:, :, begin:end].to(placement.device), placement.dtype)
+        filled = _filled(tokenizer, chunk, first=begin == 0)
+        digits, state = tokenizer.model.encode_digits(filled, state)
+        parts.append(digits[:, :planes])
+        begin = end
+    return _joined(torch.cat(parts, dim=2), tokenizer.id.levels)
+
+
+@torch.inference_mode()
+def detokenize_batch(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
+    """Decode a batch of GOPs.
+
+    Args:
+        tokenizer: The model.
+        tokens: Integers `B t h w n`.
+
+    Returns:
+        Videos `B 3 T H W` in [−1, 1], floats on the model's device, padding included.
+
+    Raises:
+        InputError: The tensor has another shape or type, or a value is not one of the model's tokens.
+    """
+    tokenizer.check_process()
+    digits = _split(tokenizer, tokens)
+    layout = tokenizer.layout
+    state: State = None
+    parts, begin = [], 0
+    while begin < digits.shape[2]:
+        end = begin + layout.stored_latents(_CHUNK_STEPS, first=begin == 0)
+        video, state = tokenizer.model.decode_digits(digits[:, :, begin:end], state)
+        parts.append(video[:, :, layout.filled_frames(begin == 0) :].float().clamp(-1, 1))
+        begin = end
+    return torch.cat(parts, dim=2)
+
+
+def codes_of(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
+    """Return the codes that the decoder reads for tokens, as a continuous representation for diffusion models.
+
+    Args:
+        tokenizer: The model.
+        tokens: Integers `B t h w n`.
+
+    Returns:
+        Codes, float32 `B (n·d) t h w` in [−1, 1], on the model's device.
+
+    Raises:
+        InputError: See `detokenize_batch`.
+    """
+    fsq = tokenizer.model.fsq
+    missing = tokenizer.model.config.latent_channels - tokens.shape[-1] * len(tokenizer.id.levels)
+    digits = _split(tokenizer, tokens)
+    return fsq.codes(F.pad(digits, (0,) * 7 + (missing,)))[:, : digits.shape[1]].float()
+
+
+def _as_video(videos: Tensor, dtype: torch.dtype) -> Tensor:
+    if videos.dtype == torch.uint8:
+        videos = videos.float().div_(127.5).sub_(1)
+    return videos.to(dtype)
+
+
+def _filled(tokenizer: Tokenizer, chunk: Tensor, first: bool) -> Tensor:
+    """Repeat the first frame of a GOP and the last one of a chunk, and pad rows and columns, as `Tokenizer.encode`."""
+    layout, (height, width) = tokenizer.layout, chunk.shape[3:]
+    rows, columns = layout.picture(*layout.grid(height, width))
+    before, after = layout.filled_frames(first), layout.padding(chunk.shape[2], first)
+    padded = F.pad(chunk.float(), (0, columns - width, 0, rows - height, before, after), mode="replicate")
+    return padded.to(chunk.dtype, memory_format=torch.channels_last_3d)
+
+
+def _joined(digits: Tensor, levels: tuple[int, ...]) -> Tensor:
+    """Combine digits, uint8 `B P t h w`, into tokens, int32 `B t h w n`."""
+    grouped = digits.int().unflatten(1, (-1, len(levels)))
+    weights = torch.tensor([math.prod(levels[:place]) for place in range(len(levels))], device=digits.device)
+    return (grouped * weights[:, None, None, None]).sum(2).permute(0, 2, 3, 4, 1).int()
+
+
+def _split(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
+    """Split tokens, integers `B t h w n`, into digits, uint8 `B P t h w` on the model's device."""
+    levels, least = tokenizer.id.levels, tokenizer.layout.phases
+    if tokens.ndim != 5 or not tokens.numel() or not 1 <= tokens.shape[4] <= tokenizer.max_tokens:
+        raise InputError(f"tokens must be B t h w n with n from 1 to {tokenizer.max_tokens}, not {tuple(tokens.shape)}")
+    if tokens.shape[1] < least:
+        raise InputError(f"a GOP of {tokenizer.id.name} has at least {least} latent frames, not {tokens.shape[1]}")
+    if tokens.dtype.is_floating_point or tokens.dtype == torch.bool:
+        raise InputError(f"tokens must be integers, not {tokens.dtype}")
+    rest = tokens.to(tokenizer.placement.device).to(torch.int64).permute(0, 4, 1, 2, 3)
+    if int(rest.min()) < 0 or int(rest.max()) >= math.prod(levels):
+        raise InputError(f"a token is not below {math.prod(levels)}, the number of codes, or is negative")
+    digits = []
+    for level in levels:
+        digits.append(rest % level)
+        rest = rest // level
+    return torch.stack(digits, dim=2).flatten(1, 2).to(torch.uint8)
