@@ -19,6 +19,8 @@ from common import ROOT
 import vtok_codec
 from vtok_codec import api
 from vtok_codec.cli.app import app
+from vtok_codec.corpus.sampler import WindowSampler
+from vtok_codec.corpus.windows import TokenWindows
 from vtok_codec.media.types import Frame
 from vtok_codec.stream.reading import FileSummary
 
@@ -50,9 +52,18 @@ def command_line() -> str:
     """Return the page of the command line."""
     group: Any = typer.main.get_command(app)
     parts = [_COMMAND_LINE_HEAD]
-    for name, command in group.commands.items():
+    for name, command in _commands(group):
         parts.append("\n".join(_command(name, command)))
     return "\n".join(parts)
+
+
+def _commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every command below a group, with its whole name."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
 
 
 def _command(name: str, command: Any) -> Iterator[str]:
@@ -69,7 +80,7 @@ def _command(name: str, command: Any) -> Iterator[str]:
     yield "| option | default | meaning |"
     yield "|---|---|---|"
     for option in options:
-        default = "" if option.default in (None, False, ()) else f"`{option.default}`"
+        default = "" if option.default in (None, False, (), "") else f"`{option.default}`"
         yield f"| `{'`, `'.join(option.opts)}` | {default} | {_markdown(option.help or '')} |"
     yield ""
 
@@ -79,6 +90,7 @@ def python() -> str:
     parts = [_PYTHON_HEAD, *_function("vtok_codec.load", api.load), *_class("vtok_codec.open", api.Clip)]
     for each in (api.Codec, Frame, FileSummary):
         parts += _class(each.__name__, each)
+    parts += [*_class("vtok_codec.TokenWindows", TokenWindows), *_class("WindowSampler", WindowSampler)]
     parts.append(f"Version of this page: {vtok_codec.__version__.rpartition('.')[0]}\n")
     return "\n".join(parts)
 

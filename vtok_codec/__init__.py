@@ -10,6 +10,7 @@ with vtok_codec.open("clip.vtk") as clip:
     clip.tokens(gop=3)
     for frame in clip.frames(start=10.0):
         ...
+windows = vtok_codec.TokenWindows("corpus")  # the tokens of many clips, for training
 """
 
 from __future__ import annotations
@@ -21,8 +22,18 @@ from vtok_codec.version import __version__
 
 if TYPE_CHECKING:
     from vtok_codec.api import Clip, Codec
+    from vtok_codec.corpus.windows import TokenWindows
 
-__all__ = ["__version__", "load", "open"]
+__all__ = ["TokenWindows", "__version__", "load", "open"]
+
+
+def __getattr__(name: str) -> object:
+    # Its imports need packages that only a corpus needs.
+    if name == "TokenWindows":
+        from vtok_codec.corpus.windows import TokenWindows
+
+        return TokenWindows
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 # torch takes a second to import, so it is imported only when a model is needed.

@@ -54,3 +54,9 @@ class TrainingError(VtokError):
     """A training run cannot start or cannot continue."""
 
     exit_code = 8
+
+
+class CorpusError(VtokError):
+    """A corpus is done but has more bad clips than admitted, is not whole, or cannot be made."""
+
+    exit_code = 9

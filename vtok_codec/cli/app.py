@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import typer
 
+from vtok_codec.cli.corpus import corpus
 from vtok_codec.cli.decode import decode
 from vtok_codec.cli.encode import encode
 from vtok_codec.cli.errors import EXIT_BROKEN_PIPE
@@ -52,6 +53,7 @@ for command, example in _EXAMPLES.items():
     # Python has a function of the name `eval`.
     name = "eval" if command is evaluate else None
     app.command(name, epilog=f"Example: `{example}`")(command)
+app.add_typer(corpus, name="corpus")
 
 
 def _print_version(wanted: bool) -> None:

@@ -322,6 +322,33 @@ def read_gops(reader: VtkReader, max_bytes: int = MAX_TOKEN_BYTES) -> Iterator[G
         yield Gop(np.concatenate(parts), frames)
 
 
+def read_latents(reader: VtkReader, count: int, max_bytes: int = MAX_TOKEN_BYTES) -> Tokens:
+    """Read the tokens of at least some latent frames from the current position of the reader on.
+
+    It stops with the chunk that completes them, so what follows may be missing.
+
+    Args:
+        reader: The reader of the file.
+        count: The number of latent frames.
+        max_bytes: The largest size of the tokens in bytes.
+
+    Returns:
+        The tokens, `t h w n` with t of at least `count`; fewer only at the end of the file.
+
+    Raises:
+        InputError: The tokens are too large.
+        FormatError, DamageError: The file cannot be read that far.
+    """
+    parts: list[Tokens] = []
+    for event in unpacked_events(reader, _Budget(reader.header, max_bytes).admit):
+        if isinstance(event, UnpackedChunk):
+            parts.append(digits_to_tokens(event.digits, reader.header.model.levels))
+            count -= len(parts[-1])
+            if count <= 0:
+                break
+    return np.concatenate(parts)
+
+
 def read_gop(reader: VtkReader, gop: int, max_bytes: int = MAX_TOKEN_BYTES) -> Gop:
     """Read one GOP by its number, counted from 0.
 

@@ -1,0 +1,163 @@
+"""`vtok corpus` end to end: real worker processes, which crash, stall and are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from command_helpers import VTOK, text, vtok
+from corpus_helpers import begin, contents, make, make_clips, tiny_weights
+
+SIZES = [("64x48", 20), ("48x64", 9), ("64x48", 1), ("32x32", 40), ("64x48", 5), ("64x48", 30), ("32x32", 8)]
+
+HOOK = """
+import importlib.abc, os, sys, time
+
+def change():
+    import vtok_codec.media.reader as reader
+    usual = reader.VideoReader.__init__
+    def init(self, source, *rest, **named):
+        name = os.path.basename(str(named.get("name") or source))
+        if "crash" in name:
+            os.abort()
+        if "stall" in name:
+            time.sleep(1000)
+        usual(self, source, *rest, **named)
+    reader.VideoReader.__init__ = init
+
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "vtok_codec.corpus.clips":
+            sys.meta_path.remove(self)
+            change()
+
+sys.meta_path.insert(0, Finder())
+"""
+"""What makes a clip crash or stall its worker, by its name; Python runs it at the start of every process."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with clips, and a corpus of them that nothing disturbed."""
+    place = tmp_path_factory.mktemp("place")
+    make_clips(place / "clips", SIZES)
+    model = tiny_weights(place)
+    make(place / "undisturbed", begin(place / "undisturbed", [place / "clips"], model))
+    return place
+
+
+def command(place: Path, folder: Path, *more: object, clips: str = "clips") -> list[str]:
+    settings = ["--model", place / "tiny.safetensors", "--gop-latents", 4, "--clips-per-shard", 3]
+    limits = ["--max-pixels", 1 << 20, "--device", "cpu"]
+    return [*map(str, ["corpus", "encode", place / clips, "-o", folder, *settings, *limits, *more])]
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_engines_make_the_same_shards(place: Path, tmp_path: Path, engine: str) -> None:
+    code, out, err = text(vtok(*command(place, tmp_path / "c", "--engine", engine, "-j", 2, "--progress", "json")))
+    assert code == 0 and not out, err
+    lines = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    assert lines[-1]["clips"] == 7 and lines[-1]["shards"] == lines[-1]["all_shards"] == 3
+    assert "7 clips (7 ok)" in err
+    assert contents(tmp_path / "c") == contents(place / "undisturbed")
+
+
+def test_clips_that_crash_or_stall_are_passed_over(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HOOK)
+    bad = make_clips(tmp_path / "clips", SIZES[:2])
+    for name in ("a-crash.mp4", "b-stall.mp4"):
+        (bad / name).write_bytes((bad / "00.mp4").read_bytes())
+    folder = tmp_path / "c"
+    run = [*VTOK, *command(place, folder, "--timeout", 6, "-j", 1)]
+    run[run.index(str(place / "clips"))] = str(bad)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    result = subprocess.run(run, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    assert result.returncode == 9
+    assert "2 of 4 clips are bad (1 crashed, 1 timeout)" in result.stderr and "Traceback" not in result.stderr
+    code, out, _ = text(vtok("corpus", "status", folder, "--json"))
+    told = {Path(clip["source"]).name: clip for clip in json.loads(out)["bad"]}
+    assert code == 0 and {name: clip["status"] for name, clip in told.items()} == {
+        "a-crash.mp4": "crashed",
+        "b-stall.mp4": "timeout",
+    }
+    assert told["a-crash.mp4"]["error"] == "its worker died in each of 2 attempts"
+    # Without what made them crash, a second try reads them.
+    code, _, err = text(vtok("corpus", "retry", folder, "-j", 1))
+    assert code == 0 and "2 clips to try again" in err and "4 clips (4 ok)" in err
+    assert text(vtok("corpus", "verify", folder)) == (0, f"{folder}: whole, 4 clips in 2 shards\n", "")
+
+
+def test_kills_lose_nothing(place: Path, tmp_path: Path) -> None:
+    """The driver is killed at random times; what the runs leave together is what an undisturbed run makes."""
+    folder, rng = tmp_path / "c", random.Random(4)
+    arguments = command(place, folder, "-j", 2, "-q")
+    for _ in range(5):
+        process = subprocess.Popen([*VTOK, *arguments], stderr=subprocess.DEVNULL)
+        time.sleep(rng.uniform(1.5, 6))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert text(vtok(*arguments)) == (0, "", "")
+    assert contents(folder) == contents(place / "undisturbed")
+    assert sorted(path.name for path in folder.iterdir()) == ["corpus.json", "inputs.parquet", "shards"]
+
+
+def test_an_interrupt_is_one_line(place: Path, tmp_path: Path) -> None:
+    run = subprocess.Popen([*VTOK, *command(place, tmp_path / "c")], stderr=subprocess.PIPE, text=True)
+    time.sleep(2.5)
+    run.send_signal(signal.SIGINT)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 130 and err.splitlines()[-1] == "vtok: interrupted"
+    assert "Traceback" not in err
+
+
+def test_reports_in_words_and_in_json(place: Path) -> None:
+    folder = place / "undisturbed"
+    code, out, err = text(vtok("corpus", "status", folder))
+    assert (code, err) == (0, "") and "3 of 3 shards done" in out and "7 of 7: 7 ok" in out
+    code, out, _ = text(vtok("corpus", "stats", folder))
+    assert code == 0 and "clips  7" in out
+    stats = json.loads(text(vtok("corpus", "stats", folder, "--json"))[1])
+    assert stats["clips"] == 7 and stats["frames"] == sum(frames for _, frames in SIZES)
+    assert json.loads(text(vtok("corpus", "verify", folder, "--json"))[1])["faults"] == []
+
+
+def test_damage_is_found(place: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    (folder / "shards").mkdir(parents=True)
+    for path in [*(place / "undisturbed").glob("*.*"), *(place / "undisturbed" / "shards").iterdir()]:
+        (folder / path.relative_to(place / "undisturbed")).write_bytes(path.read_bytes())
+    tar = folder / "shards" / "000001.tar"
+    data = bytearray(tar.read_bytes())
+    data[700] ^= 1
+    tar.write_bytes(data)
+    code, out, err = text(vtok("corpus", "verify", folder))
+    assert code == 9 and not out and "shard 000001, 03:" in err and err.endswith("is not whole: 1 fault\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["encode", "-o", "none"], 3, "is not a corpus yet"),
+        (["encode", "nothing", "-o", "none"], 3, "no such file"),
+        (["status", "none"], 3, "is not a corpus"),
+        (["encode", "CLIPS", "-o", "none", "--engine", "slurm"], 2, "local or ray"),
+        (["encode", "CLIPS", "-o", "none", "--part", "3/2"], 2, "I from 1 to N"),
+        (["encode", "CLIPS", "-o", "none", "--max-bad", "few"], 2, "a share of them"),
+        (["encode", "CLIPS", "-o", "none", "--progress", "dots"], 2, "use bar"),
+        (["encode", "CLIPS", "-o", "none", "--filter", "sharpest"], 2, "no filter"),
+        (["encode", "CLIPS", "-o", "none", "--address", "auto"], 2, "engine ray only"),
+        (["retry", "CORPUS", "--status", "lost"], 2, "unreadable"),
+        (["encode", "CLIPS", "-o", "CORPUS", "--tokens", "1"], 2, "began with"),
+    ],
+)
+def test_wrong_usage_is_one_line(place: Path, tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+    names = {"CLIPS": place / "clips", "CORPUS": place / "undisturbed"}
+    result, out, err = text(vtok("corpus", *(names.get(each, each) for each in arguments), cwd=tmp_path))
+    assert result == code and message in err and not out and "Traceback" not in err
+    assert not (tmp_path / "none" / "shards").exists() or code == 2

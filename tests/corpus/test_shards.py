@@ -1,0 +1,287 @@
+"""Shards hold every clip once, whatever happens on the way; bad clips are rows, not errors."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from corpus_helpers import InlineEngine, begin, contents, make, make_clips, tiny_weights
+
+from vtok_codec.corpus import shards
+from vtok_codec.corpus.encoding import Part, encode_shards, parse_part, parse_tolerance, require_few_bad
+from vtok_codec.corpus.index import CRASHED, TIMEOUT, read_index, rows_of
+from vtok_codec.corpus.journal import Journal, shards_in_work, verdict
+from vtok_codec.corpus.plan import index_path, read_plan, shard_path
+from vtok_codec.corpus.report import bad_clips, check_corpus, reopen_shards, stats_of, status_of
+from vtok_codec.errors import CorpusError, InputError, SettingError
+from vtok_codec.stream.reading import verify
+
+SIZES = [("64x48", 20), ("48x64", 9), ("64x48", 1), ("32x32", 40), ("64x48", 5)]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_clips(tmp_path_factory.mktemp("clips"), SIZES)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_weights(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, clips: Path, model: Path, one_thread: None) -> Path:
+    """A corpus of five clips in two shards."""
+    folder = tmp_path / "corpus"
+    assert make(folder, begin(folder, [clips], model)) == {"ok": 5}
+    return folder
+
+
+def test_the_index_tells_what_is_in_the_tar(corpus: Path) -> None:
+    rows = [row for shard in (0, 1) for row in rows_of(read_index(index_path(corpus, shard)))]
+    assert [row.key for row in rows] == ["00", "01", "02", "03", "04"]
+    for shard in (0, 1):
+        with tarfile.open(shard_path(corpus, shard)) as tar, shard_path(corpus, shard).open("rb") as raw:
+            for row in rows_of(read_index(index_path(corpus, shard))):
+                member = tar.getmember(f"{row.key}.vtk")
+                assert (member.offset_data, member.size) == (row.offset, row.size)
+                raw.seek(row.offset)
+                summary = verify(io.BytesIO(raw.read(row.size)))
+                assert summary.totals.token_digest.hex() == row.tokens_sha256
+                assert summary.totals.frames == row.frames == sum(row.gop_frames)
+                assert summary.bits_per_pixel == pytest.approx(row.bits_per_pixel)
+                assert summary.duration_s == pytest.approx(row.seconds)
+                about = tar.extractfile(f"{row.key}.json")
+                assert about and json.load(about)["gop_latents"] == list(row.gop_latents)
+    assert [row.frames for row in rows] == [frames for _, frames in SIZES]
+    # A GOP of 4 latent frames holds 13 frames; the other 7 of the first clip take 3.
+    assert rows[0].gop_latents == (4, 3) and rows[2].gop_latents == (1,)
+
+
+def test_a_corpus_is_the_same_however_it_is_made(corpus: Path, tmp_path: Path, clips: Path, model: Path) -> None:
+    other = tmp_path / "other"
+    plan = begin(other, [clips], model)
+    for part in (2, 1):
+        encode_shards(other, plan, Part(part, 2), InlineEngine())
+    assert contents(other) == contents(corpus)
+
+
+def test_a_rerun_does_nothing_and_a_lost_index_is_made_again(corpus: Path) -> None:
+    before, plan = contents(corpus), read_plan(corpus)
+    times = {path: path.stat().st_mtime_ns for path in (corpus / "shards").iterdir()}
+    make(corpus, plan)
+    assert times == {path: path.stat().st_mtime_ns for path in (corpus / "shards").iterdir()}
+    index_path(corpus, 1).unlink()
+    make(corpus, plan)
+    assert contents(corpus) == before
+
+
+def test_bad_clips_are_rows(tmp_path: Path, clips: Path, model: Path, one_thread: None) -> None:
+    source = tmp_path / "in"
+    make_clips(source, SIZES[:1])
+    (source / "empty.mp4").write_bytes(b"")
+    (source / "text.mp4").write_text("no video")
+    (source / "cut.mp4").write_bytes((clips / "03.mp4").read_bytes()[:-900])
+    make_clips(source / "large", [("1280x960", 2)])
+    folder = tmp_path / "corpus"
+    plan = begin(folder, [source], model, max_pixels=1_000_000)
+    statuses = make(folder, plan)
+    bad = {Path(name).name: (status, error) for name, status, error in bad_clips(folder, plan)}
+    assert {name: status for name, (status, _) in bad.items()} == {
+        "empty.mp4": "unreadable",
+        "text.mp4": "unreadable",
+        "cut.mp4": bad["cut.mp4"][0],
+        "00.mp4": "too_large",
+    }
+    assert bad["cut.mp4"][0] in ("truncated", "unreadable") and all(error for _, error in bad.values())
+    assert statuses["ok"] == 1
+    assert not list(check_corpus(folder, plan))
+
+
+def test_a_fault_of_ours_is_a_row_as_well(
+    tmp_path: Path, clips: Path, model: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(key: str, *rest: object) -> None:
+        raise ZeroDivisionError("a fault")
+
+    monkeypatch.setattr(shards, "encode_clip", broken)
+    folder = tmp_path / "corpus"
+    plan = begin(folder, [clips], model)
+    assert make(folder, plan) == {"crashed": 5}
+    assert "ZeroDivisionError: a fault" in next(bad_clips(folder, plan))[2]
+
+
+def test_a_full_disk_loses_nothing(
+    tmp_path: Path, corpus: Path, clips: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "other"
+    plan = begin(folder, [clips], model)
+    add = shards.ShardWriter.add
+    calls = []
+
+    def full(writer: shards.ShardWriter, *arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return add(writer, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(shards.ShardWriter, "add", full)
+    with pytest.raises(OSError, match="No space"):
+        make(folder, plan)
+    assert sorted(contents(folder)) == ["000000.parquet", "000000.tar"]
+    make(folder, plan)
+    assert contents(folder) == contents(corpus)
+
+
+def test_user_columns_reach_index_and_tar(tmp_path: Path, clips: Path, model: Path, one_thread: None) -> None:
+    (tmp_path / "list.csv").write_text(f"path,caption,label\n{clips}/00.mp4,a cat,7\n{clips}/01.mp4,,8\n")
+    folder = tmp_path / "corpus"
+    make(folder, begin(folder, [tmp_path / "list.csv"], model, keep=["caption"]))
+    table = pq.read_table(index_path(folder, 0))
+    assert table["caption"].to_pylist() == ["a cat", ""] and "label" not in table.column_names
+    with tarfile.open(shard_path(folder, 0)) as tar:
+        file = tar.extractfile(f"{table['key'][0]}.json")
+        assert file and json.load(file)["caption"] == "a cat"
+    with pytest.raises(SettingError, match="no such column"):
+        begin(tmp_path / "c2", [tmp_path / "list.csv"], model, keep=["title"])
+    (tmp_path / "taken.csv").write_text(f"path,status\n{clips}/00.mp4,x\n")
+    with pytest.raises(SettingError, match="index has one of that name"):
+        begin(tmp_path / "c3", [tmp_path / "taken.csv"], model)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokens_per_position": 1}, "began with tokens_per_position 2, not 1"),
+        ({"filters": "fps=5"}, "began with filters"),
+        ({"clips_per_shard": 2}, "began with clips_per_shard 3, not 2"),
+    ],
+)
+def test_other_settings_are_refused(
+    corpus: Path, clips: Path, model: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(SettingError, match=message):
+        begin(corpus, [clips], model, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokens_per_position": 5}, "has 1 to 4 tokens"),
+        ({"coder": "best"}, "choose from"),
+        ({"filters": "sharpest"}, "no filter"),
+        ({"rdo": -1.0}, "rdo"),
+    ],
+)
+def test_settings_are_checked_before_a_corpus_begins(
+    tmp_path: Path, clips: Path, model: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(SettingError, match=message):
+        begin(tmp_path / "new", [clips], model, **changes)
+    assert not (tmp_path / "new").exists()
+
+
+def test_another_number_type_or_model_is_refused(corpus: Path, model: Path) -> None:
+    path = corpus / "corpus.json"
+    index_path(corpus, 0).unlink()
+    text = path.read_text()
+    path.write_text(text.replace('"dtype": "', '"dtype": "un'))
+    with pytest.raises(SettingError, match="tokens could differ"):
+        make(corpus, read_plan(corpus))
+    path.write_text(text.replace('"weights_sha256": "', '"weights_sha256": "0'))
+    with pytest.raises(SettingError, match="have changed"):
+        make(corpus, read_plan(corpus))
+    path.write_text(text)
+    inputs = corpus / "inputs.parquet"
+    inputs.write_bytes(inputs.read_bytes() + b" ")
+    with pytest.raises(InputError, match="not the one that the corpus began with"):
+        make(corpus, read_plan(corpus))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"version": 2}', '{"version": 1}'])
+def test_a_broken_plan_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "corpus.json").write_text(text)
+    with pytest.raises(InputError):
+        read_plan(tmp_path)
+
+
+def test_the_journal_tells_who_is_to_blame(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 3)
+    journal.open()
+    journal.begin("good")
+    journal.end("good", 1.5)
+    journal.begin("bad")
+    journal.note_death()
+    assert shards_in_work(tmp_path) == {3}
+    assert journal.state().failures == {"bad": [CRASHED]} and journal.state().under_way is None
+    assert verdict(journal.state().failures["bad"], 2) is None
+    journal.open()
+    journal.begin("bad")
+    journal.stall_path.write_text("Timeout (0:00:01)!")
+    journal.note_death()
+    assert verdict(journal.state().failures["bad"], 2) == (CRASHED, "its worker died in each of 2 attempts")
+    assert verdict([TIMEOUT, TIMEOUT], 2) == (TIMEOUT, "it took too long in each of 2 attempts")
+    journal.open()
+    journal.begin("bad")
+    journal.end("bad", 2.0)
+    state = journal.state()
+    assert not state.failures and (state.ended, state.seconds) == (1, 2.0)
+    for _ in range(2):
+        journal.open()
+        journal.note_death()
+    assert journal.state().lost_starts == 2
+    journal.remove()
+    assert not shards_in_work(tmp_path) and not list(tmp_path.iterdir())
+
+
+def test_status_stats_and_retry(corpus: Path, tmp_path: Path) -> None:
+    plan = read_plan(corpus)
+    status = status_of(corpus, plan)
+    assert (status.shards_done, status.shards, status.statuses) == (2, 2, {"ok": 5})
+    stats = stats_of(corpus, plan)
+    assert stats.clips == 5 and stats.frames == 75 and stats.hours == pytest.approx(75 / 25 / 3600)
+    assert stats.tokens == sum(row.tokens for s in (0, 1) for row in rows_of(read_index(index_path(corpus, s))))
+    before = contents(corpus)
+    assert reopen_shards(corpus, plan, ["crashed"]) == 0 and contents(corpus) == before
+    assert reopen_shards(corpus, plan, ["ok"]) == 5 and not contents(corpus)
+    with pytest.raises(InputError, match="no clip yet"):
+        stats_of(corpus, plan)
+
+
+def test_every_changed_byte_of_a_clip_is_found(corpus: Path) -> None:
+    plan = read_plan(corpus)
+    assert not list(check_corpus(corpus, plan))
+    row = rows_of(read_index(index_path(corpus, 0)))[1]
+    whole = shard_path(corpus, 0).read_bytes()
+    for place in range(0, row.size, 37):
+        data = bytearray(whole)
+        data[row.offset + place] ^= 1
+        shard_path(corpus, 0).write_bytes(data)
+        (fault,) = check_corpus(corpus, plan)
+        assert fault.startswith("shard 000000, 01:")
+    shard_path(corpus, 0).write_bytes(whole[: row.offset + 10])
+    assert len(list(check_corpus(corpus, plan))) == 2
+    shard_path(corpus, 0).unlink()
+    index_path(corpus, 1).unlink()
+    first, second = check_corpus(corpus, plan)
+    assert "No such file" in first and second == "shard 000001 is not done"
+
+
+def test_parts_and_tolerances() -> None:
+    assert parse_part("2/8") == Part(2, 8)
+    for text in ("0/8", "9/8", "1", "a/b", "1/0"):
+        with pytest.raises(SettingError):
+            parse_part(text)
+    assert parse_tolerance("2%").admits(2, 100) and not parse_tolerance("2%").admits(3, 100)
+    assert parse_tolerance("3").admits(3, 5) and not parse_tolerance("3").admits(4, 5)
+    for text in ("-1", "x", "1.5", "%"):
+        with pytest.raises(SettingError):
+            parse_tolerance(text)
+    with pytest.raises(CorpusError, match=r"3 of 5 clips are bad \(2 crashed, 1 timeout\)"):
+        require_few_bad(Counter({"ok": 2, "crashed": 2, "timeout": 1}), parse_tolerance("2"))

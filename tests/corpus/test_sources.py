@@ -1,0 +1,125 @@
+"""Folders, patterns, lists, tars and URLs name the clips of a corpus."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from vtok_codec.corpus.sources import ClipSource, find_clips, keys_of, opened
+from vtok_codec.errors import InputError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of files that look like clips."""
+    for name in ("a.mp4", "b/a.mp4", "b/c d.MKV", "b/notes.md", "b/100%d.mov", "z.tiff"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    return tmp_path
+
+
+def names(clips: list[ClipSource], folder: Path) -> list[str]:
+    return [clip.name.removeprefix(f"{folder}/") for clip in clips]
+
+
+def test_a_folder_is_searched_with_its_subfolders(folder: Path) -> None:
+    clips = find_clips([str(folder)])
+    assert names(clips, folder) == ["a.mp4", "b/100%d.mov", "b/a.mp4", "b/c d.MKV"]
+    assert keys_of(clips) == ["a", "b/100_d", "b/a", "b/c_d"]
+
+
+def test_sources_are_joined_sorted_and_not_repeated(folder: Path) -> None:
+    clips = find_clips([str(folder / "b"), str(folder / "a.mp4"), str(folder / "**/a.mp4")])
+    assert names(clips, folder) == ["a.mp4", "b/100%d.mov", "b/a.mp4", "b/c d.MKV"]
+
+
+def test_equal_keys_get_numbers(folder: Path) -> None:
+    clips = find_clips([str(folder / "a.mp4"), str(folder / "b/a.mp4")])
+    assert keys_of(clips) == ["a", "a-2"]
+    same = [ClipSource(name, root="/r") for name in ("/r/a-2.mp4", "/r/a.mkv", "/r/a.mp4", "/r/../x/a.mp4")]
+    keys = keys_of(same)
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_name_with_a_pattern_in_it_is_a_file(folder: Path) -> None:
+    (folder / "[1].mp4").write_bytes(b"")
+    assert names(find_clips([str(folder / "[1].mp4")]), folder) == ["[1].mp4"]
+
+
+LISTS = {
+    "list.txt": "a.mp4\n\nb/a.mp4\n",
+    "list.csv": "path,caption,label\na.mp4,a dog,1\nb/a.mp4,,2\n",
+    "list.jsonl": '{"video": "a.mp4", "caption": "a dog", "tags": ["x"]}\n{"video": "b/a.mp4", "caption": null}\n',
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_name_clips_and_carry_columns(folder: Path, name: str) -> None:
+    (folder / name).write_text(LISTS[name], encoding="utf-8")
+    first, second = find_clips([str(folder / name)])
+    assert names([first, second], folder) == ["a.mp4", "b/a.mp4"]
+    if name != "list.txt":
+        assert first.columns["caption"] == "a dog" and not second.columns["caption"]
+    if name == "list.jsonl":
+        assert first.columns["tags"] == '["x"]'
+
+
+def test_a_parquet_list_keeps_types(folder: Path) -> None:
+    pq.write_table(pa.table({"source": ["a.mp4"], "score": [0.5], "year": [2020]}), folder / "list.parquet")
+    (clip,) = find_clips([str(folder / "list.parquet")])
+    assert clip.columns == {"score": 0.5, "year": 2020}
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def test_a_webdataset_tar_is_read_with_what_lies_beside_the_clips(tmp_path: Path) -> None:
+    about = json.dumps({"label": 3}).encode()
+    members = {"x/1.json": about, "x/1.mp4": b"one", "x/1.txt": b"a dog \n", "x/2.mp4": b"second", "x/2.jpg.cls": b"7"}
+    write_tar(tmp_path / "in.tar", members)
+    first, second = find_clips([str(tmp_path / "in.tar")])
+    assert first.columns == {"label": 3, "text": "a dog"} and second.columns == {}
+    stream = opened(second)
+    assert isinstance(stream, io.BytesIO) and stream.read() == b"second"
+    assert keys_of([first, second]) == ["x/1", "x/2"]
+
+
+def test_urls_are_read_by_fsspec(folder: Path) -> None:
+    clips = find_clips([f"file://{folder}/b"])
+    assert [clip.name.rpartition("/")[2] for clip in clips] == ["100%d.mov", "a.mp4", "c d.MKV"]
+    assert keys_of(clips) == ["100_d", "a", "c_d"]
+    stream = opened(clips[1])
+    assert not isinstance(stream, str) and stream.read() == b"b/a.mp4"
+    write_tar(folder / "t.tar", {"k.mp4": b"inside"})
+    (inside,) = find_clips([f"file://{folder}/t.tar"])
+    stream = opened(inside)
+    assert not isinstance(stream, str) and stream.read() == b"inside"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("nothing", None, "no such file"),
+        ("none.csv", "caption\nx\n", "names no clip"),
+        ("bad.jsonl", "{", "cannot read"),
+        ("bad.tar", "no tar", "cannot read"),
+        ("empty.txt", "", "no video"),
+        ("odd.parquet", "no parquet", "cannot read"),
+    ],
+)
+def test_what_cannot_be_read_is_told(tmp_path: Path, name: str, text: str | None, message: str) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        find_clips([str(tmp_path / name)])

@@ -1,0 +1,238 @@
+"""Windows hold the tokens of their clips, and samplers give every window once, however training is stopped."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import webdataset
+from corpus_helpers import begin, make, make_clips, tiny_weights
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+import vtok_codec
+from vtok_codec.corpus.index import read_index, rows_of
+from vtok_codec.corpus.plan import index_path, shard_path
+from vtok_codec.corpus.sampler import WindowSampler
+from vtok_codec.corpus.windows import TokenWindows
+from vtok_codec.errors import InputError, SettingError
+from vtok_codec.stream.reading import read_tokens
+
+SIZES = [("64x48", 60), ("48x64", 30), ("64x48", 13), ("64x48", 40), ("64x48", 3)]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of five clips in three shards."""
+    place = tmp_path_factory.mktemp("corpus")
+    clips = make_clips(place / "clips", SIZES)
+    (place / "list.csv").write_text("path,caption\n" + "".join(f"clips/{i:02d}.mp4,clip {i}\n" for i in range(5)))
+    assert clips
+    folder = place / "corpus"
+    make(folder, begin(folder, [place / "list.csv"], tiny_weights(place), clips_per_shard=2))
+    return folder
+
+
+def whole_tokens(corpus: Path) -> dict[str, np.ndarray]:
+    """All tokens of every clip, read as `vtok tokens` does."""
+    found = {}
+    for shard in range(3):
+        data = shard_path(corpus, shard).read_bytes()
+        for row in rows_of(read_index(index_path(corpus, shard))):
+            found[row.key] = read_tokens(io.BytesIO(data[row.offset : row.offset + row.size]))
+    return found
+
+
+@pytest.mark.parametrize("start", ["gop", "any"])
+@pytest.mark.parametrize("latents", [1, 3, 4, 7])
+def test_windows_are_pieces_of_clips(corpus: Path, start: str, latents: int) -> None:
+    whole = whole_tokens(corpus)
+    windows = TokenWindows(corpus, latents=latents, start=start, columns=["caption", "frames"])
+    seen: dict[str, list[int]] = {}
+    for number in range(len(windows)):
+        item = windows[number]
+        first = item["latent"]
+        tokens = item["tokens"]
+        assert tokens.dtype == np.uint16 and tokens.flags["C_CONTIGUOUS"]
+        assert np.array_equal(tokens, whole[item["key"]][first : first + latents])
+        assert item["gop_start"].tolist() == [(first + i) % 4 == 0 for i in range(latents)]
+        assert item["caption"] == f"clip {int(item['key'][-1])}" and item["frames"] == SIZES[int(item["key"][-1])][1]
+        seen.setdefault(item["key"], []).append(first)
+    for key, clip in whole.items():
+        begins = seen.get(key, [])
+        assert all(b - a >= latents for a, b in pairwise(begins))
+        if start == "any":
+            assert begins == list(range(0, len(clip) - latents + 1, latents))
+        else:
+            assert all(place % 4 == 0 for place in begins) and bool(begins) == (len(clip) >= latents)
+
+
+def test_fewer_tokens_can_be_read(corpus: Path) -> None:
+    assert TokenWindows(corpus, latents=4, tokens=1)[0]["tokens"].shape[-1] == 1
+    assert TokenWindows(corpus, latents=4, tokens=None)[0]["tokens"].shape[-1] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"tokens": 3}, SettingError, "1 to 2 tokens"),
+        ({"latents": 0}, SettingError, "at least 1"),
+        ({"start": "middle"}, SettingError, "gop or any"),
+        ({"columns": ["title"]}, SettingError, "the index has"),
+        ({"latents": 1000}, InputError, "no window"),
+        ({"statuses": ["crashed"]}, InputError, "no shard"),
+    ],
+)
+def test_what_cannot_be_is_told(corpus: Path, options: dict[str, object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        TokenWindows(corpus, **options)  # type: ignore[arg-type]
+
+
+def test_a_folder_without_shards_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read"):
+        TokenWindows(tmp_path)
+    (tmp_path / "shards").mkdir()
+    with pytest.raises(InputError, match="no shard"):
+        TokenWindows(tmp_path)
+
+
+def test_a_shard_that_was_cut_is_told(corpus: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(corpus, copy)
+    windows = TokenWindows(copy, latents=1)
+    tar = shard_path(copy, 2)
+    tar.write_bytes(tar.read_bytes()[:600])
+    with pytest.raises(InputError, match="shorter"):
+        for number in range(len(windows)):
+            windows[number]
+
+
+def test_urls_and_copies_give_the_same(corpus: Path, tmp_path: Path) -> None:
+    plain = TokenWindows(corpus, latents=1)
+    there = TokenWindows(f"file://{corpus}", latents=1)
+    cached = TokenWindows(f"file://{corpus}", latents=1, cache=tmp_path / "cache")
+    for number in range(len(plain)):
+        tokens = plain[number]["tokens"]
+        assert np.array_equal(tokens, there[number]["tokens"]) and np.array_equal(tokens, cached[number]["tokens"])
+    assert len(list((tmp_path / "cache").rglob("*.tar"))) == 3
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_data_loader_reads_in_workers(corpus: Path, method: str) -> None:
+    windows = TokenWindows(corpus, latents=3)
+    expected = [windows[number]["tokens"] for number in range(len(windows))]
+    sampler = windows.sampler(2, seed=5)
+    loader = DataLoader(windows, batch_sampler=sampler, num_workers=2, multiprocessing_context=method)
+    batches = list(windows.sampler(2, seed=5))
+    for batch, numbers in zip(loader, batches, strict=True):
+        assert batch["tokens"].dtype == torch.uint16
+        assert np.array_equal(batch["tokens"].numpy(), np.stack([expected[number] for number in numbers]))
+
+
+def test_it_is_part_of_the_api_and_needs_no_torch(corpus: Path) -> None:
+    assert vtok_codec.TokenWindows is TokenWindows
+    script = (
+        f"import sys, vtok_codec; w = vtok_codec.TokenWindows({str(corpus)!r}, 4); w[0]; print('torch' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout
+    assert out == "False\n"
+    assert len(pickle.loads(pickle.dumps(TokenWindows(corpus, 4)))) == len(TokenWindows(corpus, 4))
+
+
+def test_webdataset_reads_the_shards(corpus: Path) -> None:
+    whole = whole_tokens(corpus)
+    seen = {}
+    for shard in range(3):
+        for sample in webdataset.WebDataset(str(shard_path(corpus, shard)), shardshuffle=False):
+            seen[sample["__key__"]] = read_tokens(io.BytesIO(sample["vtk"]))
+    assert seen.keys() == whole.keys()
+    assert all(np.array_equal(seen[key], whole[key]) for key in whole)
+
+
+windows_of_shards = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 3)), min_size=1, max_size=120)
+
+
+def sampler_of(windows: list[tuple[int, int]], **options: object) -> WindowSampler:
+    shards = np.array(sorted(shard for shard, _ in windows))
+    grids = np.array([(grid, 1) for _, grid in windows])
+    return WindowSampler(shards, grids, **options)  # type: ignore[arg-type]
+
+
+@settings(max_examples=60, deadline=None)
+@given(windows_of_shards, st.integers(1, 7), st.integers(1, 4), st.sampled_from(["shard", "all", "none"]))
+def test_every_window_comes_once_per_epoch(
+    windows: list[tuple[int, int]], batch_size: int, world: int, shuffle: str
+) -> None:
+    ranks = [sampler_of(windows, batch_size=batch_size, rank=r, world=world, shuffle=shuffle) for r in range(world)]
+    for _ in range(2):
+        batches = [list(rank) for rank in ranks]
+        assert [len(each) for each in batches] == [len(rank) for rank in ranks]
+        flat = [number for each in batches for batch in each for number in batch]
+        assert sorted(flat) == list(range(len(windows)))
+        for batch in (batch for each in batches for batch in each):
+            assert len(batch) <= batch_size and len({windows[number][1] for number in batch}) == 1
+    full = [sampler_of(windows, batch_size=batch_size, rank=r, world=world, drop_last=True) for r in range(world)]
+    dropped = [list(rank) for rank in full]
+    assert len({len(each) for each in dropped}) == 1
+    assert all(len(batch) == batch_size for each in dropped for batch in each)
+
+
+@settings(max_examples=40, deadline=None)
+@given(windows_of_shards, st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), st.integers(0, 40))
+def test_training_resumes_where_it_stopped(
+    windows: list[tuple[int, int]], batch_size: int, world: int, later: int, steps: int
+) -> None:
+    """What is left of an epoch is the same for any number of processes."""
+    one = sampler_of(windows, batch_size=batch_size, seed=3)
+    order = list(one)
+    ranks = [sampler_of(windows, batch_size=batch_size, seed=3, rank=r, world=world) for r in range(world)]
+    whole_steps = min(steps, len(order) // world)
+    for rank in ranks:
+        walk = iter(rank)
+        for _ in range(whole_steps):
+            next(walk)
+    state = ranks[0].state_dict()
+    resumed = [sampler_of(windows, batch_size=batch_size, seed=3, rank=r, world=later) for r in range(later)]
+    left = []
+    for rank in resumed:
+        rank.load_state_dict(state)
+        left.append(list(rank))
+    together = [each[i] for i in range(max(map(len, left), default=0)) for each in left if i < len(each)]
+    assert together == order[whole_steps * world :]
+    sought = sampler_of(windows, batch_size=batch_size, seed=3, world=world)
+    sought.seek(whole_steps)
+    assert (sought.epoch, sought.position) in ((0, whole_steps * world), (1, 0))
+
+
+def test_epochs_differ_and_seeds_repeat(corpus: Path) -> None:
+    windows = TokenWindows(corpus, latents=1, start="any")
+    sampler, again = windows.sampler(4, seed=1), windows.sampler(4, seed=1)
+    first, second = list(sampler), list(sampler)
+    assert first != second and sampler.epoch == 2 and list(again) == first
+    assert list(windows.sampler(4, seed=2)) != first
+    state = sampler.state_dict()
+    with pytest.raises(SettingError, match="another seed"):
+        windows.sampler(5, seed=1).load_state_dict(state)
+    for options in ({"rank": 2, "world": 2}, {"shuffle": "well"}, {"bucket": "size"}):
+        with pytest.raises(SettingError):
+            windows.sampler(4, **options)
+    with pytest.raises(SettingError):
+        windows.sampler(0)
+
+
+def test_the_shuffle_by_shards_reads_few_shards_at_a_time() -> None:
+    shards = np.repeat(np.arange(64), 10)
+    sampler = WindowSampler(shards, np.zeros((640, 2), np.int64), batch_size=10)
+    batches = list(sampler)
+    for first in range(0, 64, 8):
+        read = {int(shards[number]) for batch in batches[first : first + 8] for number in batch}
+        assert len(read) == 8

@@ -1,0 +1,367 @@
+"""`vtok corpus`: many clips as shards of tokens, for training."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from tqdm import tqdm
+
+from vtok_codec.cli.errors import notice, reports_errors
+from vtok_codec.cli.options import (
+    DEFAULT_MAX_PIXELS,
+    GENERAL,
+    INPUT,
+    MODEL,
+    OUTPUT,
+    PICTURE,
+    AsJson,
+    Device,
+    Filters,
+    MaxPixels,
+    Quiet,
+)
+from vtok_codec.errors import CorpusError, InputError, SettingError
+from vtok_codec.registry import DEFAULT_MODEL
+from vtok_codec.text import counted, printable
+from vtok_codec.tokens.coders import CODERS, ZSTD
+
+if TYPE_CHECKING:
+    from vtok_codec.corpus.encoding import Progress
+    from vtok_codec.corpus.engines import Engine
+    from vtok_codec.corpus.plan import Plan
+
+corpus = typer.Typer(
+    help="Encode many clips as shards of tokens, for training.", no_args_is_help=True, rich_markup_mode="markdown"
+)
+_RUN = "Run"
+_ENGINES = ("local", "ray")
+_PROGRESS = ("bar", "json", "none")
+_BAD_SHOWN = 20
+
+Folder = Annotated[Path, typer.Argument(help="Folder of the corpus.", show_default=False)]
+EngineName = Annotated[
+    str,
+    typer.Option(help=f"What runs the workers: {' or '.join(_ENGINES)}.", rich_help_panel=_RUN),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="For engine ray: the address of a cluster, auto for the one that this machine belongs to. By default Ray "
+        "starts on this machine.",
+        rich_help_panel=_RUN,
+    ),
+]
+PartText = Annotated[
+    str,
+    typer.Option(
+        "--part", help="I/N: make only every N-th shard, from shard I on; for job arrays.", rich_help_panel=_RUN
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs", "-j", help="Number of workers; by default as cores and memory allow.", min=1, rich_help_panel=_RUN
+    ),
+]
+Timeout = Annotated[
+    float,
+    typer.Option(help="Seconds after which a clip counts as stalled; 0 for no limit.", min=0, rich_help_panel=_RUN),
+]
+Retries = Annotated[
+    int,
+    typer.Option(help="How often a clip is tried again that kills or stalls its worker.", min=0, rich_help_panel=_RUN),
+]
+MaxBad = Annotated[
+    str,
+    typer.Option(
+        help="How many clips may be bad before the command ends with an error: a number, or a share such as 2%.",
+        rich_help_panel=_RUN,
+    ),
+]
+ProgressKind = Annotated[
+    str,
+    typer.Option(
+        "--progress", help=f"How progress is shown on stderr: {', '.join(_PROGRESS)}.", rich_help_panel=GENERAL
+    ),
+]
+
+
+@corpus.command(epilog="Example: `vtok corpus encode clips/ -o corpus --filter fps=16,scale=-2:256`")
+@reports_errors
+def encode(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Folders, videos, patterns, lists (.txt, .csv, .jsonl, .parquet), WebDataset tars, or URLs. Without "
+            "any, an existing corpus goes on.",
+            show_default=False,
+        ),
+    ] = None,
+    output_dir: Annotated[
+        Path, typer.Option("-o", "--output-dir", help="Folder of the corpus.", rich_help_panel=OUTPUT)
+    ] = Path("corpus"),
+    clips_per_shard: Annotated[
+        int | None,
+        typer.Option(help="Clips per shard; by default 16 to 1024.", min=1, rich_help_panel=OUTPUT),
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            help="The columns of lists and tars to keep, such as caption,label; by default all.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    filters: Filters = "",
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
+    tokens: Annotated[
+        int, typer.Option("--tokens", "-t", help="Tokens per latent position.", rich_help_panel=PICTURE)
+    ] = 2,
+    gop_latents: Annotated[
+        int,
+        typer.Option(
+            help="Length of a group of pictures in latent frames; 17 are 65 frames at a stride of 4.",
+            min=1,
+            rich_help_panel=PICTURE,
+        ),
+    ] = 17,
+    rdo: Annotated[
+        float,
+        typer.Option(
+            help="What a bit costs when tokens are chosen by rate and error; 0 takes the nearest. Needs coder prior.",
+            rich_help_panel=PICTURE,
+        ),
+    ] = 0.0,
+    coder: Annotated[
+        str,
+        typer.Option(
+            help="How tokens are packed: "
+            + "; ".join(f"{spec.name}, {spec.summary}" for spec in CODERS.values())
+            + ".",
+            rich_help_panel=PICTURE,
+        ),
+    ] = ZSTD.name,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="A shipped model or a weights file.", rich_help_panel=MODEL)
+    ] = DEFAULT_MODEL,
+    device: Device = "auto",
+    engine: EngineName = "local",
+    address: Address = None,
+    part: PartText = "1/1",
+    jobs: Jobs = None,
+    timeout: Timeout = 600.0,
+    retries: Retries = 1,
+    max_bad: MaxBad = "0",
+    progress: ProgressKind = "bar",
+    quiet: Quiet = False,
+) -> None:
+    """Encode clips as a corpus of shards. A rerun goes on where an earlier one stopped."""
+    from vtok_codec.corpus.plan import has_plan
+
+    run = _Run(engine, address, part, jobs, timeout, retries, max_bad, "none" if quiet else progress)
+    if sources:
+        from vtok_codec.corpus.plan import begin_corpus, parquet
+
+        parquet()
+        plan = begin_corpus(
+            output_dir,
+            sources,
+            None if keep is None else keep.split(","),
+            clips_per_shard,
+            device,
+            model=model,
+            tokens_per_position=tokens,
+            gop_latents=gop_latents,
+            coder=coder,
+            rdo=rdo,
+            filters=filters,
+            max_pixels=max_pixels,
+        )
+    elif has_plan(output_dir):
+        plan = _plan_of(output_dir)
+    else:
+        raise InputError(f"{output_dir} is not a corpus yet; name the clips to encode")
+    run.make_shards(output_dir, plan, quiet)
+
+
+@corpus.command(epilog="Example: `vtok corpus retry corpus --timeout 3600`")
+@reports_errors
+def retry(
+    folder: Folder,
+    status: Annotated[
+        str,
+        typer.Option(help="The statuses of the clips to try again, separated by commas.", rich_help_panel=INPUT),
+    ] = "unreadable,truncated,timeout,crashed",
+    engine: EngineName = "local",
+    address: Address = None,
+    jobs: Jobs = None,
+    timeout: Timeout = 600.0,
+    retries: Retries = 1,
+    max_bad: MaxBad = "0",
+    progress: ProgressKind = "bar",
+    quiet: Quiet = False,
+) -> None:
+    """Make the shards with bad clips again."""
+    plan = _plan_of(folder)
+    from vtok_codec.corpus.index import STATUSES
+    from vtok_codec.corpus.report import reopen_shards
+
+    wanted = status.split(",")
+    if unknown := set(wanted) - set(STATUSES):
+        raise SettingError(f"status {min(unknown)!r}: use some of {', '.join(STATUSES)}")
+    clips = reopen_shards(folder, plan, wanted)
+    if not quiet:
+        notice(f"{folder}: {counted(clips, 'clip')} to try again")
+    run = _Run(engine, address, "1/1", jobs, timeout, retries, max_bad, "none" if quiet else progress)
+    run.make_shards(folder, plan, quiet)
+
+
+@corpus.command(epilog="Example: `vtok corpus status corpus --bad`")
+@reports_errors
+def status(
+    folder: Folder,
+    bad: Annotated[bool, typer.Option("--bad", help="List every bad clip.", rich_help_panel=OUTPUT)] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say how far a corpus has come, and which clips are bad."""
+    plan = _plan_of(folder)
+    from vtok_codec.corpus.report import bad_clips, status_of
+
+    found = status_of(folder, plan)
+    clips = list(bad_clips(folder, plan))
+    if as_json:
+        listed = [dict(zip(("source", "status", "error"), clip, strict=True)) for clip in clips]
+        print(json.dumps({**asdict(found), "bad": listed}))
+        return
+    done = sum(found.statuses.values())
+    print(f"{printable(str(folder))}: {found.shards_done} of {counted(found.shards, 'shard')} done")
+    print(f"  clips  {done} of {found.clips}: " + ", ".join(f"{n} {name}" for name, n in found.statuses.items()))
+    for shard, clip in found.in_work.items():
+        print(f"  shard {shard} is in work or was interrupted" + (f", at {printable(clip)}" if clip else ""))
+    shown = clips if bad else clips[:_BAD_SHOWN]
+    for source, what, error in shown:
+        print(f"  {what:10s} {printable(source)}: {printable(error)}")
+    if len(clips) > len(shown):
+        print(f"  and {len(clips) - len(shown)} more; --bad lists all")
+
+
+@corpus.command(epilog="Example: `vtok corpus stats corpus`")
+@reports_errors
+def stats(folder: Folder, as_json: AsJson = False) -> None:
+    """Say what a corpus holds: clips, hours, tokens and sizes."""
+    plan = _plan_of(folder)
+    from vtok_codec.corpus.report import stats_of
+
+    found = stats_of(folder, plan)
+    if as_json:
+        print(json.dumps(asdict(found)))
+        return
+    print(f"{printable(str(folder))}:")
+    print(f"  clips  {found.clips}, {found.hours:.2f} hours, {counted(found.frames, 'frame')}")
+    print(f"  tokens {found.tokens}, {found.bytes_per_token:.3f} bytes per token; the longest clip has "
+          f"{counted(found.longest_latents, 'latent frame')}")  # fmt: skip
+    print(f"  size   {found.bytes} bytes, {found.bits_per_pixel:.4f} bits/pixel")
+    grids = ", ".join(f"{grid} ({n})" for grid, n in list(found.grids.items())[:8])
+    print(f"  grids  {grids}" + (f" and {len(found.grids) - 8} more" if len(found.grids) > 8 else ""))
+
+
+@corpus.command(epilog="Example: `vtok corpus verify corpus`")
+@reports_errors
+def verify(folder: Folder, as_json: AsJson = False, quiet: Quiet = False) -> None:
+    """Check that every shard is there, and every clip whole and what its index says."""
+    plan = _plan_of(folder)
+    from vtok_codec.corpus.report import check_corpus
+
+    with tqdm(total=plan.shards, unit=" shards", leave=False, disable=True if quiet else None, file=sys.stderr) as bar:
+        faults = []
+        for fault in check_corpus(folder, plan, lambda shard: bar.update() and None):
+            faults.append(fault)
+            if not as_json:
+                notice(fault)
+    if as_json:
+        print(json.dumps({"shards": plan.shards, "clips": plan.clips, "faults": faults}))
+    elif not quiet and not faults:
+        print(f"{printable(str(folder))}: whole, {counted(plan.clips, 'clip')} in {counted(plan.shards, 'shard')}")
+    if faults:
+        raise CorpusError(f"{folder} is not whole: {counted(len(faults), 'fault')}")
+
+
+def _plan_of(folder: Path) -> Plan:
+    from vtok_codec.corpus.plan import parquet, read_plan
+
+    parquet()
+    return read_plan(folder)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """How to make the shards of a corpus, as the options say."""
+
+    engine: str
+    address: str | None
+    part: str
+    jobs: int | None
+    timeout: float
+    retries: int
+    max_bad: str
+    progress: str
+
+    def make_shards(self, folder: Path, plan: Plan, quiet: bool) -> None:
+        """Make the missing shards, show progress, and tell the result."""
+        from vtok_codec.corpus.encoding import encode_shards, parse_part, parse_tolerance, require_few_bad
+
+        tolerance, part, engine = (
+            parse_tolerance(self.max_bad),
+            parse_part(self.part),
+            self._engine(plan.device == "cuda"),
+        )
+        started = time.perf_counter()
+        with _shown(self.progress) as show:
+            statuses = encode_shards(folder, plan, part, engine, 1 + self.retries, self.timeout or None, show)
+        if not quiet:
+            kinds = ", ".join(f"{count} {name}" for name, count in statuses.most_common()) or "none"
+            seconds = time.perf_counter() - started
+            notice(f"{folder}: {counted(statuses.total(), 'clip')} ({kinds}) in {seconds:.0f} s")
+        require_few_bad(statuses, tolerance)
+
+    def _engine(self, gpu: bool) -> Engine:
+        from vtok_codec.corpus.engines import LocalEngine, RayEngine, default_jobs
+
+        if self.engine not in _ENGINES:
+            raise SettingError(f"engine {self.engine!r}: use {' or '.join(_ENGINES)}")
+        if self.address and self.engine != "ray":
+            raise SettingError("an address goes with engine ray only")
+        jobs = self.jobs or default_jobs()
+        return LocalEngine(jobs) if self.engine == "local" else RayEngine(jobs, gpu, self.address)
+
+
+@contextmanager
+def _shown(kind: str) -> Iterator[Callable[[Progress], None]]:
+    """Show progress on stderr: as bars of clips and of hours, as lines of JSON, or not at all."""
+    if kind not in _PROGRESS:
+        raise SettingError(f"progress {kind!r}: use {', '.join(_PROGRESS)}")
+    if kind == "none":
+        yield lambda progress: None
+    elif kind == "json":
+        yield lambda progress: print(json.dumps(asdict(progress)), file=sys.stderr, flush=True)
+    else:
+        text = "{n:.2f} hours of video, {rate_fmt}"
+        with _bar(" clips") as clips, _bar(" h", position=1, bar_format=text) as hours:
+
+            def show(progress: Progress) -> None:
+                clips.total = progress.all_clips
+                clips.update(progress.clips - clips.n)
+                hours.update(progress.seconds / 3600 - hours.n)
+
+            yield show
+
+
+def _bar(unit: str, **options: Any) -> tqdm[Any]:
+    """Return a bar on stderr that shows only on a terminal."""
+    return tqdm(unit=unit, leave=False, disable=None, file=sys.stderr, **options)

@@ -1,0 +1,125 @@
+"""The journal of a shard in work: which clip is under way, and which clips have killed or stalled their worker.
+
+A worker notes every clip that it begins and ends. If it dies, whoever started it notes so, with the clip that was under
+way. The next worker tries such clips first, and gives up on those that have failed too often.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vtok_codec.corpus.index import CRASHED, TIMEOUT
+
+_JOURNALS = "journal"
+_BEGIN, _END, _DEATH = "begin", "end", "death"
+
+
+@dataclass(frozen=True)
+class JournalState:
+    """What a journal says."""
+
+    under_way: str | None = None
+    """The clip that was begun and has not ended, by its key."""
+    failures: dict[str, list[str]] = field(default_factory=dict)
+    """For each clip under which workers died since it last ended well, how: `TIMEOUT` or `CRASHED` each time."""
+    ended: int = 0
+    """How many clips the present attempt has ended."""
+    seconds: float = 0.0
+    """The duration of these clips' videos in seconds."""
+    lost_starts: int = 0
+    """How often in a row a worker died before it began a clip."""
+
+
+class Journal:
+    """The journal of a shard.
+
+    Args:
+        folder: The folder of the corpus.
+        shard: The number of the shard.
+    """
+
+    def __init__(self, folder: Path, shard: int) -> None:
+        self._path = folder / _JOURNALS / f"{shard:06d}.log"
+        self.stall_path = folder / _JOURNALS / f"{shard:06d}.stalled"
+        """A file that is not empty if the worker was ended because a clip took too long."""
+
+    def open(self) -> None:
+        """Note that a worker starts on the shard."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._note("start", "")
+
+    def begin(self, key: str) -> None:
+        """Note that work on a clip begins."""
+        self._note(_BEGIN, key)
+
+    def end(self, key: str, seconds: float) -> None:
+        """Note that work on a clip has ended, whatever came of it, and the duration of its video."""
+        self._note(f"{_END} {seconds:.3f}", key)
+
+    def note_death(self) -> None:
+        """Note that the worker of the shard has died."""
+        stalled = self.stall_path.exists() and self.stall_path.stat().st_size > 0
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._note(f"{_DEATH} {TIMEOUT if stalled else CRASHED}", self.state().under_way or "")
+
+    def state(self) -> JournalState:
+        """Read the journal."""
+        try:
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return JournalState()
+        under_way: str | None = None
+        failures: dict[str, list[str]] = {}
+        ended, seconds, lost = 0, 0.0, 0
+        for line in lines:
+            what, _, key = line.partition("\t")
+            kind, _, detail = what.partition(" ")
+            if kind == "start":
+                under_way, ended, seconds = None, 0, 0.0
+            elif kind == _BEGIN:
+                under_way, lost = key, 0
+            elif kind == _END:
+                failures.pop(key, None)
+                under_way, ended, seconds = None, ended + 1, seconds + float(detail)
+            elif kind == _DEATH and key:
+                failures.setdefault(key, []).append(detail)
+                under_way = None
+            elif kind == _DEATH:
+                lost += 1
+        return JournalState(under_way, failures, ended, seconds, lost)
+
+    def remove(self) -> None:
+        """Remove the journal of a shard that is done."""
+        for path in (self._path, self.stall_path):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            # It stays as long as other shards are in work.
+            self._path.parent.rmdir()
+
+    def _note(self, what: str, key: str) -> None:
+        # One write of one short line, so that lines of several processes stay whole.
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(f"{what}\t{key}\n")
+
+
+def shards_in_work(folder: Path) -> set[int]:
+    """Return the numbers of the shards that have a journal: those in work, and those that were interrupted."""
+    return {int(path.stem) for path in (folder / _JOURNALS).glob("*.log")}
+
+
+def verdict(failures: list[str], tries: int) -> tuple[str, str] | None:
+    """Return the status and the error of a clip under which workers died, or None if it is to be tried again.
+
+    Args:
+        failures: How they died (`JournalState.failures`).
+        tries: How often a clip is tried.
+    """
+    if len(failures) < tries:
+        return None
+    kinds = Counter(failures)
+    status = TIMEOUT if kinds[TIMEOUT] == len(failures) else CRASHED
+    reason = "it took too long" if status == TIMEOUT else "its worker died"
+    return status, f"{reason} in each of {len(failures)} attempts"

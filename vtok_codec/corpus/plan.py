@@ -1,0 +1,317 @@
+"""The plan of a corpus: its settings in `corpus.json`, and its clips in `inputs.parquet`, both fixed at the start.
+
+A shard follows from the plan and its number alone, so that shards can be made anywhere, in any order, and again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vtok_codec.corpus.sources import Cell, ClipSource, find_clips, keys_of
+from vtok_codec.errors import InputError, SettingError
+from vtok_codec.files import replacing
+from vtok_codec.media.filters import parse_filters
+from vtok_codec.registry import WeightsFile, find_weights
+from vtok_codec.stream.settings import EncodeSettings, check_rdo, check_token_count
+from vtok_codec.tokens.coders import CODERS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_VERSION = 1
+PLAN_NAME = "corpus.json"
+_INPUTS_NAME = "inputs.parquet"
+_SHARDS = "shards"
+_FEWEST, _MOST, _PARTS = 16, 1024, 64
+"""By default a corpus has about `_PARTS` shards of at least `_FEWEST` and at most `_MOST` clips."""
+_SOURCE_FIELDS = ("key", "location", "member", "offset", "size")
+"""The columns of `inputs.parquet` before those of the user."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The settings of a corpus. They determine the tokens of every clip."""
+
+    sources: tuple[str, ...]
+    """What the user named as the sources."""
+    model: str
+    """The name or the path of the weights."""
+    weights_sha256: str
+    """The hash of the weights."""
+    device: str
+    """The kind of device that the model runs on: `cpu` or `cuda`."""
+    dtype: str
+    """The floating-point type of the model, such as `bfloat16`."""
+    tokens_per_position: int
+    """The number of tokens per latent position."""
+    gop_latents: int
+    """The time steps of the latent grid per GOP."""
+    coder: str
+    """The coder that packs the tokens."""
+    rdo: float
+    """The cost of a bit; see `EncodeSettings.rdo`."""
+    filters: str
+    """Filters for the frames; see `vtok_codec.media.filters.parse_filters`."""
+    max_pixels: int
+    """The largest number of pixels per frame; clips with more are left out as `too_large`."""
+    clips_per_shard: int
+    """The number of clips per shard; the last shard may have fewer."""
+    clips: int
+    """The number of clips."""
+    inputs_sha256: str
+    """The hash of `inputs.parquet`."""
+    version: int = _VERSION
+    """The version of this layout."""
+
+    @property
+    def shards(self) -> int:
+        """The number of shards."""
+        return -(-self.clips // self.clips_per_shard)
+
+    @property
+    def settings(self) -> EncodeSettings:
+        """The settings with which a clip is encoded."""
+        return EncodeSettings(
+            tokens_per_position=self.tokens_per_position, gop_latents=self.gop_latents, coder=self.coder, rdo=self.rdo
+        )
+
+
+def parquet() -> Any:
+    """Import pyarrow's Parquet module.
+
+    Raises:
+        SettingError: It is not installed.
+    """
+    try:
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise SettingError("a corpus needs the package pyarrow: pip install 'vtok-codec[corpus]'") from None
+    return pq
+
+
+def default_clips_per_shard(clips: int) -> int:
+    """Return how many clips a shard gets by default: few in a small corpus, so that workers can share it."""
+    return max(_FEWEST, min(_MOST, -(-clips // _PARTS)))
+
+
+def has_plan(folder: Path) -> bool:
+    """Return whether a folder holds the plan of a corpus."""
+    return (folder / PLAN_NAME).is_file()
+
+
+def read_plan(folder: Path) -> Plan:
+    """Read the plan of a corpus.
+
+    Raises:
+        InputError: The folder holds no plan, or one that cannot be read.
+    """
+    path = folder / PLAN_NAME
+    try:
+        members = json.loads(path.read_text(encoding="utf-8"))
+        if members.get("version") != _VERSION:
+            raise InputError(f"{path} needs a newer vtok")
+        plan = Plan(**{**members, "sources": tuple(members["sources"])})
+    except FileNotFoundError:
+        raise InputError(f"{folder} is not a corpus: it has no {PLAN_NAME}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path} is not the plan of a corpus: {error}") from None
+    return plan
+
+
+def write_plan(folder: Path, plan: Plan, clips: Sequence[ClipSource], keep: Sequence[str] | None) -> Plan:
+    """Begin a corpus: write its inputs, then its plan.
+
+    Several processes may do so at once; the plan of the first one counts.
+
+    Args:
+        folder: The folder of the corpus, which is created if it does not exist.
+        plan: The plan, without the number and the hash of the inputs.
+        clips: The clips, sorted.
+        keep: The user's columns to keep; None keeps all.
+
+    Returns:
+        The plan that counts.
+
+    Raises:
+        SettingError: A column of the user has a name of the index's own, or one to keep does not exist.
+        OSError: The files cannot be written.
+    """
+    table = _inputs_table(clips, keep)
+    (folder / _SHARDS).mkdir(parents=True, exist_ok=True)
+    with replacing(folder / _INPUTS_NAME) as partial:
+        # A shard reads only its own row group.
+        parquet().write_table(table, partial, row_group_size=plan.clips_per_shard)
+        digest = hashlib.sha256(partial.read_bytes()).hexdigest()
+    whole = dataclasses.replace(plan, clips=len(clips), inputs_sha256=digest)
+    try:
+        with replacing(folder / PLAN_NAME, overwrite=False) as partial:
+            partial.write_text(json.dumps(dataclasses.asdict(whole), indent=2) + "\n", encoding="utf-8")
+    except FileExistsError:
+        return read_plan(folder)
+    return whole
+
+
+def begin_corpus(
+    folder: Path,
+    sources: Sequence[str],
+    keep: Sequence[str] | None,
+    clips_per_shard: int | None,
+    device: str,
+    **settings: Any,
+) -> Plan:
+    """Begin a corpus, or return the plan of the one that is there, if it is the same.
+
+    Args:
+        folder: The folder of the corpus.
+        sources: The clips; see `find_clips`.
+        keep: The user's columns to keep; None keeps all.
+        clips_per_shard: The number of clips per shard; None for one that suits the number of clips.
+        device: Where the model runs; see `choose_placement`.
+        settings: The fields of `Plan` from `tokens_per_position` to `max_pixels`, and `model`.
+
+    Raises:
+        InputError: A source cannot be read, or has no clip.
+        SettingError: A setting is out of range, or the corpus in the folder began with other ones.
+        ModelError: There are no such weights.
+        OSError: The folder cannot be written.
+    """
+    from vtok_codec.codec.tokenizer import choose_placement
+
+    weights = find_weights(settings["model"])
+    placement = choose_placement(device)
+    plan = Plan(
+        sources=tuple(sources),
+        weights_sha256=weights.sha256,
+        device=placement.device.type,
+        dtype=str(placement.dtype).removeprefix("torch."),
+        clips_per_shard=clips_per_shard or 0,
+        clips=0,
+        inputs_sha256="",
+        **settings,
+    )
+    _check_settings(plan, weights)
+    if has_plan(folder):
+        return _same_plan(folder, plan)
+    clips = find_clips(sources)
+    whole = dataclasses.replace(plan, clips_per_shard=clips_per_shard or default_clips_per_shard(len(clips)))
+    return _same_plan(folder, write_plan(folder, whole, clips, keep))
+
+
+def _check_settings(plan: Plan, weights: WeightsFile) -> None:
+    """Check the settings once, rather than with every clip."""
+    check_token_count(plan.tokens_per_position, weights.codec_config.max_tokens, weights.name)
+    check_rdo(plan.rdo)
+    if plan.coder not in CODERS:
+        raise SettingError(f"coder {plan.coder!r}: choose from {', '.join(CODERS)}")
+    if plan.filters:
+        parse_filters(plan.filters)
+
+
+def _same_plan(folder: Path, wanted: Plan) -> Plan:
+    """Return the plan in a folder, if what was asked for is the same.
+
+    Raises:
+        SettingError: It is not.
+    """
+    plan = read_plan(folder)
+    for field in dataclasses.fields(Plan):
+        there, asked = getattr(plan, field.name), getattr(wanted, field.name)
+        # Numbers and hashes that depend on the clips are fixed at the beginning.
+        if there != asked and asked not in (0, ""):
+            raise SettingError(
+                f"the corpus in {folder} began with {field.name} {there!r}, not {asked!r}; give the same settings, "
+                "leave out the sources to go on with those that it has, or name another folder"
+            )
+    return plan
+
+
+def _inputs_table(clips: Sequence[ClipSource], keep: Sequence[str] | None) -> pa.Table:
+    import pyarrow as pa
+
+    from vtok_codec.corpus.index import INDEX_FIELDS
+
+    names = dict.fromkeys(name for clip in clips for name in clip.columns)
+    if missing := set(keep or ()) - set(names):
+        raise SettingError(
+            f"keep {min(missing)}: the clips have no such column; they have {', '.join(names) or 'none'}"
+        )
+    kept = [name for name in names if keep is None or name in keep]
+    if taken := set(kept) & ({field.name for field in INDEX_FIELDS} | set(_SOURCE_FIELDS)):
+        raise SettingError(f"column {min(taken)}: the index has one of that name; rename it, or name others to keep")
+    columns = {
+        "key": pa.array(keys_of(clips)),
+        "location": pa.array([clip.location for clip in clips]),
+        "member": pa.array([clip.member for clip in clips]),
+        "offset": pa.array([clip.offset for clip in clips], pa.int64()),
+        "size": pa.array([clip.size for clip in clips], pa.int64()),
+        **{name: _column([clip.columns.get(name) for clip in clips]) for name in kept},
+    }
+    return pa.table(columns)
+
+
+def _column(values: list[Cell]) -> pa.Array:
+    """Return values as an array of one type; as text, if they are of several."""
+    import pyarrow as pa
+
+    try:
+        array = pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        array = pa.array([None if value is None else str(value) for value in values])
+    return array.cast(pa.string()) if array.type == pa.null() else array
+
+
+def check_inputs(folder: Path, plan: Plan) -> None:
+    """Check that the inputs are those of the plan.
+
+    Raises:
+        InputError: They have changed, or cannot be read.
+    """
+    try:
+        digest = hashlib.sha256((folder / _INPUTS_NAME).read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read {folder / _INPUTS_NAME}: {error.strerror}") from error
+    if digest != plan.inputs_sha256:
+        raise InputError(f"{folder / _INPUTS_NAME} is not the one that the corpus began with; begin another corpus")
+
+
+def read_inputs(folder: Path, shard: int) -> list[tuple[str, ClipSource]]:
+    """Return the keys and the sources of the clips of a shard."""
+    file = parquet().ParquetFile(folder / _INPUTS_NAME)
+    rows = file.read_row_group(shard).to_pylist()
+    return [
+        (
+            row["key"],
+            ClipSource(
+                row["location"],
+                row["member"],
+                row["offset"],
+                row["size"],
+                columns={name: value for name, value in row.items() if name not in _SOURCE_FIELDS},
+            ),
+        )
+        for row in rows
+    ]
+
+
+def user_fields(folder: Path) -> list[pa.Field]:
+    """Return the columns of the user, with their types."""
+    schema = parquet().read_schema(folder / _INPUTS_NAME)
+    return [field for field in schema if field.name not in _SOURCE_FIELDS]
+
+
+def shard_path(folder: Path, shard: int) -> Path:
+    """Return the path of a shard's tar."""
+    return folder / _SHARDS / f"{shard:06d}.tar"
+
+
+def index_path(folder: Path, shard: int) -> Path:
+    """Return the path of a shard's index. Where it exists, the shard is done."""
+    return folder / _SHARDS / f"{shard:06d}.parquet"

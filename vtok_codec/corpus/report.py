@@ -1,0 +1,170 @@
+"""Says how far a corpus has come, what it holds, and whether it is whole; and prepares bad clips for another try."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from vtok_codec.corpus.index import OK, ClipRow, read_index, rows_of
+from vtok_codec.corpus.journal import Journal, shards_in_work
+from vtok_codec.corpus.plan import Plan, index_path, shard_path
+from vtok_codec.errors import FormatError, InputError, VtokError
+from vtok_codec.stream.reading import verify
+from vtok_codec.text import counted
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a corpus has come."""
+
+    clips: int
+    """All clips."""
+    shards: int
+    """All shards."""
+    shards_done: int
+    """The shards that are done."""
+    in_work: dict[str, str | None]
+    """The shards that are in work or were interrupted, each with the clip that is or was under way."""
+    statuses: dict[str, int]
+    """The clips of the shards that are done, by status."""
+
+
+def status_of(folder: Path, plan: Plan) -> Status:
+    """Return how far a corpus has come."""
+    statuses: Counter[str] = Counter()
+    done = 0
+    for _, table in _indexes(folder, plan):
+        statuses.update(table["status"].to_pylist())
+        done += 1
+    under_way = {f"{shard:06d}": Journal(folder, shard).state().under_way for shard in sorted(shards_in_work(folder))}
+    return Status(plan.clips, plan.shards, done, under_way, dict(statuses.most_common()))
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What the done shards of a corpus hold."""
+
+    clips: int
+    """The clips that have tokens."""
+    frames: int
+    """Their frames."""
+    hours: float
+    """Their duration in hours."""
+    tokens: int
+    """Their tokens."""
+    bytes: int
+    """The size of their `.vtk` files in bytes."""
+    bits_per_pixel: float
+    """Bits per pixel of all clips together."""
+    bytes_per_token: float
+    """The mean size of a token in the files."""
+    grids: dict[str, int]
+    """The number of clips for each latent grid, as rows x columns."""
+    longest_latents: int
+    """The latent frames of the longest clip."""
+
+
+def stats_of(folder: Path, plan: Plan) -> Stats:
+    """Return what the done shards hold.
+
+    Raises:
+        InputError: No clip is done yet.
+    """
+    rows = [row for _, table in _indexes(folder, plan) for row in rows_of(table) if row.size]
+    if not rows:
+        raise InputError(f"{folder} has no clip yet")
+    size, tokens = sum(row.size for row in rows), sum(row.tokens for row in rows)
+    pixels = sum(row.frames * row.width * row.height for row in rows)
+    return Stats(
+        clips=len(rows),
+        frames=sum(row.frames for row in rows),
+        hours=sum(row.seconds for row in rows) / 3600,
+        tokens=tokens,
+        bytes=size,
+        bits_per_pixel=8 * size / pixels,
+        bytes_per_token=size / tokens,
+        grids=dict(Counter(f"{row.rows}x{row.columns}" for row in rows).most_common()),
+        longest_latents=max(row.latents for row in rows),
+    )
+
+
+def check_corpus(folder: Path, plan: Plan, on_shard: Callable[[int], None] = lambda shard: None) -> Iterator[str]:
+    """Read all done shards, and compare every clip with the index.
+
+    Args:
+        folder: The folder of the corpus.
+        plan: Its plan.
+        on_shard: Called with the number of each shard that has been read.
+
+    Yields:
+        A line for each shard that is missing or not readable, and for each clip that is not what the index says.
+    """
+    for shard in range(plan.shards):
+        if not index_path(folder, shard).exists():
+            yield f"shard {shard:06d} is not done"
+            continue
+        try:
+            table = read_index(index_path(folder, shard))
+            with shard_path(folder, shard).open("rb") as tar:
+                for row in rows_of(table):
+                    if row.size and (wrong := _wrong(tar, row)):
+                        yield f"shard {shard:06d}, {row.key}: {wrong}"
+        except (OSError, VtokError) as error:
+            yield f"shard {shard:06d}: {error}"
+        on_shard(shard)
+
+
+def _wrong(tar: io.BufferedReader, row: ClipRow) -> str | None:
+    """Return what is wrong with a clip, or None if it is what the index says."""
+    tar.seek(row.offset)
+    try:
+        summary = verify(io.BytesIO(tar.read(row.size)))
+    except FormatError as error:
+        return str(error)
+    if summary.totals.token_digest.hex() != row.tokens_sha256:
+        return "its tokens are not those of the index"
+    if summary.totals.frames != row.frames:
+        return f"it has {counted(summary.totals.frames, 'frame')}, not {row.frames}"
+    return None
+
+
+def reopen_shards(folder: Path, plan: Plan, statuses: Collection[str]) -> int:
+    """Remove the shards that hold clips with certain statuses, so that they are made again.
+
+    Args:
+        folder: The folder of the corpus.
+        plan: Its plan.
+        statuses: The statuses, out of `STATUSES`.
+
+    Returns:
+        The number of such clips.
+    """
+    clips = 0
+    for shard, table in _indexes(folder, plan):
+        found = sum(status in statuses for status in table["status"].to_pylist())
+        clips += found
+        if found:
+            # Without its index, a shard is not done; the tar goes second, so that no index is without its tar.
+            index_path(folder, shard).unlink()
+            shard_path(folder, shard).unlink(missing_ok=True)
+            Journal(folder, shard).remove()
+    return clips
+
+
+def bad_clips(folder: Path, plan: Plan) -> Iterator[tuple[str, str, str]]:
+    """Yield the source, the status and the error of every clip of the done shards that is not whole."""
+    for _, table in _indexes(folder, plan):
+        for row in table.select(["source", "status", "error"]).to_pylist():
+            if row["status"] != OK:
+                yield row["source"], row["status"], row["error"]
+
+
+def _indexes(folder: Path, plan: Plan) -> Iterator[tuple[int, pa.Table]]:
+    for shard in range(plan.shards):
+        if index_path(folder, shard).exists():
+            yield shard, read_index(index_path(folder, shard))

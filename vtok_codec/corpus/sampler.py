@@ -1,0 +1,133 @@
+"""The order in which a training loop sees the windows of a corpus: shuffled, in batches, shared among processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtok_codec.errors import SettingError
+
+_SHUFFLES = ("shard", "all", "none")
+_SHARDS_AT_ONCE = 8
+"""How many shards are mixed with each other by the shuffle `shard`."""
+
+
+class WindowSampler:
+    """Batches of window numbers, epoch after epoch, for `torch.utils.data.DataLoader(batch_sampler=…)`.
+
+    Every iteration yields the batches of one epoch that are left, for one of several processes. In each step every
+    process takes the next batch, so that together they see each window once per epoch. The state is the epoch and the
+    number of batches that all processes have taken together; it can be resumed with another number of processes.
+
+    A `DataLoader` with workers draws batches ahead of the training loop. Count the steps of the loop and call `seek`,
+    rather than save the state of a sampler that is ahead.
+
+    Args:
+        shards: The shard of each window, `(windows,)`.
+        grids: The rows and columns of each window, `(windows, 2)`. A batch holds windows of one grid.
+        batch_size: Windows per batch.
+        seed: The seed of the order; each epoch has an order of its own.
+        rank: The number of this process, from 0 on.
+        world: The number of processes.
+        shuffle: `shard` shuffles shards, and windows among a few shards, so that reading stays local; `all` shuffles
+            all windows; `none` keeps the order of the corpus.
+        drop_last: Whether to leave out batches that are not full, and the last steps that would not give every process
+            a batch. Needed where all processes must take the same number of steps.
+
+    Raises:
+        SettingError: An argument is out of range.
+    """
+
+    def __init__(
+        self,
+        shards: NDArray[np.int64],
+        grids: NDArray[np.int64],
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        shuffle: str = "shard",
+        drop_last: bool = False,
+    ) -> None:
+        if batch_size < 1 or not 0 <= rank < world or seed < 0:
+            raise SettingError(f"batch size {batch_size}, rank {rank} of {world}, seed {seed}: out of range")
+        if shuffle not in _SHUFFLES:
+            raise SettingError(f"shuffle {shuffle!r}: use {', '.join(_SHUFFLES)}")
+        self._shards, self._seed, self._shuffle = shards, seed, shuffle
+        _, self._bucket = np.unique(grids, axis=0, return_inverse=True)
+        self._batch_size, self._drop_last = batch_size, drop_last
+        self._rank, self._world = rank, world
+        self.epoch = 0
+        """The epoch that the next iteration goes through."""
+        self.position = 0
+        """The number of batches of the epoch that all processes have taken together."""
+
+    def __len__(self) -> int:
+        """The number of batches that this process takes in a whole epoch."""
+        return len(range(self._rank, self._batches_per_epoch(), self._world))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batches = self._batches(self.epoch)
+        count = self._batches_per_epoch()
+        while self.position < count:
+            mine = self.position + self._rank
+            self.position += self._world
+            if mine < count:
+                yield batches[mine].tolist()
+        self.epoch, self.position = self.epoch + 1, 0
+
+    def seek(self, step: int) -> None:
+        """Go to the place after `step` steps of every process, counted from the very beginning of training."""
+        steps = -(-self._batches_per_epoch() // self._world)
+        self.epoch, done = divmod(step, steps)
+        self.position = done * self._world
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place in the order."""
+        return {"epoch": self.epoch, "position": self.position, "seed": self._seed, "batch_size": self._batch_size}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to a place that `state_dict` returned, in this or another process.
+
+        Raises:
+            SettingError: The seed or the batch size was another one, so that the place would mean something else.
+        """
+        if (state["seed"], state["batch_size"]) != (self._seed, self._batch_size):
+            raise SettingError("the state of the sampler is of another seed or batch size")
+        self.epoch, self.position = int(state["epoch"]), int(state["position"])
+
+    def _batches_per_epoch(self) -> int:
+        sizes = np.bincount(self._bucket)
+        if not self._drop_last:
+            return int((-(-sizes // self._batch_size)).sum())
+        return int((sizes // self._batch_size).sum()) // self._world * self._world
+
+    def _batches(self, epoch: int) -> list[NDArray[np.int64]]:
+        """Return the batches of an epoch in the order in which the processes take them."""
+        rng = np.random.default_rng((self._seed, epoch))
+        order = self._order(rng)
+        # Within a bucket the order stays; full batches take the place of their first window.
+        buckets = self._bucket[order]
+        batches: list[tuple[int, NDArray[np.int64]]] = []
+        for bucket in range(int(buckets.max()) + 1):
+            places = np.flatnonzero(buckets == bucket)
+            for begin in range(0, len(places), self._batch_size):
+                part = places[begin : begin + self._batch_size]
+                if len(part) == self._batch_size or not self._drop_last:
+                    batches.append((int(part[0]), order[part]))
+        batches.sort(key=lambda batch: batch[0])
+        return [windows for _, windows in batches]
+
+    def _order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Return all windows in the order of an epoch, before they are grouped into batches."""
+        count = len(self._shards)
+        if self._shuffle == "none":
+            return np.arange(count)
+        if self._shuffle == "all":
+            return rng.permutation(count)
+        rank = rng.permutation(int(self._shards.max()) + 1)[self._shards] // _SHARDS_AT_ONCE
+        mixed = rng.permutation(count)
+        return mixed[np.argsort(rank[mixed], kind="stable")]

@@ -1,0 +1,279 @@
+"""Finds the clips of a corpus: folders, globs, lists with columns, WebDataset tars, and URLs."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, cast
+
+from vtok_codec.errors import InputError
+from vtok_codec.media.formats import is_video_suffix
+
+Cell = str | int | float | bool | None
+"""The value of a user's column."""
+_LISTS = (".txt", ".csv", ".jsonl", ".parquet")
+"""The suffixes of files that list clips."""
+_NAMES = ("source", "path", "file", "video", "url", "filename")
+"""The columns that may name the clip of a row, in the order in which they are looked for."""
+_MORE_SUFFIXES = (".ts", ".m2ts", ".mpg", ".mpeg", ".flv", ".wmv", ".ogv", ".3gp", ".mts", ".h264", ".webp", ".bmp")
+"""Suffixes of videos and images that vtok reads, besides those that it writes."""
+TEXT_COLUMN = "text"
+"""The column that holds the `.txt` file which lies beside a clip in a tar."""
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """Where a clip comes from, and what the user says about it."""
+
+    location: str
+    """The path or URL of a file; for a clip inside a tar, that of the tar."""
+    member: str = ""
+    """The name of the clip inside a tar."""
+    offset: int = 0
+    """Where the clip starts in a tar, in bytes."""
+    size: int = -1
+    """The size of the clip in a tar in bytes; −1 for a file of its own."""
+    root: str = ""
+    """The folder that was searched, which the clip's key leaves out."""
+    columns: Mapping[str, Cell] = field(default_factory=dict)
+    """The user's columns."""
+
+    @property
+    def name(self) -> str:
+        """The name of the clip in messages and in the index."""
+        return f"{self.location}::{self.member}" if self.member else self.location
+
+
+def find_clips(sources: Sequence[str]) -> list[ClipSource]:
+    """Find the clips that the sources of a corpus name.
+
+    Args:
+        sources: Each a folder, which is searched with its subfolders; a video or an image; a pattern with `*`, `?` or
+            `[…]`; a list (`.txt`, `.csv`, `.jsonl`, `.parquet`); a WebDataset tar; or the URL of any of these but a
+            list (`s3://…`, `https://…`).
+
+    Returns:
+        The clips, sorted by name and without repetitions.
+
+    Raises:
+        InputError: A source does not exist, cannot be read, or names no clip.
+    """
+    found: dict[str, ClipSource] = {}
+    for source in sources:
+        count = 0
+        # Workers may run in another folder.
+        for clip in _clips_of(source if is_url(source) else os.path.abspath(source)):
+            found.setdefault(clip.name, clip)
+            count += 1
+        if not count:
+            raise InputError(f"{source} has no video or image; name a folder, a list or a tar with some")
+    return [found[name] for name in sorted(found)]
+
+
+def _clips_of(source: str) -> Iterator[ClipSource]:
+    if is_url(source):
+        yield from _clips_at_url(source)
+        return
+    path = Path(source)
+    if path.is_dir():
+        yield from _clips_in_folder(path)
+    elif path.exists():
+        yield from _clips_of_file(path, str(path.parent))
+    elif glob.has_magic(source):
+        root = _fixed_part(source)
+        for name in sorted(glob.glob(source, recursive=True)):
+            if Path(name).is_dir():
+                yield from _clips_in_folder(Path(name), root)
+            else:
+                yield from _clips_of_file(Path(name), root)
+    else:
+        raise InputError(f"{source}: no such file or folder")
+
+
+def is_url(source: str) -> bool:
+    """Return whether a source is a URL rather than a path."""
+    return "://" in source
+
+
+def _fixed_part(pattern: str) -> str:
+    """Return the folders of a pattern before its first wildcard."""
+    parts = Path(pattern).parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    return str(Path(*parts[:fixed])) if fixed else "."
+
+
+def _clips_in_folder(folder: Path, root: str | None = None) -> Iterator[ClipSource]:
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders.sort()
+        for name in sorted(names):
+            if _is_clip(name):
+                yield ClipSource(os.path.join(parent, name), root=root or str(folder))
+
+
+def _is_clip(name: str) -> bool:
+    suffix = PurePosixPath(name).suffix.lower()
+    return is_video_suffix(suffix) or suffix in _MORE_SUFFIXES
+
+
+def _clips_of_file(path: Path, root: str) -> Iterator[ClipSource]:
+    """Yield the clips of a tar or of a list, or a file of any other kind as a clip."""
+    suffix = path.suffix.lower()
+    if suffix == ".tar":
+        with _reading(str(path)), path.open("rb") as stream:
+            yield from _clips_in_tar(str(path), stream)
+    elif suffix in _LISTS:
+        yield from _clips_in_list(path)
+    else:
+        yield ClipSource(str(path), root=root)
+
+
+def _clips_at_url(url: str) -> Iterator[ClipSource]:
+    fsspec = _fsspec()
+    with _reading(url):
+        system, path = fsspec.core.url_to_fs(url)
+        if glob.has_magic(path):
+            paths, root = system.glob(path), path.rpartition("/")[0].split("*")[0]
+        elif not _is_clip(path) and not path.endswith(".tar") and system.isdir(path):
+            paths, root = system.find(path), path
+        else:
+            paths, root = [path], path.rpartition("/")[0]
+        for each in sorted(paths):
+            location = system.unstrip_protocol(each)
+            if each.endswith(".tar"):
+                with system.open(each, "rb") as stream:
+                    yield from _clips_in_tar(location, stream)
+            elif _is_clip(each):
+                yield ClipSource(location, root=system.unstrip_protocol(root))
+
+
+def _clips_in_tar(location: str, stream: BinaryIO) -> Iterator[ClipSource]:
+    """Yield the clips in a WebDataset tar, with the columns from the `.json` and `.txt` files of the same key."""
+    clips: list[tuple[str, tarfile.TarInfo]] = []
+    columns: dict[str, dict[str, Cell]] = {}
+    with tarfile.open(fileobj=stream, mode="r:") as tar:
+        for member in tar:
+            if not member.isfile():
+                continue
+            # The key of a WebDataset member ends at the first dot of its base name.
+            folder, _, base = member.name.rpartition("/")
+            key, _, suffix = base.partition(".")
+            key = f"{folder}/{key}"
+            if suffix in ("json", "txt"):
+                file = tar.extractfile(member)
+                assert file is not None
+                text = file.read().decode("utf-8", "replace")
+                about = _cells(json.loads(text)) if suffix == "json" else {TEXT_COLUMN: text.strip()}
+                columns.setdefault(key, {}).update(about)
+            elif _is_clip(base):
+                clips.append((key, member))
+    for key, member in clips:
+        yield ClipSource(location, member.name, member.offset_data, member.size, "", columns.get(key, {}))
+
+
+def _clips_in_list(path: Path) -> Iterator[ClipSource]:
+    """Yield the clips that a list names. Relative paths start at the folder of the list."""
+    with _reading(str(path)):
+        rows = list(_rows(path))
+    for row in rows:
+        named = next((name for name in _NAMES if name in row), None)
+        if named is None or not row[named]:
+            raise InputError(f"{path}: a row names no clip; give a column {' or '.join(_NAMES[:2])}")
+        where = str(row[named])
+        location = where if is_url(where) else os.path.join(path.parent, where)
+        cells = {name: value for name, value in row.items() if name != named}
+        yield ClipSource(location, root="" if is_url(where) else str(path.parent), columns=cells)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Cell]]:
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        yield from (_cells(row) for row in pq.read_table(path).to_pylist())
+        return
+    with path.open(encoding="utf-8", newline="") as lines:
+        if suffix == ".csv":
+            yield from (_cells(row) for row in csv.DictReader(lines))
+        elif suffix == ".jsonl":
+            yield from (_cells(json.loads(line)) for line in lines if line.strip())
+        else:
+            yield from (_cells({_NAMES[0]: line.strip()}) for line in lines if line.strip())
+
+
+def _cells(row: Any) -> dict[str, Cell]:
+    """Return a row whose values are plain; others become JSON text."""
+    if not isinstance(row, Mapping):
+        raise ValueError("a row is not an object with names")
+    plain = (str, int, float, bool, type(None))
+    return {str(name): v if isinstance(v, plain) else json.dumps(v, default=str) for name, v in row.items()}
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turn whatever a parser or a file system raises into an `InputError`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        # File systems and parsers raise many types of exceptions.
+        raise InputError(f"cannot read {name}: {str(error) or type(error).__name__}") from error
+
+
+def _fsspec() -> Any:
+    try:
+        import fsspec
+    except ImportError:
+        raise InputError("URLs need the package fsspec: pip install 'vtok-codec[corpus]'") from None
+    return fsspec
+
+
+def opened(clip: ClipSource) -> str | BinaryIO:
+    """Return a clip as a source for `VideoReader`: its path, or a stream of its bytes.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    if clip.size < 0 and not is_url(clip.location):
+        return clip.location
+    with _reading(clip.name):
+        url = _fsspec().open(clip.location, "rb").open() if is_url(clip.location) else None
+        if clip.size < 0:
+            return cast(BinaryIO, url)
+        with url or Path(clip.location).open("rb") as stream:
+            stream.seek(clip.offset)
+            return io.BytesIO(stream.read(clip.size))
+
+
+def keys_of(clips: Iterable[ClipSource]) -> list[str]:
+    """Return a key for each clip: its name below the searched folder, without what WebDataset does not allow.
+
+    Letters, digits, `-`, `_` and `/` are kept. Equal keys get a number.
+    """
+    taken: dict[str, int] = {}
+    keys = []
+    for clip in clips:
+        name = clip.member or clip.location
+        if clip.root and not clip.member:
+            name = name.removeprefix(clip.root) if is_url(name) else os.path.relpath(name, clip.root)
+        base = "/".join(_clean(part) for part in PurePosixPath(name).with_suffix("").parts if part not in ("/", ".."))
+        base = base or "clip"
+        key = base
+        while key in taken:
+            taken[base] += 1
+            key = f"{base}-{taken[base]}"
+        taken[key] = 1
+        keys.append(key)
+    return keys
+
+
+def _clean(part: str) -> str:
+    return "".join(sign if sign.isalnum() or sign in "-_" else "_" for sign in part)

@@ -1,0 +1,102 @@
+"""Reads parts of a corpus's files, on a disk or at a URL, with an optional copy on a local disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from vtok_codec.corpus.sources import is_url
+from vtok_codec.errors import InputError
+from vtok_codec.files import replacing
+
+_OPEN_FILES = 16
+"""The most files that stay open at a time in a process."""
+
+
+class Storage:
+    """The files below a folder or a URL. Pickled or forked, it opens its files anew.
+
+    Args:
+        root: The folder, or its URL.
+        cache: A folder for copies of whole files, which are made when a file is first read; None for no copies.
+    """
+
+    def __init__(self, root: str, cache: str | None = None) -> None:
+        self._root = root.rstrip("/")
+        self._cache = Path(cache) / hashlib.sha256(self._root.encode()).hexdigest()[:16] if cache else None
+        self._open: dict[str, BinaryIO] = {}
+        self._process = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}
+
+    def names(self, folder: str, suffix: str) -> list[str]:
+        """Return the sorted paths, relative to the root, of the files in a folder whose names end with a suffix.
+
+        Raises:
+            InputError: The folder cannot be read.
+        """
+        try:
+            if is_url(self._root):
+                system, path = self._system()
+                found = [str(each).rpartition("/")[2] for each in system.ls(f"{path}/{folder}", detail=False)]
+            else:
+                found = os.listdir(os.path.join(self._root, folder))
+        except OSError as error:
+            raise InputError(f"cannot read {self._root}/{folder}: {error.strerror or error}") from error
+        return [f"{folder}/{name}" for name in sorted(found) if name.endswith(suffix) and not name.startswith(".")]
+
+    def read(self, name: str, start: int = 0, size: int = -1) -> bytes:
+        """Read a part of a file.
+
+        Args:
+            name: The path of the file, relative to the root.
+            start: Where the part begins, in bytes.
+            size: The size of the part in bytes; −1 for all that follows.
+
+        Raises:
+            InputError: The file cannot be read, or is shorter.
+        """
+        if self._process != os.getpid():
+            # A child of a fork shares the position of every open file with its parent.
+            self._open, self._process = {}, os.getpid()
+        try:
+            stream = self._open.pop(name, None) or self._opened(name)
+            self._open[name] = stream
+            if len(self._open) > _OPEN_FILES:
+                self._open.pop(next(iter(self._open))).close()
+            stream.seek(start)
+            data = stream.read(size)
+        except OSError as error:
+            raise InputError(f"cannot read {self._root}/{name}: {error.strerror or error}") from error
+        if size >= 0 and len(data) < size:
+            raise InputError(f"{self._root}/{name} is shorter than its index says")
+        return data
+
+    def _opened(self, name: str) -> BinaryIO:
+        if self._cache is None:
+            return self._source(name)
+        copy = self._cache / name
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(copy) as partial, self._source(name) as source, partial.open("wb") as target:
+                while piece := source.read(1 << 20):
+                    target.write(piece)
+        return copy.open("rb")
+
+    def _source(self, name: str) -> BinaryIO:
+        if is_url(self._root):
+            system, path = self._system()
+            opened: BinaryIO = system.open(f"{path}/{name}", "rb")
+            return opened
+        return open(os.path.join(self._root, name), "rb")
+
+    def _system(self) -> tuple[Any, str]:
+        try:
+            import fsspec
+        except ImportError:
+            raise InputError("URLs need the package fsspec: pip install 'vtok-codec[corpus]'") from None
+        system, path = fsspec.core.url_to_fs(self._root)
+        return system, path

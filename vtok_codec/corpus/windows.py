@@ -1,0 +1,246 @@
+"""Reads a corpus as windows of tokens, at random and without torch: a map-style dataset for training loops."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtok_codec.container.reader import VtkReader
+from vtok_codec.container.records import GopEntry
+from vtok_codec.corpus.sampler import WindowSampler
+from vtok_codec.corpus.storage import Storage
+from vtok_codec.errors import InputError, SettingError
+from vtok_codec.stream.reading import read_latents
+from vtok_codec.tokens.radix import Tokens
+
+_STARTS = ("gop", "any")
+_INTEGERS = ("offset", "size", "rows", "columns", "tokens_per_position", "latents", "width", "height", "frames")
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """The GOPs of a clip."""
+
+    latents: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+
+class TokenWindows:
+    """The windows of a corpus's clips: pieces of a fixed number of latent frames.
+
+    The place of each window follows from the indexes, which are read once; its tokens are read when they are asked for.
+    It works with `torch.utils.data.DataLoader`, whose workers may be forked or spawned.
+
+    Args:
+        path: The folder of the corpus, or its URL.
+        latents: Latent frames per window. Clips with fewer have no windows.
+        tokens: Tokens per position to read; None for all that the corpus has.
+        start: `gop` for windows that begin where a GOP begins and do not overlap; `any` for windows that follow each
+            other from the start of the clip, wherever GOPs begin.
+        columns: The columns of the index that each item has besides its key, such as your own `caption`.
+        statuses: The statuses of the clips to read; `truncated` adds what could be read of damaged clips.
+        cache: A folder on a local disk for copies of the shards; None reads them where they are.
+
+    Raises:
+        InputError: The corpus cannot be read, or has no window.
+        SettingError: An argument is out of range, or there is no such column.
+
+    Example:
+        >>> windows = TokenWindows("corpus", latents=17, columns=["caption"])
+        >>> loader = DataLoader(windows, batch_sampler=windows.sampler(8, seed=1), num_workers=8)
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        latents: int = 17,
+        tokens: int | None = 2,
+        start: str = "gop",
+        columns: Sequence[str] = (),
+        statuses: Sequence[str] = ("ok",),
+        cache: str | Path | None = None,
+    ) -> None:
+        if start not in _STARTS:
+            raise SettingError(f"start {start!r}: use {' or '.join(_STARTS)}")
+        if latents < 1:
+            raise SettingError(f"latents {latents}: give at least 1")
+        self.latents = latents
+        self._storage = Storage(str(path), str(cache) if cache else None)
+        self._names = tuple(columns)
+        self._read_indexes(str(path), set(statuses))
+        self._check_tokens(tokens)
+        self._place(start)
+        if not len(self):
+            raise InputError(f"{path} has no window of {latents} latent frames")
+
+    def _read_indexes(self, path: str, statuses: set[str]) -> None:
+        """Read the indexes of all shards into arrays with an entry per clip."""
+        import pyarrow as pa
+
+        from vtok_codec.corpus.index import read_index
+
+        parts, shards = [], []
+        self._tars: list[str] = []
+        for name in self._storage.names("shards", ".parquet"):
+            table = read_index(pa.BufferReader(self._storage.read(name)))
+            found = zip(table["status"].to_pylist(), table["size"].to_pylist(), strict=True)
+            wanted = [status in statuses and size > 0 for status, size in found]
+            parts.append(table.filter(pa.array(wanted, pa.bool_())))
+            shards.append(np.full(len(parts[-1]), len(self._tars)))
+            self._tars.append(name.removesuffix(".parquet") + ".tar")
+        if not parts or not sum(map(len, parts)):
+            raise InputError(f"{path} has no shard with clips yet")
+        table = pa.concat_tables(parts)
+        if missing := set(self._names) - set(table.column_names):
+            raise SettingError(f"column {min(missing)!r}: the index has {', '.join(table.column_names)}")
+        self._shard = np.concatenate(shards)
+        self._of = {name: np.asarray(table[name].to_pylist(), np.int64) for name in _INTEGERS}
+        self._keys: list[str] = table["key"].to_pylist()
+        self._user = {name: table[name].to_pylist() for name in self._names}
+        # GOPs of all clips in one array, so that a million clips are not a million objects.
+        counts = np.asarray([len(each) for each in table["gop_latents"].to_pylist()])
+        self._gop_starts = np.concatenate([[0], np.cumsum(counts)])
+        self._gop_latents = np.asarray(table["gop_latents"].combine_chunks().flatten(), np.int64)
+        self._gop_offsets = np.asarray(table["gop_offsets"].combine_chunks().flatten(), np.int64)
+
+    def _check_tokens(self, tokens: int | None) -> None:
+        fewest = int(self._of["tokens_per_position"].min())
+        if tokens is not None and not 1 <= tokens <= fewest:
+            raise SettingError(f"tokens {tokens}: the corpus has 1 to {fewest} tokens per position")
+        self._tokens = tokens
+
+    def _place(self, start: str) -> None:
+        """Find the clip and the first latent frame of every window."""
+        whole, size = self._of["latents"], self.latents
+        if start == "any":
+            clips = np.repeat(np.arange(len(whole)), whole // size)
+            begins = _counted_within(whole // size) * size
+        else:
+            gops = np.diff(self._gop_starts)
+            clips = np.repeat(np.arange(len(whole)), gops)
+            before = np.cumsum(self._gop_latents) - self._gop_latents
+            begins = before - np.repeat(before[self._gop_starts[:-1]], gops)
+        fits = begins + size <= whole[clips]
+        clips, begins = clips[fits], begins[fits]
+        kept = _spaced(clips, begins, size)
+        self._clip, self._begin = clips[kept], begins[kept]
+
+    def _gop_begins(self, clip: int) -> NDArray[np.int64]:
+        """Return the first latent frame of each GOP of a clip."""
+        latents = self._gops(clip).latents
+        return np.cumsum(latents) - latents
+
+    def _gops(self, clip: int) -> _Clip:
+        part = slice(self._gop_starts[clip], self._gop_starts[clip + 1])
+        return _Clip(self._gop_latents[part], self._gop_offsets[part])
+
+    def __len__(self) -> int:
+        return len(self._clip)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """Read a window.
+
+        Args:
+            number: The number of the window.
+
+        Returns:
+            `tokens`, uint16 `t h w n`; `gop_start`, bool `t`, which latent frames begin a GOP; `key`, the clip's key;
+            `latent`, the number of the window's first latent frame in its clip; and the columns asked for.
+
+        Raises:
+            IndexError: There is no such window.
+            InputError, FormatError, DamageError: The shard cannot be read there.
+        """
+        if not -len(self) <= number < len(self):
+            raise IndexError(number)
+        clip, begin = int(self._clip[number]), int(self._begin[number])
+        tokens = self._read(clip, begin)
+        starts = np.isin(np.arange(begin, begin + self.latents), self._gop_begins(clip))
+        user = {name: values[clip] for name, values in self._user.items()}
+        return {"tokens": tokens, "gop_start": starts, "key": self._keys[clip], "latent": begin, **user}
+
+    def _read(self, clip: int, begin: int) -> Tokens:
+        """Read the latent frames of a window from the GOPs that hold them."""
+        gops = self._gops(clip)
+        ends = np.cumsum(gops.latents)
+        first = int(np.searchsorted(ends, begin, side="right"))
+        last = int(np.searchsorted(ends, begin + self.latents, side="left"))
+        read = partial(self._storage.read, self._tars[int(self._shard[clip])])
+        at, size = int(self._of["offset"][clip]), int(self._of["size"][clip])
+        head = read(at, int(gops.offsets[0]))
+        from_ = int(gops.offsets[first])
+        to = int(gops.offsets[last + 1]) if last + 1 < len(gops.offsets) else size
+        reader = VtkReader(io.BytesIO(head + read(at + from_, to - from_)))
+        reader.seek(first, GopEntry(len(head), 0, 0))
+        skipped = begin - (int(ends[first]) - int(gops.latents[first]))
+        tokens = read_latents(reader, skipped + self.latents)[skipped:][: self.latents]
+        if len(tokens) < self.latents:
+            raise InputError(f"{self._keys[clip]}: its shard holds fewer latent frames than the index says")
+        return np.ascontiguousarray(tokens[..., : self._tokens])
+
+    def grids(self) -> NDArray[np.int64]:
+        """Return the latent grid of each window as its rows and columns, `(windows, 2)`."""
+        return np.stack([self._of["rows"][self._clip], self._of["columns"][self._clip]], axis=1)
+
+    def shards(self) -> NDArray[np.int64]:
+        """Return the number of the shard that holds each window, `(windows,)`."""
+        return self._shard[self._clip]
+
+    def sampler(
+        self,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        shuffle: str = "shard",
+        bucket: str | None = "grid",
+        drop_last: bool = False,
+    ) -> WindowSampler:
+        """Return batches of windows for `DataLoader(batch_sampler=…)`; see `WindowSampler`.
+
+        Args:
+            batch_size: Windows per batch.
+            seed: The seed of the order.
+            rank: The number of this process among those that train together, from 0 on.
+            world: The number of processes that train together.
+            shuffle: See `WindowSampler`.
+            bucket: `grid` for batches of windows of the same size; None where all clips have one size.
+            drop_last: See `WindowSampler`.
+        """
+        if bucket not in ("grid", None):
+            raise SettingError(f"bucket {bucket!r}: use grid or None")
+        grids = self.grids() if bucket else np.zeros((len(self), 2), np.int64)
+        return WindowSampler(self.shards(), grids, batch_size, seed, rank, world, shuffle, drop_last)
+
+
+def _counted_within(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return 0, 1, … up to each count, one after the other: `[2, 3]` → `[0, 1, 0, 1, 2]`."""
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1]) - np.repeat(ends - counts, counts)
+
+
+def _spaced(clips: NDArray[np.int64], begins: NDArray[np.int64], distance: int) -> NDArray[np.intp]:
+    """Return which windows to keep so that those of a clip do not overlap.
+
+    Args:
+        clips: The clip of each window, ascending.
+        begins: Where each window begins, ascending within a clip.
+        distance: The length of a window.
+    """
+    overlaps = (np.diff(clips) == 0) & (np.diff(begins) < distance)
+    if not overlaps.any():
+        return np.arange(len(clips))
+    kept: list[int] = []
+    last, free = -1, 0
+    for window, (clip, begin) in enumerate(zip(clips.tolist(), begins.tolist(), strict=True)):
+        if clip != last or begin >= free:
+            kept.append(window)
+            last, free = clip, begin + distance
+    return np.asarray(kept, np.intp)
