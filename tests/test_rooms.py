@@ -65,7 +65,8 @@ def test_the_time_rule_has_one_home() -> None:
 
 def test_layers_of_the_package_point_one_way() -> None:
     """The lower ones never import the higher ones."""
-    order = ["tokens", "container", "media", "models", "metrics", "stream", "codec", "corpus", "training", "evaluation", "cli"]
+    base = ["tokens", "container", "media", "models", "metrics", "stream", "codec"]
+    order = [*base, "corpus", "training", "evaluation", "cli"]
     allowed = {
         "tokens": set(),
         "container": set(),

@@ -13,7 +13,13 @@ import pytest
 from helpers import DATA, LANES
 
 ROOT = DATA.parent.parent
-PAGES = ("README.md", "docs/tutorial.md", "docs/howto/training-loop.md")
+PAGES = (
+    "README.md",
+    "docs/tutorial.md",
+    "docs/howto/training-loop.md",
+    "docs/howto/corpus.md",
+    "docs/howto/token-model.md",
+)
 
 
 def blocks_of(page: str) -> list[tuple[str, str]]:
@@ -24,7 +30,7 @@ def blocks_of(page: str) -> list[tuple[str, str]]:
 
 def without_numbers(text: str) -> str:
     """What stays the same from run to run: all but the speed."""
-    return re.sub(r"[\d.]+ frames/s$", "N frames/s", text, flags=re.M)
+    return re.sub(r"(?:(?<= in )\d+ s|[\d.]+ frames/s)$", "N", text, flags=re.M)
 
 
 def run_console(block: str, folder: Path) -> None:
@@ -53,6 +59,12 @@ def test_a_page_runs_from_top_to_bottom(page: str, tmp_path: Path, monkeypatch: 
     assert blocks
     if page.startswith("docs/howto"):
         run_console("$ vtok encode -q lanes.mp4 lanes.vtk\n", tmp_path)
+    if page.endswith(("corpus.md", "token-model.md")):
+        (tmp_path / "clips").mkdir()
+        for name in ("a", "b", "c"):
+            (tmp_path / "clips" / f"{name}.mp4").symlink_to(LANES)
+    if page.endswith("token-model.md"):
+        run_console("$ vtok corpus encode clips -o corpus --filter fps=10,scale=-2:128 -q\n", tmp_path)
     names: dict[str, object] = {}
     for language, block in blocks:
         if language == "console":

@@ -50,3 +50,17 @@ def test_info_shows_tags_on_one_line_each(packed: Path) -> None:
     code, told, _ = inside("info", packed)
     assert code == 0
     assert "  tag    title: A day at sea\n" in told and "language" in told
+
+
+@pytest.mark.parametrize("name", ["in.avi", "in.mkv", "in.mp4"])
+def test_tags_in_another_encoding_are_told(make_clip: ClipMaker, tmp_path: Path, name: str) -> None:
+    """Old files have tags in the encoding of the machine that they were made on."""
+    title = "a title of many letters"
+    source = make_clip(name, audio=True, options=["-metadata", f"title={title}", "-metadata", "artist=somebody"])
+    data = source.read_bytes()
+    assert data.count(title.encode()) == 1
+    source.write_bytes(data.replace(title.encode(), title.replace("i", "\xed").encode("latin-1")))
+    code, _, told = inside("encode", source, tmp_path / "out.vtk")
+    assert code == 0 and "1 tag" in told and "title" in told
+    code, out, _ = inside("info", tmp_path / "out.vtk", "--json")
+    assert code == 0 and "somebody" in out and "a title" not in out

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -263,7 +264,7 @@ def stats(folder: Folder, as_json: AsJson = False) -> None:
         print(json.dumps(asdict(found)))
         return
     print(f"{printable(str(folder))}:")
-    print(f"  clips  {found.clips}, {found.hours:.2f} hours, {counted(found.frames, 'frame')}")
+    print(f"  clips  {found.clips}, {timedelta(seconds=round(3600 * found.hours))}, {counted(found.frames, 'frame')}")
     print(f"  tokens {found.tokens}, {found.bytes_per_token:.3f} bytes per token; the longest clip has "
           f"{counted(found.longest_latents, 'latent frame')}")  # fmt: skip
     print(f"  size   {found.bytes} bytes, {found.bits_per_pixel:.4f} bits/pixel")

@@ -150,8 +150,11 @@ class VideoReader:
             if isinstance(source, str | Path) and source != _STDIN:
                 # FFmpeg takes the text before a colon for a protocol, unless the path is absolute.
                 # A name with `%d` or `*` is the name of one file, not a pattern of many.
-                return av.open(os.path.abspath(source), "r", options=_LITERAL_NAMES)
-            return av.open(source, "r")
+                source, options = os.path.abspath(source), _LITERAL_NAMES
+            else:
+                options = {}
+            # Tags may be in any encoding; `kept_tags` leaves out those that are no UTF-8.
+            return av.open(source, "r", options=options, metadata_errors="surrogateescape")
         except (av.FFmpegError, OSError) as error:
             raise InputError(f"cannot read {self.name} as a video: {reason(error)}") from error
 
