@@ -12,7 +12,7 @@ import typer
 
 from vtok_codec.cli.errors import notice, reports_errors
 from vtok_codec.cli.files import STANDARD_STREAM, open_input, require_pixels, standard_output, whole_output
-from vtok_codec.cli.jobs import frame_bar, job_pairs, run_jobs
+from vtok_codec.cli.jobs import VTK_SUFFIXES, frame_bar, job_pairs, run_jobs
 from vtok_codec.cli.options import (
     DEFAULT_MAX_PIXELS,
     INPUT,
@@ -97,7 +97,7 @@ def decode(
 ) -> None:
     """Decode .vtk files into videos or images."""
     suffix = suffix if suffix.startswith(".") else f".{suffix}"
-    jobs = job_pairs(paths, output_dir, suffix)
+    jobs = job_pairs(paths, output_dir, suffix, lambda name: name.endswith(VTK_SUFFIXES))
     from vtok_codec.codec.decoders import DecoderChoice
     from vtok_codec.media.formats import output_settings, pipe_settings
 

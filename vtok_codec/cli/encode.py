@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +20,7 @@ from vtok_codec.cli.goals import encode_to_goal, parse_goal, tell_qualities, tri
 from vtok_codec.cli.jobs import frame_bar, job_pairs, run_jobs
 from vtok_codec.cli.options import (
     DEFAULT_MAX_PIXELS,
+    INPUT,
     MODEL,
     OUTPUT,
     PICTURE,
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from vtok_codec.codec.encoder import EncodeSummary
     from vtok_codec.codec.tokenizer import Tokenizer
     from vtok_codec.codec.trials import Trials
+    from vtok_codec.media.parts import Part
     from vtok_codec.media.reader import VideoReader
 
 _CODER_HELP = "How tokens are packed: " + "; ".join(f"{spec.name}, {spec.summary}" for spec in CODERS.values()) + "."
@@ -133,10 +137,27 @@ def encode(
             "--model", "-m", help="A shipped model or a weights file, instead of the preset's.", rich_help_panel=MODEL
         ),
     ] = None,
+    start: Annotated[
+        float, typer.Option(help="Seconds to skip at the beginning.", min=0.0, rich_help_panel=INPUT)
+    ] = 0.0,
+    duration: Annotated[
+        float | None, typer.Option(help="Seconds to encode; by default to the end.", rich_help_panel=INPUT)
+    ] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(
+            help="Frames per second of image sequences. The input is then a pattern, such as frame%04d.png.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
     filters: Filters = "",
     no_audio: NoAudio = False,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     device: Device = "auto",
+    jobs: Annotated[
+        int,
+        typer.Option("--jobs", "-j", help="How many inputs to encode side by side.", min=1, rich_help_panel=OUTPUT),
+    ] = 1,
     force: Force = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -147,8 +168,13 @@ def encode(
         raise typer.BadParameter(
             "--quality, --tokens, --sticky and --rdo do not go with --size, --bitrate, --psnr or --dry-run"
         )
-    jobs = [(path, "") for path in paths] if dry_run else job_pairs(paths, output_dir, ".vtk")
-    if (goal or dry_run) and any(source == STANDARD_STREAM for source, _ in jobs):
+    from vtok_codec.media.formats import is_clip_name
+    from vtok_codec.media.parts import make_part
+    from vtok_codec.stream.arrays import as_rate
+
+    given = _Input(not no_audio, filters, make_part(start, duration), as_rate(rate) if rate else None, max_pixels)
+    pairs = [(path, "") for path in paths] if dry_run else job_pairs(paths, output_dir, ".vtk", is_clip_name)
+    if (goal or dry_run) and any(source == STANDARD_STREAM for source, _ in pairs):
         raise typer.BadParameter("--size, --bitrate, --psnr and --dry-run read the input several times; name a file")
     chosen = find_quality(quality or DEFAULT_QUALITY)
     from vtok_codec.codec.encoder import encode_video
@@ -176,17 +202,11 @@ def encode(
     if not (goal or dry_run):
         load(preset_model)
 
-    @contextmanager
-    def open_reader(source: str) -> Iterator[VideoReader]:
-        with _open_reader(source, not no_audio, filters) as reader:
-            require_pixels(reader.name, reader.info.width, reader.info.height, max_pixels)
-            yield reader
-
     def trials(source: str) -> AbstractContextManager[Trials]:
-        return tried(source, partial(open_reader, source), settings, load, quiet)
+        return tried(source, partial(given.open, source), settings, load, quiet)
 
     def work(source: str, target: str) -> None:
-        with vtk_output(target, source, force) as stream, open_reader(source) as reader:
+        with vtk_output(target, source, force) as stream, given.open(source) as reader:
             if not quiet:
                 for loss in reader.losses:
                     notice(f"{reader.name}: {loss}")
@@ -196,7 +216,7 @@ def encode(
                     summary = encode_to_goal(attempts, goal, model, stream, None if quiet else reader.name)
                     joins = attempts.joins
             else:
-                with frame_bar(reader.frame_count, quiet, Path(reader.name).name) as bar:
+                with frame_bar(reader.frame_count, quiet or jobs > 1, Path(reader.name).name) as bar:
                     tokenizer = load(preset_model)
                     summary = encode_video(reader.info, reader.events(), tokenizer, settings, stream, bar.update)
                 joins = reader.joins
@@ -209,26 +229,45 @@ def encode(
         with trials(source) as attempts:
             tell_qualities(attempts, source, model)
 
-    run_jobs(jobs, try_qualities if dry_run else work)
+    run_jobs(pairs, try_qualities if dry_run else work, jobs)
 
 
-def _open_reader(source: str, audio: bool, filters: str) -> VideoReader:
-    """Open a reader in a thread, because FFmpeg ignores signals while it waits for a pipe."""
-    from vtok_codec.codec.prefetch import Prefetch
-    from vtok_codec.media.reader import VideoReader, standard_input
+@dataclass(frozen=True)
+class _Input:
+    """What to read of every input, as the options say."""
 
-    if source == STANDARD_STREAM:
-        require_open(sys.stdin)
-    if source == STANDARD_STREAM and sys.stdin.isatty():
-        raise InputError("will not read a video from a terminal; name a file, or pipe one in")
-    place = standard_input() if source == STANDARD_STREAM else source
-    try:
-        with Prefetch((VideoReader(one, audio, filters) for one in [place]), 1) as opened:
-            return next(opened)
-    except InputError as error:
-        if source != STANDARD_STREAM and _is_vtk(source):
-            raise InputError(f"{source} is already a .vtk file; 'vtok decode' turns it into a video") from error
-        raise
+    audio: bool
+    filters: str
+    part: Part | None
+    sequence_rate: Fraction | None
+    max_pixels: int
+
+    @contextmanager
+    def open(self, source: str) -> Iterator[VideoReader]:
+        """Open an input, and refuse pictures that are too large."""
+        with self._reader(source) as reader:
+            require_pixels(reader.name, reader.info.width, reader.info.height, self.max_pixels)
+            yield reader
+
+    def _reader(self, source: str) -> VideoReader:
+        """Open a reader in a thread, because FFmpeg ignores signals while it waits for a pipe."""
+        from vtok_codec.codec.prefetch import Prefetch
+        from vtok_codec.media.opening import standard_input
+        from vtok_codec.media.reader import VideoReader
+
+        if source == STANDARD_STREAM:
+            require_open(sys.stdin)
+        if source == STANDARD_STREAM and sys.stdin.isatty():
+            raise InputError("will not read a video from a terminal; name a file, or pipe one in")
+        place = standard_input() if source == STANDARD_STREAM else source
+        rest = (self.audio, self.filters, "", self.part, self.sequence_rate)
+        try:
+            with Prefetch((VideoReader(one, *rest) for one in [place]), 1) as opened:
+                return next(opened)
+        except InputError as error:
+            if source != STANDARD_STREAM and _is_vtk(source):
+                raise InputError(f"{source} is already a .vtk file; 'vtok decode' turns it into a video") from error
+            raise
 
 
 def _is_vtk(path: str) -> bool:

@@ -18,7 +18,11 @@ GENERAL = "General"
 """The panels that `--help` groups options in."""
 
 Paths = Annotated[
-    list[str], typer.Argument(help="Input and output, or several inputs with -o DIR. '-' is standard input or output.")
+    list[str],
+    typer.Argument(
+        help="Input and output; or files, folders and patterns such as clips/*.mp4 with -o DIR. '-' is standard input "
+        "or output."
+    ),
 ]
 NoAudio = Annotated[bool, typer.Option("--no-audio", help="Leave the audio out.", rich_help_panel=INPUT)]
 Filters = Annotated[

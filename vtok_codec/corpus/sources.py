@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from vtok_codec.errors import InputError
-from vtok_codec.media.formats import is_video_suffix
+from vtok_codec.media.formats import is_clip_name
 
 Cell = str | int | float | bool | None
 """The value of a user's column."""
@@ -23,8 +23,6 @@ _LISTS = (".txt", ".csv", ".jsonl", ".parquet")
 """The suffixes of files that list clips."""
 _NAMES = ("source", "path", "file", "video", "url", "filename")
 """The columns that may name the clip of a row, in the order in which they are looked for."""
-_MORE_SUFFIXES = (".ts", ".m2ts", ".mpg", ".mpeg", ".flv", ".wmv", ".ogv", ".3gp", ".mts", ".h264", ".webp", ".bmp")
-"""Suffixes of videos and images that vtok reads, besides those that it writes."""
 TEXT_COLUMN = "text"
 """The column that holds the `.txt` file which lies beside a clip in a tar."""
 
@@ -114,13 +112,8 @@ def _clips_in_folder(folder: Path, root: str | None = None) -> Iterator[ClipSour
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders.sort()
         for name in sorted(names):
-            if _is_clip(name):
+            if is_clip_name(name):
                 yield ClipSource(os.path.join(parent, name), root=root or str(folder))
-
-
-def _is_clip(name: str) -> bool:
-    suffix = PurePosixPath(name).suffix.lower()
-    return is_video_suffix(suffix) or suffix in _MORE_SUFFIXES
 
 
 def _clips_of_file(path: Path, root: str) -> Iterator[ClipSource]:
@@ -141,7 +134,7 @@ def _clips_at_url(url: str) -> Iterator[ClipSource]:
         system, path = fsspec.core.url_to_fs(url)
         if glob.has_magic(path):
             paths, root = system.glob(path), path.rpartition("/")[0].split("*")[0]
-        elif not _is_clip(path) and not path.endswith(".tar") and system.isdir(path):
+        elif not is_clip_name(path) and not path.endswith(".tar") and system.isdir(path):
             paths, root = system.find(path), path
         else:
             paths, root = [path], path.rpartition("/")[0]
@@ -150,7 +143,7 @@ def _clips_at_url(url: str) -> Iterator[ClipSource]:
             if each.endswith(".tar"):
                 with system.open(each, "rb") as stream:
                     yield from _clips_in_tar(location, stream)
-            elif _is_clip(each):
+            elif is_clip_name(each):
                 yield ClipSource(location, root=system.unstrip_protocol(root))
 
 
@@ -172,7 +165,7 @@ def _clips_in_tar(location: str, stream: BinaryIO) -> Iterator[ClipSource]:
                 text = file.read().decode("utf-8", "replace")
                 about = _cells(json.loads(text)) if suffix == "json" else {TEXT_COLUMN: text.strip()}
                 columns.setdefault(key, {}).update(about)
-            elif _is_clip(base):
+            elif is_clip_name(base):
                 clips.append((key, member))
     for key, member in clips:
         yield ClipSource(location, member.name, member.offset_data, member.size, "", columns.get(key, {}))

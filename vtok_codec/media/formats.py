@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import av
 
@@ -26,6 +27,8 @@ _FORMATS = {
     ".jpeg": STILL_FORMAT,
 }
 """FFmpeg's name of the container, by the suffix of a file."""
+_READ_SUFFIXES = (".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".flv", ".wmv", ".ogv", ".3gp", ".h264", ".webp", ".bmp")
+"""Suffixes of videos and images that vtok reads and does not write."""
 PIPE_FORMATS = {"nut": "nut", "y4m": "yuv4mpegpipe", "matroska": "matroska", "mp4": "mp4"}
 """The formats that can be written to standard output, by the name that users choose them by."""
 
@@ -72,6 +75,12 @@ class OutputSettings:
 def is_video_suffix(suffix: str) -> bool:
     """Return whether a file with this suffix holds a video or an image."""
     return suffix.lower() in _FORMATS
+
+
+def is_clip_name(name: str) -> bool:
+    """Return whether the name of a file in a folder says that it holds a video or an image."""
+    suffix = Path(name).suffix
+    return is_video_suffix(suffix) or suffix.lower() in _READ_SUFFIXES
 
 
 def output_settings(suffix: str, codec: str | None, crf: int | None) -> OutputSettings:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import struct
-import sys
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
@@ -16,7 +14,6 @@ from typing import Any, BinaryIO
 import av
 import numpy as np
 from av.audio.stream import AudioStream
-from av.container import InputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -24,18 +21,17 @@ from numpy.typing import NDArray
 from vtok_codec.errors import InputError
 from vtok_codec.media.audio import describe_track
 from vtok_codec.media.color import RGBConverter
-from vtok_codec.media.extent import HEAD_BYTES, announced_size
+from vtok_codec.media.cut_packets import CutPackets
+from vtok_codec.media.extent import announced_size
 from vtok_codec.media.ffmpeg import reason
 from vtok_codec.media.filters import FilterChain, parse_filters
 from vtok_codec.media.losses import describe_losses
+from vtok_codec.media.opening import STDIN, head_of, open_sequence, open_video
+from vtok_codec.media.parts import Cutter, Part, Placed, from_key_frame
 from vtok_codec.media.tags import kept_tags
 from vtok_codec.media.timeline import Timeline
 from vtok_codec.media.types import DEFAULT_RATE, AudioPacket, Color, Frame, VideoInfo
 
-_STDIN = "pipe:0"
-"""FFmpeg's name of standard input, which FFmpeg then reads itself."""
-_LITERAL_NAMES = {"pattern_type": "none"}
-"""The option with which FFmpeg's reader of images takes a name as it is."""
 _HAS_CLOCK_JUMPS = 0x0200
 """FFmpeg's flag of formats whose clock may jump (AVFMT_TS_DISCONT), such as MPEG transport streams."""
 _WITHOUT_PICTURE_TIMES = ("avi",)
@@ -55,21 +51,34 @@ class VideoReader:
         filters: Filters for the frames, in the syntax of `parse_filters`. They read the picture turned as a player
             shows it.
         name: The name of the source in messages; by default its path.
+        part: The part to read; None for all.
+        sequence_rate: For an image sequence, whose source is a pattern such as `frame%04d.png`: frames per second. None
+            if the source is a file.
 
     Raises:
         InputError: The source cannot be opened, or has no video frame.
         SettingError: A filter does not exist, or does not take its options.
     """
 
-    def __init__(self, source: str | Path | BinaryIO, audio: bool = True, filters: str = "", name: str = "") -> None:
-        named = isinstance(source, str | Path) and source != _STDIN
+    def __init__(
+        self,
+        source: str | Path | BinaryIO,
+        audio: bool = True,
+        filters: str = "",
+        name: str = "",
+        part: Part | None = None,
+        sequence_rate: Fraction | None = None,
+    ) -> None:
+        named = isinstance(source, str | Path) and source != STDIN
         self.name = name or (str(source) if named else "standard input")
         """The name of the source in messages."""
         self._filters = parse_filters(filters) if filters else ()
         self._chain: FilterChain | None = None
-        self._container = self._open(source)
+        self._part = part
+        self._sequence = sequence_rate is not None
+        self._container = open_sequence(str(source), sequence_rate) if sequence_rate else open_video(source, self.name)
         try:
-            self._announced_bytes = announced_size(_head(source))
+            self._announced_bytes = None if self._sequence else announced_size(head_of(source))
             self._stream = self._video_stream()
             tracks = [(s, describe_track(s)) for s in self._container.streams.audio] if audio else []
             self._tracks = {stream.index: track for stream, track in tracks if track}
@@ -82,7 +91,7 @@ class VideoReader:
             self._previous_pts: int | None = None
             self._inside = False
             """Whether a call into FFmpeg is running, possibly in another thread."""
-            self._decoded = self._filtered(self._decode()) if self._filters else self._decode()
+            self._decoded = self._chosen(self._decode())
             self._pending_audio, first = self._until_first_frame()
             # A filtered picture has been turned already.
             self._rotation, self._mirrored = (0, False) if self._chain else _orientation(first)
@@ -105,8 +114,8 @@ class VideoReader:
 
     @property
     def frame_count(self) -> int | None:
-        """The number of frames that the file declares; None if it declares none, or if filters may change it."""
-        return None if self._filters else self._stream.frames or None
+        """The number of frames that the file declares; None if it declares none, or if not all of them are read."""
+        return None if self._filters or self._part else self._stream.frames or None
 
     @property
     def losses(self) -> list[str]:
@@ -142,22 +151,6 @@ class VideoReader:
         for item in chain(self._pending_audio, [self._first], self._decoded):
             yield self._frame(item) if isinstance(item, av.VideoFrame) else item
 
-    def _open(self, source: str | Path | BinaryIO) -> InputContainer:
-        """Open the source with FFmpeg."""
-        try:
-            if isinstance(source, str | Path) and source != _STDIN and not Path(source).exists():
-                raise InputError(f"{source}: no such file")
-            if isinstance(source, str | Path) and source != _STDIN:
-                # FFmpeg takes the text before a colon for a protocol, unless the path is absolute.
-                # A name with `%d` or `*` is the name of one file, not a pattern of many.
-                source, options = os.path.abspath(source), _LITERAL_NAMES
-            else:
-                options = {}
-            # Tags may be in any encoding; `kept_tags` leaves out those that are no UTF-8.
-            return av.open(source, "r", options=options, metadata_errors="surrogateescape")
-        except (av.FFmpegError, OSError) as error:
-            raise InputError(f"cannot read {self.name} as a video: {reason(error)}") from error
-
     def _video_stream(self) -> VideoStream:
         """Return the main video stream, set up for decoding."""
         stream = self._container.streams.best("video")
@@ -173,14 +166,15 @@ class VideoReader:
         """Yield decoded frames and audio packets; at the end, raise `InputError` if some are damaged or missing."""
         wanted = [self._stream, *(self._container.streams[index] for index in self._tracks)]
         numbers = {index: number for number, index in enumerate(self._tracks)}
-        packets = iter(self._container.demux(*wanted))
+        packets = self._placed(iter(self._container.demux(*wanted)))
+        if self._part:
+            packets = from_key_frame(packets, self._stream.index, self._begin_s + self._part.start_s)
         damaged = 0
-        cut = _CutPackets()
+        cut = CutPackets()
         while True:
             self._inside = True
             try:
-                packet = next(packets, None)
-                anew = packet is not None and self._timeline.place(packet)
+                packet, anew = next(packets, (None, False))
                 frames = [] if packet is None or isinstance(packet.stream, AudioStream) else self._pictures(packet)
             except av.InvalidDataError:
                 damaged += 1
@@ -204,6 +198,24 @@ class VideoReader:
                 number = numbers[packet.stream.index]
                 yield AudioPacket(number, packet.pts, packet.dts, packet.duration or 0, bytes(packet))
         self._require_whole(damaged + cut.left())
+
+    def _placed(self, packets: Iterator[av.Packet[Stream]]) -> Iterator[Placed]:
+        """Yield packets with continuous times, and whether the clock of their stream jumped at them."""
+        for packet in packets:
+            yield packet, self._timeline.place(packet)
+
+    @property
+    def _begin_s(self) -> Fraction:
+        """The time at which the file begins, in seconds on its own clock."""
+        return Fraction(self._container.start_time or 0, av.time_base)
+
+    def _chosen(self, items: Iterator[av.VideoFrame | AudioPacket]) -> Iterator[av.VideoFrame | AudioPacket]:
+        """Yield the items of the part to read, with the frames filtered."""
+        if self._part:
+            rate = Fraction(self._stream.guessed_rate or self._stream.average_rate or DEFAULT_RATE)
+            tracks = [track.time_base for track in self._tracks.values()]
+            items = Cutter(self._part, self._begin_s, rate, tracks).kept(items)
+        return self._filtered(items) if self._filters else items
 
     def _filtered(self, items: Iterator[av.VideoFrame | AudioPacket]) -> Iterator[av.VideoFrame | AudioPacket]:
         """Yield the items with the frames filtered. What filters hold back comes before an error of the input."""
@@ -272,12 +284,13 @@ class VideoReader:
             if isinstance(item, av.VideoFrame):
                 return audio, item
             audio.append(item)
-        raise InputError(f"{self.name} has no video frame that can be decoded")
+        where = " in the part to read" if self._part else ""
+        raise InputError(f"{self.name} has no video frame that can be decoded{where}")
 
     def _describe(self, first: av.VideoFrame) -> VideoInfo:
         """Return the description of the video from its stream and its first frame."""
         stream = self._stream
-        still = self._container.format.name.endswith(_STILL_FORMATS)
+        still = self._container.format.name.endswith(_STILL_FORMATS) and not self._sequence
         rate = stream.guessed_rate or stream.average_rate
         ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
         sar = Fraction(ratio) if ratio and ratio > 0 else Fraction(1)
@@ -322,66 +335,6 @@ class VideoReader:
         return self._previous_pts + max(1, round(1 / (rate * self.info.time_base)))
 
 
-class _CutPackets:
-    """Decides which of the packets that the demuxer marks as cut off count as damage.
-
-    The last picture of a transport stream has no explicit length, so the demuxer marks it as cut off even though it is
-    whole. Where another file was joined on, the times of the stream jump back right after such a packet. A marked
-    packet therefore counts as damage only if no jump follows.
-    """
-
-    _WAIT = 2
-    """The number of packets of the same stream within which a jump must follow, since a parser may hold one back."""
-
-    def __init__(self) -> None:
-        self._waits: dict[int, int] = {}
-        """For each stream with a marked packet, the number of packets within which a jump must still follow."""
-
-    def suspect(self, stream: int) -> None:
-        """Note that the current packet of a stream is marked as cut off."""
-        self._waits[stream] = self._WAIT
-
-    def confirmed(self, stream: int, anew: bool) -> bool:
-        """Take note of the next packet of a stream.
-
-        Args:
-            stream: The index of the stream.
-            anew: Whether the times of the stream jump back at this packet.
-
-        Returns:
-            Whether an earlier packet of the stream is now known to be damaged.
-        """
-        if stream not in self._waits:
-            return False
-        self._waits[stream] -= 1
-        if anew or not self._waits[stream]:
-            del self._waits[stream]
-            return not anew
-        return False
-
-    def left(self) -> int:
-        """Return the number of marked packets that no jump has followed by the end of the file."""
-        return len(self._waits)
-
-
-def _head(source: str | Path | BinaryIO) -> bytes:
-    """Return the first bytes of a file, or nothing for a pipe, from which they could not be read again."""
-    if source == _STDIN:
-        return b""
-    if isinstance(source, str | Path):
-        if not Path(source).is_file():
-            return b""
-        with open(source, "rb") as file:
-            return file.read(HEAD_BYTES)
-    if not source.seekable():
-        return b""
-    at = source.tell()
-    source.seek(0)
-    head = source.read(HEAD_BYTES)
-    source.seek(at)
-    return head
-
-
 def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
     """Return by how many degrees counter-clockwise to turn a frame, and whether to mirror it left to right before."""
     rotation = int(frame.rotation)
@@ -412,8 +365,3 @@ def read_pixels(path: Path, max_frames: int) -> NDArray[np.uint8]:
         for frame in islice(reader.frames(), max_frames):
             frames.append(frame.pixels)
     return np.stack(frames)
-
-
-def standard_input() -> BinaryIO | str:
-    """Return standard input as a source for `VideoReader`: a seekable stream for a file, FFmpeg's name for a pipe."""
-    return sys.stdin.buffer if sys.stdin.buffer.seekable() else _STDIN
