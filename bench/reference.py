@@ -17,7 +17,7 @@ import typer.main
 from common import ROOT
 
 import vtok_codec
-from vtok_codec import api
+from vtok_codec import api, clip
 from vtok_codec.cli.app import app
 from vtok_codec.corpus.sampler import WindowSampler
 from vtok_codec.corpus.windows import TokenWindows
@@ -61,6 +61,8 @@ def _commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every command below a group, with its whole name."""
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
+            if command.invoke_without_command:
+                yield f"{before}{name}", command
             yield from _commands(command, f"{before}{name} ")
         else:
             yield f"{before}{name}", command
@@ -87,7 +89,7 @@ def _command(name: str, command: Any) -> Iterator[str]:
 
 def python() -> str:
     """Return the page of the Python API."""
-    parts = [_PYTHON_HEAD, *_function("vtok_codec.load", api.load), *_class("vtok_codec.open", api.Clip)]
+    parts = [_PYTHON_HEAD, *_function("vtok_codec.load", api.load), *_class("vtok_codec.open", clip.Clip)]
     for each in (api.Codec, Frame, FileSummary):
         parts += _class(each.__name__, each)
     parts += [*_class("vtok_codec.TokenWindows", TokenWindows), *_class("WindowSampler", WindowSampler)]

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 from vtok_codec.version import __version__
 
 if TYPE_CHECKING:
-    from vtok_codec.api import Clip, Codec
+    from vtok_codec.api import Codec
+    from vtok_codec.clip import Clip
     from vtok_codec.corpus.windows import TokenWindows
 
 __all__ = ["TokenWindows", "__version__", "load", "open"]
@@ -45,7 +46,7 @@ def load(model: str | Path = "onevae-nano-4x8x8", device: str = "auto") -> Codec
 
 
 def open(path: str | Path, model: str | Path | None = None, device: str = "auto") -> Clip:
-    """Open a `.vtk` file; see `vtok_codec.api.Clip`."""
-    from vtok_codec.api import Clip
+    """Open a `.vtk` file; see `vtok_codec.clip.Clip`."""
+    from vtok_codec.clip import Clip
 
     return Clip(path, model, device)

@@ -1,29 +1,24 @@
-"""The Python API, which `vtok_codec` re-exports: tokens from frames, frames from tokens, and `.vtk` files."""
+"""The Python API of models, which `vtok_codec` re-exports: tokens from frames, and frames from tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vtok_codec.codec.decoder import decode_events
-from vtok_codec.codec.decoders import DecoderChoice, Decoders, tokenizer_of
+from vtok_codec.codec.decoders import DecoderChoice, Decoders
 from vtok_codec.codec.slices import slices
 from vtok_codec.codec.tokenizer import Tokenizer, load_tokenizer
-from vtok_codec.container.reader import VtkReader
-from vtok_codec.errors import FormatError, InputError, SettingError
-from vtok_codec.media.types import Frame, VideoInfo
+from vtok_codec.errors import InputError, SettingError
+from vtok_codec.media.types import VideoInfo
 from vtok_codec.registry import DEFAULT_MODEL, DETERMINISTIC, find_weights
 from vtok_codec.stream.arrays import as_rate
 from vtok_codec.stream.assembling import TokenModel, assemble
-from vtok_codec.stream.reading import FileSummary, read_gops, read_tokens, verify
 from vtok_codec.stream.settings import EncodeSettings, check_stickiness, check_token_count
 from vtok_codec.tokens.radix import Tokens, digits_to_tokens, tokens_to_digits
 
@@ -242,117 +237,3 @@ def load(model: str | Path = DEFAULT_MODEL, device: str = "auto") -> Codec:
         SettingError: The device cannot be used.
     """
     return Codec(load_tokenizer(find_weights(model), device))
-
-
-class Clip:
-    """A `.vtk` file. Used as a context manager, it releases its model at the end.
-
-    Args:
-        path: The file.
-        model: A shipped name or the path of the weights that made the file; by default the model that it names.
-        device: `auto`, `cpu` or `cuda`.
-
-    Raises:
-        InputError: The file cannot be read.
-        FormatError: It is not a `.vtk` file that this version can read.
-
-    Example:
-        >>> with vtok_codec.open("clip.vtk") as clip:
-        ...     tokens = clip.tokens(gop=0)
-        ...     for frame in clip.frames(start=10.0):
-        ...         show(frame.pixels, clip.seconds(frame))
-    """
-
-    def __init__(self, path: str | Path, model: str | Path | None = None, device: str = "auto") -> None:
-        self._path = Path(path)
-        self._model = model
-        self._device = device
-        self._codec: Codec | None = None
-        with self._open() as stream:
-            try:
-                self.header = VtkReader(stream).header
-            except FormatError as error:
-                raise type(error)(f"{path}: {error}") from None
-
-    def __enter__(self) -> Clip:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._codec = None
-
-    def info(self) -> FileSummary:
-        """Read and check the whole file, and summarize what it holds.
-
-        Raises:
-            FormatError, DamageError: The first thing that is wrong, and where.
-        """
-        with self._open() as stream:
-            return verify(stream)
-
-    def tokens(self, gop: int | None = None) -> Tokens:
-        """The tokens `t h w n` of one GOP, which `Codec.detokenize` takes, or of all GOPs one after another.
-
-        Raises:
-            InputError: There is no such GOP.
-            FormatError, DamageError: The file cannot be read there.
-        """
-        with self._open() as stream:
-            return read_tokens(stream, gop)
-
-    def gops(self) -> Iterator[Tokens]:
-        """Iterate over the tokens `t h w n` of each GOP, with one GOP in memory at a time.
-
-        Raises:
-            FormatError, DamageError: The file cannot be read that far.
-        """
-        with self._open() as stream:
-            yield from (gop.tokens for gop in read_gops(VtkReader(stream)))
-
-    def frames(
-        self,
-        start: float = 0.0,
-        duration: float | None = None,
-        tokens: int | None = None,
-        decoder: str | Path = DETERMINISTIC,
-        steps: int | None = None,
-        seed: int = 0,
-    ) -> Iterator[Frame]:
-        """Iterate over the decoded frames.
-
-        Args:
-            start: Seconds to skip.
-            duration: Seconds to decode; by default to the end.
-            tokens: Read only this many tokens per position; by default all that the file has.
-            decoder: See `Codec.detokenize`.
-            steps: See `Codec.detokenize`.
-            seed: See `Codec.detokenize`.
-
-        Raises:
-            SettingError: An argument is out of range.
-            InputError: No frame lies there.
-            FormatError, DamageError: The file cannot be read there.
-            ModelError: The model that made the file is missing, or there is no such decoder.
-        """
-        if self._codec is None:
-            self._codec = Codec(tokenizer_of(self.header.model, self._model, self._device))
-        chosen = self._codec.decoders().choose(DecoderChoice(str(decoder), steps, seed))
-        with (
-            self._open() as stream,
-            closing(decode_events(VtkReader(stream), chosen, tokens, start, duration)) as events,
-        ):
-            for event in events:
-                if isinstance(event, Frame):
-                    yield event
-
-    def seconds(self, frame: Frame) -> float:
-        """The presentation time of a frame in seconds."""
-        return float(frame.pts * self.header.time_base)
-
-    def _open(self) -> BinaryIO:
-        """Open the file anew, so that one use does not move the position of another."""
-        try:
-            return self._path.open("rb")
-        except OSError as error:
-            raise InputError(f"cannot read {self._path}: {error.strerror}") from error

@@ -45,6 +45,8 @@ _PRIOR_PREFIX = "prior-"
 _PACKAGE = Path(__file__).resolve().parent
 _FOLDERS = (_PACKAGE / "weights", _PACKAGE.parent / "weights")
 """Where shipped weights lie: inside the package in a wheel, beside it in a checkout."""
+WEIGHTS_FOLDER = "VTOK_WEIGHTS"
+"""The environment variable that names the folder for fetched weights."""
 _SUMS = "SHA256SUMS"
 """The file beside the shipped weights that lists their hashes."""
 _MAX_METADATA_BYTES = 1 << 24
@@ -165,19 +167,39 @@ class WeightsFile:
         return ModelId(self.name, self.sha256, config.stride, config.fsq_levels, config.first_grid)
 
 
+def fetched_folder() -> Path:
+    """Return the folder that holds weights which were fetched: that of `WEIGHTS_FOLDER`, or one of the user's cache."""
+    named = os.environ.get(WEIGHTS_FOLDER)
+    if named:
+        return Path(named)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "vtok" / "weights"
+
+
 def shipped_weights() -> list[WeightsFile]:
-    """All weights that came with the package, by name."""
-    for folder in _FOLDERS:
-        if folder.is_dir():
-            known = _known_hashes(folder)
-            return [WeightsFile(path.stem, path, known.get(path.name)) for path in sorted(folder.glob(f"*{SUFFIX}"))]
-    return []
+    """All weights of this version that are here, by name: those that came with the package, and those fetched since."""
+    known = known_hashes()
+    places = {path.name: path for path in sorted(_shipped_folder().glob(f"*{SUFFIX}"))}
+    for name in known:
+        if name not in places and (fetched := fetched_folder() / name).is_file():
+            places[name] = fetched
+    return [WeightsFile(places[name].stem, places[name], known.get(name)) for name in sorted(places)]
 
 
-def _known_hashes(folder: Path) -> dict[str, str]:
-    """Read the hashes of shipped weights by file name, as `sha256sum` writes them."""
+def missing_weights() -> list[str]:
+    """Return the names of the weights of this version that are not here, and can be fetched."""
+    here = {weights.name for weights in shipped_weights()}
+    return sorted({name.removesuffix(SUFFIX) for name in known_hashes()} - here)
+
+
+def _shipped_folder() -> Path:
+    return next((folder for folder in _FOLDERS if folder.is_dir()), _FOLDERS[0])
+
+
+def known_hashes() -> dict[str, str]:
+    """Return the hash of each weights file of this version, by the name of the file."""
     try:
-        lines = (folder / _SUMS).read_text(encoding="ascii").splitlines()
+        lines = (_shipped_folder() / _SUMS).read_text(encoding="ascii").splitlines()
     except OSError:
         return {}
     return {name: sha256 for sha256, name in (line.split() for line in lines)}
@@ -221,9 +243,29 @@ def find_shipped(name: str) -> WeightsFile:
         ModelError: there are none.
     """
     shipped = {weights.name: weights for weights in shipped_weights()}
+    if name not in shipped and f"{name}{SUFFIX}" in known_hashes():
+        raise ModelError(f"the weights of {name} are not here; 'vtok models fetch {name}' gets them")
     if name not in shipped:
         raise ModelError(f"no model {name!r} is here; 'vtok models' lists those that are, others are named by a path")
     return shipped[name]
+
+
+def check_same_weights(weights: WeightsFile, name: str, sha256: str) -> None:
+    """Check that weights decode the tokens of a file. With other weights, the file would decode to noise.
+
+    Args:
+        weights: The weights at hand.
+        name: What the file calls the model that made it.
+        sha256: The hash of the weights that made the file, as the file says.
+
+    Raises:
+        ModelError: The weights do not decode these tokens.
+    """
+    if sha256 not in weights.reads:
+        raise ModelError(
+            f"the file was made with weights {sha256[:12]!r} of {name}, but {weights.path} holds "
+            f"{weights.sha256[:12]}; name the weights file that made it"
+        )
 
 
 def find_decoder(objective: str, codec_hashes: frozenset[str]) -> WeightsFile:

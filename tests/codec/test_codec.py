@@ -22,7 +22,8 @@ from helpers import LANES, ClipMaker, psnr_db
 from numpy.typing import NDArray
 
 import vtok_codec
-from vtok_codec.api import Clip, Codec
+from vtok_codec.api import Codec
+from vtok_codec.clip import Clip
 from vtok_codec.codec.decoder import Gap, decode_events
 from vtok_codec.codec.encoder import encode_video
 from vtok_codec.codec.prefetch import Prefetch

@@ -33,7 +33,6 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     verify: "vtok verify out.vtk",
     tokens: "vtok tokens out.vtk tokens.safetensors",
     pack: "vtok pack tokens.safetensors again.vtk",
-    models: "vtok models",
     train: "vtok train --stage continuous --data clips/ --val held-out/ --minutes 20",
     evaluate: "vtok eval *.mp4 --tokens 1,2 --against x264",
 }
@@ -53,6 +52,7 @@ for command, example in _EXAMPLES.items():
     # Python has a function of the name `eval`.
     name = "eval" if command is evaluate else None
     app.command(name, epilog=f"Example: `{example}`")(command)
+app.add_typer(models, name="models")
 app.add_typer(corpus, name="corpus")
 
 

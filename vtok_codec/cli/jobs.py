@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -50,6 +51,9 @@ def job_pairs(paths: Sequence[str], folder: Path | None, suffix: str, wanted: Ca
         raise OutputError(f"{folder} is not a folder; make it first")
     inputs = dict(pair for path in paths for pair in _expanded(path, wanted))
     outputs = {path: folder / (name + suffix) for path, name in _names(inputs).items()}
+    doubled = [path for path, count in Counter(outputs.values()).items() if count > 1]
+    if doubled:
+        raise OutputError(f"two inputs would both become {min(doubled)}; name different folders for them")
     for output in outputs.values():
         output.parent.mkdir(parents=True, exist_ok=True)
     return [(path, str(output)) for path, output in outputs.items()]

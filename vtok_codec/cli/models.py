@@ -1,20 +1,30 @@
-"""`vtok models`: lists the shipped weights and the quality presets that use them."""
+"""`vtok models`: lists the weights that are here and the quality presets that use them, and fetches other weights."""
 
 from __future__ import annotations
 
 import json
+from typing import Annotated
+
+import typer
 
 from vtok_codec.cli.errors import reports_errors
-from vtok_codec.cli.options import AsJson
+from vtok_codec.cli.options import INPUT, AsJson, Quiet
 from vtok_codec.codec.quality_presets import DEFAULT_QUALITY, QUALITIES
 from vtok_codec.models.config import DenoiserConfig
-from vtok_codec.registry import CODEC_SHA256, DEFAULT_MODEL, WeightsFile, shipped_weights
-from vtok_codec.text import counted
+from vtok_codec.registry import CODEC_SHA256, DEFAULT_MODEL, WeightsFile, missing_weights, shipped_weights
+from vtok_codec.text import counted, printable
+
+models = typer.Typer(
+    help="List the models that are here and the quality presets; fetch other models.", rich_markup_mode="markdown"
+)
 
 
+@models.callback(invoke_without_command=True, epilog="Example: `vtok models`")
 @reports_errors
-def models(as_json: AsJson = False) -> None:
-    """List the shipped models, then the quality presets with the size and quality that each gave on held-out clips."""
+def list_models(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the models that are here, then the quality presets with what each gave on held-out clips."""
+    if context.invoked_subcommand:
+        return
     shipped = [weights for weights in shipped_weights() if weights.is_model]
     shipped.sort(key=lambda weights: weights.name != DEFAULT_MODEL)
     if as_json:
@@ -28,6 +38,8 @@ def models(as_json: AsJson = False) -> None:
             role = f" (--decoder {fields['decoder']} for {str(fields['codec_sha256'])[:12]})"
         size = len(weights.data) / 1e6
         print(f"{weights.name}{role}: {size:.1f} MB, weights {weights.sha256[:12]}, {weights.path}")
+    for name in missing_weights():
+        print(f"{name}: not here; `vtok models fetch {name}` gets it")
     for name, quality in QUALITIES.items():
         default = " (default)" if name == DEFAULT_QUALITY else ""
         print(
@@ -35,6 +47,30 @@ def models(as_json: AsJson = False) -> None:
             f"{counted(quality.tokens_per_position, 'token')} per position, "
             f"{quality.bits_per_pixel} bits per pixel at {quality.psnr_db} dB"
         )
+
+
+@models.command(epilog="Example: `vtok models fetch onevae-nano-4x16x16 --from weights/`")
+@reports_errors
+def fetch(
+    names: Annotated[list[str], typer.Argument(help="Names of models, or `all`.")],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="A folder, an http(s) URL, or hf://ORGANISATION/REPOSITORY; by default what the environment variable "
+            "VTOK_WEIGHTS_SOURCE says.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Fetch the weights of models that are not here. They are checked against the hashes that this version knows."""
+    from vtok_codec.fetching import fetch_weights
+
+    for name in missing_weights() if names == ["all"] else names:
+        place = fetch_weights(name, source)
+        if not quiet:
+            print(f"{name}: {printable(str(place))}")
 
 
 def _fields(weights: WeightsFile) -> dict[str, object]:

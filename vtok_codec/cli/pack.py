@@ -12,7 +12,7 @@ from vtok_codec.cli.errors import reports_errors
 from vtok_codec.cli.files import STANDARD_STREAM, vtk_output
 from vtok_codec.cli.options import MODEL, PICTURE, Force
 from vtok_codec.errors import InputError
-from vtok_codec.registry import DEFAULT_MODEL
+from vtok_codec.registry import DEFAULT_MODEL, check_same_weights
 
 
 @reports_errors
@@ -41,7 +41,7 @@ def pack(
     """
     if source == STANDARD_STREAM:
         raise InputError("an array cannot be read from standard input; name a .npy or .safetensors file")
-    from vtok_codec.codec.tokenizer import check_same_weights
+
     from vtok_codec.registry import find_shipped, find_weights, prior_of
     from vtok_codec.stream.arrays import as_rate, read_array
     from vtok_codec.stream.assembling import TokenModel, assemble

@@ -6,11 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vtok_codec.codec.diffusion import DiffusionDecoder
-from vtok_codec.codec.tokenizer import PixelDecoder, Tokenizer, check_same_weights, load_tokenizer
+from vtok_codec.codec.tokenizer import PixelDecoder, Tokenizer, load_tokenizer
 from vtok_codec.container.header import ModelId
 from vtok_codec.errors import ModelError, SettingError
 from vtok_codec.models.config import OBJECTIVES
-from vtok_codec.registry import DETERMINISTIC, SUFFIX, WeightsFile, find_decoder, find_shipped, find_weights
+from vtok_codec.registry import (
+    DETERMINISTIC,
+    SUFFIX,
+    WeightsFile,
+    check_same_weights,
+    find_decoder,
+    find_shipped,
+    find_weights,
+)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vtok_codec.codec.slices import latents_at_once, slices
 from vtok_codec.container.header import Header, ModelId
-from vtok_codec.errors import FormatError, ModelError, SettingError
+from vtok_codec.errors import FormatError, SettingError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import RGB
@@ -251,21 +251,3 @@ def check_fits(decoder: PixelDecoder, header: Header) -> None:
     same = (said.layout, said.levels) == (true.layout, true.levels)
     if not same or header.tokens_per_position > decoder.max_tokens:
         raise FormatError(f"the header does not fit its model, {decoder.id.name}")
-
-
-def check_same_weights(weights: WeightsFile, name: str, sha256: str) -> None:
-    """Check that weights decode the tokens of a file. With other weights, the file would decode to noise.
-
-    Args:
-        weights: The weights at hand.
-        name: What the file calls the model that made it.
-        sha256: The hash of the weights that made the file, as the file says.
-
-    Raises:
-        ModelError: The weights do not decode these tokens.
-    """
-    if sha256 not in weights.reads:
-        raise ModelError(
-            f"the file was made with weights {sha256[:12]!r} of {name}, but {weights.path} holds "
-            f"{weights.sha256[:12]}; name the weights file that made it"
-        )

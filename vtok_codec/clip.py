@@ -1,0 +1,136 @@
+"""The Python API of `.vtk` files, which `vtok_codec` re-exports. Reading tokens needs no torch, decoding does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, BinaryIO
+
+from vtok_codec.container.reader import VtkReader
+from vtok_codec.errors import FormatError, InputError
+from vtok_codec.media.types import Frame
+from vtok_codec.registry import DETERMINISTIC
+from vtok_codec.stream.reading import FileSummary, read_gops, read_tokens, verify
+from vtok_codec.tokens.radix import Tokens
+
+if TYPE_CHECKING:
+    from vtok_codec.codec.decoders import Decoders
+
+
+class Clip:
+    """A `.vtk` file. Used as a context manager, it releases its model at the end.
+
+    Args:
+        path: The file.
+        model: A shipped name or the path of the weights that made the file; by default the model that it names.
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        InputError: The file cannot be read.
+        FormatError: It is not a `.vtk` file that this version can read.
+
+    Example:
+        >>> with vtok_codec.open("clip.vtk") as clip:
+        ...     tokens = clip.tokens(gop=0)
+        ...     for frame in clip.frames(start=10.0):
+        ...         show(frame.pixels, clip.seconds(frame))
+    """
+
+    def __init__(self, path: str | Path, model: str | Path | None = None, device: str = "auto") -> None:
+        self._path = Path(path)
+        self._model = model
+        self._device = device
+        self._decoders: Decoders | None = None
+        with self._open() as stream:
+            try:
+                self.header = VtkReader(stream).header
+            except FormatError as error:
+                raise type(error)(f"{path}: {error}") from None
+
+    def __enter__(self) -> Clip:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._decoders = None
+
+    def info(self) -> FileSummary:
+        """Read and check the whole file, and summarize what it holds.
+
+        Raises:
+            FormatError, DamageError: The first thing that is wrong, and where.
+        """
+        with self._open() as stream:
+            return verify(stream)
+
+    def tokens(self, gop: int | None = None) -> Tokens:
+        """The tokens `t h w n` of one GOP, which `Codec.detokenize` takes, or of all GOPs one after another.
+
+        Raises:
+            InputError: There is no such GOP.
+            FormatError, DamageError: The file cannot be read there.
+        """
+        with self._open() as stream:
+            return read_tokens(stream, gop)
+
+    def gops(self) -> Iterator[Tokens]:
+        """Iterate over the tokens `t h w n` of each GOP, with one GOP in memory at a time.
+
+        Raises:
+            FormatError, DamageError: The file cannot be read that far.
+        """
+        with self._open() as stream:
+            yield from (gop.tokens for gop in read_gops(VtkReader(stream)))
+
+    def frames(
+        self,
+        start: float = 0.0,
+        duration: float | None = None,
+        tokens: int | None = None,
+        decoder: str | Path = DETERMINISTIC,
+        steps: int | None = None,
+        seed: int = 0,
+    ) -> Iterator[Frame]:
+        """Iterate over the decoded frames.
+
+        Args:
+            start: Seconds to skip.
+            duration: Seconds to decode; by default to the end.
+            tokens: Read only this many tokens per position; by default all that the file has.
+            decoder: See `Codec.detokenize`.
+            steps: See `Codec.detokenize`.
+            seed: See `Codec.detokenize`.
+
+        Raises:
+            SettingError: An argument is out of range.
+            InputError: No frame lies there.
+            FormatError, DamageError: The file cannot be read there.
+            ModelError: The model that made the file is missing, or there is no such decoder.
+        """
+        from vtok_codec.codec.decoder import decode_events
+        from vtok_codec.codec.decoders import DecoderChoice, Decoders, tokenizer_of
+
+        if self._decoders is None:
+            self._decoders = Decoders(tokenizer_of(self.header.model, self._model, self._device))
+        chosen = self._decoders.choose(DecoderChoice(str(decoder), steps, seed))
+        with (
+            self._open() as stream,
+            closing(decode_events(VtkReader(stream), chosen, tokens, start, duration)) as events,
+        ):
+            for event in events:
+                if isinstance(event, Frame):
+                    yield event
+
+    def seconds(self, frame: Frame) -> float:
+        """The presentation time of a frame in seconds."""
+        return float(frame.pts * self.header.time_base)
+
+    def _open(self) -> BinaryIO:
+        """Open the file anew, so that one use does not move the position of another."""
+        try:
+            return self._path.open("rb")
+        except OSError as error:
+            raise InputError(f"cannot read {self._path}: {error.strerror}") from error

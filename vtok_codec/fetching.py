@@ -1,0 +1,83 @@
+"""Fetches weights that the package knows by their hash but does not bring along."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import BinaryIO
+
+from vtok_codec.errors import ModelError, SettingError
+from vtok_codec.files import replacing
+from vtok_codec.registry import SUFFIX, fetched_folder, known_hashes
+
+SOURCE = "VTOK_WEIGHTS_SOURCE"
+"""The environment variable that names where weights are fetched from."""
+_HUB = "hf://"
+_TIMEOUT_S = 60
+
+
+def fetch_weights(name: str, source: str | None = None) -> Path:
+    """Fetch a weights file into the folder of fetched weights.
+
+    Args:
+        name: The name of the weights, such as `onevae-nano-4x16x16`.
+        source: A folder, an http(s) URL that the name of the file is put behind, or `hf://ORGANISATION/REPOSITORY` for
+            a repository on the Hugging Face hub; None for what the environment variable `SOURCE` says.
+
+    Returns:
+        Where the file lies.
+
+    Raises:
+        SettingError: No source is named, or one of a kind that is not known.
+        ModelError: There are no such weights, they cannot be read, or the file there is another one.
+        OSError: They cannot be written.
+    """
+    file = f"{name}{SUFFIX}"
+    wanted = known_hashes().get(file)
+    if wanted is None:
+        raise ModelError(f"this version knows no weights {name!r}; 'vtok models' lists those that it knows")
+    source = source or os.environ.get(SOURCE)
+    if not source:
+        raise SettingError(f"say where to fetch {file} from: a folder, a URL or hf://ORGANISATION/REPOSITORY")
+    target = fetched_folder() / file
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _opened(source, file) as stream, replacing(target) as partial:
+        with partial.open("wb") as out:
+            shutil.copyfileobj(stream, out, 1 << 20)
+        digest = hashlib.sha256(partial.read_bytes()).hexdigest()
+        if digest != wanted:
+            raise ModelError(f"{file} at {source} is another file: its hash is {digest[:12]}, not {wanted[:12]}")
+    return target
+
+
+def _opened(source: str, file: str) -> BinaryIO:
+    """Open a file at a source for reading."""
+    try:
+        if source.startswith(_HUB):
+            return _from_hub(source.removeprefix(_HUB), file)
+        if source.startswith(("http://", "https://")):
+            stream: BinaryIO = urllib.request.urlopen(f"{source.rstrip('/')}/{file}", timeout=_TIMEOUT_S)
+            return stream
+        if "://" in source:
+            raise SettingError(f"source {source!r}: use a folder, an http(s) URL or hf://ORGANISATION/REPOSITORY")
+        return (Path(source) / file).open("rb")
+    except (OSError, urllib.error.URLError) as error:
+        raise ModelError(f"cannot fetch {file} from {source}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _from_hub(repository: str, file: str) -> BinaryIO:
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError:
+        raise SettingError("the hub needs the package huggingface_hub: pip install 'vtok-codec[hub]'") from None
+    try:
+        # It keeps to HF_HUB_OFFLINE, and to the hub's own cache.
+        return Path(hf_hub_download(repository, file)).open("rb")
+    except Exception as error:
+        # The hub's client raises errors of many kinds.
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(f"cannot fetch {file} from the hub's {repository}: {reason[0]}") from error
