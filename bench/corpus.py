@@ -24,12 +24,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from common import print_table, write_json
 
 from vtok_codec.corpus.sources import find_clips
 from vtok_codec.corpus.windows import TokenWindows
+from vtok_codec.tokens import waves, waves_compiled
 
 VTOK = [sys.executable, "-m", "vtok_codec"]
 ENGINES = ("local", "ray")
@@ -41,7 +43,13 @@ LONGEST_RUN_S = 15.0
 """The longest time after which a run is interrupted."""
 BROKEN = 50
 """Broken inputs."""
-CODERS = ("zstd", "waves", "prior")
+READ: tuple[tuple[str, str, Callable[[int], Any] | None], ...] = (
+    ("zstd", "zstd", None),
+    ("waves, compiled", "waves", lambda digits: waves_compiled),
+    ("waves, NumPy", "waves", lambda digits: None),
+    ("prior", "prior", None),
+)
+"""What the loader reads: a name, the coder, and the loop for `waves`."""
 
 
 def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
@@ -187,14 +195,18 @@ def bad(clips: Sequence[str], work: Path) -> dict[str, object]:
 def loader(clips: Sequence[str], work: Path) -> dict[str, object]:
     """Read windows in random order from corpora of each coder, and from `.npy` files of the same tokens."""
     rows: list[tuple[object, ...]] = []
-    for coder in CODERS:
+    usual = waves._compiled
+    for name, coder, loop in READ:
         encoded(clips, work / coder, "--coder", coder)
+        waves._compiled = loop or usual
         windows = TokenWindows(work / coder, latents=8)
         order = np.random.default_rng(0).permutation(len(windows))[: 400 if coder == "zstd" else 40]
+        # The first round also compiles what is to be compiled.
         tokens = sum(windows[int(number)]["tokens"].size for number in order)
         taken = seconds(lambda w=windows, o=order: [w[int(number)] for number in o])
         size = sum(path.stat().st_size for path in (work / coder / "shards").glob("*.tar"))
-        rows.append((coder, len(order) / taken, tokens / taken / 1e6, size))
+        rows.append((name, len(order) / taken, tokens / taken / 1e6, size))
+    waves._compiled = usual
     windows = TokenWindows(work / "zstd", latents=8)
     plain = work / "npy"
     plain.mkdir()

@@ -143,7 +143,7 @@ def test_waves_are_what_the_format_says(levels: tuple[int, ...]) -> None:
     for start in (0, 4, 8):
         part = digits[:, start : start + 4].astype(np.uint8)
         assert np.array_equal(reference.unpack(packer.pack(part), part.shape), part)
-    assert packer._narrow._sums.sum() < 16 * digits.size
+    assert packer._narrow.sums.sum() < 16 * digits.size
 
 
 def test_a_wave_may_fill_one_context() -> None:

@@ -20,6 +20,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,37 @@ _NOWHERE = 31
 def fits(levels: Sequence[int], digits: int) -> bool:
     """Return whether this coder can pack chunks of `digits` digits with these levels."""
     return max(levels) <= MAX_LEVELS and digits <= MAX_DIGITS
+
+
+_COMPILE_AFTER = 1 << 20
+"""The number of digits that a process unpacks before the compiled loop is loaded, which takes up to some seconds."""
+_FAULTS = {
+    1: "the range coder stops: the data cannot hold these digits",
+    2: "there are surplus words after the last digit",
+    3: "a digit is not below its number of levels",
+}
+"""What the results of the compiled loop other than success mean."""
+_unpacked_digits = 0
+
+
+def _compiled(digits: int) -> Any:
+    """Return the module of the compiled loop once it pays and if numba is installed, else None.
+
+    Args:
+        digits: The number of digits that are unpacked next.
+    """
+    global _unpacked_digits
+    _unpacked_digits += digits
+    return _load_compiled() if _unpacked_digits > _COMPILE_AFTER else None
+
+
+@lru_cache(maxsize=1)
+def _load_compiled() -> Any:
+    try:
+        from vtok_codec.tokens import waves_compiled
+    except ImportError:
+        return None
+    return waves_compiled
 
 
 class WaveCoder:
@@ -113,6 +145,9 @@ class WaveCoder:
         decoder = RangeDecoder(data)
         if math.prod(shape) > MAX_DIGITS:
             raise ValueError(f"a chunk of {math.prod(shape)} digits is above {MAX_DIGITS}")
+        compiled = _compiled(math.prod(shape))
+        if compiled and max(self._levels) == compiled.SYMBOLS:
+            return self._unpack_compiled(compiled, data, shape)
         order = _order(self._levels, shape[1:])
         field = _Field(order, self._before)
         digits = np.empty(shape, np.uint8)
@@ -125,6 +160,20 @@ class WaveCoder:
             digits.reshape(-1)[order.flat[wave]] = symbols
             self._learn(symbols, wide, narrow)
         decoder.finish()
+        self._before = digits[:, -1].copy()
+        return digits
+
+    def _unpack_compiled(self, compiled: Any, data: bytes, shape: tuple[int, int, int, int]) -> Digits:
+        """Unpack the digits of a chunk as `unpack` does, with the compiled loop."""
+        values, changes = _empty_field(self._levels, shape[1:], self._before)
+        tables = (self._wide.counts, self._wide.sums, self._narrow.counts, self._narrow.sums)
+        words = np.frombuffer(data, "<u4").astype(np.uint32)
+        field = (self._even, values, changes, _activities(len(self._levels)), _MEANS, *tables)
+        levels = np.array(self._levels, np.int32)
+        found = compiled.unpack_waves(words, shape[1:], levels, *(array.reshape(-1) for array in field))
+        if found != compiled.DONE:
+            raise ValueError(_FAULTS[found])
+        digits = np.ascontiguousarray(values[:, 1:, 1:, 1:])
         self._before = digits[:, -1].copy()
         return digits
 
@@ -148,8 +197,10 @@ class _Table:
     """Counts of how often each value has occurred in each context."""
 
     def __init__(self, contexts: int, symbols: int, weight: float) -> None:
-        self._counts = np.zeros((contexts, symbols))
-        self._sums = np.zeros(contexts)
+        self.counts = np.zeros((contexts, symbols))
+        """The counts, `contexts M`."""
+        self.sums = np.zeros(contexts)
+        """The sum of the counts of each context."""
         self._weight = weight
 
     def shares(self, contexts: _Index, beside: _Counts) -> _Counts:
@@ -162,23 +213,23 @@ class _Table:
         Returns:
             The mixed probabilities, `N M`, rounded down; 2¹⁶ stands for 1.
         """
-        shares = self._counts.take(contexts, axis=0)
+        shares = self.counts.take(contexts, axis=0)
         shares *= _ONE
         beside *= self._weight
         shares += beside
-        shares /= (self._sums.take(contexts) + self._weight)[:, None]
+        shares /= (self.sums.take(contexts) + self._weight)[:, None]
         return np.floor(shares, out=shares)
 
     def count(self, contexts: _Index, symbols: _Symbols) -> None:
         """Count the digits of a wave in their contexts, then halve the counts of each context that is full."""
-        np.add.at(self._counts.reshape(-1), contexts * self._counts.shape[1] + symbols, _INCREMENT)
-        np.add.at(self._sums, contexts, _INCREMENT)
-        full = contexts[self._sums.take(contexts) > _FULL]
+        np.add.at(self.counts.reshape(-1), contexts * self.counts.shape[1] + symbols, _INCREMENT)
+        np.add.at(self.sums, contexts, _INCREMENT)
+        full = contexts[self.sums.take(contexts) > _FULL]
         if full.size:
             # A context that occurs in the wave more than once is halved only once: all reads come before the writes.
-            halved = np.floor(self._counts[full] / 2)
-            self._counts[full] = halved
-            self._sums[full] = halved.sum(axis=1)
+            halved = np.floor(self.counts[full] / 2)
+            self.counts[full] = halved
+            self.sums[full] = halved.sum(axis=1)
 
 
 @dataclass(frozen=True)
@@ -242,12 +293,7 @@ class _Field:
     def __init__(self, order: _Order, before: Digits | None) -> None:
         planes, (frames, rows, columns) = len(order.levels), order.grid
         self._order = order
-        values = np.full((planes, frames + 1, rows + 1, columns + 1), _NOWHERE, np.uint8)
-        # At the start of a GOP, values that no digit can have, so that every digit counts as changed.
-        values[:, 0] = np.array(order.levels, np.uint8)[:, None, None]
-        if before is not None:
-            values[:, 0, 1:, 1:] = before
-        changes = np.zeros((planes + 1, frames, rows + 1, columns + 1), np.int16)
+        values, changes = _empty_field(order.levels, order.grid, before)
         self._values, self._changes = values.reshape(-1), changes.reshape(-1)
         """The digits; and for each, how many planes up to and including its own changed since the last latent frame."""
         picture = (rows + 1) * (columns + 1)
@@ -275,6 +321,28 @@ class _Field:
         changed = self._values[at - self._frame] != symbols
         at = self._order.change_at[wave]
         self._changes[at] = self._changes[at - self._plane] + changed
+
+
+def _empty_field(
+    levels: tuple[int, ...], grid: tuple[int, ...], before: Digits | None
+) -> tuple[Digits, NDArray[np.int16]]:
+    """Return the arrays of a chunk of which no digit is known yet.
+
+    Args:
+        levels: The number of levels of the digits of each plane.
+        grid: The number of latent frames, rows and columns.
+        before: The last latent frame of the previous chunk, `P h w`; None at the start of a GOP.
+
+    Returns:
+        The digits, `P 1+t 1+h 1+w`, and the changes, `1+P t 1+h 1+w`.
+    """
+    planes, (frames, rows, columns) = len(levels), grid
+    values = np.full((planes, frames + 1, rows + 1, columns + 1), _NOWHERE, np.uint8)
+    # At the start of a GOP, values that no digit can have, so that every digit counts as changed.
+    values[:, 0] = np.array(levels, np.uint8)[:, None, None]
+    if before is not None:
+        values[:, 0, 1:, 1:] = before
+    return values, np.zeros((planes + 1, frames, rows + 1, columns + 1), np.int16)
 
 
 @lru_cache(maxsize=3)
