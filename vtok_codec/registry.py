@@ -15,6 +15,7 @@ from vtok_codec.container.header import ModelId
 from vtok_codec.errors import ModelError
 from vtok_codec.models.config import (
     CONFIG_KEY,
+    SHARP,
     DenoiserConfig,
     ModelConfig,
     OneVAEConfig,
@@ -153,7 +154,7 @@ class WeightsFile:
             ModelError: The file holds a diffusion decoder, or no model at all.
         """
         if not isinstance(self.config, OneVAEConfig):
-            raise ModelError(f"{self.path} is a diffusion decoder, which has no encoder; name it as the decoder")
+            raise ModelError(f"{self.path} is a decoder, which has no encoder; name it as the decoder")
         return self.config
 
     @property
@@ -206,8 +207,8 @@ def known_hashes() -> dict[str, str]:
 
 
 def is_decoder(weights: WeightsFile) -> bool:
-    """Whether a file holds a diffusion decoder."""
-    return weights.is_model and isinstance(weights.config, DenoiserConfig)
+    """Whether a file holds a decoder without its codec."""
+    return weights.is_model and not isinstance(weights.config, OneVAEConfig)
 
 
 def is_shipped(name: str) -> bool:
@@ -268,23 +269,27 @@ def check_same_weights(weights: WeightsFile, name: str, sha256: str) -> None:
         )
 
 
-def find_decoder(objective: str, codec_hashes: frozenset[str]) -> WeightsFile:
-    """The first shipped diffusion decoder, by name, that was trained with an objective for the given codec weights.
+def decoder_name(weights: WeightsFile) -> str:
+    """Return the name by which users choose a decoder: `sharp`, or the objective of a diffusion decoder."""
+    return weights.config.objective if isinstance(weights.config, DenoiserConfig) else SHARP
+
+
+def find_decoder(name: str, codec_hashes: frozenset[str]) -> WeightsFile:
+    """The first shipped decoder of a name, in the order of the files' names, for the tokens of the given codec weights.
 
     Args:
-        objective: One of `vtok_codec.models.config.OBJECTIVES`.
+        name: `sharp`, or one of `vtok_codec.models.config.OBJECTIVES`.
         codec_hashes: Every hash under which the codec's tokens are known (`WeightsFile.reads`).
 
     Raises:
         ModelError: There is none.
     """
     for weights in filter(is_decoder, shipped_weights()):
-        assert isinstance(weights.config, DenoiserConfig)
-        if weights.config.objective == objective and weights.metadata.get(CODEC_SHA256) in codec_hashes:
+        if decoder_name(weights) == name and weights.metadata.get(CODEC_SHA256) in codec_hashes:
             return weights
     raise ModelError(
-        f"there is no {objective} decoder for these weights; use the deterministic decoder, "
-        "or name the weights file of one that 'vtok train --stage diffusion' made"
+        f"there is no {name} decoder for these weights; use the deterministic decoder, or name the weights file of a "
+        "decoder that was trained for them"
     )
 
 

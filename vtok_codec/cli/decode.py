@@ -64,7 +64,7 @@ def decode(
     decoder: Annotated[
         str,
         typer.Option(
-            help="deterministic, a diffusion decoder (ddim or flow), or the weights file of one.",
+            help="deterministic, sharp, a diffusion decoder (ddim or flow), or the weights file of one.",
             rich_help_panel=MODEL,
         ),
     ] = DETERMINISTIC,

@@ -10,8 +10,15 @@ import typer
 from vtok_codec.cli.errors import reports_errors
 from vtok_codec.cli.options import INPUT, AsJson, Quiet
 from vtok_codec.codec.quality_presets import DEFAULT_QUALITY, QUALITIES
-from vtok_codec.models.config import DenoiserConfig
-from vtok_codec.registry import CODEC_SHA256, DEFAULT_MODEL, WeightsFile, missing_weights, shipped_weights
+from vtok_codec.registry import (
+    CODEC_SHA256,
+    DEFAULT_MODEL,
+    WeightsFile,
+    decoder_name,
+    is_decoder,
+    missing_weights,
+    shipped_weights,
+)
 from vtok_codec.text import counted, printable
 
 models = typer.Typer(
@@ -80,9 +87,9 @@ def _fields(weights: WeightsFile) -> dict[str, object]:
         "bytes": len(weights.data),
         "sha256": weights.sha256,
     }
-    if isinstance(weights.config, DenoiserConfig):
+    if is_decoder(weights):
         fields |= {
-            "decoder": weights.config.objective,
+            "decoder": decoder_name(weights),
             "codec_sha256": weights.metadata.get(CODEC_SHA256, "unknown"),
         }
     return fields

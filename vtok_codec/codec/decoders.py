@@ -1,15 +1,17 @@
-"""Chooses what a file is decoded with: the decoder of its own model, or a diffusion decoder beside it."""
+"""Chooses what a file is decoded with: the decoder of its own model, or another one for the same tokens."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from vtok_codec.codec.diffusion import DiffusionDecoder
+from vtok_codec.codec.sharp import SharpDecoder
 from vtok_codec.codec.tokenizer import PixelDecoder, Tokenizer, load_tokenizer
 from vtok_codec.container.header import ModelId
 from vtok_codec.errors import ModelError, SettingError
-from vtok_codec.models.config import OBJECTIVES
+from vtok_codec.models.config import OBJECTIVES, SHARP, SharpConfig
 from vtok_codec.registry import (
     DETERMINISTIC,
     SUFFIX,
@@ -20,14 +22,17 @@ from vtok_codec.registry import (
     find_weights,
 )
 
+OtherDecoder: TypeAlias = "DiffusionDecoder | SharpDecoder"
+"""A decoder that lies beside the model's own one."""
+
 
 @dataclass(frozen=True)
 class DecoderChoice:
     """Which decoder to use, and how."""
 
     name: str = DETERMINISTIC
-    """`deterministic`, the objective of a shipped diffusion decoder (`ddim` or `flow`), or the path of a weights file
-    or of a training run's folder."""
+    """`deterministic`, `sharp`, the objective of a shipped diffusion decoder (`ddim` or `flow`), or the path of a
+    weights file or of a training run's folder."""
     steps: int | None = None
     """How often a diffusion decoder evaluates its network; None for its default."""
     seed: int = 0
@@ -39,38 +44,43 @@ class Decoders:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self._loaded: dict[str, DiffusionDecoder] = {}
+        self._loaded: dict[str, OtherDecoder] = {}
 
     def choose(self, choice: DecoderChoice) -> PixelDecoder:
         """Return the decoder of a choice.
 
         Raises:
             ModelError: There is no such decoder, or it is for the tokens of other weights.
-            SettingError: A number is out of range, or the deterministic decoder is given steps or a seed.
+            SettingError: A number is out of range, or a decoder without noise is given steps or a seed.
         """
-        return self.diffusion(choice) or self.tokenizer
+        return self.other(choice) or self.tokenizer
 
-    def diffusion(self, choice: DecoderChoice) -> DiffusionDecoder | None:
-        """Return the diffusion decoder of a choice, or None where the choice is the deterministic decoder.
+    def other(self, choice: DecoderChoice) -> OtherDecoder | None:
+        """Return the decoder of a choice, or None where the choice is the model's own decoder.
 
         Raises:
             ModelError, SettingError: See `choose`.
         """
-        if choice.name == DETERMINISTIC:
-            if choice.steps is not None or choice.seed:
-                raise SettingError("the deterministic decoder has no steps and no noise; leave out steps and seed")
-            return None
-        if choice.name not in self._loaded:
-            self._loaded[choice.name] = DiffusionDecoder(self._weights(choice.name), self.tokenizer)
-        return self._loaded[choice.name].chosen(choice.steps, choice.seed)
+        decoder = None if choice.name == DETERMINISTIC else self._load(choice.name)
+        if isinstance(decoder, DiffusionDecoder):
+            return decoder.chosen(choice.steps, choice.seed)
+        if choice.steps is not None or choice.seed:
+            raise SettingError(f"the decoder {choice.name} has no steps and no noise; leave out steps and seed")
+        return decoder
+
+    def _load(self, name: str) -> OtherDecoder:
+        if name not in self._loaded:
+            weights = self._weights(name)
+            kind = SharpDecoder if isinstance(weights.config, SharpConfig) else DiffusionDecoder
+            self._loaded[name] = kind(weights, self.tokenizer)
+        return self._loaded[name]
 
     def _weights(self, name: str) -> WeightsFile:
         if name.endswith(SUFFIX) or Path(name).is_dir():
             return find_weights(name)
-        if name not in OBJECTIVES:
-            raise ModelError(
-                f"no decoder {name!r}; use {DETERMINISTIC}, {' or '.join(OBJECTIVES)}, or name a weights file"
-            )
+        if name not in (SHARP, *OBJECTIVES):
+            known = ", ".join((DETERMINISTIC, SHARP, *OBJECTIVES))
+            raise ModelError(f"no decoder {name!r}; use one of {known}, or name a weights file")
         return find_decoder(name, self.tokenizer.weights.reads)
 
 

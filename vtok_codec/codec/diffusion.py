@@ -82,6 +82,11 @@ class DiffusionDecoder:
         """Everything that the decoded frames depend on, apart from the tokens and their codec."""
         return {"decoder": self.weights_sha256, "steps": str(self.steps), "seed": str(self.seed)}
 
+    @property
+    def description(self) -> str:
+        """The decoder in a few words, for reports."""
+        return f"{self.weights_sha256[:12]} in {self.steps} steps"
+
     def find_prior(self, sha256: str) -> Prior:
         """Find a prior by its hash; see `vtok_codec.registry.find_prior`."""
         return self.tokenizer.find_prior(sha256)

@@ -13,8 +13,7 @@ from typing import Protocol
 import imageio_ffmpeg
 
 from vtok_codec.codec.decoder import decode_events
-from vtok_codec.codec.decoders import DecoderChoice, Decoders
-from vtok_codec.codec.diffusion import DiffusionDecoder
+from vtok_codec.codec.decoders import DecoderChoice, Decoders, OtherDecoder
 from vtok_codec.codec.encoder import encode_video
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.reader import VtkReader
@@ -73,7 +72,7 @@ class CodecUnderTest(Protocol):
 
 @dataclass(frozen=True)
 class VtokCodec:
-    """A vtok model at one operating point, decoded by its own decoder or by a diffusion decoder."""
+    """A vtok model at one operating point, decoded by its own decoder or by another one."""
 
     tokenizer: Tokenizer
     """The model."""
@@ -83,8 +82,8 @@ class VtokCodec:
     """The name in tables, which differs between models and between decoders."""
     stickiness: float = 0.0
     """How far beyond half a step a latent may move before its digit changes; see `EncodeSettings`."""
-    diffusion: DiffusionDecoder | None = None
-    """The diffusion decoder; None for the model's own decoder."""
+    decoder: OtherDecoder | None = None
+    """The decoder; None for the model's own one."""
     rdo: float = 0.0
     """What a bit costs when digits are chosen by rate and error; see `EncodeSettings`."""
     effort: str = DEFAULT_EFFORT
@@ -107,8 +106,8 @@ class VtokCodec:
     def description(self) -> str:
         """The weights, the device and what seconds and memory include, as one line for reports."""
         weights, where = self.tokenizer.id.weights_sha256[:12], self.tokenizer.placement
-        if self.diffusion:
-            weights += f" decoded by {self.diffusion.weights_sha256[:12]} in {self.diffusion.steps} steps"
+        if self.decoder:
+            weights += f" decoded by {self.decoder.description}"
         return f"{self.name}: weights {weights}, {where}; seconds without start-up, memory of the whole process"
 
     @property
@@ -123,7 +122,7 @@ class VtokCodec:
             "effort": repr(find_effort(self.effort)),
             "prior": self.tokenizer.prior.sha256 if self.tokenizer.prior else "",
             "placement": f"{placement.device} {placement.dtype}",
-        } | (self.diffusion.identity if self.diffusion else {})
+        } | (self.decoder.identity if self.decoder else {})
 
     def encode(self, clip: SourceClip, target: Path) -> Cost:
         """Encode the video of a clip, without audio, into a file.
@@ -143,8 +142,8 @@ class VtokCodec:
     def warm_up(self) -> None:
         """Encode and decode a small picture, so that timings do not include what torch sets up at its first use."""
         self.tokenizer.warm_up()
-        if self.diffusion:
-            self.diffusion.warm_up()
+        if self.decoder:
+            self.decoder.warm_up()
 
     def decode(self, coded: Path) -> Cost:
         """Decode a file to RGB without keeping the frames, to measure the cost."""
@@ -156,7 +155,7 @@ class VtokCodec:
     def frames(self, coded: Path) -> Iterator[Pixels]:
         """Yield the decoded frames, uint8 RGB `H W 3`."""
         with coded.open("rb") as stream:
-            for event in decode_events(VtkReader(stream), self.diffusion or self.tokenizer):
+            for event in decode_events(VtkReader(stream), self.decoder or self.tokenizer):
                 if isinstance(event, Frame):
                     yield event.pixels
 
@@ -321,17 +320,17 @@ def model_codecs(
     for effort, delta in product(efforts, stickinesses):
         check_effort(effort, delta)
     codecs = []
-    for tokenizer, decoder, diffusion in _pairs(tokenizers, decoders):
+    for tokenizer, decoder, loaded in _pairs(tokenizers, decoders):
         name = tokenizer.id.name
         if name in ANCHORS:
             raise ModelError(f"a model must not be called {name}; rename its file")
         if [other.id.name for other in tokenizers].count(name) > 1:
             name += f"-{tokenizer.id.weights_sha256[:8]}"
-        titled = f"{name} {_short(decoder, decoders)}" if diffusion else name
+        titled = f"{name} {_short(decoder, decoders)}" if loaded else name
         for count in counts:
             check_token_count(count, tokenizer.max_tokens, name)
             codecs += [
-                VtokCodec(tokenizer, count, titled, delta, diffusion, rdo, effort)
+                VtokCodec(tokenizer, count, titled, delta, loaded, rdo, effort)
                 for delta, rdo, effort in product(stickinesses, rdos, efforts)
             ]
     return codecs
@@ -339,12 +338,12 @@ def model_codecs(
 
 def _pairs(
     tokenizers: Sequence[Tokenizer], decoders: Sequence[str]
-) -> list[tuple[Tokenizer, str, DiffusionDecoder | None]]:
+) -> list[tuple[Tokenizer, str, OtherDecoder | None]]:
     """Combine each model with each decoder that fits it.
 
     Returns:
-        For each pair, the model, the decoder as it was written, and the diffusion decoder that was loaded (None for the
-        model's own decoder).
+        For each pair, the model, the decoder as it was written, and the decoder that was loaded; None for the model's
+        own one.
 
     Raises:
         ModelError: A decoder fits none of the models.
@@ -354,7 +353,7 @@ def _pairs(
     for tokenizer in tokenizers:
         for decoder in decoders:
             try:
-                pairs.append((tokenizer, decoder, _diffusion(tokenizer, decoder)))
+                pairs.append((tokenizer, decoder, _loaded(tokenizer, decoder)))
             except ModelError as error:
                 refusals[decoder] = error
     for decoder, refusal in refusals.items():
@@ -363,12 +362,12 @@ def _pairs(
     return pairs
 
 
-def _diffusion(tokenizer: Tokenizer, decoder: str) -> DiffusionDecoder | None:
-    """Load the diffusion decoder that a name with optional steps stands for; None for the model's own decoder."""
+def _loaded(tokenizer: Tokenizer, decoder: str) -> OtherDecoder | None:
+    """Load the decoder that a name with optional steps stands for; None for the model's own decoder."""
     name, colon, steps = decoder.partition(":")
     if colon and not steps.isdecimal():
         raise SettingError(f"decoder {decoder}: write the steps as a number, such as ddim:2")
-    return Decoders(tokenizer).diffusion(DecoderChoice(name, int(steps) if steps else None))
+    return Decoders(tokenizer).other(DecoderChoice(name, int(steps) if steps else None))
 
 
 def _short(decoder: str, decoders: Sequence[str]) -> str:

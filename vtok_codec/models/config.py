@@ -28,6 +28,8 @@ RESAMPLING_KINDS = ("shuffle", "blend", "learned-blend")
 """How neighbouring levels are connected: by strided convolutions alone, or blended with a fixed or a learned α."""
 CODEBOOK_KINDS = ("vq", "simvq", "lfq")
 """The quantizers that FSQ can be compared with."""
+SHARP = "sharp"
+"""The name of the sharp decoder of a codec."""
 OBJECTIVES = ("ddim", "flow")
 """The training objectives of diffusion decoders."""
 
@@ -152,14 +154,26 @@ class DenoiserConfig:
         return _without_encoder(codec) == _without_encoder(self.codec)
 
 
+@dataclass(frozen=True)
+class SharpConfig:
+    """The configuration of a sharp decoder: a codec's decoder without its encoder, trained for how pictures look."""
+
+    codec: OneVAEConfig
+    """The codec whose tokens it decodes, and whose decoder it has the shape of."""
+
+    def decodes(self, codec: OneVAEConfig) -> bool:
+        """Whether the tokens of `codec` have the shape that this decoder reads; see `DenoiserConfig.decodes`."""
+        return _without_encoder(codec) == _without_encoder(self.codec)
+
+
 def _without_encoder(config: OneVAEConfig) -> OneVAEConfig:
     return replace(config, levels=tuple(replace(level, encoder_blocks=0) for level in config.levels))
 
 
-ModelConfig = OneVAEConfig | DenoiserConfig
+ModelConfig = OneVAEConfig | DenoiserConfig | SharpConfig
 """The configuration of any kind of model."""
 
-_KINDS: dict[str, type[OneVAEConfig] | type[DenoiserConfig]] = {"onevae": OneVAEConfig, "denoiser": DenoiserConfig}
+_KINDS: dict[str, type[ModelConfig]] = {"onevae": OneVAEConfig, "denoiser": DenoiserConfig, "sharp": SharpConfig}
 
 
 def config_to_json(config: ModelConfig) -> str:
@@ -191,6 +205,10 @@ def _parse(type_: type[ModelConfig], members: Mapping[str, Any]) -> ModelConfig:
     if unknown := set(members) - {field.name for field in fields(type_)}:
         raise ModelError(f"the weights need a newer vtok: the configuration has {min(unknown)!r}")
     values = dict(members)
+    if type_ is SharpConfig:
+        codec = _parse(OneVAEConfig, values["codec"])
+        assert isinstance(codec, OneVAEConfig)
+        return SharpConfig(codec)
     if type_ is DenoiserConfig:
         values["codec"] = _parse(OneVAEConfig, values["codec"])
         values["down_blocks"] = _integers(values["down_blocks"], "down_blocks", 0)

@@ -12,9 +12,16 @@ from safetensors.torch import save as dump_safetensors
 from torch import Tensor, nn
 
 from vtok_codec.errors import ModelError
-from vtok_codec.models.config import CONFIG_KEY, DenoiserConfig, ModelConfig, OneVAEConfig, config_to_json
+from vtok_codec.models.config import (
+    CONFIG_KEY,
+    DenoiserConfig,
+    ModelConfig,
+    OneVAEConfig,
+    SharpConfig,
+    config_to_json,
+)
 from vtok_codec.models.denoiser import Denoiser
-from vtok_codec.models.onevae import OneVAE
+from vtok_codec.models.onevae import Decoder, OneVAE
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -69,7 +76,7 @@ def build_model(config: ModelConfig, data: bytes, source: str) -> OneVAE:
         ModelError: The weights are not those of a codec, or do not fit the configuration.
     """
     if not isinstance(config, OneVAEConfig):
-        raise ModelError(f"{source} is a diffusion decoder, which has no encoder; name it as the decoder")
+        raise ModelError(f"{source} is a decoder, which has no encoder; name it as the decoder")
     return _loaded(OneVAE(config), data, source)
 
 
@@ -87,6 +94,22 @@ def build_denoiser(config: ModelConfig, data: bytes, source: str) -> Denoiser:
     if not isinstance(config, DenoiserConfig):
         raise ModelError(f"{source} is not a diffusion decoder; use the deterministic decoder")
     return _loaded(Denoiser(config), data, source)
+
+
+def build_decoder(config: ModelConfig, data: bytes, source: str) -> Decoder:
+    """Build a sharp decoder with the weights in `data`, in fp32, on the CPU and in evaluation mode.
+
+    Args:
+        config: The configuration of the weights (`WeightsFile.config`).
+        data: The bytes of the weights file.
+        source: The name of the file in error messages.
+
+    Raises:
+        ModelError: The weights are not those of a sharp decoder, or do not fit the configuration.
+    """
+    if not isinstance(config, SharpConfig):
+        raise ModelError(f"{source} is not a sharp decoder")
+    return _loaded(Decoder(config.codec), data, source)
 
 
 def _loaded(model: Model, data: bytes, source: str) -> Model:

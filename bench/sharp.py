@@ -1,0 +1,30 @@
+"""Makes a sharp decoder from a run that trained a codec's decoder alone, such as one of stage `adversarial`.
+
+    .venv/bin/python bench/sharp.py RUN CODEC OUT.safetensors
+
+CODEC is the codec whose tokens the run went on with. The file holds the decoder only.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from vtok_codec.models.config import SharpConfig
+from vtok_codec.models.weights import build_model, dump_weights
+from vtok_codec.registry import CODEC_SHA256, find_weights
+
+
+def main() -> None:
+    """Write the decoder of a run."""
+    run, codec, out = sys.argv[1:]
+    trained, base = find_weights(run), find_weights(codec)
+    if base.sha256 not in trained.reads:
+        raise SystemExit(f"{run} does not decode the tokens of {codec}")
+    model = build_model(trained.config, trained.data, run)
+    metadata = {"codec": base.name, CODEC_SHA256: base.sha256}
+    Path(out).write_bytes(dump_weights(model.decoder, SharpConfig(model.config), metadata))
+
+
+if __name__ == "__main__":
+    main()
