@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +19,7 @@ SOURCE = "VTOK_WEIGHTS_SOURCE"
 """The environment variable that names where weights are fetched from."""
 _HUB = "hf://"
 _TIMEOUT_S = 60
+_PIECE = 1 << 20
 
 
 def fetch_weights(name: str, source: str | None = None) -> Path:
@@ -45,9 +47,12 @@ def fetch_weights(name: str, source: str | None = None) -> Path:
         raise SettingError(f"say where to fetch {file} from: a folder, a URL or hf://ORGANISATION/REPOSITORY")
     target = fetched_folder() / file
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _opened(source, file) as stream, replacing(target) as partial:
+    with _fetches(source, file):
+        stream = _opened(source, file)
+    with stream, replacing(target) as partial:
         with partial.open("wb") as out:
-            shutil.copyfileobj(stream, out, 1 << 20)
+            while piece := _read(stream, source, file):
+                out.write(piece)
         digest = hashlib.sha256(partial.read_bytes()).hexdigest()
         if digest != wanted:
             raise ModelError(f"{file} at {source} is another file: its hash is {digest[:12]}, not {wanted[:12]}")
@@ -56,17 +61,30 @@ def fetch_weights(name: str, source: str | None = None) -> Path:
 
 def _opened(source: str, file: str) -> BinaryIO:
     """Open a file at a source for reading."""
+    if source.startswith(_HUB):
+        return _from_hub(source.removeprefix(_HUB), file)
+    if source.startswith(("http://", "https://")):
+        stream: BinaryIO = urllib.request.urlopen(f"{source.rstrip('/')}/{file}", timeout=_TIMEOUT_S)
+        return stream
+    if "://" in source:
+        raise SettingError(f"source {source!r}: use a folder, an http(s) URL or hf://ORGANISATION/REPOSITORY")
+    return (Path(source) / file).open("rb")
+
+
+def _read(stream: BinaryIO, source: str, file: str) -> bytes:
+    """Read the next piece of a file; nothing at its end."""
+    with _fetches(source, file):
+        return stream.read(_PIECE)
+
+
+@contextmanager
+def _fetches(source: str, file: str) -> Iterator[None]:
+    """Turn the errors of folders, servers and addresses into a `ModelError`."""
     try:
-        if source.startswith(_HUB):
-            return _from_hub(source.removeprefix(_HUB), file)
-        if source.startswith(("http://", "https://")):
-            stream: BinaryIO = urllib.request.urlopen(f"{source.rstrip('/')}/{file}", timeout=_TIMEOUT_S)
-            return stream
-        if "://" in source:
-            raise SettingError(f"source {source!r}: use a folder, an http(s) URL or hf://ORGANISATION/REPOSITORY")
-        return (Path(source) / file).open("rb")
-    except (OSError, urllib.error.URLError) as error:
-        raise ModelError(f"cannot fetch {file} from {source}: {getattr(error, 'strerror', None) or error}") from error
+        yield
+    except (OSError, HTTPException, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ModelError(f"cannot fetch {file} from {source}: {reason}") from error
 
 
 def _from_hub(repository: str, file: str) -> BinaryIO:

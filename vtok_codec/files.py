@@ -22,6 +22,17 @@ _NAME_BYTES = 120
 """How much of the target's name a partial file's name holds; file systems allow 255 bytes in all."""
 
 
+_open_partials: set[Path] = set()
+"""The partial files that this process is writing."""
+
+
+def remove_open_partials() -> None:
+    """Remove the partial files of threads that end with the process."""
+    for partial in list(_open_partials):
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
 @contextmanager
 def replacing(
     path: Path, overwrite: bool = True, on_leftover: Callable[[Path], None] = lambda leftover: None
@@ -46,6 +57,7 @@ def replacing(
     # mkstemp opens with O_EXCL, so that nobody can have put a link in the place of the file.
     handle, name = tempfile.mkstemp(f"{PARTIAL_SUFFIX}{path.suffix}", _prefix(path), path.parent)
     partial = Path(name)
+    _open_partials.add(partial)
     try:
         _lock(handle)
         partial.chmod(_mode(path))
@@ -55,6 +67,7 @@ def replacing(
         _sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+        _open_partials.discard(partial)
         os.close(handle)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
-from command_helpers import text, vtok
+from command_helpers import VTOK, text, vtok
 from helpers import ClipMaker, inside
 
 from vtok_codec.cli.jobs import job_pairs
@@ -80,6 +83,30 @@ def test_folders_are_coded_side_by_side(make_clip: ClipMaker, tmp_path: Path) ->
     (there / "deep" / "3.vtk").rename(there / "deep" / "3.vtok")
     assert inside("decode", there, "-o", back, "-q") == (0, "", "")
     assert len(list(back.rglob("*.mp4"))) == 4
+
+
+def test_a_dry_run_takes_folders(make_clip: ClipMaker, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    make_clip("clip.mp4", frames=3).rename(tmp_path / "in" / "clip.mp4")
+    code, out, told = inside("encode", tmp_path / "in", "--dry-run")
+    assert code == 0 and "tiny" in out + told
+
+
+def test_an_interrupt_leaves_nothing(make_clip: ClipMaker, tmp_path: Path) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    target.mkdir()
+    clip = make_clip("clip.mp4", size="640x480", frames=200)
+    for number in range(2):
+        (source / f"{number}.mp4").symlink_to(clip)
+    run = subprocess.Popen([*VTOK, "encode", source, "-o", target, "-j", "2"], stderr=subprocess.DEVNULL)
+    for _ in range(200):
+        time.sleep(0.1)
+        if len(list(target.iterdir())) == 2:
+            break
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(30) == 143
+    assert list(target.iterdir()) == []
 
 
 def test_a_part_is_encoded(make_clip: ClipMaker, tmp_path: Path) -> None:

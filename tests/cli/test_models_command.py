@@ -84,6 +84,9 @@ def test_other_files_of_the_name_are_refused(light: Path, tmp_path: Path) -> Non
         (["fetch", NAME, "--from", "nowhere"], 6, "No such file"),
         (["fetch", NAME, "--from", "ftp://x"], 2, "use a folder"),
         (["fetch", NAME, "--from", "http://127.0.0.1:9/"], 6, "cannot fetch"),
+        (["fetch", NAME, "--from", "http://localhost:abc"], 6, "cannot fetch"),
+        (["fetch", NAME, "--from", "http://["], 6, "cannot fetch"),
+        (["fetch", NAME, "--from", "http://a b/"], 6, "cannot fetch"),
         (["fetch", NAME, "--from", "hf://vtok/weights"], 2, "pip install 'vtok-codec[hub]'"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -104,7 +105,39 @@ def test_kills_lose_nothing(place: Path, tmp_path: Path) -> None:
         process.wait()
     assert text(vtok(*arguments)) == (0, "", "")
     assert contents(folder) == contents(place / "undisturbed")
-    assert sorted(path.name for path in folder.iterdir()) == ["corpus.json", "inputs.parquet", "shards"]
+    assert sorted(path.name for path in folder.iterdir()) == ["corpus.json", "inputs.parquet", "journal", "shards"]
+    assert not list((folder / "journal").iterdir())
+
+
+def test_two_runs_share_a_corpus(place: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    runs = [subprocess.Popen([*VTOK, *command(place, folder, "-j", 1, "-q")], stderr=subprocess.PIPE) for _ in range(2)]
+    assert [run.communicate(timeout=120)[1] for run in runs] == [b"", b""]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert contents(folder) == contents(place / "undisturbed")
+
+
+def test_wrong_options_remove_nothing(place: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    shutil.copytree(place / "undisturbed", folder)
+    for option in (["--max-bad", "few"], ["--engine", "slurm"], ["--progress", "dots"]):
+        code, _, _ = text(vtok("corpus", "retry", folder, "--status", "ok", *option))
+        assert code == 2 and contents(folder) == contents(place / "undisturbed")
+    (place / "tiny.safetensors").rename(place / "away")
+    code, _, err = text(vtok("corpus", "retry", folder, "--status", "ok"))
+    (place / "away").rename(place / "tiny.safetensors")
+    assert code == 6 and "no weights file" in err and contents(folder) == contents(place / "undisturbed")
+
+
+def test_damaged_shards_are_made_again(place: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    shutil.copytree(place / "undisturbed", folder)
+    tar = folder / "shards" / "000002.tar"
+    tar.write_bytes(tar.read_bytes()[:1000])
+    assert text(vtok("corpus", "verify", folder, "-q"))[0] == 9
+    code, _, err = text(vtok("corpus", "retry", folder, "--damaged", "-j", 1))
+    assert code == 0 and "0 clips and 1 damaged shard to try again" in err
+    assert contents(folder) == contents(place / "undisturbed")
 
 
 def test_an_interrupt_is_one_line(place: Path, tmp_path: Path) -> None:
@@ -160,4 +193,4 @@ def test_wrong_usage_is_one_line(place: Path, tmp_path: Path, arguments: list[st
     names = {"CLIPS": place / "clips", "CORPUS": place / "undisturbed"}
     result, out, err = text(vtok("corpus", *(names.get(each, each) for each in arguments), cwd=tmp_path))
     assert result == code and message in err and not out and "Traceback" not in err
-    assert not (tmp_path / "none" / "shards").exists() or code == 2
+    assert not (tmp_path / "none").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -17,8 +18,9 @@ from vtok_codec.corpus import shards
 from vtok_codec.corpus.encoding import Part, encode_shards, parse_part, parse_tolerance, require_few_bad
 from vtok_codec.corpus.index import CRASHED, TIMEOUT, read_index, rows_of
 from vtok_codec.corpus.journal import Journal, shards_in_work, verdict
-from vtok_codec.corpus.plan import index_path, read_plan, shard_path
-from vtok_codec.corpus.report import bad_clips, check_corpus, reopen_shards, stats_of, status_of
+from vtok_codec.corpus.plan import index_path, read_plan, shard_path, write_plan
+from vtok_codec.corpus.report import bad_clips, check_corpus, reopen_shard, reopen_shards, stats_of, status_of
+from vtok_codec.corpus.sources import find_clips
 from vtok_codec.errors import CorpusError, InputError, SettingError
 from vtok_codec.stream.reading import verify
 
@@ -150,9 +152,46 @@ def test_user_columns_reach_index_and_tar(tmp_path: Path, clips: Path, model: Pa
         assert file and json.load(file)["caption"] == "a cat"
     with pytest.raises(SettingError, match="no such column"):
         begin(tmp_path / "c2", [tmp_path / "list.csv"], model, keep=["title"])
-    (tmp_path / "taken.csv").write_text(f"path,status\n{clips}/00.mp4,x\n")
-    with pytest.raises(SettingError, match="index has one of that name"):
-        begin(tmp_path / "c3", [tmp_path / "taken.csv"], model)
+    (tmp_path / "taken.csv").write_text(f"path,status,tokens\n{clips}/00.mp4,x,y\n")
+    plan = begin(tmp_path / "c3", [tmp_path / "taken.csv"], model)
+    make(tmp_path / "c3", plan)
+    table = pq.read_table(index_path(tmp_path / "c3", 0))
+    assert table["user_status"].to_pylist() == ["x"] and table["user_tokens"].to_pylist() == ["y"]
+    assert table["status"].to_pylist() == ["ok"]
+
+
+def test_odd_values_are_stored(tmp_path: Path, clips: Path, model: Path, one_thread: None) -> None:
+    rows = [
+        f'{{"path": "{clips}/00.mp4", "id": 123456789012345678901234567890, "score": NaN, "text": "\\ud800x"}}',
+        f'{{"path": "{clips}/01.mp4", "id": 1, "score": 0.5, "text": "plain"}}',
+    ]
+    (tmp_path / "list.jsonl").write_text("\n".join(rows))
+    folder = tmp_path / "corpus"
+    make(folder, begin(folder, [tmp_path / "list.jsonl"], model))
+    table = pq.read_table(index_path(folder, 0))
+    assert table["id"].to_pylist() == ["123456789012345678901234567890", "1"]
+    assert table["text"].to_pylist() == ["?x", "plain"]
+    with tarfile.open(shard_path(folder, 0)) as tar:
+        file = tar.extractfile(f"{table['key'][0]}.json")
+        assert file and json.loads(file.read(), parse_constant=pytest.fail)["score"] is None
+
+
+def test_a_name_that_is_no_utf8_is_told(tmp_path: Path, clips: Path, model: Path) -> None:
+    folder = os.fsencode(tmp_path / "in")
+    os.mkdir(folder)
+    with open(os.path.join(folder, b"caf\xe9.mp4"), "wb"):
+        pass
+    with pytest.raises(InputError, match="not UTF-8"):
+        begin(tmp_path / "corpus", [tmp_path / "in"], model)
+
+
+def test_the_first_plan_counts(tmp_path: Path, clips: Path, model: Path) -> None:
+    """Jobs of an array begin a corpus together, and a clip may arrive in between."""
+    plan = begin(tmp_path / "corpus", [clips], model)
+    inputs = (tmp_path / "corpus" / "inputs.parquet").read_bytes()
+    late = find_clips([str(clips)])[:3]
+    assert write_plan(tmp_path / "corpus", plan, late) == plan
+    assert (tmp_path / "corpus" / "inputs.parquet").read_bytes() == inputs
 
 
 @pytest.mark.parametrize(
@@ -161,6 +200,7 @@ def test_user_columns_reach_index_and_tar(tmp_path: Path, clips: Path, model: Pa
         ({"tokens_per_position": 1}, "began with tokens_per_position 2, not 1"),
         ({"filters": "fps=5"}, "began with filters"),
         ({"clips_per_shard": 2}, "began with clips_per_shard 3, not 2"),
+        ({"keep": ["caption"]}, "began with keep None"),
     ],
 )
 def test_other_settings_are_refused(
@@ -237,7 +277,7 @@ def test_the_journal_tells_who_is_to_blame(tmp_path: Path) -> None:
         journal.note_death()
     assert journal.state().lost_starts == 2
     journal.remove()
-    assert not shards_in_work(tmp_path) and not list(tmp_path.iterdir())
+    assert not shards_in_work(tmp_path) and not list((tmp_path / "journal").iterdir())
 
 
 def test_status_stats_and_retry(corpus: Path, tmp_path: Path) -> None:
@@ -264,13 +304,35 @@ def test_every_changed_byte_of_a_clip_is_found(corpus: Path) -> None:
         data[row.offset + place] ^= 1
         shard_path(corpus, 0).write_bytes(data)
         (fault,) = check_corpus(corpus, plan)
-        assert fault.startswith("shard 000000, 01:")
+        assert str(fault).startswith("shard 000000, 01:")
     shard_path(corpus, 0).write_bytes(whole[: row.offset + 10])
     assert len(list(check_corpus(corpus, plan))) == 2
     shard_path(corpus, 0).unlink()
     index_path(corpus, 1).unlink()
     first, second = check_corpus(corpus, plan)
-    assert "No such file" in first and second == "shard 000001 is not done"
+    assert "No such file" in str(first) and str(second) == "shard 000001 is not done"
+
+
+def test_lost_rows_and_broken_indexes_are_found_and_made_again(corpus: Path) -> None:
+    plan, before = read_plan(corpus), contents(corpus)
+    pq.write_table(pq.read_table(index_path(corpus, 0)).slice(0, 2), index_path(corpus, 0))
+    (fault,) = check_corpus(corpus, plan)
+    assert str(fault) == "shard 000000: its index has other clips than the plan"
+    reopen_shard(corpus, fault.shard)
+    index_path(corpus, 1).write_bytes(b"")
+    assert status_of(corpus, plan).shards_done == 0
+    make(corpus, plan)
+    assert contents(corpus) == before and not list(check_corpus(corpus, plan))
+
+
+def test_settings_that_go_back_to_their_defaults_are_noticed(
+    tmp_path: Path, clips: Path, model: Path, one_thread: None
+) -> None:
+    begin(tmp_path / "corpus", [clips], model, filters="fps=5", coder="prior", rdo=0.1)
+    with pytest.raises(SettingError, match=r"began with rdo 0\.1, not 0\.0"):
+        begin(tmp_path / "corpus", [clips], model, filters="fps=5", coder="prior")
+    with pytest.raises(SettingError, match="began with filters 'fps=5', not ''"):
+        begin(tmp_path / "corpus", [clips], model, coder="prior", rdo=0.1)
 
 
 def test_parts_and_tolerances() -> None:

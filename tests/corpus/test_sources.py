@@ -107,6 +107,40 @@ def test_urls_are_read_by_fsspec(folder: Path) -> None:
     assert not isinstance(stream, str) and stream.read() == b"inside"
 
 
+def test_patterns_pass_over_captions_and_hidden_files(folder: Path) -> None:
+    (folder / "b" / "a.txt").write_text("a dog runs")
+    (folder / "b" / "._a.mp4").touch()
+    assert names(find_clips([str(folder / "b/*")]), folder) == ["b/100%d.mov", "b/a.mp4", "b/c d.MKV"]
+    assert names(find_clips([str(folder / "b")]), folder) == ["b/100%d.mov", "b/a.mp4", "b/c d.MKV"]
+
+
+def test_links_that_lead_back_are_followed_once(folder: Path) -> None:
+    (folder / "b" / "loop").symlink_to(folder, target_is_directory=True)
+    assert names(find_clips([str(folder)]), folder) == ["a.mp4", "b/100%d.mov", "b/a.mp4", "b/c d.MKV"]
+
+
+def test_folders_of_tars_are_read(tmp_path: Path) -> None:
+    (tmp_path / "tars").mkdir()
+    for name in ("1", "2"):
+        write_tar(tmp_path / "tars" / f"{name}.tar", {f"{name}.mp4": name.encode()})
+    assert [clip.member for clip in find_clips([str(tmp_path / "tars")])] == ["1.mp4", "2.mp4"]
+
+
+def test_damage_in_a_tar_is_told_and_passed_over(tmp_path: Path) -> None:
+    told: list[str] = []
+    write_tar(tmp_path / "in.tar", {"1.mp4": b"one", "1.json": b"{", "2.mp4": bytes(2000)})
+    data = (tmp_path / "in.tar").read_bytes()
+    (tmp_path / "in.tar").write_bytes(data[:3000])
+    clips = find_clips([str(tmp_path / "in.tar")], told.append)
+    assert clips[0].member == "1.mp4" and clips[0].columns == {}
+    assert any("1.json is left out" in line for line in told)
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(folder: Path) -> None:
+    (folder / "list.csv").write_bytes(b"\xef\xbb\xbfpath,caption\na.mp4,x\n")
+    assert names(find_clips([str(folder / "list.csv")]), folder) == ["a.mp4"]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

@@ -88,6 +88,7 @@ def test_fewer_tokens_can_be_read(corpus: Path) -> None:
         ({"latents": 0}, SettingError, "at least 1"),
         ({"start": "middle"}, SettingError, "gop or any"),
         ({"columns": ["title"]}, SettingError, "the index has"),
+        ({"columns": ["tokens"]}, SettingError, "every window has it"),
         ({"latents": 1000}, InputError, "no window"),
         ({"statuses": ["crashed"]}, InputError, "no shard"),
     ],
@@ -124,6 +125,16 @@ def test_urls_and_copies_give_the_same(corpus: Path, tmp_path: Path) -> None:
         tokens = plain[number]["tokens"]
         assert np.array_equal(tokens, there[number]["tokens"]) and np.array_equal(tokens, cached[number]["tokens"])
     assert len(list((tmp_path / "cache").rglob("*.tar"))) == 3
+
+
+def test_copies_of_other_shards_are_not_taken(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two corpora may have the same relative path, and a corpus may be made again."""
+    other, cache = tmp_path / "there" / "corpus", tmp_path / "cache"
+    make(other, begin(other, [make_clips(tmp_path / "clips", [("48x48", 20)])], tiny_weights(tmp_path)))
+    monkeypatch.chdir(corpus.parent)
+    assert TokenWindows("corpus", 2, cache=cache)[0]["tokens"].shape == (2, 6, 8, 2)
+    monkeypatch.chdir(tmp_path / "there")
+    assert TokenWindows("corpus", 2, cache=cache)[0]["tokens"].shape == (2, 6, 6, 2)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -180,7 +191,11 @@ def test_every_window_comes_once_per_epoch(
         assert sorted(flat) == list(range(len(windows)))
         for batch in (batch for each in batches for batch in each):
             assert len(batch) <= batch_size and len({windows[number][1] for number in batch}) == 1
-    full = [sampler_of(windows, batch_size=batch_size, rank=r, world=world, drop_last=True) for r in range(world)]
+    try:
+        full = [sampler_of(windows, batch_size=batch_size, rank=r, world=world, drop_last=True) for r in range(world)]
+    except SettingError:
+        assert sum(count // batch_size for count in np.bincount([grid for _, grid in windows])) < world
+        return
     dropped = [list(rank) for rank in full]
     assert len({len(each) for each in dropped}) == 1
     assert all(len(batch) == batch_size for each in dropped for batch in each)
@@ -227,6 +242,8 @@ def test_epochs_differ_and_seeds_repeat(corpus: Path) -> None:
             windows.sampler(4, **options)
     with pytest.raises(SettingError):
         windows.sampler(0)
+    with pytest.raises(SettingError, match="no full batch"):
+        windows.sampler(1000, drop_last=True)
 
 
 def test_the_shuffle_by_shards_reads_few_shards_at_a_time() -> None:

@@ -50,6 +50,8 @@ def test_scale_keeps_the_shape_of_the_picture(make_clip: ClipMaker) -> None:
     source = make_clip("in.mp4", options=["-vf", "setsar=4/3"])
     assert read(source, "scale=64:64")[0].sar == Fraction(16, 9)
     assert read(source, "crop=32:32")[0].sar == Fraction(4, 3)
+    assert read(source, "crop=32:24,scale=32:32")[0].sar == Fraction(16, 9)
+    assert read(source, "scale=32:24,transpose=clock")[0].sar == Fraction(3, 4)
 
 
 def test_what_filters_hold_back_comes_before_the_error(make_clip: ClipMaker, tmp_path: Path) -> None:
@@ -70,6 +72,9 @@ def test_what_filters_hold_back_comes_before_the_error(make_clip: ClipMaker, tmp
         ("scale=wide", "refuses"),
         ("[in]scale=64:32", "chain"),
         ("setsar=2", "shape of pixels"),
+        ("framestep=2", "times of frames"),
+        ("fps=0", "as a number"),
+        ("fps=source_fps/2", "as a number"),
     ],
 )
 def test_filters_that_do_not_work_are_told(make_clip: ClipMaker, filters: str, message: str) -> None:
@@ -78,7 +83,7 @@ def test_filters_that_do_not_work_are_told(make_clip: ClipMaker, filters: str, m
 
 
 def test_commas_inside_options_are_kept() -> None:
-    assert parse_filters(r"select='eq(n,0)',scale=w=min(64\,iw):h=-2") == (
-        ("select", "eq(n,0)"),
+    assert parse_filters(r"geq='lum(X,Y)',scale=w=min(64\,iw):h=-2") == (
+        ("geq", "lum(X,Y)"),
         ("scale", "w=min(64,iw):h=-2"),
     )

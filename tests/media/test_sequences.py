@@ -42,6 +42,19 @@ def test_the_command_takes_a_pattern_and_a_rate(pictures: Path, tmp_path: Path) 
     assert "30000/1001" in inside("info", out, "--json")[1]
 
 
+def test_folders_may_have_any_name(pictures: Path) -> None:
+    for name in ("100%_done", "d%d", "a%%b"):
+        other = pictures.with_name(name)
+        pictures = pictures.rename(other)
+        with VideoReader(other / "p%04d.png", sequence_rate=Fraction(24)) as reader:
+            assert len(list(reader.frames())) == 12
+
+
+def test_standard_input_is_no_sequence(tmp_path: Path) -> None:
+    code, _, told = inside("encode", "-", tmp_path / "out.vtk", "--rate", 24)
+    assert code == 2 and "name a pattern" in told
+
+
 def test_a_missing_picture_is_told(pictures: Path, tmp_path: Path) -> None:
     (pictures / "p0011.png").unlink()
     code, _, told = inside("encode", pictures / "p%04d.png", tmp_path / "out.vtk", "--rate", 24)

@@ -23,6 +23,7 @@ from vtok_codec.cli.tokens import tokens
 from vtok_codec.cli.train import train
 from vtok_codec.cli.verify import verify
 from vtok_codec.errors import OutputError, SettingError
+from vtok_codec.files import remove_open_partials
 from vtok_codec.text import printable
 from vtok_codec.version import __version__
 
@@ -120,5 +121,6 @@ def main() -> None:
             os.write(2, f"vtok: cannot write standard output: {error.strerror}\n".encode())
     if code == SettingError.exit_code:
         _hint_at_dashes()
-    # All is closed by now, but a thread may still wait for a pipe or be inside a decoder.
+    # A thread may still wait for a pipe, be inside a decoder, or write an output that nobody waits for any more.
+    remove_open_partials()
     os._exit(code)

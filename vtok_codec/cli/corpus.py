@@ -46,6 +46,7 @@ _RUN = "Run"
 _ENGINES = ("local", "ray")
 _PROGRESS = ("bar", "json", "none")
 _BAD_SHOWN = 20
+_WEEK_S = 7 * 24 * 3600
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the corpus.", show_default=False)]
 EngineName = Annotated[
@@ -74,7 +75,9 @@ Jobs = Annotated[
 ]
 Timeout = Annotated[
     float,
-    typer.Option(help="Seconds after which a clip counts as stalled; 0 for no limit.", min=0, rich_help_panel=_RUN),
+    typer.Option(
+        help="Seconds after which a clip counts as stalled; 0 for no limit.", min=0, max=_WEEK_S, rich_help_panel=_RUN
+    ),
 ]
 Retries = Annotated[
     int,
@@ -166,6 +169,7 @@ def encode(
     from vtok_codec.corpus.plan import has_plan
 
     run = _Run(engine, address, part, jobs, timeout, retries, max_bad, "none" if quiet else progress)
+    run.check()
     if sources:
         from vtok_codec.corpus.plan import begin_corpus, parquet
 
@@ -173,9 +177,10 @@ def encode(
         plan = begin_corpus(
             output_dir,
             sources,
-            None if keep is None else keep.split(","),
+            None if keep is None else [name for name in keep.split(",") if name],
             clips_per_shard,
             device,
+            notice,
             model=model,
             tokens_per_position=tokens,
             gop_latents=gop_latents,
@@ -199,6 +204,12 @@ def retry(
         str,
         typer.Option(help="The statuses of the clips to try again, separated by commas.", rich_help_panel=INPUT),
     ] = "unreadable,truncated,timeout,crashed",
+    damaged: Annotated[
+        bool,
+        typer.Option(
+            "--damaged", help="Also make shards again in which `verify` finds a fault.", rich_help_panel=INPUT
+        ),
+    ] = False,
     engine: EngineName = "local",
     address: Address = None,
     jobs: Jobs = None,
@@ -208,18 +219,26 @@ def retry(
     progress: ProgressKind = "bar",
     quiet: Quiet = False,
 ) -> None:
-    """Make the shards with bad clips again."""
+    """Make the shards with bad clips, and damaged ones, again."""
     plan = _plan_of(folder)
     from vtok_codec.corpus.index import STATUSES
-    from vtok_codec.corpus.report import reopen_shards
+    from vtok_codec.corpus.report import check_corpus, reopen_shard, reopen_shards
+    from vtok_codec.corpus.shards import check_worker
 
     wanted = status.split(",")
     if unknown := set(wanted) - set(STATUSES):
         raise SettingError(f"status {min(unknown)!r}: use some of {', '.join(STATUSES)}")
+    run = _Run(engine, address, "1/1", jobs, timeout, retries, max_bad, "none" if quiet else progress)
+    run.check()
+    if engine == "local":
+        check_worker(plan)
+    faulty = {fault.shard for fault in check_corpus(folder, plan)} if damaged else set()
+    for shard in faulty:
+        reopen_shard(folder, shard)
     clips = reopen_shards(folder, plan, wanted)
     if not quiet:
-        notice(f"{folder}: {counted(clips, 'clip')} to try again")
-    run = _Run(engine, address, "1/1", jobs, timeout, retries, max_bad, "none" if quiet else progress)
+        again = f" and {counted(len(faulty), 'damaged shard')}" if damaged else ""
+        notice(f"{folder}: {counted(clips, 'clip')}{again} to try again")
     run.make_shards(folder, plan, quiet)
 
 
@@ -282,9 +301,9 @@ def verify(folder: Folder, as_json: AsJson = False, quiet: Quiet = False) -> Non
     with tqdm(total=plan.shards, unit=" shards", leave=False, disable=True if quiet else None, file=sys.stderr) as bar:
         faults = []
         for fault in check_corpus(folder, plan, lambda shard: bar.update() and None):
-            faults.append(fault)
+            faults.append(str(fault))
             if not as_json:
-                notice(fault)
+                notice(str(fault))
     if as_json:
         print(json.dumps({"shards": plan.shards, "clips": plan.clips, "faults": faults}))
     elif not quiet and not faults:
@@ -312,6 +331,16 @@ class _Run:
     retries: int
     max_bad: str
     progress: str
+
+    def check(self) -> None:
+        """Check the options before anything is written or removed."""
+        from vtok_codec.corpus.encoding import parse_part, parse_tolerance
+
+        parse_tolerance(self.max_bad)
+        parse_part(self.part)
+        self._engine(gpu=False)
+        if self.progress not in _PROGRESS:
+            raise SettingError(f"progress {self.progress!r}: use {', '.join(_PROGRESS)}")
 
     def make_shards(self, folder: Path, plan: Plan, quiet: bool) -> None:
         """Make the missing shards, show progress, and tell the result."""
@@ -345,8 +374,6 @@ class _Run:
 @contextmanager
 def _shown(kind: str) -> Iterator[Callable[[Progress], None]]:
     """Show progress on stderr: as bars of clips and of hours, as lines of JSON, or not at all."""
-    if kind not in _PROGRESS:
-        raise SettingError(f"progress {kind!r}: use {', '.join(_PROGRESS)}")
     if kind == "none":
         yield lambda progress: None
     elif kind == "json":

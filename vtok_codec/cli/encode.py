@@ -17,7 +17,7 @@ import typer
 from vtok_codec.cli.errors import notice, reports_errors
 from vtok_codec.cli.files import STANDARD_STREAM, require_open, require_pixels, vtk_output
 from vtok_codec.cli.goals import encode_to_goal, parse_goal, tell_qualities, tried
-from vtok_codec.cli.jobs import frame_bar, job_pairs, run_jobs
+from vtok_codec.cli.jobs import expanded, frame_bar, job_pairs, run_jobs
 from vtok_codec.cli.options import (
     DEFAULT_MAX_PIXELS,
     INPUT,
@@ -173,7 +173,12 @@ def encode(
     from vtok_codec.stream.arrays import as_rate
 
     given = _Input(not no_audio, filters, make_part(start, duration), as_rate(rate) if rate else None, max_pixels)
-    pairs = [(path, "") for path in paths] if dry_run else job_pairs(paths, output_dir, ".vtk", is_clip_name)
+    if dry_run:
+        pairs = [(path, "") for path in expanded(paths, is_clip_name)]
+    else:
+        pairs = job_pairs(paths, output_dir, ".vtk", is_clip_name)
+    if rate and any(source == STANDARD_STREAM for source, _ in pairs):
+        raise typer.BadParameter("--rate reads an image sequence from files; name a pattern such as frame%04d.png")
     if (goal or dry_run) and any(source == STANDARD_STREAM for source, _ in pairs):
         raise typer.BadParameter("--size, --bitrate, --psnr and --dry-run read the input several times; name a file")
     chosen = find_quality(quality or DEFAULT_QUALITY)

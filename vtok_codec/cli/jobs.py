@@ -59,18 +59,24 @@ def job_pairs(paths: Sequence[str], folder: Path | None, suffix: str, wanted: Ca
     return [(path, str(output)) for path, output in outputs.items()]
 
 
+def expanded(paths: Sequence[str], wanted: Callable[[str], bool]) -> list[str]:
+    """Return the inputs that arguments stand for: files, folders and patterns; see `job_pairs`."""
+    return [source for path in paths for source, _ in _expanded(path, wanted)]
+
+
 def _expanded(path: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
     """Yield the inputs that an argument stands for, each with the name of its output without a suffix."""
     if Path(path).is_dir():
-        found = sorted(each for each in Path(path).rglob("*") if each.is_file() and wanted(each.name))
+        files = (each for each in Path(path).rglob("*") if each.is_file() and not each.name.startswith("."))
+        found = sorted(each for each in files if wanted(each.name))
         if not found:
             raise InputError(f"{path} holds no file to read")
         yield from ((str(each), str(each.relative_to(path).with_suffix(""))) for each in found)
     elif not Path(path).exists() and glob.has_magic(path):
-        files = sorted(each for each in glob.glob(path, recursive=True) if Path(each).is_file())
-        if not files:
+        named = sorted(each for each in glob.glob(path, recursive=True) if Path(each).is_file())
+        if not named:
             raise InputError(f"no file is named like {path}")
-        yield from ((each, Path(each).stem) for each in files)
+        yield from ((each, Path(each).stem) for each in named)
     else:
         yield path, Path(path).stem
 

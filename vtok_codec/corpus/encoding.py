@@ -13,7 +13,7 @@ from pathlib import Path
 from vtok_codec.corpus.engines import Engine
 from vtok_codec.corpus.index import OK, read_index
 from vtok_codec.corpus.journal import Journal, shards_in_work
-from vtok_codec.corpus.plan import Plan, check_inputs, index_path
+from vtok_codec.corpus.plan import Plan, check_inputs, index_path, is_done
 from vtok_codec.corpus.shards import make_shard
 from vtok_codec.errors import CorpusError, SettingError
 
@@ -123,7 +123,8 @@ def encode_shards(
     counts = _Counts(folder, plan, part)
     missing = counts.add_done()
     on_progress(counts.progress(set()))
-    work = partial(make_shard, str(folder), tries=tries, timeout_s=timeout_s)
+    # Workers may run in another folder.
+    work = partial(make_shard, str(folder.resolve()), tries=tries, timeout_s=timeout_s)
     left = set(missing)
     for outcome in engine.run(work, missing) if missing else ():
         if outcome is not None and outcome.died:
@@ -158,7 +159,7 @@ class _Counts:
         """Count the shards that are done already, and return the others."""
         missing = []
         for shard in self._shards:
-            if index_path(self._folder, shard).exists():
+            if is_done(self._folder, shard):
                 self.add(shard)
             else:
                 missing.append(shard)

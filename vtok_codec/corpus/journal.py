@@ -7,11 +7,18 @@ way. The next worker tries such clips first, and gives up on those that have fai
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 from vtok_codec.corpus.index import CRASHED, TIMEOUT
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows has no flock.
+    fcntl = None  # type: ignore[assignment]
 
 _JOURNALS = "journal"
 _BEGIN, _END, _DEATH = "begin", "end", "death"
@@ -46,9 +53,17 @@ class Journal:
         self.stall_path = folder / _JOURNALS / f"{shard:06d}.stalled"
         """A file that is not empty if the worker was ended because a clip took too long."""
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Wait until no other worker is at the shard, and keep others waiting. Some file systems have no locks."""
+        with self._appending() as file:
+            if fcntl is not None:
+                with suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
     def open(self) -> None:
         """Note that a worker starts on the shard."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         self._note("start", "")
 
     def begin(self, key: str) -> None:
@@ -62,7 +77,6 @@ class Journal:
     def note_death(self) -> None:
         """Note that the worker of the shard has died."""
         stalled = self.stall_path.exists() and self.stall_path.stat().st_size > 0
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         self._note(f"{_DEATH} {TIMEOUT if stalled else CRASHED}", self.state().under_way or "")
 
     def state(self) -> JournalState:
@@ -95,19 +109,20 @@ class Journal:
         """Remove the journal of a shard that is done."""
         for path in (self._path, self.stall_path):
             path.unlink(missing_ok=True)
-        with suppress(OSError):
-            # It stays as long as other shards are in work.
-            self._path.parent.rmdir()
 
     def _note(self, what: str, key: str) -> None:
         # One write of one short line, so that lines of several processes stay whole.
-        with self._path.open("a", encoding="utf-8") as file:
+        with self._appending() as file:
             file.write(f"{what}\t{key}\n")
+
+    def _appending(self) -> TextIO:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        return self._path.open("a", encoding="utf-8")
 
 
 def shards_in_work(folder: Path) -> set[int]:
     """Return the numbers of the shards that have a journal: those in work, and those that were interrupted."""
-    return {int(path.stem) for path in (folder / _JOURNALS).glob("*.log")}
+    return {int(path.stem) for path in (folder / _JOURNALS).glob("[0-9]*.log")}
 
 
 def verdict(failures: list[str], tries: int) -> tuple[str, str] | None:

@@ -8,17 +8,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vtok_codec.corpus.journal import Journal
 from vtok_codec.corpus.sources import Cell, ClipSource, find_clips, keys_of
 from vtok_codec.errors import InputError, SettingError
 from vtok_codec.files import replacing
 from vtok_codec.media.filters import parse_filters
-from vtok_codec.registry import WeightsFile, find_weights
+from vtok_codec.registry import WeightsFile, find_weights, is_shipped
 from vtok_codec.stream.settings import EncodeSettings, check_rdo, check_token_count
+from vtok_codec.text import printable
 from vtok_codec.tokens.coders import CODERS
 
 if TYPE_CHECKING:
@@ -30,6 +32,10 @@ _INPUTS_NAME = "inputs.parquet"
 _SHARDS = "shards"
 _FEWEST, _MOST, _PARTS = 16, 1024, 64
 """By default a corpus has about `_PARTS` shards of at least `_FEWEST` and at most `_MOST` clips."""
+ITEM_FIELDS = ("tokens", "gop_start", "latent")
+"""The names of what a window holds besides its key, which no column may have."""
+_PLANNING = -1
+"""The number of the journal that is locked while the plan is written."""
 _SOURCE_FIELDS = ("key", "location", "member", "offset", "size")
 """The columns of `inputs.parquet` before those of the user."""
 
@@ -60,6 +66,8 @@ class Plan:
     """Filters for the frames; see `vtok_codec.media.filters.parse_filters`."""
     max_pixels: int
     """The largest number of pixels per frame; clips with more are left out as `too_large`."""
+    keep: tuple[str, ...] | None
+    """The user's columns that are kept; None for all."""
     clips_per_shard: int
     """The number of clips per shard; the last shard may have fewer."""
     clips: int
@@ -116,7 +124,9 @@ def read_plan(folder: Path) -> Plan:
         members = json.loads(path.read_text(encoding="utf-8"))
         if members.get("version") != _VERSION:
             raise InputError(f"{path} needs a newer vtok")
-        plan = Plan(**{**members, "sources": tuple(members["sources"])})
+        keep = members["keep"]
+        lists = {"sources": tuple(members["sources"]), "keep": None if keep is None else tuple(keep)}
+        plan = Plan(**{**members, **lists})
     except FileNotFoundError:
         raise InputError(f"{folder} is not a corpus: it has no {PLAN_NAME}") from None
     except OSError as error:
@@ -126,7 +136,7 @@ def read_plan(folder: Path) -> Plan:
     return plan
 
 
-def write_plan(folder: Path, plan: Plan, clips: Sequence[ClipSource], keep: Sequence[str] | None) -> Plan:
+def write_plan(folder: Path, plan: Plan, clips: Sequence[ClipSource]) -> Plan:
     """Begin a corpus: write its inputs, then its plan.
 
     Several processes may do so at once; the plan of the first one counts.
@@ -135,27 +145,29 @@ def write_plan(folder: Path, plan: Plan, clips: Sequence[ClipSource], keep: Sequ
         folder: The folder of the corpus, which is created if it does not exist.
         plan: The plan, without the number and the hash of the inputs.
         clips: The clips, sorted.
-        keep: The user's columns to keep; None keeps all.
 
     Returns:
         The plan that counts.
 
     Raises:
-        SettingError: A column of the user has a name of the index's own, or one to keep does not exist.
+        SettingError: A column to keep does not exist.
+        InputError: A name or a column cannot be stored.
         OSError: The files cannot be written.
     """
-    table = _inputs_table(clips, keep)
+    table = _inputs_table(clips, plan.keep)
     (folder / _SHARDS).mkdir(parents=True, exist_ok=True)
-    with replacing(folder / _INPUTS_NAME) as partial:
-        # A shard reads only its own row group.
-        parquet().write_table(table, partial, row_group_size=plan.clips_per_shard)
-        digest = hashlib.sha256(partial.read_bytes()).hexdigest()
-    whole = dataclasses.replace(plan, clips=len(clips), inputs_sha256=digest)
-    try:
-        with replacing(folder / PLAN_NAME, overwrite=False) as partial:
+    journal = Journal(folder, _PLANNING)
+    with journal.locked():
+        if has_plan(folder):
+            return read_plan(folder)
+        with replacing(folder / _INPUTS_NAME) as partial:
+            # A shard reads only its own row group.
+            parquet().write_table(table, partial, row_group_size=plan.clips_per_shard)
+            digest = hashlib.sha256(partial.read_bytes()).hexdigest()
+        whole = dataclasses.replace(plan, clips=len(clips), inputs_sha256=digest)
+        with replacing(folder / PLAN_NAME) as partial:
             partial.write_text(json.dumps(dataclasses.asdict(whole), indent=2) + "\n", encoding="utf-8")
-    except FileExistsError:
-        return read_plan(folder)
+        journal.remove()
     return whole
 
 
@@ -165,6 +177,7 @@ def begin_corpus(
     keep: Sequence[str] | None,
     clips_per_shard: int | None,
     device: str,
+    on_problem: Callable[[str], None] = lambda problem: None,
     **settings: Any,
 ) -> Plan:
     """Begin a corpus, or return the plan of the one that is there, if it is the same.
@@ -175,6 +188,7 @@ def begin_corpus(
         keep: The user's columns to keep; None keeps all.
         clips_per_shard: The number of clips per shard; None for one that suits the number of clips.
         device: Where the model runs; see `choose_placement`.
+        on_problem: Called with each thing in the sources that cannot be read and is passed over.
         settings: The fields of `Plan` from `tokens_per_position` to `max_pixels`, and `model`.
 
     Raises:
@@ -186,12 +200,16 @@ def begin_corpus(
     from vtok_codec.codec.tokenizer import choose_placement
 
     weights = find_weights(settings["model"])
+    if not is_shipped(settings["model"]):
+        # Workers may run in another folder.
+        settings["model"] = str(Path(settings["model"]).resolve())
     placement = choose_placement(device)
     plan = Plan(
         sources=tuple(sources),
         weights_sha256=weights.sha256,
         device=placement.device.type,
         dtype=str(placement.dtype).removeprefix("torch."),
+        keep=None if keep is None else tuple(keep),
         clips_per_shard=clips_per_shard or 0,
         clips=0,
         inputs_sha256="",
@@ -200,9 +218,9 @@ def begin_corpus(
     _check_settings(plan, weights)
     if has_plan(folder):
         return _same_plan(folder, plan)
-    clips = find_clips(sources)
+    clips = find_clips(sources, on_problem)
     whole = dataclasses.replace(plan, clips_per_shard=clips_per_shard or default_clips_per_shard(len(clips)))
-    return _same_plan(folder, write_plan(folder, whole, clips, keep))
+    return _same_plan(folder, write_plan(folder, whole, clips))
 
 
 def _check_settings(plan: Plan, weights: WeightsFile) -> None:
@@ -224,8 +242,9 @@ def _same_plan(folder: Path, wanted: Plan) -> Plan:
     plan = read_plan(folder)
     for field in dataclasses.fields(Plan):
         there, asked = getattr(plan, field.name), getattr(wanted, field.name)
-        # Numbers and hashes that depend on the clips are fixed at the beginning.
-        if there != asked and asked not in (0, ""):
+        # What follows from the clips is fixed at the beginning.
+        follows = field.name in ("clips", "inputs_sha256") or (field.name == "clips_per_shard" and not asked)
+        if there != asked and not follows:
             raise SettingError(
                 f"the corpus in {folder} began with {field.name} {there!r}, not {asked!r}; give the same settings, "
                 "leave out the sources to go on with those that it has, or name another folder"
@@ -238,21 +257,24 @@ def _inputs_table(clips: Sequence[ClipSource], keep: Sequence[str] | None) -> pa
 
     from vtok_codec.corpus.index import INDEX_FIELDS
 
+    taken = {*(field.name for field in INDEX_FIELDS), *_SOURCE_FIELDS, *ITEM_FIELDS}
     names = dict.fromkeys(name for clip in clips for name in clip.columns)
     if missing := set(keep or ()) - set(names):
         raise SettingError(
             f"keep {min(missing)}: the clips have no such column; they have {', '.join(names) or 'none'}"
         )
     kept = [name for name in names if keep is None or name in keep]
-    if taken := set(kept) & ({field.name for field in INDEX_FIELDS} | set(_SOURCE_FIELDS)):
-        raise SettingError(f"column {min(taken)}: the index has one of that name; rename it, or name others to keep")
     columns = {
         "key": pa.array(keys_of(clips)),
-        "location": pa.array([clip.location for clip in clips]),
+        "location": pa.array([_storable(clip.location) for clip in clips]),
         "member": pa.array([clip.member for clip in clips]),
         "offset": pa.array([clip.offset for clip in clips], pa.int64()),
         "size": pa.array([clip.size for clip in clips], pa.int64()),
-        **{name: _column([clip.columns.get(name) for clip in clips]) for name in kept},
+        # The index has columns of its own.
+        **{
+            f"user_{name}" if name in taken else name: _column([clip.columns.get(name) for clip in clips])
+            for name in kept
+        },
     }
     return pa.table(columns)
 
@@ -263,9 +285,22 @@ def _column(values: list[Cell]) -> pa.Array:
 
     try:
         array = pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         array = pa.array([None if value is None else str(value) for value in values])
     return array.cast(pa.string()) if array.type == pa.null() else array
+
+
+def _storable(location: str) -> str:
+    """Return the location of a clip, if Parquet can hold it.
+
+    Raises:
+        InputError: It is not UTF-8.
+    """
+    try:
+        location.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the name of {printable(location)} is not UTF-8; rename the file") from None
+    return location
 
 
 def check_inputs(folder: Path, plan: Plan) -> None:
@@ -313,5 +348,18 @@ def shard_path(folder: Path, shard: int) -> Path:
 
 
 def index_path(folder: Path, shard: int) -> Path:
-    """Return the path of a shard's index. Where it exists, the shard is done."""
+    """Return the path of a shard's index, which is written last."""
     return folder / _SHARDS / f"{shard:06d}.parquet"
+
+
+def is_done(folder: Path, shard: int) -> bool:
+    """Return whether a shard is done: it has an index that can be read."""
+    path = index_path(folder, shard)
+    if not path.exists():
+        return False
+    try:
+        parquet().read_metadata(path)
+    except (OSError, ValueError):
+        # pyarrow's errors of damaged files are of the latter type.
+        return False
+    return True

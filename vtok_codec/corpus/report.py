@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from vtok_codec.corpus.index import OK, ClipRow, read_index, rows_of
 from vtok_codec.corpus.journal import Journal, shards_in_work
-from vtok_codec.corpus.plan import Plan, index_path, shard_path
+from vtok_codec.corpus.plan import Plan, check_inputs, index_path, is_done, read_inputs, shard_path
 from vtok_codec.errors import FormatError, InputError, VtokError
 from vtok_codec.stream.reading import verify
 from vtok_codec.text import counted
@@ -41,7 +41,8 @@ def status_of(folder: Path, plan: Plan) -> Status:
     for _, table in _indexes(folder, plan):
         statuses.update(table["status"].to_pylist())
         done += 1
-    under_way = {f"{shard:06d}": Journal(folder, shard).state().under_way for shard in sorted(shards_in_work(folder))}
+    begun = [shard for shard in sorted(shards_in_work(folder)) if not is_done(folder, shard)]
+    under_way = {f"{shard:06d}": Journal(folder, shard).state().under_way for shard in begun}
     return Status(plan.clips, plan.shards, done, under_way, dict(statuses.most_common()))
 
 
@@ -93,8 +94,21 @@ def stats_of(folder: Path, plan: Plan) -> Stats:
     )
 
 
-def check_corpus(folder: Path, plan: Plan, on_shard: Callable[[int], None] = lambda shard: None) -> Iterator[str]:
-    """Read all done shards, and compare every clip with the index.
+@dataclass(frozen=True)
+class Fault:
+    """Something that is wrong with a corpus."""
+
+    shard: int
+    """The number of the shard."""
+    text: str
+    """What is wrong."""
+
+    def __str__(self) -> str:
+        return f"shard {self.shard:06d}{self.text}"
+
+
+def check_corpus(folder: Path, plan: Plan, on_shard: Callable[[int], None] = lambda shard: None) -> Iterator[Fault]:
+    """Read all done shards, compare every clip with the index, and the index with the plan.
 
     Args:
         folder: The folder of the corpus.
@@ -102,20 +116,26 @@ def check_corpus(folder: Path, plan: Plan, on_shard: Callable[[int], None] = lam
         on_shard: Called with the number of each shard that has been read.
 
     Yields:
-        A line for each shard that is missing or not readable, and for each clip that is not what the index says.
+        A fault for each shard that is missing or not readable, and for each clip that is not what the index says.
+
+    Raises:
+        InputError: The inputs are not those of the plan.
     """
+    check_inputs(folder, plan)
     for shard in range(plan.shards):
         if not index_path(folder, shard).exists():
-            yield f"shard {shard:06d} is not done"
+            yield Fault(shard, " is not done")
             continue
         try:
-            table = read_index(index_path(folder, shard))
+            rows = rows_of(read_index(index_path(folder, shard)))
+            if [row.key for row in rows] != [key for key, _ in read_inputs(folder, shard)]:
+                yield Fault(shard, ": its index has other clips than the plan")
             with shard_path(folder, shard).open("rb") as tar:
-                for row in rows_of(table):
+                for row in rows:
                     if row.size and (wrong := _wrong(tar, row)):
-                        yield f"shard {shard:06d}, {row.key}: {wrong}"
+                        yield Fault(shard, f", {row.key}: {wrong}")
         except (OSError, VtokError) as error:
-            yield f"shard {shard:06d}: {error}"
+            yield Fault(shard, f": {error}")
         on_shard(shard)
 
 
@@ -149,11 +169,16 @@ def reopen_shards(folder: Path, plan: Plan, statuses: Collection[str]) -> int:
         found = sum(status in statuses for status in table["status"].to_pylist())
         clips += found
         if found:
-            # Without its index, a shard is not done; the tar goes second, so that no index is without its tar.
-            index_path(folder, shard).unlink()
-            shard_path(folder, shard).unlink(missing_ok=True)
-            Journal(folder, shard).remove()
+            reopen_shard(folder, shard)
     return clips
+
+
+def reopen_shard(folder: Path, shard: int) -> None:
+    """Remove a shard, so that it is made again."""
+    # Without its index, a shard is not done; the tar goes second, so that no index is without its tar.
+    index_path(folder, shard).unlink(missing_ok=True)
+    shard_path(folder, shard).unlink(missing_ok=True)
+    Journal(folder, shard).remove()
 
 
 def bad_clips(folder: Path, plan: Plan) -> Iterator[tuple[str, str, str]]:
@@ -166,5 +191,5 @@ def bad_clips(folder: Path, plan: Plan) -> Iterator[tuple[str, str, str]]:
 
 def _indexes(folder: Path, plan: Plan) -> Iterator[tuple[int, pa.Table]]:
     for shard in range(plan.shards):
-        if index_path(folder, shard).exists():
+        if is_done(folder, shard):
             yield shard, read_index(index_path(folder, shard))

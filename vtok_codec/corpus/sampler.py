@@ -38,7 +38,7 @@ class WindowSampler:
             a batch. Needed where all processes must take the same number of steps.
 
     Raises:
-        SettingError: An argument is out of range.
+        SettingError: An argument is out of range, or no batch is left.
     """
 
     def __init__(
@@ -60,6 +60,8 @@ class WindowSampler:
         _, self._bucket = np.unique(grids, axis=0, return_inverse=True)
         self._batch_size, self._drop_last = batch_size, drop_last
         self._rank, self._world = rank, world
+        if not self._batches_per_epoch():
+            raise SettingError(f"batch size {batch_size}: there is no full batch for every process")
         self.epoch = 0
         """The epoch that the next iteration goes through."""
         self.position = 0

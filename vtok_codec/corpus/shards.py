@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import io
 import json
+import math
 import multiprocessing
 import os
 import tarfile
@@ -15,11 +16,11 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from vtok_codec.codec.tokenizer import Tokenizer, load_tokenizer
+from vtok_codec.codec.tokenizer import Tokenizer, choose_placement, load_tokenizer
 from vtok_codec.corpus.clips import EncodedClip, encode_clip, failed_clip
 from vtok_codec.corpus.index import CRASHED, ClipRow, write_index
 from vtok_codec.corpus.journal import Journal, verdict
-from vtok_codec.corpus.plan import Plan, index_path, read_inputs, read_plan, shard_path, user_fields
+from vtok_codec.corpus.plan import Plan, index_path, is_done, read_inputs, read_plan, shard_path, user_fields
 from vtok_codec.corpus.sources import Cell, ClipSource
 from vtok_codec.errors import SettingError
 from vtok_codec.files import replacing
@@ -60,7 +61,9 @@ class ShardWriter:
             "gop_latents": row.gop_latents,
             **user,
         }
-        self._put(f"{row.key}.json", json.dumps(about, ensure_ascii=False).encode())
+        # JSON has no NaN and no infinity.
+        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in about.items()}
+        self._put(f"{row.key}.json", json.dumps(plain, ensure_ascii=False).encode())
         return replace(row, offset=offset)
 
     def close(self) -> None:
@@ -93,10 +96,16 @@ def make_shard(folder: str, shard: int, tries: int, timeout_s: float | None) -> 
     """
     place = Path(folder)
     journal = Journal(place, shard)
-    if index_path(place, shard).exists():
-        journal.remove()
-        return shard
     _end_with_parent()
+    with journal.locked():
+        # Another run may have made it in the meantime.
+        if not is_done(place, shard):
+            _make(place, shard, journal, tries, timeout_s)
+        journal.remove()
+    return shard
+
+
+def _make(place: Path, shard: int, journal: Journal, tries: int, timeout_s: float | None) -> None:
     plan = read_plan(place)
     tokenizer = _tokenizer(plan)
     inputs = read_inputs(place, shard)
@@ -108,8 +117,6 @@ def make_shard(folder: str, shard: int, tries: int, timeout_s: float | None) -> 
             clip = made.pop(key, None) or _attempt(key, source, journal, tokenizer, plan, timeout_s)
             rows.append(writer.add(clip, source.columns))
     write_index(index_path(place, shard), rows, [source.columns for _, source in inputs], user_fields(place))
-    journal.remove()
-    return shard
 
 
 def _suspects_first(
@@ -178,6 +185,23 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+def check_worker(plan: Plan) -> None:
+    """Check that workers on this machine can go on with a corpus, before anything of it is removed.
+
+    Raises:
+        SettingError, ModelError: See `make_shard`.
+    """
+    weights = find_weights(plan.model)
+    if weights.sha256 != plan.weights_sha256:
+        raise SettingError(f"the weights of {plan.model} have changed since the corpus began; begin another corpus")
+    placement = choose_placement(plan.device)
+    if str(placement.dtype).removeprefix("torch.") != plan.dtype:
+        raise SettingError(
+            f"the corpus began in {plan.dtype}, and this machine computes in {placement}: tokens could differ; go on "
+            "with a machine like the first, or begin another corpus"
+        )
+
+
 @lru_cache(maxsize=1)
 def _tokenizer(plan: Plan) -> Tokenizer:
     """Load the model of a plan once per process."""
@@ -185,13 +209,5 @@ def _tokenizer(plan: Plan) -> Tokenizer:
 
     # There are as many workers as cores.
     torch.set_num_threads(1)
-    weights = find_weights(plan.model)
-    if weights.sha256 != plan.weights_sha256:
-        raise SettingError(f"the weights of {plan.model} have changed since the corpus began; begin another corpus")
-    tokenizer = load_tokenizer(weights, plan.device)
-    if str(tokenizer.placement.dtype).removeprefix("torch.") != plan.dtype:
-        raise SettingError(
-            f"the corpus began in {plan.dtype}, and this machine computes in {tokenizer.placement}: tokens could "
-            "differ; go on with a machine like the first, or begin another corpus"
-        )
-    return tokenizer
+    check_worker(plan)
+    return load_tokenizer(find_weights(plan.model), plan.device)

@@ -8,11 +8,11 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeAlias, cast
 
 from vtok_codec.errors import InputError
 from vtok_codec.media.formats import is_clip_name
@@ -23,6 +23,7 @@ _LISTS = (".txt", ".csv", ".jsonl", ".parquet")
 """The suffixes of files that list clips."""
 _NAMES = ("source", "path", "file", "video", "url", "filename")
 """The columns that may name the clip of a row, in the order in which they are looked for."""
+_TAR = ".tar"
 TEXT_COLUMN = "text"
 """The column that holds the `.txt` file which lies beside a clip in a tar."""
 
@@ -50,13 +51,18 @@ class ClipSource:
         return f"{self.location}::{self.member}" if self.member else self.location
 
 
-def find_clips(sources: Sequence[str]) -> list[ClipSource]:
+Problem: TypeAlias = "Callable[[str], None]"
+"""Is told what cannot be read and is passed over."""
+
+
+def find_clips(sources: Sequence[str], on_problem: Problem = lambda problem: None) -> list[ClipSource]:
     """Find the clips that the sources of a corpus name.
 
     Args:
         sources: Each a folder, which is searched with its subfolders; a video or an image; a pattern with `*`, `?` or
             `[…]`; a list (`.txt`, `.csv`, `.jsonl`, `.parquet`); a WebDataset tar; or the URL of any of these but a
             list (`s3://…`, `https://…`).
+        on_problem: Called with each part of a tar that cannot be read and is passed over.
 
     Returns:
         The clips, sorted by name and without repetitions.
@@ -68,7 +74,7 @@ def find_clips(sources: Sequence[str]) -> list[ClipSource]:
     for source in sources:
         count = 0
         # Workers may run in another folder.
-        for clip in _clips_of(source if is_url(source) else os.path.abspath(source)):
+        for clip in _clips_of(source if is_url(source) else os.path.abspath(source), on_problem):
             found.setdefault(clip.name, clip)
             count += 1
         if not count:
@@ -76,22 +82,22 @@ def find_clips(sources: Sequence[str]) -> list[ClipSource]:
     return [found[name] for name in sorted(found)]
 
 
-def _clips_of(source: str) -> Iterator[ClipSource]:
+def _clips_of(source: str, on_problem: Problem) -> Iterator[ClipSource]:
     if is_url(source):
-        yield from _clips_at_url(source)
+        yield from _clips_at_url(source, on_problem)
         return
     path = Path(source)
     if path.is_dir():
-        yield from _clips_in_folder(path)
+        yield from _clips_in_folder(path, on_problem)
     elif path.exists():
-        yield from _clips_of_file(path, str(path.parent))
+        yield from _clips_of_file(path, str(path.parent), on_problem)
     elif glob.has_magic(source):
         root = _fixed_part(source)
         for name in sorted(glob.glob(source, recursive=True)):
             if Path(name).is_dir():
-                yield from _clips_in_folder(Path(name), root)
-            else:
-                yield from _clips_of_file(Path(name), root)
+                yield from _clips_in_folder(Path(name), on_problem, root)
+            elif _is_wanted(name):
+                yield from _clips_of_file(Path(name), root, on_problem)
     else:
         raise InputError(f"{source}: no such file or folder")
 
@@ -108,67 +114,95 @@ def _fixed_part(pattern: str) -> str:
     return str(Path(*parts[:fixed])) if fixed else "."
 
 
-def _clips_in_folder(folder: Path, root: str | None = None) -> Iterator[ClipSource]:
+def _clips_in_folder(folder: Path, on_problem: Problem, root: str | None = None) -> Iterator[ClipSource]:
+    seen: set[str] = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
+        # A link may lead back to a folder above.
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         folders.sort()
         for name in sorted(names):
-            if is_clip_name(name):
-                yield ClipSource(os.path.join(parent, name), root=root or str(folder))
+            if _is_wanted(name):
+                yield from _clips_of_file(Path(parent, name), root or str(folder), on_problem)
 
 
-def _clips_of_file(path: Path, root: str) -> Iterator[ClipSource]:
+def _is_wanted(name: str) -> bool:
+    """Return whether a file of a folder or a pattern is a clip or a tar; hidden files are not."""
+    base = os.path.basename(name)
+    return not base.startswith(".") and (is_clip_name(base) or base.endswith(_TAR))
+
+
+def _clips_of_file(path: Path, root: str, on_problem: Problem) -> Iterator[ClipSource]:
     """Yield the clips of a tar or of a list, or a file of any other kind as a clip."""
     suffix = path.suffix.lower()
-    if suffix == ".tar":
+    if suffix == _TAR:
         with _reading(str(path)), path.open("rb") as stream:
-            yield from _clips_in_tar(str(path), stream)
+            yield from _clips_in_tar(str(path), stream, on_problem)
     elif suffix in _LISTS:
         yield from _clips_in_list(path)
     else:
         yield ClipSource(str(path), root=root)
 
 
-def _clips_at_url(url: str) -> Iterator[ClipSource]:
+def _clips_at_url(url: str, on_problem: Problem) -> Iterator[ClipSource]:
     fsspec = _fsspec()
     with _reading(url):
         system, path = fsspec.core.url_to_fs(url)
         if glob.has_magic(path):
             paths, root = system.glob(path), path.rpartition("/")[0].split("*")[0]
-        elif not is_clip_name(path) and not path.endswith(".tar") and system.isdir(path):
+        elif not _is_wanted(path) and system.isdir(path):
             paths, root = system.find(path), path
         else:
             paths, root = [path], path.rpartition("/")[0]
         for each in sorted(paths):
             location = system.unstrip_protocol(each)
-            if each.endswith(".tar"):
+            if not _is_wanted(each):
+                continue
+            if each.endswith(_TAR):
                 with system.open(each, "rb") as stream:
-                    yield from _clips_in_tar(location, stream)
-            elif is_clip_name(each):
+                    yield from _clips_in_tar(location, stream, on_problem)
+            else:
                 yield ClipSource(location, root=system.unstrip_protocol(root))
 
 
-def _clips_in_tar(location: str, stream: BinaryIO) -> Iterator[ClipSource]:
+def _clips_in_tar(location: str, stream: BinaryIO, on_problem: Problem) -> Iterator[ClipSource]:
     """Yield the clips in a WebDataset tar, with the columns from the `.json` and `.txt` files of the same key."""
     clips: list[tuple[str, tarfile.TarInfo]] = []
     columns: dict[str, dict[str, Cell]] = {}
     with tarfile.open(fileobj=stream, mode="r:") as tar:
-        for member in tar:
-            if not member.isfile():
-                continue
+        for member in _members(location, tar, on_problem):
             # The key of a WebDataset member ends at the first dot of its base name.
             folder, _, base = member.name.rpartition("/")
             key, _, suffix = base.partition(".")
             key = f"{folder}/{key}"
             if suffix in ("json", "txt"):
-                file = tar.extractfile(member)
-                assert file is not None
-                text = file.read().decode("utf-8", "replace")
-                about = _cells(json.loads(text)) if suffix == "json" else {TEXT_COLUMN: text.strip()}
-                columns.setdefault(key, {}).update(about)
-            elif is_clip_name(base):
+                try:
+                    columns.setdefault(key, {}).update(_sidecar(tar, member))
+                except (ValueError, OSError, tarfile.TarError) as error:
+                    on_problem(f"{location}::{member.name} is left out: {error}")
+            elif _is_wanted(base):
                 clips.append((key, member))
     for key, member in clips:
         yield ClipSource(location, member.name, member.offset_data, member.size, "", columns.get(key, {}))
+
+
+def _members(location: str, tar: tarfile.TarFile, on_problem: Problem) -> Iterator[tarfile.TarInfo]:
+    """Yield the files of a tar, up to where it is cut short or damaged."""
+    try:
+        yield from (member for member in tar if member.isfile())
+    except (tarfile.TarError, OSError) as error:
+        on_problem(f"{location} is damaged, what follows in it is left out: {error}")
+
+
+def _sidecar(tar: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Cell]:
+    """Return the columns that a file beside a clip holds."""
+    file = tar.extractfile(member)
+    assert file is not None
+    text = file.read().decode("utf-8", "replace")
+    return _cells(json.loads(text)) if member.name.endswith("json") else _cells({TEXT_COLUMN: text.strip()})
 
 
 def _clips_in_list(path: Path) -> Iterator[ClipSource]:
@@ -192,7 +226,7 @@ def _rows(path: Path) -> Iterator[dict[str, Cell]]:
 
         yield from (_cells(row) for row in pq.read_table(path).to_pylist())
         return
-    with path.open(encoding="utf-8", newline="") as lines:
+    with path.open(encoding="utf-8-sig", newline="") as lines:
         if suffix == ".csv":
             yield from (_cells(row) for row in csv.DictReader(lines))
         elif suffix == ".jsonl":
@@ -205,8 +239,14 @@ def _cells(row: Any) -> dict[str, Cell]:
     """Return a row whose values are plain; others become JSON text."""
     if not isinstance(row, Mapping):
         raise ValueError("a row is not an object with names")
-    plain = (str, int, float, bool, type(None))
-    return {str(name): v if isinstance(v, plain) else json.dumps(v, default=str) for name, v in row.items()}
+    return {str(name): _cell(value) for name, value in row.items()}
+
+
+def _cell(value: Any) -> Cell:
+    if isinstance(value, str):
+        # JSON may hold halves of characters, which no file can store.
+        return value.encode("utf-8", "replace").decode()
+    return value if isinstance(value, int | float | bool | None) else json.dumps(value, default=str)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,12 +19,13 @@ class Storage:
 
     Args:
         root: The folder, or its URL.
-        cache: A folder for copies of whole files, which are made when a file is first read; None for no copies.
+        cache: A folder for copies of whole files, which are made when a file with a version is first read; None for no
+            copies.
     """
 
     def __init__(self, root: str, cache: str | None = None) -> None:
         self._root = root.rstrip("/")
-        self._cache = Path(cache) / hashlib.sha256(self._root.encode()).hexdigest()[:16] if cache else None
+        self._cache = Path(cache) if cache else None
         self._open: dict[str, BinaryIO] = {}
         self._process = os.getpid()
 
@@ -48,13 +48,15 @@ class Storage:
             raise InputError(f"cannot read {self._root}/{folder}: {error.strerror or error}") from error
         return [f"{folder}/{name}" for name in sorted(found) if name.endswith(suffix) and not name.startswith(".")]
 
-    def read(self, name: str, start: int = 0, size: int = -1) -> bytes:
+    def read(self, name: str, start: int = 0, size: int = -1, version: str = "") -> bytes:
         """Read a part of a file.
 
         Args:
             name: The path of the file, relative to the root.
             start: Where the part begins, in bytes.
             size: The size of the part in bytes; −1 for all that follows.
+            version: A hash that tells the contents of the file, by which a copy is kept; empty for a file that must not
+                be copied.
 
         Raises:
             InputError: The file cannot be read, or is shorter.
@@ -63,7 +65,7 @@ class Storage:
             # A child of a fork shares the position of every open file with its parent.
             self._open, self._process = {}, os.getpid()
         try:
-            stream = self._open.pop(name, None) or self._opened(name)
+            stream = self._open.pop(name, None) or self._opened(name, version)
             self._open[name] = stream
             if len(self._open) > _OPEN_FILES:
                 self._open.pop(next(iter(self._open))).close()
@@ -75,10 +77,10 @@ class Storage:
             raise InputError(f"{self._root}/{name} is shorter than its index says")
         return data
 
-    def _opened(self, name: str) -> BinaryIO:
-        if self._cache is None:
+    def _opened(self, name: str, version: str) -> BinaryIO:
+        if self._cache is None or not version:
             return self._source(name)
-        copy = self._cache / name
+        copy = self._cache / f"{version}{Path(name).suffix}"
         if not copy.exists():
             copy.parent.mkdir(parents=True, exist_ok=True)
             with replacing(copy) as partial, self._source(name) as source, partial.open("wb") as target:

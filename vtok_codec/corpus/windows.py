@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.records import GopEntry
+from vtok_codec.corpus.plan import ITEM_FIELDS
 from vtok_codec.corpus.sampler import WindowSampler
 from vtok_codec.corpus.storage import Storage
 from vtok_codec.errors import InputError, SettingError
@@ -74,6 +76,8 @@ class TokenWindows:
         self.latents = latents
         self._storage = Storage(str(path), str(cache) if cache else None)
         self._names = tuple(columns)
+        if taken := set(columns) & set(ITEM_FIELDS):
+            raise SettingError(f"column {min(taken)!r}: every window has it already")
         self._read_indexes(str(path), set(statuses))
         self._check_tokens(tokens)
         self._place(start)
@@ -88,8 +92,12 @@ class TokenWindows:
 
         parts, shards = [], []
         self._tars: list[str] = []
+        self._versions: list[str] = []
         for name in self._storage.names("shards", ".parquet"):
-            table = read_index(pa.BufferReader(self._storage.read(name)))
+            data = self._storage.read(name)
+            # The index holds the hash of every clip, so its own hash tells the contents of the tar.
+            self._versions.append(hashlib.sha256(data).hexdigest())
+            table = read_index(pa.BufferReader(data))
             found = zip(table["status"].to_pylist(), table["size"].to_pylist(), strict=True)
             wanted = [status in statuses and size > 0 for status, size in found]
             parts.append(table.filter(pa.array(wanted, pa.bool_())))
@@ -172,7 +180,8 @@ class TokenWindows:
         ends = np.cumsum(gops.latents)
         first = int(np.searchsorted(ends, begin, side="right"))
         last = int(np.searchsorted(ends, begin + self.latents, side="left"))
-        read = partial(self._storage.read, self._tars[int(self._shard[clip])])
+        shard = int(self._shard[clip])
+        read = partial(self._storage.read, self._tars[shard], version=self._versions[shard])
         at, size = int(self._of["offset"][clip]), int(self._of["size"][clip])
         head = read(at, int(gops.offsets[0]))
         from_ = int(gops.offsets[first])

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 
 import av
 from av.filter import Graph
-from av.filter.context import FilterContext
 
 from vtok_codec.errors import InputError, SettingError
 from vtok_codec.media.ffmpeg import reason
 
 _TURNS = {90: ("transpose", "cclock"), 180: ("transpose", "clock"), 270: ("transpose", "clock")}
 """The filter that turns a picture counter-clockwise; half a turn takes two of them."""
-_CHANGES_SHAPE = ("setsar", "setdar", "zscale", "scale2ref")
+_CHANGES_SHAPE = frozenset(("setsar", "setdar", "zscale", "scale2ref", "rotate"))
 """Filters that change the shape of pixels in ways that libavfilter does not report to us."""
-_TURNING = ("transpose", "rotate")
-"""Filters that may exchange the sides of pixels."""
+_CHANGES_TIMES = frozenset(
+    (
+        *("framestep", "setpts", "settb", "minterpolate", "framerate", "select", "tile", "tpad", "trim", "loop"),
+        *("telecine", "detelecine", "pullup", "decimate", "mpdecimate", "shuffleframes", "random", "reverse"),
+        *("freezeframes", "thumbnail", "separatefields", "weave", "doubleweave", "tinterlace", "w3fdif", "nnedi"),
+    )
+)
+"""Filters that change times or the frame rate in ways that libavfilter does not report to us."""
+
 _UNKNOWN_TAGS = {"color_range": 0, "color_primaries": 2, "color_trc": 2, "colorspace": 2}
 """The tags that describe the colours of a frame, and the value of each that stands for unknown."""
 
@@ -40,6 +46,10 @@ def parse_filters(text: str) -> tuple[Step, ...]:
         name, _, options = part.strip().partition("=")
         if name in _CHANGES_SHAPE:
             raise SettingError(f"filter {name}: it changes the shape of pixels, which is not supported; use scale")
+        if name in _CHANGES_TIMES:
+            raise SettingError(f"filter {name}: it changes the times of frames, which is not supported; use fps")
+        if name == "fps":
+            _fps(options)
         try:
             av.filter.Filter(name)
         except ValueError:
@@ -69,7 +79,7 @@ def _split(text: str) -> list[str]:
 
 
 class FilterChain:
-    """Filters the frames of a video.
+    """Filters the frames of a video. Every filter is a graph of its own, so that the size after each is known.
 
     Args:
         steps: The filters (`parse_filters`).
@@ -78,9 +88,6 @@ class FilterChain:
         rotation: By how many degrees counter-clockwise a player turns the picture. The chain turns it before the first
             filter, as ffmpeg does, so that width and height are what a viewer sees.
         mirrored: Whether to mirror the picture left to right before it is turned.
-
-    Raises:
-        SettingError: A filter does not take its options.
     """
 
     def __init__(
@@ -91,89 +98,139 @@ class FilterChain:
         rotation: int = 0,
         mirrored: bool = False,
     ) -> None:
-        self._shape = (first.width, first.height)
+        self._size = (first.width, first.height)
         self._tags = {name: getattr(first, name) for name in _UNKNOWN_TAGS}
+        self._time_base = time_base
         turns: list[Step] = [("hflip", None)] if mirrored else []
         if rotation % 360:
             turns += [_TURNS[rotation % 360]] * (2 if rotation % 360 == 180 else 1)
-        self._steps = (*turns, *steps)
-        self._graph = Graph()
-        self._graph.threads = 1
-        try:
-            last: FilterContext = self._graph.add_buffer(
-                width=first.width, height=first.height, format=first.format, time_base=time_base
-            )
-            for name, options in (*self._steps, ("buffersink", None)):
-                following = self._graph.add(name, options)
-                last.link_to(following)
-                last = following
-            self._graph.configure()
-        except (av.FFmpegError, ValueError) as error:
-            shown = ",".join("=".join(filter(None, step)) for step in steps)
-            raise SettingError(f"filter {shown!r}: FFmpeg refuses it: {reason(error)}") from None
+        self._filters = [_Filter(step) for step in (*turns, *steps)]
 
     def push(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
         """Filter a frame, and yield the frames that are ready.
 
         Raises:
             InputError: The frame has another size than the first.
+            SettingError: A filter does not take its options.
         """
-        if (frame.width, frame.height) != self._shape:
+        if (frame.width, frame.height) != self._size:
             raise InputError(
-                f"the size changes from {self._shape[0]}x{self._shape[1]} to {frame.width}x{frame.height}; "
+                f"the size changes from {self._size[0]}x{self._size[1]} to {frame.width}x{frame.height}; "
                 "scale it to one size first"
             )
-        self._graph.push(frame)
-        yield from self._ready()
+        if not frame.time_base:
+            frame.time_base = self._time_base
+        yield from self._through([frame], self._filters)
 
     def flush(self) -> Iterator[av.VideoFrame]:
         """Yield the frames that are left once the last frame has been pushed."""
-        self._graph.push(None)
-        yield from self._ready()
+        for place, each in enumerate(self._filters):
+            yield from self._through(each.flush(), self._filters[place + 1 :])
 
-    def _ready(self) -> Iterator[av.VideoFrame]:
-        while True:
-            try:
-                frame = self._graph.pull()
-            except (av.BlockingIOError, av.EOFError):
-                return
-            assert isinstance(frame, av.VideoFrame)
+    def _through(self, frames: Iterable[av.VideoFrame], filters: Sequence[_Filter]) -> Iterator[av.VideoFrame]:
+        """Yield frames after several filters."""
+        for each in filters:
+            frames = each.filtered(frames)
+        for frame in frames:
             for name, unknown in _UNKNOWN_TAGS.items():
-                # The buffer that feeds the graph drops the tags.
+                # The buffer that feeds a graph drops the tags.
                 if getattr(frame, name) == unknown:
                     setattr(frame, name, self._tags[name])
             yield frame
 
     def rate(self, rate: Fraction | None) -> Fraction | None:
         """Return the frame rate after the filters, given that before them; None for a still image."""
-        for name, options in self._steps:
+        for name, options in (each.step for each in self._filters):
             if name == "fps" and rate is not None:
-                rate = _fps(options) or rate
+                rate = _fps(options)
         return rate
 
-    def sar(self, sar: Fraction, made: av.VideoFrame) -> Fraction:
-        """Return the shape of pixels after the filters.
+    def sar(self, sar: Fraction) -> Fraction:
+        """Return the shape of pixels after the filters, once a frame has passed them.
 
         Args:
             sar: The width of a pixel relative to its height before the filters.
-            made: A filtered frame.
         """
-        names = [name for name, _ in self._steps]
-        width, height = self._shape
-        if sum(name in _TURNING for name in names) % 2:
-            sar, width, height = 1 / sar, height, width
-        if "scale" not in names:
-            return sar
-        # `scale` keeps the shape of the whole picture. With a crop beside it, pixels keep their own shape.
-        if any(name in ("crop", "pad") for name in names):
-            return sar
-        return (sar * width * made.height / (height * made.width)).limit_denominator(10_000)
+        for each in self._filters:
+            sar = each.sar(sar)
+        return sar.limit_denominator(10_000)
 
 
-def _fps(options: str | None) -> Fraction | None:
-    """Return the rate that the options of `fps` name, or None if it is no plain number."""
-    text = (options or "25").split(":")[0].removeprefix("fps=")
+class _Filter:
+    """One filter of a chain, which is set up for the first frame that it gets."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self._graph: Graph | None = None
+        self._before = self._after = (0, 0)
+        """The sizes before and after the filter."""
+
+    def filtered(self, frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        """Yield the frames that are ready as frames come in."""
+        for frame in frames:
+            if self._graph is None:
+                self._graph = self._set_up(frame)
+                self._before = (frame.width, frame.height)
+            self._graph.push(frame)
+            yield from self._ready()
+
+    def flush(self) -> Iterator[av.VideoFrame]:
+        """Yield the frames that are left at the end."""
+        if self._graph is not None:
+            self._graph.push(None)
+            yield from self._ready()
+
+    def sar(self, sar: Fraction) -> Fraction:
+        """Return the shape of pixels after the filter, given that before it."""
+        name, (width, height), (made_width, made_height) = self.step[0], self._before, self._after
+        if name == "transpose":
+            return 1 / sar
+        if name == "scale" and made_height and height:
+            # It keeps the shape of the whole picture.
+            return sar * width * made_height / (height * made_width)
+        return sar
+
+    def _set_up(self, frame: av.VideoFrame) -> Graph:
+        graph = Graph()
+        graph.threads = 1
+        name, options = self.step
+        try:
+            begin = graph.add_buffer(
+                width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(frame.time_base or 1)
+            )
+            middle, end = graph.add(name, options), graph.add("buffersink", None)
+            begin.link_to(middle)
+            middle.link_to(end)
+            graph.configure()
+        except (av.FFmpegError, ValueError) as error:
+            shown = "=".join(filter(None, self.step))
+            raise SettingError(f"filter {shown!r}: FFmpeg refuses it: {reason(error)}") from None
+        return graph
+
+    def _ready(self) -> Iterator[av.VideoFrame]:
+        assert self._graph is not None
+        while True:
+            try:
+                frame = self._graph.pull()
+            except (av.BlockingIOError, av.EOFError):
+                return
+            assert isinstance(frame, av.VideoFrame)
+            self._after = (frame.width, frame.height)
+            yield frame
+
+
+def _fps(options: str | None) -> Fraction:
+    """Return the rate that the options of `fps` name.
+
+    Raises:
+        SettingError: It is no number above 0.
+    """
+    named = [part.partition("=") for part in (options or "25").split(":")]
+    texts = [value if name == "fps" else name for name, sign, value in named if name == "fps" or not sign]
     try:
-        return Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        return None
+        rate = Fraction(texts[0])
+        if rate > 0:
+            return rate
+    except (IndexError, ValueError, ZeroDivisionError):
+        pass
+    raise SettingError(f"filter 'fps={options}': give frames per second as a number, such as 25 or 30000/1001")

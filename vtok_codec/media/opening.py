@@ -59,7 +59,9 @@ def open_sequence(pattern: str, rate: Fraction) -> InputContainer:
     first = find_sequence(pattern).first
     options = {"framerate": str(rate), "start_number": str(first), "pattern_type": "sequence"}
     try:
-        return av.open(os.path.abspath(pattern), "r", "image2", options)
+        # Only the name is a pattern, whatever the folders are called.
+        folder, name = os.path.split(os.path.abspath(pattern))
+        return av.open(os.path.join(folder.replace("%", "%%"), name), "r", "image2", options)
     except (av.FFmpegError, OSError) as error:
         raise InputError(f"cannot read {pattern} as pictures: {reason(error)}") from error
 

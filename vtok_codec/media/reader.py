@@ -300,7 +300,7 @@ class VideoReader:
             height=first.height,
             rate=self._chain.rate(shown_rate) if self._chain else shown_rate,
             time_base=Fraction(first.time_base or stream.time_base or Fraction(1, 1000)),
-            sar=self._chain.sar(sar, first) if self._chain else sar,
+            sar=self._chain.sar(sar) if self._chain else sar,
             color=Color(first.color_range, first.color_primaries, first.color_trc, first.colorspace),
             rotation=self._rotation,
             bit_depth=max(component.bits for component in first.format.components),

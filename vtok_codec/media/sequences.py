@@ -6,7 +6,6 @@ import os
 import re
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 from vtok_codec.errors import InputError
 
@@ -44,10 +43,12 @@ def find_sequence(pattern: str) -> Sequence:
     except OSError as error:
         raise InputError(f"cannot read {folder}: {error.strerror}") from error
     # A number with more zeros than the pattern gives is another name.
-    numbers = sorted(int(each[1]) for each in found if each and Path(pattern % int(each[1])).name == each[0])
+    numbers = sorted(int(each[1]) for each in found if each and name % int(each[1]) == each[0])
     if not numbers:
         raise InputError(f"no file is named like {pattern}")
     for number, following in pairwise(numbers):
         if following != number + 1:
-            raise InputError(f"{pattern % (number + 1)} is missing, between pictures {number} and {following}")
+            raise InputError(
+                f"{os.path.join(folder, name % (number + 1))} is missing, between pictures {number} and {following}"
+            )
     return Sequence(numbers[0], len(numbers))

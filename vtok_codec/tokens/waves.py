@@ -85,7 +85,8 @@ def _compiled(digits: int) -> Any:
 def _load_compiled() -> Any:
     try:
         from vtok_codec.tokens import waves_compiled
-    except ImportError:
+    except (ImportError, RuntimeError):
+        # numba raises the latter where it finds no folder for what it compiles.
         return None
     return waves_compiled
 
