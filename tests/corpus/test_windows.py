@@ -169,6 +169,21 @@ def test_webdataset_reads_the_shards(corpus: Path) -> None:
     assert all(np.array_equal(seen[key], whole[key]) for key in whole)
 
 
+def test_ray_data_reads_the_shards(corpus: Path) -> None:
+    """In a process of its own, since Ray keeps threads and signal handlers."""
+    script = (
+        "import ray, sys\n"
+        "ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level='ERROR')\n"
+        "for row in ray.data.read_webdataset(sys.argv[1:], decoder=False).take_all():\n"
+        "    print('clip', row['__key__'], len(row['vtk']))\n"
+    )
+    paths = [str(shard_path(corpus, shard)) for shard in range(3)]
+    ended = subprocess.run([sys.executable, "-c", script, *paths], capture_output=True, text=True, timeout=180)
+    seen = {tuple(line.split()[1:]) for line in ended.stdout.splitlines() if line.startswith("clip ")}
+    rows = [row for shard in range(3) for row in rows_of(read_index(index_path(corpus, shard)))]
+    assert seen == {(row.key, str(row.size)) for row in rows}, ended.stderr[-2000:]
+
+
 windows_of_shards = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 3)), min_size=1, max_size=120)
 
 
