@@ -346,11 +346,8 @@ class _Run:
         """Make the missing shards, show progress, and tell the result."""
         from vtok_codec.corpus.encoding import encode_shards, parse_part, parse_tolerance, require_few_bad
 
-        tolerance, part, engine = (
-            parse_tolerance(self.max_bad),
-            parse_part(self.part),
-            self._engine(plan.device == "cuda"),
-        )
+        tolerance, part = parse_tolerance(self.max_bad), parse_part(self.part)
+        engine = self._engine(gpu=plan.device == "cuda")
         started = time.perf_counter()
         with _shown(self.progress) as show:
             statuses = encode_shards(folder, plan, part, engine, 1 + self.retries, self.timeout or None, show)

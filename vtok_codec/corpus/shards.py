@@ -106,6 +106,7 @@ def make_shard(folder: str, shard: int, tries: int, timeout_s: float | None) -> 
 
 
 def _make(place: Path, shard: int, journal: Journal, tries: int, timeout_s: float | None) -> None:
+    """Make a shard: its tar, then its index."""
     plan = read_plan(place)
     tokenizer = _tokenizer(plan)
     inputs = read_inputs(place, shard)
