@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import shutil
 import subprocess
@@ -182,6 +183,38 @@ def test_ray_data_reads_the_shards(corpus: Path) -> None:
     seen = {tuple(line.split()[1:]) for line in ended.stdout.splitlines() if line.startswith("clip ")}
     rows = [row for shard in range(3) for row in rows_of(read_index(index_path(corpus, shard)))]
     assert seen == {(row.key, str(row.size)) for row in rows}, ended.stderr[-2000:]
+
+
+def test_two_processes_see_every_window_once(corpus: Path, tmp_path: Path) -> None:
+    script = Path(__file__).with_name("ddp_windows.py")
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script, corpus, tmp_path]
+    ended = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    seen = [tuple(pair) for rank in (0, 1) for pair in json.loads((tmp_path / f"{rank}.json").read_text())]
+    windows = TokenWindows(corpus, latents=1, start="any")
+    assert sorted(seen) == sorted((windows[n]["key"], windows[n]["latent"]) for n in range(len(windows)))
+
+
+def batches_of(corpus: Path, steps: int, done: int = 0) -> list[list[tuple[str, int]]]:
+    """The windows of each step of a training loop that goes on after `done` steps."""
+    windows = TokenWindows(corpus, latents=1, start="any")
+    sampler = windows.sampler(batch_size=3, seed=8)
+    sampler.seek(done)
+    loader = DataLoader(windows, batch_sampler=sampler, num_workers=1)
+    seen: list[list[tuple[str, int]]] = []
+    while len(seen) < steps:
+        for batch in loader:
+            seen.append(list(zip(batch["key"], batch["latent"].tolist(), strict=True)))
+            if len(seen) == steps:
+                break
+    return seen
+
+
+def test_a_training_loop_goes_on_where_it_stopped(corpus: Path) -> None:
+    """The loader's workers are ahead of the loop when it stops."""
+    whole = batches_of(corpus, 200)
+    assert len({tuple(batch) for batch in whole}) > 100
+    assert batches_of(corpus, 87) + batches_of(corpus, 113, done=87) == whole
 
 
 windows_of_shards = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 3)), min_size=1, max_size=120)
