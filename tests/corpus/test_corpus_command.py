@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import random
 import shutil
 import signal
+import struct
 import subprocess
+import sys
+import termios
 import time
 from pathlib import Path
 
@@ -138,6 +144,22 @@ def test_damaged_shards_are_made_again(place: Path, tmp_path: Path) -> None:
     code, _, err = text(vtok("corpus", "retry", folder, "--damaged", "-j", 1))
     assert code == 0 and "0 clips and 1 damaged shard to try again" in err
     assert contents(folder) == contents(place / "undisturbed")
+
+
+def test_a_terminal_shows_two_bars(place: Path, tmp_path: Path) -> None:
+    """One counts clips, the other hours of video."""
+    run, terminal = pty.fork()
+    if run == 0:  # pragma: no cover - the child becomes the command
+        os.execv(sys.executable, [*VTOK, *command(place, tmp_path / "c", "-j", 1)])
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    shown = b""
+    with contextlib.suppress(OSError):
+        while piece := os.read(terminal, 4096):
+            shown += piece
+    _, code = os.waitpid(run, 0)
+    assert os.waitstatus_to_exitcode(code) == 0
+    assert b"/7 [" in shown and b"h of video [" in shown and b"times real time" in shown
+    assert b"7 clips (7 ok)" in shown and b"error" not in shown
 
 
 def test_an_interrupt_is_one_line(place: Path, tmp_path: Path) -> None:

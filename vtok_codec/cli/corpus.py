@@ -46,6 +46,8 @@ _RUN = "Run"
 _ENGINES = ("local", "ray")
 _PROGRESS = ("bar", "json", "none")
 _BAD_SHOWN = 20
+_HOURS = "{percentage:3.0f}%|{bar}| {n:.2f} of about {total:.2f} h of video [{elapsed}<{remaining}{postfix}]"
+"""The bar of the hours of video."""
 _WEEK_S = 7 * 24 * 3600
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the corpus.", show_default=False)]
@@ -376,12 +378,18 @@ def _shown(kind: str) -> Iterator[Callable[[Progress], None]]:
     elif kind == "json":
         yield lambda progress: print(json.dumps(asdict(progress)), file=sys.stderr, flush=True)
     else:
-        text = "{n:.2f} hours of video, {rate_fmt}"
-        with _bar(" clips") as clips, _bar(" h", position=1, bar_format=text) as hours:
+        started = time.perf_counter()
+        begun: dict[str, float] = {}
+        with _bar(" clips") as clips, _bar(" h", position=1, total=0, bar_format=_HOURS) as hours:
 
             def show(progress: Progress) -> None:
                 clips.total = progress.all_clips
                 clips.update(progress.clips - clips.n)
+                # How long the other clips are is not known before they are read.
+                hours.total = progress.seconds / 3600 * progress.all_clips / max(1, progress.clips)
+                begun.setdefault("seconds", progress.seconds)
+                speed = (progress.seconds - begun["seconds"]) / max(1e-3, time.perf_counter() - started)
+                hours.set_postfix_str(f"{speed:.1f} times real time", refresh=False)
                 hours.update(progress.seconds / 3600 - hours.n)
 
             yield show
