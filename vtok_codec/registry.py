@@ -287,9 +287,10 @@ def find_decoder(name: str, codec_hashes: frozenset[str]) -> WeightsFile:
     for weights in filter(is_decoder, shipped_weights()):
         if decoder_name(weights) == name and weights.metadata.get(CODEC_SHA256) in codec_hashes:
             return weights
+    fetch = "fetch one that 'vtok models' lists, " if missing_weights() else ""
     raise ModelError(
-        f"there is no {name} decoder for these weights; use the deterministic decoder, or name the weights file of a "
-        "decoder that was trained for them"
+        f"there is no {name} decoder for these weights; use the deterministic decoder, {fetch}or name the weights file "
+        "of a decoder that was trained for them"
     )
 
 

@@ -51,6 +51,13 @@ def test_what_is_not_here_is_told(light: Path, tmp_path: Path) -> None:
     assert code == 6 and told == f"vtok: the weights of {NAME} are not here; 'vtok models fetch {NAME}' gets them\n"
 
 
+def test_a_decoder_that_is_not_here_can_be_fetched(light: Path, tmp_path: Path) -> None:
+    assert inside("models", "fetch", NAME, "--from", WEIGHTS, "-q")[0] == 0
+    assert inside("encode", DATA / "lanes.mp4", tmp_path / "a.vtk", "--duration", 0.2, "-q") == (0, "", "")
+    code, _, told = inside("decode", tmp_path / "a.vtk", tmp_path / "a.mp4", "--decoder", "ddim")
+    assert code == 6 and "fetch one that 'vtok models' lists" in told
+
+
 def test_weights_are_fetched_from_a_folder(light: Path, tmp_path: Path) -> None:
     assert inside("models", "fetch", NAME, "--from", WEIGHTS) == (0, f"{NAME}: {light}/{NAME}.safetensors\n", "")
     assert NAME not in missing_weights()

@@ -19,7 +19,7 @@ from vtok_codec.errors import ModelError, SettingError
 from vtok_codec.models.config import SharpConfig, config_from_json, config_to_json
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import build_model, dump_weights
-from vtok_codec.registry import READS, WeightsFile, find_weights
+from vtok_codec.registry import CODEC_SHA256, READS, WeightsFile, find_weights
 
 ROOT = DATA.parent.parent
 
@@ -94,6 +94,12 @@ def test_it_refuses_what_it_does_not_decode(base: Path, sharp: Path, tmp_path: P
     other.write_bytes(dump_weights(randomized(OneVAE(config), seed=9), config, {}))
     with pytest.raises(ModelError, match="decodes tokens of weights"):
         SharpDecoder(find_weights(sharp), loaded(other))
+    shape = replace(TINY, max_tokens=2)
+    lying = tmp_path / "lying.safetensors"
+    decoder = randomized(OneVAE(shape)).decoder
+    lying.write_bytes(dump_weights(decoder, SharpConfig(shape), {CODEC_SHA256: find_weights(base).sha256}))
+    with pytest.raises(ModelError, match="decodes tokens of weights"):
+        SharpDecoder(find_weights(lying), loaded(base))
     with pytest.raises(ModelError, match="is not a sharp decoder"):
         SharpDecoder(find_weights(base), loaded(base))
     with pytest.raises(SettingError, match="no steps and no noise"):
