@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vtok_codec.codec.decoders import DecoderChoice, Decoders
+from vtok_codec.codec.decoders import Decoders
+from vtok_codec.codec.pixel_decoder import DecoderChoice
 from vtok_codec.codec.slices import slices
 from vtok_codec.codec.tokenizer import Tokenizer, load_tokenizer
 from vtok_codec.errors import InputError, SettingError

@@ -111,7 +111,8 @@ class Clip:
             ModelError: The model that made the file is missing, or there is no such decoder.
         """
         from vtok_codec.codec.decoder import decode_events
-        from vtok_codec.codec.decoders import DecoderChoice, Decoders, tokenizer_of
+        from vtok_codec.codec.decoders import Decoders, tokenizer_of
+        from vtok_codec.codec.pixel_decoder import DecoderChoice
 
         if self._decoders is None:
             self._decoders = Decoders(tokenizer_of(self.header.model, self._model, self._device))

@@ -17,11 +17,14 @@ from vtok_codec.models.config import (
     CONFIG_KEY,
     SHARP,
     DenoiserConfig,
+    GeneratorConfig,
     ModelConfig,
     OneVAEConfig,
+    SharpConfig,
     config_from_json,
-    inferred_config,
 )
+from vtok_codec.models.former_config import inferred_config
+from vtok_codec.models.onnx_parts import Part, graph_path
 
 if TYPE_CHECKING:
     from vtok_codec.tokens.prior.prior import Prior
@@ -154,7 +157,8 @@ class WeightsFile:
             ModelError: The file holds a diffusion decoder, or no model at all.
         """
         if not isinstance(self.config, OneVAEConfig):
-            raise ModelError(f"{self.path} is a decoder, which has no encoder; name it as the decoder")
+            kind = "generator" if isinstance(self.config, GeneratorConfig) else "decoder"
+            raise ModelError(f"{self.path} is a {kind}, which has no encoder; name it as the {kind}")
         return self.config
 
     @property
@@ -197,18 +201,23 @@ def _shipped_folder() -> Path:
     return next((folder for folder in _FOLDERS if folder.is_dir()), _FOLDERS[0])
 
 
-def known_hashes() -> dict[str, str]:
-    """Return the hash of each weights file of this version, by the name of the file."""
+def known_hashes(suffix: str = SUFFIX) -> dict[str, str]:
+    """Return the hash of each file of this version with a suffix, by the name of the file."""
     try:
         lines = (_shipped_folder() / _SUMS).read_text(encoding="ascii").splitlines()
     except OSError:
         return {}
-    return {name: sha256 for sha256, name in (line.split() for line in lines)}
+    return {name: sha256 for sha256, name in (line.split() for line in lines) if name.endswith(suffix)}
 
 
 def is_decoder(weights: WeightsFile) -> bool:
     """Whether a file holds a decoder without its codec."""
-    return weights.is_model and not isinstance(weights.config, OneVAEConfig)
+    return weights.is_model and isinstance(weights.config, DenoiserConfig | SharpConfig)
+
+
+def is_generator(weights: WeightsFile) -> bool:
+    """Whether a file holds a generator of tokens."""
+    return weights.is_model and isinstance(weights.config, GeneratorConfig)
 
 
 def is_shipped(name: str) -> bool:
@@ -269,6 +278,21 @@ def check_same_weights(weights: WeightsFile, name: str, sha256: str) -> None:
         )
 
 
+def weights_of(model: ModelId, named: str | Path | None = None) -> WeightsFile:
+    """Return the weights that decode the tokens of a file.
+
+    Args:
+        model: What the file says about the model.
+        named: A shipped name or a path; None for the shipped model that the file names.
+
+    Raises:
+        ModelError: The model is missing, or does not read the file's tokens.
+    """
+    weights = find_weights(named) if named else find_shipped(model.name)
+    check_same_weights(weights, model.name, model.weights_sha256)
+    return weights
+
+
 def decoder_name(weights: WeightsFile) -> str:
     """Return the name by which users choose a decoder: `sharp`, or the objective of a diffusion decoder."""
     return weights.config.objective if isinstance(weights.config, DenoiserConfig) else SHARP
@@ -292,6 +316,50 @@ def find_decoder(name: str, codec_hashes: frozenset[str]) -> WeightsFile:
         f"there is no {name} decoder for these weights; use the deterministic decoder, {fetch}or name the weights file "
         "of a decoder that was trained for them"
     )
+
+
+def find_generator(name: str | Path | None, codec_hashes: frozenset[str] | None = None) -> WeightsFile:
+    """Find the weights of a generator.
+
+    Args:
+        name: A shipped name or a path; None for the first shipped generator of such tokens.
+        codec_hashes: Every hash under which the tokens are known (`WeightsFile.reads`); None for those of any codec.
+
+    Raises:
+        ModelError: There is none, or it is for the tokens of other weights.
+    """
+    if name is not None:
+        weights = find_weights(name)
+        if not is_generator(weights):
+            raise ModelError(f"{weights.path} is not a generator")
+        if codec_hashes is not None and weights.metadata.get(CODEC_SHA256) not in codec_hashes:
+            codec = weights.metadata.get("codec", "another codec")
+            raise ModelError(f"{weights.path} draws the tokens of {codec}, with other weights than those of the file")
+        return weights
+    for weights in filter(is_generator, shipped_weights()):
+        if codec_hashes is None or weights.metadata.get(CODEC_SHA256) in codec_hashes:
+            return weights
+    raise ModelError(
+        "there is no generator for the tokens of this codec; train one with 'vtok train --stage generator'"
+    )
+
+
+def find_graph(weights: WeightsFile, part: Part) -> tuple[Path, bytes]:
+    """Find the ONNX graph of a part of a codec: beside its weights, or among the shipped ones.
+
+    Returns:
+        Where the graph lies, and its bytes.
+
+    Raises:
+        ModelError: There is none, it cannot be read, or it is not the one that was shipped.
+    """
+    beside = graph_path(weights.path, part)
+    shipped = _shipped_folder() / beside.name
+    path = beside if beside.is_file() else shipped
+    if not path.is_file():
+        raise ModelError(f"there is no {beside.name}, a graph of {weights.path}; 'vtok export' makes it")
+    graph = WeightsFile(path.name, path, known_hashes(".onnx").get(path.name) if path == shipped else None)
+    return path, graph.data
 
 
 def find_prior(sha256: str, beside: Path | None = None) -> Prior:
@@ -325,12 +393,15 @@ def prior_of(weights: WeightsFile) -> Prior | None:
     Raises:
         ModelError: It cannot be read.
     """
+    file = prior_file(weights)
+    return _parsed_prior(file) if file else None
+
+
+def prior_file(weights: WeightsFile) -> WeightsFile | None:
+    """Return the file of the prior of a codec's tokens; None if there is none."""
     beside = WeightsFile("prior", weights.path.parent / RUN_PRIOR)
     files = [*([beside] if beside.path.is_file() else []), *_shipped_priors()]
-    for file in files:
-        if file.metadata.get(CODEC_SHA256) in weights.reads:
-            return _parsed_prior(file)
-    return None
+    return next((file for file in files if file.metadata.get(CODEC_SHA256) in weights.reads), None)
 
 
 def _shipped_priors() -> list[WeightsFile]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_helpers import GOLDEN, VTOK
-from helpers import DATA, LANES, inside
+from helpers import DATA, LANES, inside, pixels_of
 
 from vtok_codec.container.writer import MAGIC
 
@@ -22,7 +22,7 @@ SHARE = DATA.parent.parent / "share"
 @pytest.fixture
 def without_torch(tmp_path: Path) -> dict[str, str]:
     """An environment in which torch cannot be imported."""
-    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = sys.modules['onnxruntime'] = None\n")
     return {**os.environ, "PYTHONPATH": str(tmp_path)}
 
 
@@ -47,6 +47,15 @@ def test_files_are_read_and_written(without_torch: dict[str, str], tmp_path: Pat
     assert out.stdout == f"{np.concatenate(list(_gops(made))).shape}\n"
 
 
+def test_onnx_runtime_decodes_where_torch_is_missing(without_torch: dict[str, str], tmp_path: Path) -> None:
+    made, out, source = tmp_path / "made.vtk", tmp_path / "out.mp4", tmp_path / "sitecustomize.py"
+    assert inside("encode", LANES, made, "--duration", 0.5, "-q") == (0, "", "")
+    source.write_text("import sys\nsys.modules['torch'] = None\n")
+    code, _, told = run(without_torch, "decode", made, out, "-v")
+    assert code == 0 and "on ONNX Runtime" in told
+    assert len(pixels_of(out)) == 13
+
+
 def _gops(path: Path) -> list[np.ndarray]:
     import vtok_codec
 
@@ -58,7 +67,8 @@ def _gops(path: Path) -> list[np.ndarray]:
 def test_models_say_that_they_need_torch(without_torch: dict[str, str], tmp_path: Path, command: list[object]) -> None:
     *rest, name = command
     code, out, err = run(without_torch, *rest, tmp_path / str(name))
-    assert (code, out) == (6, "") and err == "vtok: this needs the package torch: pip install 'vtok-codec[torch]'\n"
+    assert (code, out) == (6, "") and err.startswith("vtok: this needs the package torch") and err.count("\n") == 1
+    assert "pip install 'vtok-codec[torch]'" in err and ("[onnx]" in err) == (command[0] == "decode")
     assert not (tmp_path / str(name)).exists()
 
 

@@ -22,7 +22,7 @@ from vtok_codec.codec import decoder, encoder
 from vtok_codec.codec.decoder import decode_events
 from vtok_codec.codec.encoder import encode_video
 from vtok_codec.codec.lanes import Job, Lanes, plan_lanes, run_in_lanes
-from vtok_codec.codec.tokenizer import Tokenizer
+from vtok_codec.codec.tokenizer import Tokenizer, lanes_on
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.media.reader import VideoReader
 from vtok_codec.media.types import AudioTrack, Frame, VideoInfo
@@ -180,19 +180,21 @@ def test_lanes_fit_the_threads_and_the_memory(tokenizer: Tokenizer, four_threads
     info = VideoInfo(256, 256, Fraction(30), Fraction(1, 30))
     header = make_header(info, tokenizer.id, tokenizer.max_tokens, EncodeSettings())
 
-    def count(device: str = "cpu", parts: int = 8, **changes: object) -> int:
-        return plan_lanes(replace(header, **changes), 1200, torch.device(device), parts).count  # type: ignore[arg-type]
+    assert lanes_on(torch.device("cpu")) == 4 and lanes_on(torch.device("cuda")) == 1
+
+    def count(most: int = 4, parts: int = 8, **changes: object) -> int:
+        return plan_lanes(replace(header, **changes), 1200, most, parts).count  # type: ignore[arg-type]
 
     assert count() == 4
     assert count(width=640, height=360) == 2
     assert count(width=1280, height=720) == count(width=4096, height=4096) == 1
     assert count(gop_latents=1200) == 1 and count(gop_latents=400) == 2
-    assert count("cuda") == 1
-    assert plan_lanes(header, 1200, torch.device("cpu"), 8).ahead == 3 * 8 + 1
+    assert count(most=1) == 1
+    assert plan_lanes(header, 1200, 4, 8).ahead == 3 * 8 + 1
     track = AudioTrack("aac", Fraction(1, 44100), 44100, "stereo", b"")
     sound = make_header(replace(info, audio=(track,)), tokenizer.id, tokenizer.max_tokens, EncodeSettings())
-    assert plan_lanes(sound, 1200, torch.device("cpu"), 8).ahead == 2 * (3 * 8 + 1)
+    assert plan_lanes(sound, 1200, 4, 8).ahead == 2 * (3 * 8 + 1)
     # Small chunks in long GOPs, as only a crafted file has them: each item under way could be audio, of 16 MiB.
     assert count(parts=100) == 2 and count(parts=1 << 20) == 1
     tiny = replace(sound, width=1, height=1)
-    assert all(plan_lanes(tiny, 1200, torch.device("cpu"), parts).ahead <= 128 for parts in range(1, 200))
+    assert all(plan_lanes(tiny, 1200, 4, parts).ahead <= 128 for parts in range(1, 200))

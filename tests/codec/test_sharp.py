@@ -12,7 +12,8 @@ import pytest
 from helpers import DATA, LANES, TINY, inside, randomized
 
 from vtok_codec import registry
-from vtok_codec.codec.decoders import DecoderChoice, Decoders
+from vtok_codec.codec.decoders import Decoders
+from vtok_codec.codec.pixel_decoder import DecoderChoice
 from vtok_codec.codec.sharp import SharpDecoder
 from vtok_codec.codec.tokenizer import Tokenizer, load_tokenizer
 from vtok_codec.errors import ModelError, SettingError

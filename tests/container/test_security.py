@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import shutil
@@ -20,7 +21,7 @@ from vtok_codec.codec.tokenizer import load_tokenizer
 from vtok_codec.container.header import header_to_json
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import ModelError
-from vtok_codec.registry import DEFAULT_MODEL, WeightsFile, find_weights, shipped_weights
+from vtok_codec.registry import DEFAULT_MODEL, WeightsFile, find_weights, known_hashes, shipped_weights
 
 ROOT = DATA.parent.parent
 
@@ -56,11 +57,15 @@ def test_metadata_of_weights_must_be_strings(said: str, tmp_path: Path) -> None:
 
 
 def test_the_package_knows_its_weights() -> None:
-    """SHA256SUMS lists what is shipped, no more and no less; `cd weights && sha256sum *.safetensors > SHA256SUMS`."""
+    """SHA256SUMS lists what is shipped: `cd weights && sha256sum *.safetensors *.onnx > SHA256SUMS`."""
     shipped = shipped_weights()
     assert len(shipped) > 3
     assert all(weights.expected_sha256 == weights.sha256 for weights in shipped)
-    assert len((shipped[0].path.parent / "SHA256SUMS").read_text(encoding="ascii").splitlines()) == len(shipped)
+    folder = shipped[0].path.parent
+    graphs = list(folder.glob("*.onnx"))
+    sums = known_hashes(".onnx")
+    assert all(sums[path.name] == hashlib.sha256(path.read_bytes()).hexdigest() for path in graphs)
+    assert len((folder / "SHA256SUMS").read_text(encoding="ascii").splitlines()) == len(shipped) + len(graphs)
 
 
 def test_shipped_weights_with_a_flipped_bit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,10 +20,10 @@ from vtok_codec.models.config import (
     OneVAEConfig,
     config_from_json,
     config_to_json,
-    inferred_config,
     reshaped,
 )
 from vtok_codec.models.denoiser import Denoiser
+from vtok_codec.models.former_config import inferred_config
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.presets import PRESETS
 from vtok_codec.models.weights import build_denoiser, build_model, dump_weights

@@ -15,6 +15,7 @@ from vtok_codec.cli.decode import decode
 from vtok_codec.cli.encode import encode
 from vtok_codec.cli.errors import EXIT_BROKEN_PIPE
 from vtok_codec.cli.eval import evaluate
+from vtok_codec.cli.export import export
 from vtok_codec.cli.files import CLOSED_STREAMS
 from vtok_codec.cli.info import info
 from vtok_codec.cli.models import models
@@ -34,6 +35,7 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     verify: "vtok verify out.vtk",
     tokens: "vtok tokens out.vtk tokens.safetensors",
     pack: "vtok pack tokens.safetensors again.vtk",
+    export: "vtok export onevae-nano-4x8x8 exported/",
     train: "vtok train --stage continuous --data clips/ --val held-out/ --minutes 20",
     evaluate: "vtok eval *.mp4 --tokens 1,2 --against x264",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import closing
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
@@ -28,15 +29,15 @@ from vtok_codec.cli.options import (
     Quiet,
     Verbose,
 )
-from vtok_codec.errors import DamageError
+from vtok_codec.codec.pixel_decoder import DecoderChoice
+from vtok_codec.errors import DamageError, ModelError, SettingError
 from vtok_codec.registry import DETERMINISTIC
 from vtok_codec.text import counted
 
 if TYPE_CHECKING:
     from vtok_codec.codec.decoder import Gap
-    from vtok_codec.codec.decoders import DecoderChoice, Decoders
-    from vtok_codec.codec.tokenizer import PixelDecoder
-    from vtok_codec.container.header import Header
+    from vtok_codec.codec.pixel_decoder import PixelDecoder
+    from vtok_codec.container.header import Header, ModelId
     from vtok_codec.media.formats import OutputSettings
 
 
@@ -73,6 +74,14 @@ def decode(
         typer.Option(help="Steps of a diffusion decoder, 1 to 16; 1 by default.", rich_help_panel=MODEL),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of a diffusion decoder's noise.", rich_help_panel=MODEL)] = 0,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="What runs the decoder: torch, or onnx (ONNX Runtime, the deterministic decoder on the CPU). auto "
+            "takes torch if it is installed.",
+            rich_help_panel=MODEL,
+        ),
+    ] = "auto",
     weights: Annotated[
         str | None,
         typer.Option(
@@ -98,12 +107,12 @@ def decode(
     """Decode .vtk files into videos or images."""
     suffix = suffix if suffix.startswith(".") else f".{suffix}"
     jobs = job_pairs(paths, output_dir, suffix, lambda name: name.endswith(VTK_SUFFIXES))
-    from vtok_codec.codec.decoders import DecoderChoice
     from vtok_codec.media.formats import output_settings, pipe_settings
 
     if output_dir:
         output_settings(suffix, codec, crf)
-    loader = _Loader(weights, DecoderChoice(decoder, steps, seed), device, verbose and not quiet)
+    choice = DecoderChoice(decoder, steps, seed)
+    loader = _Loader(weights, choice, device, _engine(engine, choice, device), verbose and not quiet)
     part = _Part(tokens, start, duration, recover, not no_audio, max_pixels)
 
     def work(source: str, target: str) -> None:
@@ -121,23 +130,54 @@ def decode(
     run_jobs(jobs, work)
 
 
+def _engine(name: str, choice: DecoderChoice, device: str) -> str:
+    """Return the engine that an option names.
+
+    Raises:
+        SettingError: There is no such engine, or it does not have what other options ask for.
+        ModelError: Neither engine is installed.
+    """
+    if name not in ("auto", "torch", "onnx"):
+        raise SettingError(f"engine {name!r}: use auto, torch or onnx")
+    if name == "torch" or (name == "auto" and find_spec("torch")):
+        return "torch"
+    if name == "auto" and not find_spec("onnxruntime"):
+        raise ModelError(
+            "this needs the package torch: pip install 'vtok-codec[torch]'; or onnxruntime, to decode only: [onnx]"
+        )
+    if choice != DecoderChoice() or device == "cuda":
+        raise SettingError("engine onnx has the deterministic decoder on the CPU only; for others install torch")
+    return "onnx"
+
+
 class _Loader:
     """Loads what decodes each file, once for all files of the same model."""
 
-    def __init__(self, weights: str | None, choice: DecoderChoice, device: str, verbose: bool) -> None:
+    def __init__(self, weights: str | None, choice: DecoderChoice, device: str, engine: str, verbose: bool) -> None:
         self._weights, self._choice, self._device, self._verbose = weights, choice, device, verbose
-        self._loaded: dict[str, Decoders] = {}
+        self._engine = engine
+        self._loaded: dict[str, PixelDecoder] = {}
 
     def decoder(self, header: Header) -> PixelDecoder:
-        from vtok_codec.codec.decoders import Decoders, tokenizer_of
-
         wanted = header.model.weights_sha256
         if wanted not in self._loaded:
-            tokenizer = tokenizer_of(header.model, self._weights, self._device)
-            self._loaded[wanted] = Decoders(tokenizer)
+            self._loaded[wanted] = self._load(header.model)
+        return self._loaded[wanted]
+
+    def _load(self, model: ModelId) -> PixelDecoder:
+        if self._engine == "onnx":
+            from vtok_codec.codec.onnx_decoder import OnnxDecoder
+            from vtok_codec.registry import weights_of
+
             if self._verbose:
-                notice(f"model {tokenizer.id.name} on {tokenizer.placement}")
-        return self._loaded[wanted].choose(self._choice)
+                notice(f"model {model.name} on ONNX Runtime, cpu")
+            return OnnxDecoder(weights_of(model, self._weights))
+        from vtok_codec.codec.decoders import Decoders, tokenizer_of
+
+        tokenizer = tokenizer_of(model, self._weights, self._device)
+        if self._verbose:
+            notice(f"model {tokenizer.id.name} on {tokenizer.placement}")
+        return Decoders(tokenizer).choose(self._choice)
 
 
 @dataclass(frozen=True)

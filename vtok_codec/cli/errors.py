@@ -22,7 +22,7 @@ Parameters = ParamSpec("Parameters")
 EXIT_INTERNAL = 1
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 EXIT_INTERRUPTED = 128 + signal.SIGINT
-_EXTRAS = {"torch": "torch", "pyarrow": "corpus"}
+_EXTRAS = {"torch": "torch", "pyarrow": "corpus", "onnxruntime": "onnx", "onnx": "export", "onnxscript": "export"}
 """The extra of vtok that installs a package which not everyone needs."""
 _NO_MEMORY = "out of memory; try a smaller picture"
 

@@ -9,14 +9,13 @@ from functools import partial
 from typing import TypeAlias
 
 from vtok_codec.codec.lanes import Job, Lanes, plan_lanes, run_in_lanes
+from vtok_codec.codec.pixel_decoder import DecoderState, PixelDecoder, check_fits
 from vtok_codec.codec.slices import SLICE_LATENTS, slices
-from vtok_codec.codec.tokenizer import PixelDecoder, check_fits
 from vtok_codec.container.header import Header
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.records import StoredPacket
 from vtok_codec.errors import DamageError, InputError, SettingError
 from vtok_codec.media.types import AudioPacket, AudioTrack, Color, Frame, VideoInfo
-from vtok_codec.models.causal import State
 from vtok_codec.stream.reading import Damage, UnpackedChunk
 from vtok_codec.stream.window import Window
 from vtok_codec.tokens.radix import Digits
@@ -81,7 +80,7 @@ class GopDecoder:
     def __init__(self, pixel_decoder: PixelDecoder, size: tuple[int, int]) -> None:
         self._pixel_decoder = pixel_decoder
         self._size = size
-        self._state: State = None
+        self._state: DecoderState = None
 
     def decode(self, part: _Slice) -> list[Frame]:
         """Decode the next slice of the GOP."""
@@ -146,7 +145,7 @@ def decode_events(
 def _lanes(header: Header, pixel_decoder: PixelDecoder) -> Lanes:
     slices_per_chunk = -(-header.chunk_latents // SLICE_LATENTS)
     parts = -(-header.gop_latents // header.chunk_latents) * slices_per_chunk
-    return plan_lanes(header, pixel_decoder.bytes_per_pixel, pixel_decoder.placement.device, parts)
+    return plan_lanes(header, pixel_decoder.bytes_per_pixel, pixel_decoder.lanes, parts)
 
 
 def _jobs(

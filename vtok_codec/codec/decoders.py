@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from vtok_codec.codec.diffusion import DiffusionDecoder
+from vtok_codec.codec.pixel_decoder import DecoderChoice, PixelDecoder
 from vtok_codec.codec.sharp import SharpDecoder
-from vtok_codec.codec.tokenizer import PixelDecoder, Tokenizer, load_tokenizer
+from vtok_codec.codec.tokenizer import Tokenizer, load_tokenizer
 from vtok_codec.container.header import ModelId
 from vtok_codec.errors import ModelError, SettingError
 from vtok_codec.models.config import OBJECTIVES, SHARP, SharpConfig
@@ -16,27 +16,13 @@ from vtok_codec.registry import (
     DETERMINISTIC,
     SUFFIX,
     WeightsFile,
-    check_same_weights,
     find_decoder,
-    find_shipped,
     find_weights,
+    weights_of,
 )
 
 OtherDecoder: TypeAlias = "DiffusionDecoder | SharpDecoder"
 """A decoder that lies beside the model's own one."""
-
-
-@dataclass(frozen=True)
-class DecoderChoice:
-    """Which decoder to use, and how."""
-
-    name: str = DETERMINISTIC
-    """`deterministic`, `sharp`, the objective of a shipped diffusion decoder (`ddim` or `flow`), or the path of a
-    weights file or of a training run's folder."""
-    steps: int | None = None
-    """How often a diffusion decoder evaluates its network; None for its default."""
-    seed: int = 0
-    """The seed of a diffusion decoder's noise."""
 
 
 class Decoders:
@@ -96,6 +82,4 @@ def tokenizer_of(model: ModelId, weights: str | Path | None = None, device: str 
         ModelError: The model is missing, or does not read the file's tokens.
         SettingError: The device cannot be used.
     """
-    file = find_weights(weights) if weights else find_shipped(model.name)
-    check_same_weights(file, model.name, model.weights_sha256)
-    return load_tokenizer(file, device)
+    return load_tokenizer(weights_of(model, weights), device)

@@ -54,7 +54,7 @@ class DiffusionDecoder:
             )
         self.tokenizer = tokenizer
         self.id, self.max_tokens, self.placement = tokenizer.id, tokenizer.max_tokens, tokenizer.placement
-        place = self.placement
+        self.lanes, place = tokenizer.lanes, self.placement
         self.model = model.to(place.device, place.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.weights_sha256 = weights.sha256
         self.steps, self.seed = DEFAULT_STEPS, 0
@@ -100,7 +100,7 @@ class DiffusionDecoder:
         layout = self.tokenizer.layout
         skipped = layout.filled_frames(state is None)
         parts: list[Pixels] = []
-        for part, _ in slices(digits, layout, state is None, latents_at_once(self.placement.device, size)):
+        for part, _ in slices(digits, layout, state is None, latents_at_once(self.placement.device.type, size)):
             pixels, state = self._decode_slice(part, size, state, gop)
             parts.append(pixels)
         return np.concatenate(parts)[skipped : skipped + frames], state

@@ -108,7 +108,7 @@ def encode_video(
     writer = VtkWriter(stream, header, identified=True)
     parts = -(-header.gop_latents // header.chunk_latents)
     refining = MAX_BYTES_PER_PIXEL if find_effort(settings.effort).steps else 0
-    lanes = plan_lanes(header, tokenizer.bytes_per_pixel + refining, tokenizer.placement.device, parts)
+    lanes = plan_lanes(header, tokenizer.bytes_per_pixel + refining, tokenizer.lanes, parts)
     frames = audio_bytes = 0
     failure: list[InputError] = []
     with Prefetch(events, _FRAMES_AHEAD) as ready:

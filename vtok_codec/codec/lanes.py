@@ -14,18 +14,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import torch
-
 from vtok_codec.codec.heap import trim_heap
 from vtok_codec.codec.prefetch import Prefetch
 from vtok_codec.container.header import Header
-from vtok_codec.models.onevae import RGB
 
 Item = TypeVar("Item")
 Result_co = TypeVar("Result_co", covariant=True)
 
 _MAX_BYTES = 1 << 30
 """The most memory, in bytes, that all GOPs coded at once may take. A single GOP may take more."""
+_BYTES_PER_PIXEL = 3
+"""The bytes of a pixel of a frame."""
 _MAX_AHEAD = 128
 """The most items that may be under way. It bounds memory, since one audio item may be as large as a record can be."""
 
@@ -50,21 +49,21 @@ class Lanes:
     """The number of items that may be under way."""
 
 
-def plan_lanes(header: Header, bytes_per_pixel: int, device: torch.device, parts: int) -> Lanes:
-    """Choose the number of lanes: one for each of torch's threads if memory allows, and a single one on a GPU.
+def plan_lanes(header: Header, bytes_per_pixel: int, most: int, parts: int) -> Lanes:
+    """Choose the number of lanes.
 
     Args:
         header: The header of the file.
         bytes_per_pixel: The memory in bytes that coding a chunk takes for each pixel of a frame.
-        device: Where the model runs.
+        most: The most GOPs that are worth coding at once.
         parts: The number of jobs per GOP.
     """
-    gop_bytes = RGB * header.gop_latents * header.model.stride[0]
+    gop_bytes = _BYTES_PER_PIXEL * header.gop_latents * header.model.stride[0]
     fitting = _MAX_BYTES // (header.width * header.height * (bytes_per_pixel + gop_bytes))
     # Between two jobs there may be one item of audio.
     items_per_job = 2 if header.audio else 1
     queued = 1 + (_MAX_AHEAD // items_per_job - 1) // parts
-    count = max(1, min(fitting, queued, torch.get_num_threads())) if device.type == "cpu" else 1
+    count = max(1, min(fitting, queued, most))
     return Lanes(count, items_per_job * ((count - 1) * parts + 1))
 
 
@@ -86,6 +85,8 @@ def run_in_lanes(items: Iterable[Job[Item] | Item], lanes: Lanes) -> Generator[I
                 trim_heap()
             yield item.work() if isinstance(item, Job) else item
         return
+    import torch
+
     threads = torch.get_num_threads()
     pool = _Pool(lanes.count, threads)
     try:
@@ -124,6 +125,8 @@ class _Pool:
         return self._executors[lane].submit(self._run, lane, job.work)
 
     def _run(self, lane: int, work: Callable[[], Item]) -> Item:
+        import torch
+
         # torch keeps this number per calling thread. It does not change the result of the model.
         torch.set_num_threads(max(1, self._threads // sum(map(bool, self._waiting))))
         try:

@@ -39,7 +39,7 @@ class SharpDecoder:
             )
         self.id, self.max_tokens, self.placement = tokenizer.id, tokenizer.max_tokens, tokenizer.placement
         self.bytes_per_pixel = tokenizer.bytes_per_pixel
-        place = self.placement
+        self.lanes, place = tokenizer.lanes, self.placement
         placed = decoder.to(place.device, place.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._tokenizer = copy.copy(tokenizer)
         self._tokenizer.model = copy.copy(tokenizer.model)

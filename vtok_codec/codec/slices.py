@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
-
 from vtok_codec.layout import GopLayout
 from vtok_codec.tokens.radix import Digits
 
@@ -22,17 +20,17 @@ _CPU_PIXELS = 1 << 20
 """The most pixels on a CPU, counting one frame for each latent time step that goes through a network at once."""
 
 
-def latents_at_once(device: torch.device, size: tuple[int, int]) -> int:
+def latents_at_once(device: str, size: tuple[int, int]) -> int:
     """Choose the number of latent time steps that go through a network at once.
 
     A CPU is about as fast with few latent time steps as with many, and takes less memory. A GPU needs more work at
     once.
 
     Args:
-        device: Where the network runs.
+        device: The kind of device that the network runs on, such as `cpu`.
         size: The height and width of the video in pixels.
     """
-    if device.type != "cpu":
+    if device != "cpu":
         return SLICE_LATENTS
     height, width = size
     return max(1, min(_CPU_LATENTS, _CPU_PIXELS // (height * width)))

@@ -9,15 +9,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vtok_codec.codec.slices import latents_at_once, slices
-from vtok_codec.container.header import Header, ModelId
-from vtok_codec.errors import FormatError, SettingError
+from vtok_codec.errors import SettingError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import RGB
@@ -57,6 +55,11 @@ def choose_placement(device: str) -> Placement:
         raise SettingError("there is no CUDA device here; use device cpu")
     chosen = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     return Placement(chosen, fast_type(chosen))
+
+
+def lanes_on(device: torch.device) -> int:
+    """Return the most GOPs that are worth coding at once on a device."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
 
 
 class Tokenizer:
@@ -129,7 +132,7 @@ class Tokenizer:
         before, after = layout.filled_frames(first), layout.padding(len(frames), first)
         (height, width), size = layout.picture(*layout.grid(*frames.shape[1:3])), frames.shape[1:3]
         filled = np.clip(np.arange(-before, len(frames) + after), 0, len(frames) - 1)
-        step = layout.stride[0] * latents_at_once(self.placement.device, size)
+        step = layout.stride[0] * latents_at_once(self.placement.device.type, size)
         padding = ((0, 0), (0, height - size[0]), (0, width - size[1]), (0, 0))
         for begin in range(0, len(filled), step):
             yield self._to_video(np.pad(frames[filled[begin : begin + step]], padding, mode="edge"))
@@ -153,10 +156,15 @@ class Tokenizer:
         self.check_process()
         skipped, device = self.layout.filled_frames(state is None), self.placement.device
         parts: list[Pixels] = []
-        for part, _ in slices(digits, self.layout, state is None, latents_at_once(device, size)):
+        for part, _ in slices(digits, self.layout, state is None, latents_at_once(device.type, size)):
             video, state = self.model.decode_digits(torch.from_numpy(part)[None].to(device), state)
             parts.append(to_pixels(video[0], size))
         return np.concatenate(parts)[skipped : skipped + frames], state
+
+    @property
+    def lanes(self) -> int:
+        """The most GOPs that are worth coding at once: one for each of torch's threads, and one on a GPU."""
+        return lanes_on(self.placement.device)
 
     @cached_property
     def prior(self) -> Prior | None:
@@ -211,43 +219,3 @@ def load_tokenizer(weights: WeightsFile, device: str = "auto") -> Tokenizer:
         SettingError: The device cannot be used.
     """
     return Tokenizer(weights, choose_placement(device))
-
-
-class PixelDecoder(Protocol):
-    """Anything that turns digits into frames: a codec's own decoder, or a diffusion decoder."""
-
-    @property
-    def id(self) -> ModelId:
-        """The model whose digits it reads."""
-
-    @property
-    def max_tokens(self) -> int:
-        """The largest number of tokens per position that the decoder reads."""
-
-    @property
-    def placement(self) -> Placement:
-        """Where the decoder runs."""
-
-    @property
-    def bytes_per_pixel(self) -> int:
-        """The memory in bytes that decoding a chunk takes for each pixel of a frame."""
-
-    def find_prior(self, sha256: str) -> Prior:
-        """Find a prior by its hash; see `vtok_codec.registry.find_prior`."""
-
-    def decode(
-        self, digits: Digits, size: tuple[int, int], frames: int, state: State, gop: int = 0
-    ) -> tuple[Pixels, State]:
-        """Decode a chunk or a part of one; see `Tokenizer.decode`."""
-
-
-def check_fits(decoder: PixelDecoder, header: Header) -> None:
-    """Check that what a header says about its model is true of the model itself.
-
-    Raises:
-        FormatError: The header says something else.
-    """
-    said, true = header.model, decoder.id
-    same = (said.layout, said.levels) == (true.layout, true.levels)
-    if not same or header.tokens_per_position > decoder.max_tokens:
-        raise FormatError(f"the header does not fit its model, {decoder.id.name}")

@@ -13,8 +13,9 @@ from typing import Protocol
 import imageio_ffmpeg
 
 from vtok_codec.codec.decoder import decode_events
-from vtok_codec.codec.decoders import DecoderChoice, Decoders, OtherDecoder
+from vtok_codec.codec.decoders import Decoders, OtherDecoder
 from vtok_codec.codec.encoder import encode_video
+from vtok_codec.codec.pixel_decoder import DecoderChoice
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import ModelError, SettingError

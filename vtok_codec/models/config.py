@@ -1,16 +1,15 @@
 """The shape of a model as data, and the JSON in which a weights file carries it. Nothing here imports torch.
 
 A configuration holds everything needed to build the network that a weights file belongs to. It is stored as JSON in the
-metadata of the file, under the key `CONFIG_KEY`, together with the version of its layout. Older files carry only the
-name of a preset; `inferred_config` derives their configuration from the shapes of their tensors.
+metadata of the file, under the key `CONFIG_KEY`, together with the version of its layout. For older files, which carry
+only the name of a preset, see `vtok_codec.models.former_config`.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -32,6 +31,11 @@ SHARP = "sharp"
 """The name of the sharp decoder of a codec."""
 OBJECTIVES = ("ddim", "flow")
 """The training objectives of diffusion decoders."""
+ORDERS = ("raster", "waves")
+"""The orders in which a generator goes through a latent frame: row by row, or all rows at once, each two columns behind
+the row above it."""
+_LEAST_HEAD = 8
+"""The smallest number of features of an attention head: some for each of three axes."""
 
 _MAX_SIDE = 1 << 16
 _MAX_ITEMS = 64
@@ -170,10 +174,52 @@ def _without_encoder(config: OneVAEConfig) -> OneVAEConfig:
     return replace(config, levels=tuple(replace(level, encoder_blocks=0) for level in config.levels))
 
 
-ModelConfig = OneVAEConfig | DenoiserConfig | SharpConfig
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """The configuration of a generator, which predicts the tokens of a codec."""
+
+    codec: OneVAEConfig
+    """The codec whose tokens it predicts."""
+    tokens: int
+    """Tokens per latent position that it predicts; it knows nothing of the others."""
+    width: int
+    """Features per position."""
+    blocks: int
+    """Transformer blocks."""
+    heads: int
+    """Attention heads, each with an even share of the features."""
+    reach: int
+    """Latent frames before its own that a block attends to. Deeper blocks see further through those below them."""
+    order: str = "waves"
+    """The order of the positions within a latent frame, one of `ORDERS`."""
+
+    def __post_init__(self) -> None:
+        if self.codec.codebook or not self.codec.causal:
+            raise ModelError("a generator needs the tokens of a causal FSQ codec")
+        if not 1 <= self.tokens <= self.codec.max_tokens:
+            raise ModelError(f"tokens {self.tokens}: the codec has 1 to {self.codec.max_tokens} per position")
+        if self.heads < 1 or self.width % (2 * self.heads) or self.width // self.heads < _LEAST_HEAD:
+            raise ModelError(
+                f"width {self.width} does not give {self.heads} heads at least {_LEAST_HEAD} features each"
+            )
+        if self.order not in ORDERS:
+            raise ModelError(f"order {self.order!r} is unknown; use {' or '.join(ORDERS)}")
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The number of values of each digit of a position."""
+        return self.codec.fsq_levels * self.tokens
+
+
+ModelConfig = OneVAEConfig | DenoiserConfig | SharpConfig | GeneratorConfig
 """The configuration of any kind of model."""
 
-_KINDS: dict[str, type[ModelConfig]] = {"onevae": OneVAEConfig, "denoiser": DenoiserConfig, "sharp": SharpConfig}
+_KINDS: dict[str, type[ModelConfig]] = {
+    "onevae": OneVAEConfig,
+    "denoiser": DenoiserConfig,
+    "sharp": SharpConfig,
+    "generator": GeneratorConfig,
+}
 
 
 def config_to_json(config: ModelConfig) -> str:
@@ -209,6 +255,11 @@ def _parse(type_: type[ModelConfig], members: Mapping[str, Any]) -> ModelConfig:
         codec = _parse(OneVAEConfig, values["codec"])
         assert isinstance(codec, OneVAEConfig)
         return SharpConfig(codec)
+    if type_ is GeneratorConfig:
+        codec = _parse(OneVAEConfig, values.pop("codec"))
+        order = str(values.pop("order"))
+        sizes = {name: _integers([value], name, 1)[0] for name, value in values.items()}
+        return GeneratorConfig(codec=codec, order=order, **sizes)  # type: ignore[arg-type]
     if type_ is DenoiserConfig:
         values["codec"] = _parse(OneVAEConfig, values["codec"])
         values["down_blocks"] = _integers(values["down_blocks"], "down_blocks", 0)
@@ -238,103 +289,6 @@ def _integers(values: Sequence[Any], name: str, least: int) -> tuple[int, ...]:
     if len(values) > _MAX_ITEMS or not all(type(value) is int and least <= value <= _MAX_SIDE for value in values):
         raise ValueError(f"{name} {list(values)[:_MAX_ITEMS]} holds a value that is not an integer from {least} on")
     return tuple(values)
-
-
-Shapes = Mapping[str, Sequence[int]]
-"""The shape of each tensor of a weights file, by the tensor's name."""
-
-_FORMER_FACTORS: tuple[Stride, ...] = ((2, 4, 4), (2, 2, 2))
-"""The first two levels of every model whose weights file carries no configuration."""
-_FORMER_FSQ = (8, 8, 8, 5, 5, 5)
-
-
-def inferred_config(preset: str, shapes: Shapes) -> ModelConfig:
-    """Infer the configuration of a weights file that was written before such files carried one.
-
-    Channels and numbers of blocks follow from the tensors, and the stride follows from the end of the preset's name,
-    such as `4x16x16`. A diffusion decoder does not hold its codec's encoder, so the result gives that encoder 0 blocks.
-
-    Args:
-        preset: The name of the preset in the file's metadata, such as `onevae-nano-4x16x16`.
-        shapes: The shapes of the file's tensors.
-
-    Raises:
-        ModelError: The preset's name holds no stride, or the tensors are not those of such a model.
-    """
-    found = re.search(r"-(\d+)x(\d+)x(\d+)$", preset)
-    if not found:
-        raise ModelError(f"the weights carry no model configuration, and preset {preset!r} names no stride")
-    stride = tuple(map(int, found.groups()))
-    done = tuple(math.prod(factor[axis] for factor in _FORMER_FACTORS) for axis in range(3))
-    rest = tuple(whole // part for whole, part in zip(stride, done, strict=True))
-    factors = [*_FORMER_FACTORS, *([(rest[0], rest[1], rest[2])] if rest != (1, 1, 1) else [])]
-    try:
-        if any(name.startswith("up.") for name in shapes):
-            return _inferred_denoiser(preset, shapes, factors)
-        enhanced = "encoder.first.linear.weight" in shapes
-        encoder = list(_levels("encoder", shapes))
-        decoder = list(_levels("decoder", shapes))[::-1]
-        return _inferred_codec(shapes, factors, encoder, decoder, "decoder", enhanced)
-    except (KeyError, IndexError, ValueError) as error:
-        raise ModelError(f"the tensors are not those of preset {preset!r}: {error}") from None
-
-
-def _inferred_codec(
-    shapes: Shapes,
-    factors: Sequence[Stride],
-    encoder: Sequence[int],
-    decoder: Sequence[int],
-    prefix: str,
-    enhanced: bool,
-) -> OneVAEConfig:
-    """Infer a codec's configuration, given the numbers of blocks of both networks per level, from the finest on."""
-    widths = [shapes[f"{prefix}.norm.weight"][0], *_inner_widths(shapes, prefix)]
-    max_tokens = shapes[f"{prefix}.count_bias"][0]
-    levels = tuple(Level(*parts) for parts in zip(factors, widths, encoder, decoder, strict=True))
-    return OneVAEConfig(levels, _FORMER_FSQ, max_tokens, enhanced_first_frame=enhanced)
-
-
-def _inner_widths(shapes: Shapes, prefix: str) -> list[int]:
-    """Return the channels of all levels but the finest, which are the inputs of a decoder's upsampling layers."""
-    names = [name for part in ("deep", "chain") for name in _layer_names(shapes, prefix, part)]
-    return [shapes[name][1] for name in names if ".project." in name][::-1]
-
-
-def _inferred_denoiser(preset: str, shapes: Shapes, factors: Sequence[Stride]) -> DenoiserConfig:
-    decoder = list(_levels("up", shapes))[::-1]
-    codec = _inferred_codec(shapes, factors, [0] * len(factors), decoder, "up", enhanced=False)
-    down = tuple(
-        len({name.split(".")[3] for name in shapes if name.startswith(f"down.{level}.blocks.")})
-        for level in range(len(factors))
-    )
-    objective = {"cdt": "ddim", "flow": "flow"}.get(preset.partition("-")[0], "")
-    return DenoiserConfig(codec, objective, down)
-
-
-def _levels(prefix: str, shapes: Shapes) -> Iterator[int]:
-    """Yield the number of residual blocks at each level, in the order in which the network runs through the levels."""
-    parts = [part for part in ("deep", "chain") if _layer_names(shapes, prefix, part)]
-    # An encoder runs through its deepest level last, a decoder first.
-    order = parts[::-1] if prefix == "encoder" else parts
-    kinds = [".project." in name for part in order for name in _layer_names(shapes, prefix, part)]
-    blocks = 0
-    for place, resamples in enumerate(kinds):
-        if resamples and (place or prefix != "encoder"):
-            yield blocks
-            blocks = 0
-        blocks += not resamples
-    yield blocks
-
-
-def _layer_names(shapes: Shapes, prefix: str, part: str) -> list[str]:
-    """Return the name of one tensor per layer of a chain, in order; if a layer resamples, that of its projection."""
-    found: dict[int, str] = {}
-    for name in shapes:
-        if name.startswith(f"{prefix}.{part}.layers."):
-            number = int(name.split(".")[3])
-            if number not in found or name.endswith(".project.weight"):
-                found[number] = name
-    return [found[number] for number in sorted(found)]
 
 
 SHAPE_KEYS = (
