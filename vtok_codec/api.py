@@ -200,6 +200,40 @@ class Codec:
 
         return detokenize_batch(self.tokenizer, tokens)
 
+    def encode_latents(self, videos: Tensor, tokens: int | None = None) -> Tensor:
+        """Encode a batch of videos to continuous latents: what `tokenize_batch` rounds to tokens.
+
+        Args:
+            videos: A torch tensor `B 3 T H W`, uint8 or floats in [−1, 1].
+            tokens: How many tokens' channels to keep per latent position; None for all.
+
+        Returns:
+            Latents, float32 `B C t h w`, mostly in [−1, 1], with C = n·d channels for n tokens of d digits.
+
+        Raises:
+            InputError: The tensor has another shape or type.
+            SettingError: `tokens` is out of range.
+        """
+        from vtok_codec.codec.batches import encode_latents
+
+        return encode_latents(self.tokenizer, videos, tokens)
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Decode a batch of continuous latents with the deterministic decoder.
+
+        Args:
+            latents: A torch tensor of floats `B C t h w`, from `encode_latents` or from a diffusion model.
+
+        Returns:
+            Videos, float32 `B 3 T H W` in [−1, 1], rows and columns of padding included.
+
+        Raises:
+            InputError: The tensor has another shape or type.
+        """
+        from vtok_codec.codec.batches import decode_latents
+
+        return decode_latents(self.tokenizer, latents)
+
     def codes(self, tokens: Tensor) -> Tensor:
         """Return the codes that tokens stand for, a continuous representation for diffusion models.
 

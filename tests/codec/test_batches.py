@@ -55,6 +55,35 @@ def test_codes_are_what_the_decoder_reads(codec: vtok_codec.api.Codec, frames: n
     assert torch.equal(codes, other)
 
 
+def test_latents_round_to_the_codes_of_the_tokens(codec: vtok_codec.api.Codec, frames: np.ndarray) -> None:
+    videos = as_videos(frames)
+    latents, codes = codec.encode_latents(videos), codec.codes(codec.tokenize_batch(videos, tokens=4))
+    assert latents.dtype == torch.float32 and latents.shape == codes.shape
+    levels = torch.tensor([8, 8, 8, 5, 5, 5] * 4).view(1, -1, 1, 1, 1)
+    assert torch.equal((latents * (levels // 2)).round() / (levels // 2), codes)
+    assert not torch.equal(latents, codes)
+    assert torch.equal(codec.encode_latents(videos, tokens=1), latents[:, :6])
+
+
+def test_latents_decode_without_rounding(codec: vtok_codec.api.Codec, frames: np.ndarray) -> None:
+    """Codes decode as their tokens do, and latents to a picture that is no worse."""
+    videos = as_videos(frames)
+    tokens = codec.tokenize_batch(videos, tokens=2)
+    assert torch.equal(codec.decode_latents(codec.codes(tokens)), codec.detokenize_batch(tokens))
+    source = videos.float() / 127.5 - 1
+    rounded, exact = codec.detokenize_batch(tokens), codec.decode_latents(codec.encode_latents(videos, tokens=2))
+    errors = [float((each[:, :, :22, :50, :70] - source).square().mean()) for each in (rounded, exact)]
+    assert errors[1] < errors[0]
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 8, 2), (1, 7, 8, 2, 2), (1, 30, 8, 2, 2), (0, 6, 8, 2, 2), (1, 6, 0, 2, 2)])
+def test_wrong_latents_are_refused(codec: vtok_codec.api.Codec, shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError):
+        codec.decode_latents(torch.zeros(shape))
+    with pytest.raises(InputError, match="floats"):
+        codec.decode_latents(torch.zeros(1, 6, 8, 2, 2, dtype=torch.int32))
+
+
 @pytest.mark.parametrize(
     ("shape", "kind", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -34,24 +35,71 @@ def tokenize_batch(tokenizer: Tokenizer, videos: Tensor, tokens_per_position: in
         InputError: The tensor has another shape or type.
         SettingError: The model has fewer tokens per position.
     """
-    if videos.ndim != 5 or videos.shape[1] != RGB or not videos.numel():
-        raise InputError(f"videos must be B 3 T H W, not {tuple(videos.shape)}")
-    if videos.dtype != torch.uint8 and not videos.dtype.is_floating_point:
-        raise InputError(f"videos must be uint8 or floats in [-1, 1], not {videos.dtype}")
     check_token_count(tokens_per_position, tokenizer.max_tokens, tokenizer.id.name)
-    tokenizer.check_process()
-    layout, placement = tokenizer.layout, tokenizer.placement
     planes = tokens_per_position * len(tokenizer.id.levels)
     state: State = None
-    parts, begin = [], 0
-    while begin < videos.shape[2]:
-        end = begin + layout.chunk_frames(_CHUNK_STEPS, first=begin == 0)
-        chunk = _as_video(videos[:, :, begin:end].to(placement.device), placement.dtype)
-        filled = _filled(tokenizer, chunk, first=begin == 0)
-        digits, state = tokenizer.model.encode_digits(filled, state)
+    parts = []
+    for chunk in _chunks(tokenizer, videos):
+        digits, state = tokenizer.model.encode_digits(chunk, state)
         parts.append(digits[:, :planes])
-        begin = end
     return _joined(torch.cat(parts, dim=2), tokenizer.id.levels)
+
+
+@torch.inference_mode()
+def encode_latents(tokenizer: Tokenizer, videos: Tensor, tokens_per_position: int | None = None) -> Tensor:
+    """Encode a batch of videos to latents without rounding (OneVAE, eq. 5), each as one GOP.
+
+    Args:
+        tokenizer: The model.
+        videos: `B 3 T H W`, uint8 or floats in [−1, 1].
+        tokens_per_position: How many tokens' channels to keep per latent position; None for all.
+
+    Returns:
+        Latents, float32 `B C t h w` on the model's device, with C = n·d channels for n tokens of d digits. They lie in
+        [−1, 1], or up to a thousandth beyond. Rounded to the codes of their digits, they are `codes_of` the tokens.
+
+    Raises:
+        InputError: The tensor has another shape or type.
+        SettingError: The model has fewer tokens per position.
+    """
+    tokens = tokenizer.max_tokens if tokens_per_position is None else tokens_per_position
+    check_token_count(tokens, tokenizer.max_tokens, tokenizer.id.name)
+    fsq, channels = tokenizer.model.fsq, tokens * len(tokenizer.id.levels)
+    state: State = None
+    parts = []
+    for chunk in _chunks(tokenizer, videos):
+        values, state = tokenizer.model.encode_values(chunk, state)
+        parts.append(((values - fsq.zero_digit) / fsq.zero_digit)[:, :channels])
+    return torch.cat(parts, dim=2)
+
+
+@torch.inference_mode()
+def decode_latents(tokenizer: Tokenizer, latents: Tensor) -> Tensor:
+    """Decode a batch of latents, the inverse of `encode_latents`.
+
+    Args:
+        tokenizer: The model.
+        latents: Floats `B C t h w`, where C is a multiple of a token's digits.
+
+    Returns:
+        Videos `B 3 T H W` in [−1, 1], floats on the model's device, padding included.
+
+    Raises:
+        InputError: The tensor has another shape or type.
+    """
+    per_token, whole = len(tokenizer.id.levels), tokenizer.model.config.latent_channels
+    if latents.ndim != 5 or not latents.numel() or latents.shape[1] % per_token or latents.shape[1] > whole:
+        raise InputError(
+            f"latents must be B C t h w, C a multiple of {per_token} up to {whole}, not {tuple(latents.shape)}"
+        )
+    if not latents.dtype.is_floating_point:
+        raise InputError(f"latents must be floats, not {latents.dtype}")
+    _check_latents(tokenizer, latents.shape[2])
+    model, placement = tokenizer.model, tokenizer.placement
+    count = latents.shape[1] // per_token
+    codes = F.pad(latents.to(placement.device, placement.dtype), (0,) * 7 + (whole - latents.shape[1],))
+    counts = torch.full((len(latents),), count, device=placement.device)
+    return _decoded(tokenizer, codes, lambda part, state: model.decoder(part, state, counts))
 
 
 @torch.inference_mode()
@@ -68,17 +116,7 @@ def detokenize_batch(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
     Raises:
         InputError: The tensor has another shape or type, or a value is not one of the model's tokens.
     """
-    tokenizer.check_process()
-    digits = _split(tokenizer, tokens)
-    layout = tokenizer.layout
-    state: State = None
-    parts, begin = [], 0
-    while begin < digits.shape[2]:
-        end = begin + layout.stored_latents(_CHUNK_STEPS, first=begin == 0)
-        video, state = tokenizer.model.decode_digits(digits[:, :, begin:end], state)
-        parts.append(video[:, :, layout.filled_frames(begin == 0) :].float().clamp(-1, 1))
-        begin = end
-    return torch.cat(parts, dim=2)
+    return _decoded(tokenizer, _split(tokenizer, tokens), tokenizer.model.decode_digits)
 
 
 def codes_of(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
@@ -98,6 +136,42 @@ def codes_of(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
     missing = tokenizer.model.config.latent_channels - tokens.shape[-1] * len(tokenizer.id.levels)
     digits = _split(tokenizer, tokens)
     return fsq.codes(F.pad(digits, (0,) * 7 + (missing,)))[:, : digits.shape[1]].float()
+
+
+def _chunks(tokenizer: Tokenizer, videos: Tensor) -> Iterator[Tensor]:
+    """Check a batch of videos, and yield its chunks as the encoder takes them."""
+    if videos.ndim != 5 or videos.shape[1] != RGB or not videos.numel():
+        raise InputError(f"videos must be B 3 T H W, not {tuple(videos.shape)}")
+    if videos.dtype != torch.uint8 and not videos.dtype.is_floating_point:
+        raise InputError(f"videos must be uint8 or floats in [-1, 1], not {videos.dtype}")
+    tokenizer.check_process()
+    layout, placement = tokenizer.layout, tokenizer.placement
+    begin = 0
+    while begin < videos.shape[2]:
+        end = begin + layout.chunk_frames(_CHUNK_STEPS, first=begin == 0)
+        chunk = _as_video(videos[:, :, begin:end].to(placement.device), placement.dtype)
+        yield _filled(tokenizer, chunk, first=begin == 0)
+        begin = end
+
+
+def _decoded(tokenizer: Tokenizer, latents: Tensor, decode: Callable[[Tensor, State], tuple[Tensor, State]]) -> Tensor:
+    """Decode whole GOPs `B C t h w` chunk by chunk."""
+    tokenizer.check_process()
+    layout = tokenizer.layout
+    state: State = None
+    parts, begin = [], 0
+    while begin < latents.shape[2]:
+        end = begin + layout.stored_latents(_CHUNK_STEPS, first=begin == 0)
+        video, state = decode(latents[:, :, begin:end], state)
+        parts.append(video[:, :, layout.filled_frames(begin == 0) :].float().clamp(-1, 1))
+        begin = end
+    return torch.cat(parts, dim=2)
+
+
+def _check_latents(tokenizer: Tokenizer, latents: int) -> None:
+    least = tokenizer.layout.phases
+    if latents < least:
+        raise InputError(f"a GOP of {tokenizer.id.name} has at least {least} latent frames, not {latents}")
 
 
 def _as_video(videos: Tensor, dtype: torch.dtype) -> Tensor:
@@ -124,11 +198,10 @@ def _joined(digits: Tensor, levels: tuple[int, ...]) -> Tensor:
 
 def _split(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
     """Split tokens, integers `B t h w n`, into digits, uint8 `B P t h w` on the model's device."""
-    levels, least = tokenizer.id.levels, tokenizer.layout.phases
+    levels = tokenizer.id.levels
     if tokens.ndim != 5 or not tokens.numel() or not 1 <= tokens.shape[4] <= tokenizer.max_tokens:
         raise InputError(f"tokens must be B t h w n with n from 1 to {tokenizer.max_tokens}, not {tuple(tokens.shape)}")
-    if tokens.shape[1] < least:
-        raise InputError(f"a GOP of {tokenizer.id.name} has at least {least} latent frames, not {tokens.shape[1]}")
+    _check_latents(tokenizer, tokens.shape[1])
     if tokens.dtype.is_floating_point or tokens.dtype == torch.bool:
         raise InputError(f"tokens must be integers, not {tokens.dtype}")
     rest = tokens.to(tokenizer.placement.device).to(torch.int64).permute(0, 4, 1, 2, 3)
