@@ -29,14 +29,13 @@ from vtok_codec.cli.options import (
     Quiet,
     Verbose,
 )
-from vtok_codec.codec.pixel_decoder import DecoderChoice
 from vtok_codec.errors import DamageError, ModelError, SettingError
 from vtok_codec.registry import DETERMINISTIC
 from vtok_codec.text import counted
 
 if TYPE_CHECKING:
     from vtok_codec.codec.decoder import Gap
-    from vtok_codec.codec.pixel_decoder import PixelDecoder
+    from vtok_codec.codec.pixel_decoder import DecoderChoice, PixelDecoder
     from vtok_codec.container.header import Header, ModelId
     from vtok_codec.media.formats import OutputSettings
 
@@ -107,6 +106,7 @@ def decode(
     """Decode .vtk files into videos or images."""
     suffix = suffix if suffix.startswith(".") else f".{suffix}"
     jobs = job_pairs(paths, output_dir, suffix, lambda name: name.endswith(VTK_SUFFIXES))
+    from vtok_codec.codec.pixel_decoder import DecoderChoice
     from vtok_codec.media.formats import output_settings, pipe_settings
 
     if output_dir:
@@ -137,6 +137,8 @@ def _engine(name: str, choice: DecoderChoice, device: str) -> str:
         SettingError: There is no such engine, or it does not have what other options ask for.
         ModelError: Neither engine is installed.
     """
+    from vtok_codec.codec.pixel_decoder import DecoderChoice
+
     if name not in ("auto", "torch", "onnx"):
         raise SettingError(f"engine {name!r}: use auto, torch or onnx")
     if name == "torch" or (name == "auto" and find_spec("torch")):
