@@ -53,7 +53,7 @@ def whole_tokens(corpus: Path) -> dict[str, np.ndarray]:
     return found
 
 
-@pytest.mark.parametrize("start", ["gop", "any"])
+@pytest.mark.parametrize("start", ["gop", "any", "every"])
 @pytest.mark.parametrize("latents", [1, 3, 4, 7])
 def test_windows_are_pieces_of_clips(corpus: Path, start: str, latents: int) -> None:
     whole = whole_tokens(corpus)
@@ -66,10 +66,14 @@ def test_windows_are_pieces_of_clips(corpus: Path, start: str, latents: int) -> 
         assert tokens.dtype == np.uint16 and tokens.flags["C_CONTIGUOUS"]
         assert np.array_equal(tokens, whole[item["key"]][first : first + latents])
         assert item["gop_start"].tolist() == [(first + i) % 4 == 0 for i in range(latents)]
+        assert item["gop_latent"].tolist() == [(first + i) % 4 for i in range(latents)]
         assert item["caption"] == f"clip {int(item['key'][-1])}" and item["frames"] == SIZES[int(item["key"][-1])][1]
         seen.setdefault(item["key"], []).append(first)
     for key, clip in whole.items():
         begins = seen.get(key, [])
+        if start == "every":
+            assert begins == list(range(len(clip) - latents + 1))
+            continue
         assert all(b - a >= latents for a, b in pairwise(begins))
         if start == "any":
             assert begins == list(range(0, len(clip) - latents + 1, latents))
@@ -87,7 +91,7 @@ def test_fewer_tokens_can_be_read(corpus: Path) -> None:
     [
         ({"tokens": 3}, SettingError, "1 to 2 tokens"),
         ({"latents": 0}, SettingError, "at least 1"),
-        ({"start": "middle"}, SettingError, "gop or any"),
+        ({"start": "middle"}, SettingError, "gop, any, every"),
         ({"columns": ["title"]}, SettingError, "the index has"),
         ({"columns": ["tokens"]}, SettingError, "every window has it"),
         ({"latents": 1000}, InputError, "no window"),

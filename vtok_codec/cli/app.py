@@ -17,6 +17,7 @@ from vtok_codec.cli.errors import EXIT_BROKEN_PIPE
 from vtok_codec.cli.eval import evaluate
 from vtok_codec.cli.export import export
 from vtok_codec.cli.files import CLOSED_STREAMS
+from vtok_codec.cli.generate import continue_, generate
 from vtok_codec.cli.info import info
 from vtok_codec.cli.models import models
 from vtok_codec.cli.pack import pack
@@ -35,6 +36,8 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     verify: "vtok verify out.vtk",
     tokens: "vtok tokens out.vtk tokens.safetensors",
     pack: "vtok pack tokens.safetensors again.vtk",
+    continue_: "vtok continue clip.vtk longer.vtk --seconds 2 --seed 7",
+    generate: "vtok generate new.vtk --size 256x256 --seed 7",
     export: "vtok export onevae-nano-4x8x8 exported/",
     train: "vtok train --stage continuous --data clips/ --val held-out/ --minutes 20",
     evaluate: "vtok eval *.mp4 --tokens 1,2 --against x264",
@@ -52,8 +55,8 @@ app = typer.Typer(
 )
 
 for command, example in _EXAMPLES.items():
-    # Python has a function of the name `eval`.
-    name = "eval" if command is evaluate else None
+    # Python has a function and a keyword of these names.
+    name = {evaluate: "eval", continue_: "continue"}.get(command)
     app.command(name, epilog=f"Example: `{example}`")(command)
 app.add_typer(models, name="models")
 app.add_typer(corpus, name="corpus")

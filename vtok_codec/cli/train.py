@@ -62,13 +62,17 @@ def train(
     codec: Annotated[
         str | None,
         typer.Option(
-            help=f"For stage diffusion: the weights whose tokens to decode; {DEFAULT_MODEL} by default.",
+            help=f"For stages diffusion and generator: the weights whose tokens are meant; {DEFAULT_MODEL} by default, "
+            "or those of the corpus.",
             rich_help_panel=MODEL,
         ),
     ] = None,
     data: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of training videos and images; may be repeated.", rich_help_panel=_DATA),
+        typer.Option(
+            help="Folder of training videos and images; may be repeated. For stage generator, a corpus.",
+            rich_help_panel=_DATA,
+        ),
     ] = None,
     val: Annotated[
         Path | None, typer.Option(help="Folder of held-out clips to measure while training.", rich_help_panel=_DATA)
@@ -87,7 +91,8 @@ def train(
         float | None, typer.Option(help="Length of the stage in minutes.", min=0.01, rich_help_panel=_RUN)
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(help="Folder of the run; runs/STAGE by default.", rich_help_panel=_RUN)
+        Path | None,
+        typer.Option("--run", "--run-dir", help="Folder of the run; runs/STAGE by default.", rich_help_panel=_RUN),
     ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with the run in this folder.", rich_help_panel=_RUN)
@@ -161,6 +166,8 @@ def _tell_result(trainer: Trainer[Any]) -> None:
     use = f"vtok encode --model {weights} IN OUT.vtk"
     if STAGES[trainer.stage].kind == "diffusion":
         use = f"vtok decode --decoder {weights} IN.vtk OUT.mp4"
+    if STAGES[trainer.stage].kind == "generator":
+        use = f"vtok continue --generator {weights} IN.vtk OUT.vtk"
     if STAGES[trainer.stage].kind == "prior":
         use = f"cp {weights} {RUN_PRIOR}, beside the weights of the codec"
     notice(f"{trainer.step} steps; {', '.join(told) or 'no held-out clips'}; weights in {weights}; next: {use}")

@@ -32,7 +32,7 @@ _INPUTS_NAME = "inputs.parquet"
 _SHARDS = "shards"
 _FEWEST, _MOST, _PARTS = 16, 1024, 64
 """By default a corpus has about `_PARTS` shards of at least `_FEWEST` and at most `_MOST` clips."""
-ITEM_FIELDS = ("tokens", "gop_start", "latent")
+ITEM_FIELDS = ("tokens", "gop_start", "gop_latent", "latent")
 """The names of what a window holds besides its key, which no column may have."""
 _PLANNING = -1
 """The number of the journal that is locked while the plan is written."""

@@ -22,7 +22,7 @@ from vtok_codec.errors import InputError, SettingError
 from vtok_codec.stream.reading import read_latents
 from vtok_codec.tokens.radix import Tokens
 
-_STARTS = ("gop", "any")
+_STARTS = ("gop", "any", "every")
 _INTEGERS = ("offset", "size", "rows", "columns", "tokens_per_position", "latents", "width", "height", "frames")
 
 
@@ -45,7 +45,8 @@ class TokenWindows:
         latents: Latent frames per window. Clips with fewer have no windows.
         tokens: Tokens per position to read; None for all that the corpus has.
         start: `gop` for windows that begin where a GOP begins and do not overlap; `any` for windows that follow each
-            other from the start of the clip, wherever GOPs begin.
+            other from the start of the clip, wherever GOPs begin; `every` for a window at every latent frame, so that
+            windows overlap.
         columns: The columns of the index that each item has besides its key, such as your own `caption`.
         statuses: The statuses of the clips to read; `truncated` adds what could be read of damaged clips.
         cache: A folder on a local disk for copies of the shards; None reads them where they are.
@@ -70,7 +71,7 @@ class TokenWindows:
         cache: str | Path | None = None,
     ) -> None:
         if start not in _STARTS:
-            raise SettingError(f"start {start!r}: use {' or '.join(_STARTS)}")
+            raise SettingError(f"start {start!r}: use {', '.join(_STARTS)}")
         if latents < 1:
             raise SettingError(f"latents {latents}: give at least 1")
         self.latents = latents
@@ -130,6 +131,10 @@ class TokenWindows:
         if start == "any":
             clips = np.repeat(np.arange(len(whole)), whole // size)
             begins = _counted_within(whole // size) * size
+        elif start == "every":
+            counts = np.maximum(whole - size + 1, 0)
+            self._clip, self._begin = np.repeat(np.arange(len(whole)), counts), _counted_within(counts)
+            return
         else:
             gops = np.diff(self._gop_starts)
             clips = np.repeat(np.arange(len(whole)), gops)
@@ -159,8 +164,9 @@ class TokenWindows:
             number: The number of the window.
 
         Returns:
-            `tokens`, uint16 `t h w n`; `gop_start`, bool `t`, which latent frames begin a GOP; `key`, the clip's key;
-            `latent`, the number of the window's first latent frame in its clip; and the columns asked for.
+            `tokens`, uint16 `t h w n`; `gop_start`, bool `t`, which latent frames begin a GOP; `gop_latent`, int64 `t`,
+            the number of each latent frame in its GOP; `key`, the clip's key; `latent`, the number of the window's
+            first latent frame in its clip; and the columns asked for.
 
         Raises:
             IndexError: There is no such window.
@@ -170,9 +176,17 @@ class TokenWindows:
             raise IndexError(number)
         clip, begin = int(self._clip[number]), int(self._begin[number])
         tokens = self._read(clip, begin)
-        starts = np.isin(np.arange(begin, begin + self.latents), self._gop_begins(clip))
+        begins, latents = self._gop_begins(clip), np.arange(begin, begin + self.latents)
+        places = latents - begins[np.searchsorted(begins, latents, side="right") - 1]
         user = {name: values[clip] for name, values in self._user.items()}
-        return {"tokens": tokens, "gop_start": starts, "key": self._keys[clip], "latent": begin, **user}
+        return {
+            "tokens": tokens,
+            "gop_start": places == 0,
+            "gop_latent": places,
+            "key": self._keys[clip],
+            "latent": begin,
+            **user,
+        }
 
     def _read(self, clip: int, begin: int) -> Tokens:
         """Read the latent frames of a window from the GOPs that hold them."""

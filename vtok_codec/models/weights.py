@@ -15,12 +15,14 @@ from vtok_codec.errors import ModelError
 from vtok_codec.models.config import (
     CONFIG_KEY,
     DenoiserConfig,
+    GeneratorConfig,
     ModelConfig,
     OneVAEConfig,
     SharpConfig,
     config_to_json,
 )
 from vtok_codec.models.denoiser import Denoiser
+from vtok_codec.models.generator import Generator
 from vtok_codec.models.onevae import Decoder, OneVAE
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -110,6 +112,22 @@ def build_decoder(config: ModelConfig, data: bytes, source: str) -> Decoder:
     if not isinstance(config, SharpConfig):
         raise ModelError(f"{source} is not a sharp decoder")
     return _loaded(Decoder(config.codec), data, source)
+
+
+def build_generator(config: ModelConfig, data: bytes, source: str) -> Generator:
+    """Build the generator that a weights file holds.
+
+    Args:
+        config: The configuration of the model.
+        data: The bytes of the weights file.
+        source: The name of the file in error messages.
+
+    Raises:
+        ModelError: The weights are not those of a generator, or do not fit the configuration.
+    """
+    if not isinstance(config, GeneratorConfig):
+        raise ModelError(f"{source} is not a generator")
+    return _loaded(Generator(config), data, source)
 
 
 def _loaded(model: Model, data: bytes, source: str) -> Model:

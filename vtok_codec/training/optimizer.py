@@ -27,7 +27,8 @@ class StageOptimizer:
 
     AdamW updates each linear path with a learning rate in proportion to the size of its weights, since the weights of
     the KLT are tiny compared with those of a network. If the recipe names Muon (`vtok_codec.training.muon`), it updates
-    the convolutions inside the networks, as matrices `out × (in·k·k)`; AdamW updates all other weights.
+    the convolutions inside the networks, as matrices `out × (in·k·k)`, and their linear layers; AdamW updates all other
+    weights.
     """
 
     def __init__(
@@ -41,11 +42,11 @@ class StageOptimizer:
             others: Further parameters to train, such as those of the objective.
             recipe: The settings of the stage.
         """
-        hidden = [conv for network in subject.networks(model) for conv in _convolutions(network)]
-        matrices = [conv for conv in hidden if conv.weight.requires_grad] if recipe.optimizer == "muon" else []
-        self._matrices = [(conv.weight, _matrix_view(conv.weight)) for conv in matrices]
+        hidden = [layer for network in subject.networks(model) for layer in _hidden_layers(network)]
+        matrices = [layer for layer in hidden if layer.weight.requires_grad] if recipe.optimizer == "muon" else []
+        self._matrices = [(layer.weight, _matrix_view(layer.weight)) for layer in matrices]
         self._adamw = torch.optim.AdamW(
-            _adamw_groups(model, subject.linear_paths(model), others, {id(conv.weight) for conv in matrices}),
+            _adamw_groups(model, subject.linear_paths(model), others, {id(layer.weight) for layer in matrices}),
             lr=recipe.learning_rate,
             betas=recipe.betas,
             weight_decay=recipe.weight_decay,
@@ -92,17 +93,20 @@ class StageOptimizer:
         self._muon.load_state_dict(state["muon"])
 
 
-def _convolutions(module: nn.Module) -> list[FrameConv]:
-    return [layer for layer in module.modules() if isinstance(layer, FrameConv)]
+def _hidden_layers(module: nn.Module) -> list[FrameConv | nn.Linear]:
+    return [layer for layer in module.modules() if isinstance(layer, FrameConv | nn.Linear)]
 
 
 def _as_matrix(weight: Tensor) -> Tensor:
-    """Return a convolution's weight `out in k k` as a matrix `out (k·k·in)`, without a copy if it is channels-last."""
-    return weight.permute(0, 2, 3, 1).flatten(1)
+    """Return a weight as a matrix: a convolution's `out in k k` as `out (k·k·in)`, and a linear layer's as it is.
+
+    The matrix shares the weight's memory if that is channels-last.
+    """
+    return weight if weight.ndim == 2 else weight.permute(0, 2, 3, 1).flatten(1)
 
 
 def _matrix_view(weight: Tensor) -> Tensor:
-    """Return a convolution's weight as a matrix that shares its memory."""
+    """Return a weight as a matrix that shares its memory."""
     view = _as_matrix(weight.detach())
     if view.data_ptr() != weight.data_ptr():
         raise ValueError("Muon steps views of channels-last weights")

@@ -1,4 +1,8 @@
-"""Starts and resumes training runs."""
+"""Starts and resumes training runs.
+
+The module `setup` of each kind of model names the data that it trains on in `DATA`: `crops` of videos, whole `clips`,
+or the tokens of a `corpus`.
+"""
 
 from __future__ import annotations
 
@@ -130,10 +134,12 @@ def _start_and_config(settings: RunSettings, stage: Stage) -> tuple[WeightsFile 
 
 
 def _codec_weights(settings: RunSettings, stage: Stage) -> WeightsFile | None:
-    """Return the codec that a diffusion decoder or a prior is for: the one that was named, or the default one."""
+    """Return the codec whose tokens a model is for: the one that was named, that of its corpus, or the default one."""
     if stage.kind == "codec":
         return None
     named = settings.start if stage.kind == "prior" else settings.codec
+    if named is None and _setup(stage).DATA == "corpus":
+        named = _setup(stage).corpus_plan(settings.data).model
     return find_weights(named or DEFAULT_MODEL)
 
 
@@ -167,14 +173,16 @@ def _trainer(settings: RunSettings, folder: Path, start: WeightsFile | None, fre
     processes = join_processes(device)
     # The processes of one machine share its memory.
     sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    library = ClipLibrary(map(Path, settings.data), int(settings.cache_gib * 2**30) // sharing)
-    sampler = CropSampler(library, recipe.augmentation, settings.seed, layout)
+    budget = int(settings.cache_gib * 2**30) // sharing
+    library = ClipLibrary(map(Path, settings.data), budget) if setup.DATA != "corpus" else None
+    sampler = CropSampler(library, recipe.augmentation, settings.seed, layout) if library else None
     # Create the batches before anything else reads clips, since this may decode all clips in parallel.
-    crops = batches_for(device, sampler, processes.rank) if setup.TRAINS_ON_CROPS else None
+    crops = batches_for(device, sampler, processes.rank) if sampler and setup.DATA == "crops" else None
     torch.manual_seed(settings.seed)
     request = Request(
         config=config,
         recipe=recipe,
+        data=settings.data,
         sampler=sampler,
         clips=clips,
         processes=processes,
@@ -187,7 +195,7 @@ def _trainer(settings: RunSettings, folder: Path, start: WeightsFile | None, fre
     )
     prepared = setup.prepare(request)
     if processes.leads and not quiet:
-        cost = (f"{complexity(prepared.model)}",) if setup.TRAINS_ON_CROPS else ()
+        cost = (f"{complexity(prepared.model)}",) if crops else ()
         for note in (*prepared.notes, *cost):
             print(note, file=sys.stderr)
     batches = crops or prepared.batches

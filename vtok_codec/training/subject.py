@@ -135,8 +135,10 @@ class Request:
     """The configuration of the model to train."""
     recipe: Recipe
     """The settings of the stage."""
-    sampler: CropSampler
-    """The training data."""
+    data: Sequence[str]
+    """The folders with the training data."""
+    sampler: CropSampler | None
+    """The training videos; None for a model that trains on tokens."""
     clips: Sequence[Tensor]
     """Held-out clips, each `3 T H W` in [−1, 1]; empty if this process does not validate."""
     processes: Processes

@@ -20,8 +20,8 @@ from vtok_codec.training.settings import RunSettings
 from vtok_codec.training.stages import Stage
 from vtok_codec.training.subject import Prepared, Request
 
-TRAINS_ON_CROPS = True
-"""Whether models of this kind train on crops of videos."""
+DATA = "crops"
+"""The kind of training data; see `vtok_codec.training.run`."""
 
 
 def choose_config(settings: RunSettings, start: WeightsFile | None, codec: WeightsFile | None) -> OneVAEConfig:
@@ -118,6 +118,7 @@ def _initial_model(request: Request, config: OneVAEConfig) -> tuple[OneVAE, list
         conversion = convert(request.start.tensors, source, model)
         kept = conversion.kept
         notes.append(f"from {request.start.source}: {conversion}")
+    assert request.sampler is not None
     start = warm_start(model, request.sampler, kept=kept) if request.warm else None
     if start:
         notes.append(f"warm start from the KLT: {start.psnr_db:.2f} dB on training blocks, gain {start.gain}")

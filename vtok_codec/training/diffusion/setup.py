@@ -20,8 +20,8 @@ from vtok_codec.training.settings import RunSettings
 from vtok_codec.training.stages import Stage
 from vtok_codec.training.subject import Prepared, Request
 
-TRAINS_ON_CROPS = True
-"""Whether models of this kind train on crops of videos."""
+DATA = "crops"
+"""The kind of training data; see `vtok_codec.training.run`."""
 
 
 def choose_config(settings: RunSettings, start: WeightsFile | None, codec: WeightsFile | None) -> DenoiserConfig:

@@ -23,8 +23,8 @@ from vtok_codec.training.settings import RunSettings
 from vtok_codec.training.stages import Stage
 from vtok_codec.training.subject import Prepared, Request
 
-TRAINS_ON_CROPS = False
-"""Whether models of this kind train on crops of videos."""
+DATA = "clips"
+"""The kind of training data; see `vtok_codec.training.run`."""
 _LATER_SLOTS = 2
 """The latent frames before that the network for later latent frames reads."""
 _ERROR_CLIPS = 4
@@ -104,6 +104,7 @@ def prepare(request: Request) -> Prepared[PriorModel, PriorRecipe]:
     assert isinstance(config, OneVAEConfig) and isinstance(recipe, PriorRecipe)
     device = request.device
     tokenizer = Tokenizer(weights, Placement(device, fast_type(device)))
+    assert request.sampler is not None
     clips = all_digits(request.sampler.library, tokenizer, quiet=not request.processes.leads)
     if not clips:
         raise ModelError("none of the clips can be read")

@@ -1,0 +1,208 @@
+"""Measures a generator on held-out clips: how well it predicts tokens, and what it continues clips with.
+
+    .venv/bin/python bench/generator.py predict GENERATOR CLIPS…
+    .venv/bin/python bench/generator.py continue GENERATOR CLIPS… [--picture docs/continued.jpg]
+
+`predict` compares the bits that whole clips would take with the generator's predictions with what the coders need for
+the same tokens. `continue` keeps the ten longest clips up to their last second, draws that second with several seeds,
+and compares it with the source, beside repeating the last frame that was kept. LPIPS is that of the frame at the end of
+the second, FD-codec that of the first 17 frames. The pictures show the first clips by name and the first two seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import print_table, write_json
+from pictures import write_jpeg
+
+from vtok_codec.api import Codec
+from vtok_codec.codec.generation import Sampling, TokenGenerator, load_generator
+from vtok_codec.codec.tokenizer import load_tokenizer
+from vtok_codec.evaluation.fd_codec import FRAMES, fd_codec
+from vtok_codec.media.reader import VideoReader, read_pixels
+from vtok_codec.media.types import Pixels
+from vtok_codec.metrics.lpips import load_lpips
+from vtok_codec.registry import find_weights
+from vtok_codec.tokens.coders import CODERS, PRIOR, WAVES, DigitLayout
+from vtok_codec.tokens.radix import Tokens, tokens_to_digits
+from vtok_codec.training.data.library import MAX_FRAMES
+
+CLIPS = 10
+"""The clips that are continued."""
+SEEDS = 3
+"""How often each is continued."""
+_JUDGE = "onevae-nano-4x8x8"
+"""The codec whose encoder FD-codec uses."""
+_SHOWN = 6
+"""The clips in the picture."""
+_SIDE = 256
+"""The largest height and width of the clips; larger ones are cropped to their centre."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A clip that is continued from its last second on."""
+
+    name: str
+    frames: Pixels
+    """All frames."""
+    known: int
+    """The number of frames that are kept."""
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=["predict", "continue"])
+    parser.add_argument("generator")
+    parser.add_argument("clips", nargs="+", type=Path)
+    parser.add_argument("--temperature", type=float, default=Sampling.temperature)
+    parser.add_argument("--top-p", type=float, default=Sampling.top_p)
+    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    generator = load_generator(arguments.generator)
+    codec = Codec(load_tokenizer(find_weights(generator.codec)))
+    if arguments.task == "predict":
+        figures = predicted(generator, codec, sorted(arguments.clips))
+    else:
+        figures = continuations(generator, codec, sorted(arguments.clips), arguments)
+    write_json(arguments.json, figures)
+
+
+def predicted(generator: TokenGenerator, codec: Codec, clips: list[Path]) -> dict[str, object]:
+    """Compare the generator's bits per pixel with those of the coders."""
+    totals = dict.fromkeys(("generator", PRIOR.name, WAVES.name), 0.0)
+    pixels, smaller = 0, 0
+    for path in clips:
+        frames = cropped(path, codec)
+        tokens = codec.tokenize(frames, generator.tokens_per_position)
+        bits = {name: 8.0 * packed(codec, tokens, name) for name in (PRIOR.name, WAVES.name)}
+        bits["generator"] = generator.bits([tokens])
+        pixels += frames[..., 0].size
+        smaller += bits["generator"] < bits[PRIOR.name]
+        for name, value in bits.items():
+            totals[name] += value
+        print(f"{path.stem}: {bits['generator'] / bits[PRIOR.name]:.3f} of the prior")
+    rows = [[name, total / pixels, total / totals[PRIOR.name]] for name, total in totals.items()]
+    print_table(["", "bits per pixel", "to the prior"], rows)
+    print(f"the generator needs fewer bits than the prior on {smaller} of {len(clips)} clips")
+    return {"bits_per_pixel": {name: total / pixels for name, total in totals.items()}, "clips": len(clips)}
+
+
+def packed(codec: Codec, tokens: Tokens, coder: str) -> int:
+    """Return the bytes that tokens take as one chunk."""
+    tokenizer = codec.tokenizer
+    levels, phases = tokenizer.id.levels, tokenizer.layout.phases
+    layout = DigitLayout(levels, tokens.shape[3], phases, tokenizer.prior, tokens.shape[1:3])
+    return len(CODERS[coder].make(layout).pack(tokens_to_digits(tokens, levels)))
+
+
+def cropped(path: Path, codec: Codec) -> Pixels:
+    """Read a clip, cropped to whole positions, at most `_SIDE` pixels, around the centre."""
+    frames = read_pixels(path, MAX_FRAMES)
+    shape, stride = frames.shape[1:3], codec.tokenizer.layout.stride[1:]
+    rows, columns = (min(_SIDE, side) // step * step for side, step in zip(shape, stride, strict=True))
+    top, left = (shape[0] - rows) // 2, (shape[1] - columns) // 2
+    return np.ascontiguousarray(frames[:, top : top + rows, left : left + columns])
+
+
+def longest(clips: list[Path], codec: Codec) -> list[Cut]:
+    """Return the clips with the most seconds, each cut at the latent frame that begins its last second."""
+    found = []
+    for path in clips:
+        with VideoReader(path) as reader:
+            rate = float(reader.info.rate or 25)
+        frames = cropped(path, codec)
+        stride = codec.tokenizer.layout.stride[0]
+        known = (len(frames) - 1 - round(rate)) // stride * stride + 1
+        if len(frames) - known >= FRAMES and known > 0:
+            found.append(Cut(path.stem, frames, known))
+    found.sort(key=lambda cut: (-cut.known, cut.name))
+    return sorted(found[:CLIPS], key=lambda cut: cut.name)
+
+
+def continuations(
+    generator: TokenGenerator, codec: Codec, clips: list[Path], arguments: argparse.Namespace
+) -> dict[str, object]:
+    """Continue clips, and compare with the source and with a picture that stands still."""
+    cuts = longest(clips, codec)
+    samplings = [Sampling(seed, arguments.temperature, arguments.top_p) for seed in range(SEEDS)]
+    started = time.perf_counter()
+    drawn = [[continued(generator, codec, cut, sampling) for cut in cuts] for sampling in samplings]
+    took = time.perf_counter() - started
+    speed = SEEDS * sum(len(cut.frames) - cut.known for cut in cuts) / took
+    decoded = [codec.detokenize(codec.tokenize(cut.frames, generator.tokens_per_position)) for cut in cuts]
+    still = [
+        np.repeat(video[cut.known - 1 : cut.known], len(video), 0) for cut, video in zip(cuts, decoded, strict=True)
+    ]
+    ways = {"the source, coded": [decoded], "the last frame, repeated": [still], "continued": drawn}
+    judge = Judge(cuts)
+    scores = {name: [judge.scores(videos) for videos in runs] for name, runs in ways.items()}
+    rows = []
+    for name, runs in scores.items():
+        distances, perceived = np.asarray(runs).T
+        rows.append([name, distances.mean(), distances.std(), perceived.mean(), perceived.std()])
+    print_table(["the last second of each clip", "FD-codec", "± seeds", "LPIPS at its end", "± seeds"], rows)
+    print(f"FD-codec between every other clip and the rest of the source: {judge.halves():.4g}")
+    print(f"{speed:.1f} frames/s read, drawn and decoded; {len(cuts)} clips: {', '.join(cut.name for cut in cuts)}")
+    if arguments.picture:
+        write_jpeg(arguments.picture, _picture(cuts[:_SHOWN], decoded, drawn))
+    return {**scores, "fd_codec_of_halves": judge.halves(), "frames_per_second": speed}
+
+
+class Judge:
+    """Compares what follows on clips with their sources."""
+
+    def __init__(self, cuts: list[Cut]) -> None:
+        self._cuts = cuts
+        self._lpips, self._tokenizer = load_lpips(), load_tokenizer(find_weights(_JUDGE))
+        self._real = [self._part(cut, cut.frames) for cut in cuts]
+
+    def scores(self, videos: list[Pixels]) -> tuple[float, float]:
+        """Return FD-codec of the first frames that follow, and the mean LPIPS of the last one."""
+        pairs = list(zip(self._cuts, videos, strict=True))
+        distance = fd_codec(self._tokenizer, self._real, [self._part(cut, video) for cut, video in pairs])
+        last = [(cut.frames[-1], video[len(cut.frames) - 1]) for cut, video in pairs]
+        return distance, float(np.mean([self._perceived(*pair) for pair in last]))
+
+    def halves(self) -> float:
+        """Return FD-codec between one half of the clips and the other."""
+        return fd_codec(self._tokenizer, self._real[::2], self._real[1::2])
+
+    def _part(self, cut: Cut, video: Pixels) -> Pixels:
+        return video[cut.known : cut.known + FRAMES]
+
+    def _perceived(self, a: Pixels, b: Pixels) -> float:
+        pictures = (torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1 for picture in (a, b))
+        with torch.inference_mode():
+            return float(self._lpips(*pictures))
+
+
+def continued(generator: TokenGenerator, codec: Codec, cut: Cut, sampling: Sampling) -> Pixels:
+    """Return a clip whose last second was drawn."""
+    tokens = codec.tokenize(cut.frames[: cut.known], generator.tokens_per_position)
+    latents = codec.tokenizer.layout.latents(len(cut.frames), first=True)
+    drawn = generator.continue_(tokens, latents - len(tokens), sampling)
+    return codec.detokenize(np.concatenate([tokens, drawn]), frames=len(cut.frames))
+
+
+def _picture(cuts: list[Cut], decoded: list[Pixels], drawn: list[list[Pixels]]) -> Pixels:
+    """Draw a row per clip: the last frame that was kept, the last of the source as coded, and what two seeds drew."""
+    rows = []
+    for number, cut in enumerate(cuts):
+        end = len(cut.frames) - 1
+        shown = [decoded[number][cut.known - 1], *(run[number][end] for run in (decoded, *drawn[:2]))]
+        rows.append(np.pad(np.concatenate(shown, axis=1), ((0, 4), (0, 0), (0, 0)), constant_values=255))
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows])
+
+
+if __name__ == "__main__":
+    main()

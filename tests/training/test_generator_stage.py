@@ -1,0 +1,164 @@
+"""Stage `generator`: it learns from a corpus, resumes exactly, runs in two processes, and refuses what does not fit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from corpus_helpers import begin, make, make_clips, tiny_weights
+from helpers import inside
+from safetensors.numpy import load_file
+
+from vtok_codec.corpus.windows import TokenWindows
+from vtok_codec.errors import TrainingError
+from vtok_codec.registry import CODEC_SHA256, WeightsFile, is_decoder, is_generator
+from vtok_codec.tokens.radix import tokens_to_digits
+from vtok_codec.training.generator.windows import WindowBatches
+from vtok_codec.training.processes import Processes
+from vtok_codec.training.recipe import CropShape
+from vtok_codec.training.trainer import Trainer
+
+SMALL = [
+    part
+    for setting in ("phases=2x12x32", "width=32", "blocks=2", "heads=2", "reach=2", "warmup_steps=2")
+    for part in ("--set", setting)
+]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of three clips by a tiny model, whose weights lie beside it."""
+    place = tmp_path_factory.mktemp("corpus")
+    clips = make_clips(place / "clips", [("64x48", 40), ("48x64", 30), ("64x48", 13)])
+    make(place / "corpus", begin(place / "corpus", [clips], tiny_weights(place)))
+    return place / "corpus"
+
+
+def train(corpus: Path, run: Path, *more: object) -> tuple[int, str, str]:
+    return inside("train", "--stage", "generator", "--data", corpus, "--run", run, *SMALL, *more)
+
+
+def test_it_learns_and_says_how_to_use_it(corpus: Path, tmp_path: Path, one_thread: None) -> None:
+    run = tmp_path / "run"
+    clips = corpus.parent / "clips"
+    code, _, told = train(corpus, run, "--val", clips, "--val-clips", 2, "--steps", 60, "--set", "learning_rate=5e-3")
+    assert code == 0 and "size_to_coder" in told and f"vtok continue --generator {run / 'ema.safetensors'}" in told
+    entries = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert entries[-1]["bits_per_pixel"] > 0
+    # Uniform digits would cost log2(64000) / 6 = 2.66 bits each.
+    assert entries[0]["loss"] < 2.6
+    weights = WeightsFile("run", run / "ema.safetensors")
+    assert is_generator(weights) and not is_decoder(weights)
+    codec = WeightsFile("tiny", corpus.parent / "tiny.safetensors")
+    assert weights.metadata[CODEC_SHA256] == codec.sha256
+    assert list(run.glob("strip-*.png"))
+
+
+def test_a_resumed_run_ends_with_the_same_weights(
+    corpus: Path, tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    assert train(corpus, whole, "--steps", 6, "-q") == (0, "", "")
+    train_step = Trainer._train_step
+
+    def stop_at_three(self: Trainer[Any], *args: Any) -> dict[str, float]:
+        if self.step == 3:
+            self.save()
+            raise TrainingError("stopped")
+        return train_step(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_train_step", stop_at_three)
+        assert train(corpus, halves, "--steps", 6, "-q")[0] == 8
+    assert inside("train", "--resume", halves, "--steps", 6, "-q") == (0, "", "")
+    one, other = (load_file(run / "ema.safetensors") for run in (whole, halves))
+    assert all(np.array_equal(value, other[name]) for name, value in one.items())
+
+
+def test_two_processes_train_together_and_keep_a_run_option(corpus: Path, tmp_path: Path) -> None:
+    """torchrun has options of its own that begin with `--run`."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "vtok_codec"]
+    command = ["train", "--stage", "generator", "--data", str(corpus), "--run-dir", str(tmp_path / "run"), *SMALL]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, *command, "--steps", "3", "-q"], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "ema.safetensors").is_file()
+
+
+def test_batches_follow_from_their_number(corpus: Path) -> None:
+    """After a seek and in any order a batch is the same; each holds pieces of windows with the places in their GOPs."""
+    codec = WeightsFile("tiny", corpus.parent / "tiny.safetensors")
+    layout, levels = codec.codec_config.layout, codec.codec_config.fsq_levels
+    windows = TokenWindows(corpus, latents=3, start="every")
+    shape = CropShape(2, 12, 32)
+
+    def batches() -> WindowBatches:
+        return WindowBatches(windows, levels, layout, 2, 7, Processes())
+
+    whole = batches()
+    in_order = [whole.batch(number, shape) for number in range(20)]
+    for number in (19, 3, 4, 0):
+        one = whole.batch(number, shape)
+        other = batches().batch(number, shape)
+        for mine, theirs in ((one, in_order[number]), (other, in_order[number])):
+            assert np.array_equal(mine.digits, theirs.digits) and np.array_equal(mine.kinds, theirs.kinds)
+    assert {tuple(batch.digits.shape) for batch in in_order} <= {(2, 12, 3, 4, 4), (1, 12, 3, 4, 4)}
+    pieces = {
+        tokens_to_digits(windows[number]["tokens"][:, top : top + 4, left : left + 4], levels).tobytes()
+        for number in range(len(windows))
+        for top in range(5)
+        for left in range(5)
+        if windows[number]["tokens"][:, top : top + 4, left : left + 4].shape[1:3] == (4, 4)
+    }
+    assert all(sample.numpy().tobytes() in pieces for batch in in_order for sample in batch.digits)
+
+
+def test_two_processes_see_other_windows(corpus: Path) -> None:
+    codec = WeightsFile("tiny", corpus.parent / "tiny.safetensors").codec_config
+    windows = TokenWindows(corpus, latents=3, start="every")
+    both = [WindowBatches(windows, codec.fsq_levels, codec.layout, 2, 7, Processes(rank, 2)) for rank in (0, 1)]
+    first, second = (each.batch(0, CropShape(2, 12, 64)) for each in both)
+    assert first.digits.shape != second.digits.shape or not np.array_equal(first.digits, second.digits)
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "options"),
+    [
+        (2, "--set width", ["--preset", "onevae-nano-4x8x8"]),
+        (2, "other weights", ["--codec", "onevae-nano-4x8x8"]),
+        (2, "tokens=3", ["--set", "tokens=3"]),
+        (2, "dropout", ["--set", "dropout=1"]),
+        (2, "same batch size", ["--set", "phases=2x12x32,4x12x32@0.5"]),
+        (3, "no window of 100", ["--set", "phases=2x400x32"]),
+        (2, "no generator", ["--from", "onevae-nano-4x8x8"]),
+        (6, "order", ["--set", "order=spiral"]),
+    ],
+)
+def test_what_does_not_fit_is_refused(corpus: Path, tmp_path: Path, code: int, words: str, options: list[str]) -> None:
+    got, out, told = train(corpus, tmp_path / "run", "--steps", 1, *options)
+    assert (got, out) == (code, "") and words in told and told.count("\n") == 1, told
+
+
+def test_clips_are_no_corpus(corpus: Path, tmp_path: Path) -> None:
+    got, _, told = train(corpus.parent / "clips", tmp_path / "run", "--steps", 1)
+    assert got == 2 and "vtok corpus encode" in told and told.count("\n") == 1
+
+
+def test_it_goes_on_from_a_generator(corpus: Path, tmp_path: Path, one_thread: None) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert train(corpus, first, "--steps", 2, "-q") == (0, "", "")
+    command = ("train", "--stage", "generator", "--data", corpus, "--run", second, "--from", first)
+    setting = ("--set", "phases=2x12x32", "--set", "warmup_steps=2")
+    assert inside(*command, *setting, "--steps", 1, "-q") == (0, "", "")
+    shapes = [
+        {name: value.shape for name, value in load_file(run / "ema.safetensors").items()} for run in (first, second)
+    ]
+    assert shapes[0] == shapes[1]

@@ -1,0 +1,203 @@
+"""`vtok continue` and `vtok generate`: tokens that a generator draws, written as a `.vtk` file."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vtok_codec.cli.errors import notice, reports_errors
+from vtok_codec.cli.files import STANDARD_STREAM, open_input, require_pixels, vtk_output
+from vtok_codec.cli.jobs import frame_bar
+from vtok_codec.cli.options import DEFAULT_MAX_PIXELS, MODEL, OUTPUT, PICTURE, Device, Force, MaxPixels, Quiet
+from vtok_codec.container.header import MAX_SIDE
+from vtok_codec.errors import InputError, ModelError, SettingError
+from vtok_codec.text import counted
+
+if TYPE_CHECKING:
+    from vtok_codec.codec.generation import Sampling, TokenGenerator
+    from vtok_codec.container.header import Header
+    from vtok_codec.media.types import VideoInfo
+    from vtok_codec.stream.assembling import TokenModel
+    from vtok_codec.stream.reading import Gop
+
+Target = Annotated[str, typer.Argument(help="A .vtk file. '-' is standard output.")]
+Seconds = Annotated[float, typer.Option(help="Seconds to draw.", min=0.01, max=3600, rich_help_panel=OUTPUT)]
+Seed = Annotated[int, typer.Option(help="Seed of all random choices.", min=0, rich_help_panel=PICTURE)]
+Temperature = Annotated[
+    float,
+    typer.Option(
+        help="Below 1, likely tokens become likelier; 0 always takes the likeliest.", min=0, rich_help_panel=PICTURE
+    ),
+]
+TopP = Annotated[
+    float,
+    typer.Option(
+        help="Draw only from the likeliest values that together have this probability.",
+        min=0.001,
+        max=1,
+        rich_help_panel=PICTURE,
+    ),
+]
+GeneratorName = Annotated[
+    str | None,
+    typer.Option(
+        "--generator",
+        "-g",
+        help="A shipped generator, or the weights file of one; by default the first for such tokens.",
+        rich_help_panel=MODEL,
+    ),
+]
+
+
+@reports_errors
+def continue_(
+    source: Annotated[str, typer.Argument(help="A .vtk file. '-' is standard input.")],
+    target: Target,
+    seconds: Seconds = 2.0,
+    seed: Seed = 0,
+    temperature: Temperature = 1.0,
+    top_p: TopP = 0.95,
+    generator: GeneratorName = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Weights file of the model that made the input, if it was not shipped.", rich_help_panel=MODEL
+        ),
+    ] = None,
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
+    device: Device = "auto",
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Go on with a .vtk file: keep its tokens, and draw what might come next."""
+    from vtok_codec.codec.continuation import continued, matched
+    from vtok_codec.codec.decoder import video_info
+    from vtok_codec.codec.generation import Sampling, load_generator
+    from vtok_codec.container.reader import VtkReader
+    from vtok_codec.registry import prior_of, weights_of
+    from vtok_codec.stream.assembling import TokenModel
+    from vtok_codec.stream.reading import read_all_gops
+
+    sampling = Sampling(seed, temperature, top_p)
+    with open_input(source) as stream:
+        reader = VtkReader(stream)
+        header = reader.header
+        require_pixels(source, header.width, header.height, max_pixels)
+        gops = read_all_gops(reader)
+    if header.rate is None:
+        raise InputError(f"{source} is a still picture; only a video can be continued, since it has a frame rate")
+    codec = weights_of(header.model, weights)
+    drawer = load_generator(generator, device, codec.reads)
+    model = TokenModel(header.model, codec.codec_config.max_tokens, prior_of(codec))
+    try:
+        kept = matched(gops, drawer)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    for notice_ in _losses(header, kept, model, drawer) if not quiet else ():
+        notice(f"{source}: {notice_}")
+    info = dataclasses.replace(video_info(header, audio=False), time_base=1 / header.rate)
+    draw = partial(continued, kept, model, drawer)
+    _write(draw, sampling, seconds, info, model, source, target, force, quiet)
+
+
+@reports_errors
+def generate(
+    target: Target,
+    seconds: Seconds = 2.0,
+    size: Annotated[
+        str, typer.Option(help="Size of the picture, as WIDTHxHEIGHT.", rich_help_panel=PICTURE)
+    ] = "256x256",
+    rate: Annotated[str, typer.Option(help="Frames per second.", rich_help_panel=PICTURE)] = "25",
+    seed: Seed = 0,
+    temperature: Temperature = 1.0,
+    top_p: TopP = 0.95,
+    generator: GeneratorName = None,
+    codec: Annotated[
+        str | None,
+        typer.Option(
+            help="Weights file of the model whose tokens to draw, if it was not shipped.", rich_help_panel=MODEL
+        ),
+    ] = None,
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
+    device: Device = "auto",
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw a video from nothing, as a .vtk file."""
+    from vtok_codec.codec.continuation import begun
+    from vtok_codec.codec.generation import Sampling, load_generator
+    from vtok_codec.media.types import VideoInfo
+    from vtok_codec.registry import find_weights, prior_of
+    from vtok_codec.stream.arrays import as_rate
+    from vtok_codec.stream.assembling import TokenModel
+
+    sampling, ticks = Sampling(seed, temperature, top_p), as_rate(rate)
+    width, height = _size(size)
+    require_pixels("the output", width, height, max_pixels)
+    drawer = load_generator(generator, device)
+    weights = find_weights(codec or drawer.codec)
+    if drawer.codec_sha256 not in weights.reads:
+        raise ModelError(f"{drawer.name} draws the tokens of {drawer.codec}, with other weights than {weights.path}")
+    model = TokenModel(weights.id, weights.codec_config.max_tokens, prior_of(weights))
+    info = VideoInfo(width, height, ticks, 1 / ticks)
+    draw = partial(begun, (height, width), model, drawer)
+    _write(draw, sampling, seconds, info, model, "nothing", target, force, quiet)
+
+
+def _write(
+    draw: Callable[..., list[Gop]],
+    sampling: Sampling,
+    seconds: float,
+    info: VideoInfo,
+    model: TokenModel,
+    source: str,
+    target: str,
+    force: bool,
+    quiet: bool,
+) -> None:
+    """Draw with a progress bar, and write the file."""
+    from vtok_codec.stream.assembling import assemble
+
+    assert info.rate
+    frames = max(1, round(seconds * info.rate))
+    with vtk_output(target, source, force) as stream:
+        started = time.perf_counter()
+        with frame_bar(frames, quiet, source) as bar:
+            gops = draw(frames, sampling, bar.update)
+        took = time.perf_counter() - started
+        assemble(gops, model, info, stream)
+    if not quiet:
+        source = "standard input" if source == STANDARD_STREAM else source
+        shown = "standard output" if target == STANDARD_STREAM else target
+        notice(f"{source} -> {shown}: {counted(frames, 'frame')} drawn, {frames / took:.1f} frames/s")
+
+
+def _losses(header: Header, gops: list[Gop], model: TokenModel, generator: TokenGenerator) -> Iterator[str]:
+    """Yield what a continued file lacks of its source."""
+    from vtok_codec.codec.continuation import redrawn_frames
+
+    there, wanted = header.tokens_per_position, generator.tokens_per_position
+    if there > wanted:
+        yield f"{wanted} of {there} tokens per position are kept, as many as {generator.name} draws"
+    if redrawn := redrawn_frames(gops, model):
+        yield f"the last {counted(redrawn, 'frame')} do not fill a latent frame and are drawn anew"
+    if header.audio:
+        yield "the audio is left out, since nothing continues it"
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Parse WIDTHxHEIGHT.
+
+    Raises:
+        SettingError: The text is something else.
+    """
+    width, _, height = text.partition("x")
+    sides = [int(side) if side.isascii() and side.isdecimal() else 0 for side in (width, height)]
+    if not all(0 < side <= MAX_SIDE for side in sides):
+        raise SettingError(f"size {text}: write WIDTHxHEIGHT, such as 256x256")
+    return sides[0], sides[1]

@@ -1,0 +1,75 @@
+"""FD-codec: a Fréchet distance in the features of a codec's own encoder, which every install has.
+
+It answers the same question as FVD (`vtok_codec.evaluation.fvd`): do two sets of videos look alike as sets? Its figures
+cannot be compared with those of FVD, nor with those of another codec's encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vtok_codec.codec.tokenizer import Tokenizer
+from vtok_codec.evaluation.fvd import Features, frechet_distance
+from vtok_codec.media.types import Pixels
+
+TILE = 64
+"""The height and width in pixels of the parts that videos are cut into, so that few clips give many samples."""
+FRAMES = 17
+"""The number of frames of a part."""
+
+
+class CodecFeatures:
+    """Computes the features of videos with the encoder of a codec.
+
+    Args:
+        tokenizer: The codec.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    @torch.inference_mode()
+    def of(self, frames: Pixels) -> list[Features]:
+        """Compute the features of all parts of a video.
+
+        Each part gives the mean and the standard deviation of every latent channel, and its mean absolute change from
+        one latent frame to the next.
+
+        Args:
+            frames: uint8 RGB `T H W 3` with at least `FRAMES` frames, and `TILE` rows and columns.
+
+        Returns:
+            A vector for each whole part; what is left at the borders and at the end is not used.
+        """
+        count, rows, columns = len(frames) // FRAMES, frames.shape[1] // TILE, frames.shape[2] // TILE
+        if not count * rows * columns:
+            raise ValueError(f"{frames.shape} has no part of {FRAMES}x{TILE}x{TILE}")
+        cut = torch.from_numpy(frames[: count * FRAMES, : rows * TILE, : columns * TILE])
+        tiles = cut.view(count, FRAMES, rows, TILE, columns, TILE, 3).permute(0, 2, 4, 6, 1, 3, 5).flatten(0, 2)
+        video = tiles.float() / 127.5 - 1
+        repeated, place = self._tokenizer.layout.repeated_frames, self._tokenizer.placement
+        video = torch.cat([video[:, :, :1].expand(-1, -1, repeated, -1, -1), video], dim=2)
+        values: Tensor = self._tokenizer.model.encode_values(video.to(place.device, place.dtype), None)[0]
+        values = values.double().cpu()
+        change = values.diff(dim=2).abs().mean((2, 3, 4))
+        vectors = torch.cat([values.mean((2, 3, 4)), values.std((2, 3, 4)), change], 1)
+        return list(vectors.numpy())
+
+
+def fd_codec(tokenizer: Tokenizer, real: Sequence[Pixels], made: Sequence[Pixels]) -> float:
+    """Compute FD-codec between two sets of videos.
+
+    Args:
+        tokenizer: The codec whose encoder gives the features.
+        real: Videos, each as `CodecFeatures.of` takes them.
+        made: The videos to compare them with.
+    """
+    features = CodecFeatures(tokenizer)
+    sets = [[vector for frames in videos for vector in features.of(np.asarray(frames))] for videos in (real, made)]
+    distance = frechet_distance(*sets)
+    assert distance is not None
+    return distance

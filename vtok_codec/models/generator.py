@@ -1,0 +1,357 @@
+"""A generator: a causal transformer that predicts the tokens of a codec, digit by digit.
+
+It goes through a video latent frame by latent frame. Within a frame it takes the positions in *ranks*: all positions of
+a rank are predicted together, from the latent frames before and from the ranks before. In raster order every position
+is a rank of its own. In the order `waves` each row runs two columns behind the row above it, so that a frame of h rows
+and w columns takes w + 2(h − 1) ranks instead of h·w. Within a position, the digits are predicted one after another.
+
+A position never sees its own digits before they are predicted: what enters the network at a position are the digits of
+its neighbours, which are of earlier ranks or of earlier frames.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vtok_codec.models.config import GeneratorConfig
+
+_OWN = ((0, -1), (0, -2), (-1, 0), (-1, -1), (-1, 1))
+"""The neighbours in its own latent frame whose digits enter at a position, as rows and columns from it."""
+_BEFORE = tuple((row, column) for row in (-1, 0, 1) for column in (-1, 0, 1))
+"""The neighbours in the latent frame before."""
+_MARGIN = 2
+"""How far neighbours are away at most."""
+_KEPT_DIGITS = 2
+"""The latent frames whose digits a state keeps: the one before with its neighbours, and the same position before it."""
+_GROWTH = 4
+"""How much wider the hidden layer of a block is."""
+_HEAD_FEATURES = 128
+"""Features per digit between a position's features and the digit's distribution."""
+_ROTATION_BASE = 100.0
+"""The base of the rotations' frequencies, small since latent frames have few rows and columns."""
+_EMBEDDING_STD = 0.05
+
+Pick: TypeAlias = Callable[[Tensor], Tensor]
+"""Draws a value for each row of logits `N L`, where impossible values have −∞; returns int64 `N`."""
+
+
+class GeneratorState(NamedTuple):
+    """What a generator remembers of the latent frames so far."""
+
+    keys: tuple[Tensor, ...]
+    """The keys of the last latent frames in each block, `B R heads h·w features`, the last frame last."""
+    values: tuple[Tensor, ...]
+    """The values, of the same shape."""
+    digits: Tensor
+    """The digits of the last two latent frames as indicators, `B 2 h w C`; all zero where there is none."""
+    frames: int
+    """The number of latent frames so far."""
+
+
+def ranks(order: str, rows: int, columns: int) -> Tensor:
+    """Return the rank of each position of a latent frame, int64 `h·w`, in raster order.
+
+    Args:
+        order: One of `vtok_codec.models.config.ORDERS`.
+        rows: The rows of the latent grid.
+        columns: The columns of the latent grid.
+    """
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    return (2 * row + column if order == "waves" else columns * row + column).flatten()
+
+
+class _Block(nn.Module):
+    """A transformer block whose attention is computed by the caller."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = 0.0
+        self.attention_norm = nn.RMSNorm(width)
+        self.attention_in = nn.Linear(width, 3 * width, bias=False)
+        self.attention_out = nn.Linear(width, width, bias=False)
+        self.hidden_norm = nn.RMSNorm(width)
+        self.hidden_in = nn.Linear(width, _GROWTH * width)
+        self.hidden_out = nn.Linear(_GROWTH * width, width)
+        nn.init.zeros_(self.attention_out.weight)
+        nn.init.zeros_(self.hidden_out.weight)
+        nn.init.zeros_(self.hidden_out.bias)
+
+    def projections(self, x: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, `… heads n features`, of features `… n width`."""
+        parts = self.attention_in(self.attention_norm(x)).unflatten(-1, (3, self.heads, -1))
+        query, key, value = parts.movedim(-3, 0).transpose(-3, -2)
+        return _rotated(query, rotation), _rotated(key, rotation), value
+
+    def rest(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Add what was attended to, `… heads n features`, and the hidden layer to features `… n width`."""
+        x = x + self._dropped(self.attention_out(attended.transpose(-3, -2).flatten(-2)))
+        hidden = F.gelu(self.hidden_in(self.hidden_norm(x)), approximate="tanh")
+        return x + self._dropped(self.hidden_out(hidden))
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training)
+
+
+class _Head(nn.Module):
+    """Predicts the digits of a position from its features, each digit from those before it."""
+
+    def __init__(self, width: int, levels: tuple[int, ...]) -> None:
+        super().__init__()
+        planes, most = len(levels), max(levels)
+        self.norm = nn.RMSNorm(width)
+        self.project = nn.Linear(width, planes * _HEAD_FEATURES)
+        self.earlier = nn.Parameter(torch.randn(sum(levels), planes * _HEAD_FEATURES) * _EMBEDDING_STD)
+        self.logits = nn.Parameter(torch.zeros(planes, _HEAD_FEATURES, most))
+        self.bias = nn.Parameter(torch.zeros(planes, most))
+        owner = torch.repeat_interleave(torch.arange(planes), torch.tensor(levels))
+        known = (owner[:, None] < torch.arange(planes)).repeat_interleave(_HEAD_FEATURES, 1)
+        self.register_buffer("_known", known, persistent=False)
+        impossible = torch.arange(most) >= torch.tensor(levels)[:, None]
+        self.register_buffer("_impossible", impossible, persistent=False)
+        self._known: Tensor
+        self._impossible: Tensor
+
+    def forward(self, x: Tensor, indicators: Tensor) -> Tensor:
+        """Return the logits of all digits, `N P L`, given features `N width` and the digits as indicators `N C`."""
+        hidden = self.project(self.norm(x)) + indicators @ (self.earlier * self._known).to(indicators.dtype)
+        hidden = F.gelu(hidden, approximate="tanh").unflatten(1, (len(self.bias), -1))
+        logits = torch.einsum("npf,pfl->npl", hidden, self.logits.to(hidden.dtype)) + self.bias
+        return logits.float().masked_fill(self._impossible, -torch.inf)
+
+    def drawn(self, x: Tensor, pick: Pick, offsets: Tensor) -> Tensor:
+        """Draw all digits of positions with features `N width`. Returns int64 `N P`."""
+        projected = self.project(self.norm(x)).unflatten(1, (len(self.bias), -1))
+        earlier = (self.earlier * self._known).to(x.dtype).unflatten(1, (len(self.bias), -1))
+        drawn: list[Tensor] = []
+        for plane, bias in enumerate(self.bias):
+            hidden = projected[:, plane]
+            if drawn:
+                hidden = hidden + earlier[torch.stack(drawn, 1) + offsets[:plane], plane].sum(1)
+            logits = F.gelu(hidden, approximate="tanh") @ self.logits[plane].to(x.dtype) + bias
+            drawn.append(pick(logits.float().masked_fill(self._impossible[plane], -torch.inf)))
+        return torch.stack(drawn, 1)
+
+
+class Generator(nn.Module):
+    """A causal transformer over the digits of a codec's tokens, in the manner of OneVAE's language models.
+
+    Args:
+        config: The configuration of the generator.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, values = config.width, sum(config.levels)
+        self.own = nn.Linear(len(_OWN) * values, width, bias=False)
+        self.before = nn.Linear((len(_BEFORE) + 1) * values, width, bias=False)
+        self.kind = nn.Embedding(config.codec.layout.phases + 1, width)
+        self.blocks = nn.ModuleList(_Block(width, config.heads) for _ in range(config.blocks))
+        self.head = _Head(width, config.levels)
+        for layer in (self.own, self.before, self.kind):
+            nn.init.normal_(layer.weight, std=_EMBEDDING_STD)
+        offsets = torch.tensor([sum(config.levels[:plane]) for plane in range(len(config.levels))])
+        self.register_buffer("_offsets", offsets, persistent=False)
+        self._offsets: Tensor
+
+    @property
+    def _typed_blocks(self) -> list[_Block]:
+        return cast(list[_Block], list(self.blocks))
+
+    def drop(self, probability: float) -> None:
+        """Set the probability with which, in training, what a block adds to a feature is left out."""
+        for block in self._typed_blocks:
+            block.dropout = probability
+
+    def start(self, batch: int, rows: int, columns: int) -> GeneratorState:
+        """Return the state before the first latent frame of videos with the given latent grid."""
+        config, weight = self.config, self.own.weight
+        shape = (batch, config.reach, config.heads, rows * columns, config.width // config.heads)
+        empty = tuple(weight.new_zeros(shape) for _ in self.blocks)
+        digits = weight.new_zeros(batch, _KEPT_DIGITS, rows, columns, sum(config.levels))
+        return GeneratorState(empty, empty, digits, 0)
+
+    def costs(
+        self, digits: Tensor, kinds: Tensor, state: GeneratorState | None = None
+    ) -> tuple[Tensor, GeneratorState]:
+        """Return what each digit costs in bits if the generator packs it.
+
+        Args:
+            digits: The digits of latent frames, integers `B P t h w`.
+            kinds: The kind of each latent frame, int64 `B t`: see `kinds`.
+            state: The state after the latent frames before; None at the start.
+
+        Returns:
+            Bits, float32 `B P t h w`, and the state after these latent frames.
+        """
+        batch, _, frames, rows, columns = digits.shape
+        state = state or self.start(batch, rows, columns)
+        indicators = self.indicators(digits)
+        history = torch.cat([state.digits.to(indicators.dtype), indicators], 1)
+        x = self._entering(history, kinds)
+        rotation = self._rotation(state.frames, frames, rows, columns, x)
+        mask = self._mask(state.frames, batch, frames, rows, columns)
+        keys, values = [], []
+        for number, block in enumerate(self._typed_blocks):
+            query, key, value = block.projections(x, rotation)
+            all_keys, all_values = torch.cat([state.keys[number], key], 1), torch.cat([state.values[number], value], 1)
+            attended = F.scaled_dot_product_attention(
+                query.flatten(0, 1), self._within_reach(all_keys), self._within_reach(all_values), mask
+            )
+            x = block.rest(x, attended.unflatten(0, (batch, frames)))
+            keys.append(all_keys[:, frames:].detach())
+            values.append(all_values[:, frames:].detach())
+        logits = self.head(x.flatten(0, 2), indicators.flatten(0, 3))
+        wanted = digits.movedim(1, -1).flatten(0, 3).long()
+        nats = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
+        bits = (nats / math.log(2)).view(batch, frames, rows, columns, -1).movedim(-1, 1)
+        kept = history[:, -_KEPT_DIGITS:].detach()
+        return bits, GeneratorState(tuple(keys), tuple(values), kept, state.frames + frames)
+
+    def draw(self, kind: int, state: GeneratorState, pick: Pick) -> tuple[Tensor, GeneratorState]:
+        """Draw the next latent frame.
+
+        Args:
+            kind: The kind of the latent frame: see `kinds`.
+            state: The state after the latent frames before.
+            pick: Draws values from logits.
+
+        Returns:
+            The digits, int64 `B P h w`, and the state after the latent frame.
+        """
+        batch, _, rows, columns, _ = state.digits.shape
+        reach, places = self.config.reach, rows * columns
+        rank = ranks(self.config.order, rows, columns).to(state.digits.device)
+        order = torch.argsort(rank, stable=True)
+        inverse = torch.argsort(order)
+        # Keys and values of the frames before, then room for this frame's, in the order in which they are drawn.
+        skipped = max(0, reach - state.frames) * places
+        buffers = [
+            [torch.cat([F.pad(past, (0, 0, 0, 0, 0, 0, 0, 1))], 1).transpose(1, 2).flatten(2, 3) for past in pair]
+            for pair in zip(state.keys, state.values, strict=True)
+        ]
+        frame = state.digits.new_zeros(batch, rows + _MARGIN, columns + 2 * _MARGIN, state.digits.shape[-1])
+        drawn = torch.zeros(batch, places, len(self.config.levels), dtype=torch.int64, device=frame.device)
+        base = self._from_before(state.digits)[:, 0] + self.kind.weight[kind]
+        rotation = self._rotation(state.frames, 1, rows, columns, base)[0]
+        done = 0
+        for place in order.split(torch.bincount(rank).tolist()):
+            row, column = place // columns + _MARGIN, place % columns + _MARGIN
+            near = torch.cat([frame[:, row + down, column + right] for down, right in _OWN], -1)
+            x = base[:, place] + self.own(near)
+            turn = rotation[place]
+            begin, end = reach * places + done, reach * places + done + len(place)
+            for block, (keys, values) in zip(self._typed_blocks, buffers, strict=True):
+                query, keys[:, :, begin:end], values[:, :, begin:end] = block.projections(x, turn)
+                seen = slice(skipped, end)
+                x = block.rest(x, F.scaled_dot_product_attention(query, keys[:, :, seen], values[:, :, seen]))
+            picked = self.head.drawn(x.flatten(0, 1), pick, self._offsets).unflatten(0, (batch, -1))
+            drawn[:, place] = picked
+            frame[:, row, column] = self._indicators_of(picked, frame.dtype)
+            done += len(place)
+        now = frame[:, _MARGIN:, _MARGIN:-_MARGIN]
+        after = [
+            tuple(
+                torch.cat([past[:, 1:], pair[at][:, :, reach * places :][:, :, inverse][:, None]], 1)
+                for past, pair in zip(kept, buffers, strict=True)
+            )
+            for at, kept in enumerate((state.keys, state.values))
+        ]
+        digits = torch.cat([state.digits[:, 1:], now[:, None]], 1)
+        next_state = GeneratorState(after[0], after[1], digits, state.frames + 1)
+        return drawn.movedim(2, 1).unflatten(2, (rows, columns)), next_state
+
+    def indicators(self, digits: Tensor) -> Tensor:
+        """Return digits `B P t h w` as indicators `B t h w C`: for each value of each digit, whether it has it."""
+        return self._indicators_of(digits.movedim(1, -1), self._working_type())
+
+    def _indicators_of(self, digits: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return digits `… P` as indicators `… C`."""
+        places = digits.long() + self._offsets
+        blank = torch.zeros(*digits.shape[:-1], sum(self.config.levels), dtype=dtype, device=digits.device)
+        return blank.scatter_(-1, places, 1)
+
+    def _working_type(self) -> torch.dtype:
+        device = self.own.weight.device.type
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.own.weight.dtype
+
+    def _entering(self, history: Tensor, kinds: Tensor) -> Tensor:
+        """Return the features that enter the first block, `B t h·w width`, of all latent frames but the first two."""
+        padded = F.pad(history[:, _KEPT_DIGITS:], (0, 0, _MARGIN, _MARGIN, _MARGIN, 0))
+        rows, columns = history.shape[2:4]
+        near = [_shifted(padded, down, right, rows, columns) for down, right in _OWN]
+        own = self.own(torch.cat(near, -1)).flatten(2, 3)
+        return own + self._from_before(history[:, :-1]) + self.kind(kinds)[:, :, None]
+
+    def _from_before(self, history: Tensor) -> Tensor:
+        """Return what the latent frames before give to each that follows on two others, `B t − 1 h·w width`."""
+        rows, columns = history.shape[2:4]
+        padded = F.pad(history[:, 1:], (0, 0, _MARGIN, _MARGIN, _MARGIN, _MARGIN))
+        near = [_shifted(padded, down, right, rows, columns) for down, right in _BEFORE]
+        x: Tensor = self.before(torch.cat([*near, history[:, :-1]], -1))
+        return x.flatten(2, 3)
+
+    def _within_reach(self, every: Tensor) -> Tensor:
+        """Stack what each latent frame attends to: `B (R + t) heads n f` → `(B·t) heads (R + 1)·n f`."""
+        frames, reach = every.shape[1] - self.config.reach, self.config.reach
+        windows = torch.stack([every[:, age : age + frames] for age in range(reach + 1)], 4)
+        return windows.flatten(0, 1).movedim(3, 2).flatten(2, 3)
+
+    def _mask(self, before: int, batch: int, frames: int, rows: int, columns: int) -> Tensor:
+        """Return which keys each query attends to, bool `(B·t) 1 n (R + 1)·n`."""
+        device, reach, places = self.own.weight.device, self.config.reach, rows * columns
+        rank = ranks(self.config.order, rows, columns).to(device)
+        own = rank[None] <= rank[:, None]
+        age = torch.arange(reach, 0, -1, device=device)
+        there = age <= torch.arange(before, before + frames, device=device)[:, None]
+        past = there.repeat_interleave(places, 1)[:, None].expand(-1, places, -1)
+        mask = torch.cat([past, own.expand(frames, -1, -1)], 2)
+        return mask[:, None].repeat(batch, 1, 1, 1)
+
+    def _rotation(self, begin: int, frames: int, rows: int, columns: int, like: Tensor) -> Tensor:
+        """Return the rotations of rotary position embeddings as cosines and sines, `t n 2 features/2`."""
+        pairs = self.config.width // self.config.heads // 2
+        counts = [pairs - 2 * (3 * pairs // 8), 3 * pairs // 8, 3 * pairs // 8]
+        device = like.device
+        axes = torch.meshgrid(
+            torch.arange(begin, begin + frames, device=device),
+            torch.arange(rows, device=device),
+            torch.arange(columns, device=device),
+            indexing="ij",
+        )
+        angles = [
+            axis.flatten(1)[..., None] * _ROTATION_BASE ** (-torch.arange(count, device=device) / max(1, count))
+            for axis, count in zip(axes, counts, strict=True)
+        ]
+        angle = torch.cat(angles, -1)
+        return torch.stack([angle.cos(), angle.sin()], -2).to(like.dtype)
+
+
+def kinds(latents: int, phases: int, begin: int = 0) -> Tensor:
+    """Return the kinds of the latent frames of a GOP, int64 `t`: the number of a phase, or `phases` for later ones.
+
+    Args:
+        latents: The number of latent frames.
+        phases: The number of latent frames that hold the first frame of the GOP.
+        begin: The number of the first of the latent frames within the GOP.
+    """
+    return torch.arange(begin, begin + latents).clamp(max=phases)
+
+
+def _rotated(x: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate pairs of features `… heads n f` by the angles of `… n 2 f/2` (RoPE, Su et al. 2021, eq. 34)."""
+    cos, sin = rotation.unsqueeze(-4).unbind(-2)
+    first, second = x.chunk(2, -1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+
+
+def _shifted(padded: Tensor, down: int, right: int, rows: int, columns: int) -> Tensor:
+    """Return the part of `B t h w C`, padded by `_MARGIN` before, that lies `down` and `right` of each position."""
+    return padded[:, :, _MARGIN + down : _MARGIN + down + rows, _MARGIN + right : _MARGIN + right + columns]

@@ -1,0 +1,42 @@
+"""The loss of a generator: the mean cost of a digit in bits."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from vtok_codec.errors import SettingError
+from vtok_codec.models.generator import Generator
+from vtok_codec.training.generator.stages import GeneratorRecipe
+from vtok_codec.training.generator.windows import TokenBatch
+from vtok_codec.training.objective import Loss, TrainingObjective
+from vtok_codec.training.processes import Processes
+
+
+class GeneratorObjective(TrainingObjective[GeneratorRecipe]):
+    """The loss of a generator, which sees all latent frames of a window at once.
+
+    Raises:
+        SettingError: A number in the recipe is out of its range.
+    """
+
+    def __init__(self, recipe: GeneratorRecipe, tokens: int, processes: Processes | None) -> None:
+        super().__init__(recipe, tokens, None, processes)
+        if not 0 <= recipe.dropout < 1:
+            raise SettingError(f"setting dropout={recipe.dropout}: give a probability below 1")
+
+    def forward(
+        self,
+        model: Generator,
+        batch: TokenBatch,
+        generator: torch.Generator,
+        progress: float = 1.0,
+        discriminator: nn.Module | None = None,
+    ) -> Loss:
+        """Compute the loss of a batch; see `TrainingObjective`."""
+        # Dropout draws from the global generator, so the step's own one must seed it for runs to resume exactly.
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)) + self.processes.rank)
+        bits, _ = model.costs(batch.digits, batch.kinds)
+        total = bits.mean()
+        nothing = total.detach().new_zeros(1, 3, 1, 1, 1)
+        return Loss(total, {}, nothing, nothing, None)

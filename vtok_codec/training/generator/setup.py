@@ -1,0 +1,143 @@
+"""Prepares a run that trains a generator: opens the corpus, and creates the network, its loss and its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vtok_codec.codec.tokenizer import Placement, Tokenizer
+from vtok_codec.corpus.plan import Plan, has_plan, read_plan
+from vtok_codec.corpus.windows import TokenWindows
+from vtok_codec.errors import SettingError
+from vtok_codec.models.config import GeneratorConfig, ModelConfig, OneVAEConfig
+from vtok_codec.models.generator import Generator
+from vtok_codec.models.precision import fast_type
+from vtok_codec.registry import CODEC_SHA256, WeightsFile, is_generator
+from vtok_codec.tokens.radix import Digits
+from vtok_codec.training.generator.objective import GeneratorObjective
+from vtok_codec.training.generator.stages import GeneratorRecipe
+from vtok_codec.training.generator.subject import GeneratorSubject
+from vtok_codec.training.generator.windows import WindowBatches
+from vtok_codec.training.prior.digits import digits_of
+from vtok_codec.training.recipe import override
+from vtok_codec.training.settings import RunSettings
+from vtok_codec.training.stages import Stage, find_stage
+from vtok_codec.training.subject import Prepared, Request
+
+DATA = "corpus"
+"""The kind of training data; see `vtok_codec.training.run`."""
+_SHAPE = ("width", "blocks", "heads", "reach", "order")
+"""The settings that give the generator its shape."""
+
+
+def choose_config(settings: RunSettings, start: WeightsFile | None, codec: WeightsFile | None) -> GeneratorConfig:
+    """Choose the configuration of the generator: its shape from the settings, its tokens from the corpus.
+
+    Raises:
+        SettingError: The settings name a preset or change the shape of a codec, or a number is out of range.
+        InputError: The data are not one corpus.
+        ModelError: The tokens have no digits, or the settings do not make a generator.
+    """
+    if settings.preset or settings.shape:
+        raise SettingError(
+            "the shape of a generator is given by --set width, blocks, heads; leave out --preset, --shape"
+        )
+    assert codec is not None
+    if start is not None:
+        assert isinstance(start.config, GeneratorConfig)
+        return start.config
+    stage = find_stage(settings.stage)
+    recipe = override(stage.recipe, settings.overrides, stage.name)
+    assert isinstance(recipe, GeneratorRecipe)
+    plan = corpus_plan(settings.data)
+    if plan.weights_sha256 not in codec.reads:
+        raise SettingError(
+            f"the tokens of the corpus are those of other weights than {codec.path}; name its own (--codec)"
+        )
+    tokens = recipe.tokens or plan.tokens_per_position
+    if not 1 <= tokens <= plan.tokens_per_position:
+        raise SettingError(f"setting tokens={tokens}: the corpus has 1 to {plan.tokens_per_position} per position")
+    return GeneratorConfig(codec.codec_config, tokens, **{name: getattr(recipe, name) for name in _SHAPE})
+
+
+def adapted(recipe: GeneratorRecipe, config: GeneratorConfig) -> GeneratorRecipe:
+    """Return the recipe with the shape of the generator, which weights to start from may have changed."""
+    shape = {name: getattr(config, name) for name in ("tokens", *_SHAPE)}
+    return replace(recipe, **shape)
+
+
+def codec_config(config: ModelConfig) -> OneVAEConfig:
+    """Return the configuration of the codec whose tokens a run trains on."""
+    assert isinstance(config, GeneratorConfig)
+    return config.codec
+
+
+def check_start(stage: Stage, start: WeightsFile | None) -> None:
+    """Check that the weights to start from are those of a generator.
+
+    Raises:
+        SettingError: They are not.
+    """
+    if start is not None and not is_generator(start):
+        raise SettingError(f"{start.path} is no generator; without --from, a generator starts from random weights")
+
+
+def kept_tokens(stage: Stage, config: ModelConfig, start: WeightsFile | None) -> tuple[str, ...]:
+    """Return nothing: the metadata of a generator name its codec."""
+    return ()
+
+
+def prepare(request: Request) -> Prepared[Generator, GeneratorRecipe]:
+    """Open the corpus, and create the network, its loss and its batches.
+
+    Raises:
+        InputError: The corpus cannot be read, or its clips are too short.
+        ModelError: The weights of the codec cannot be used, or those to start from do not fit.
+    """
+    config, recipe, weights = request.config, request.recipe, request.codec
+    assert isinstance(config, GeneratorConfig) and isinstance(recipe, GeneratorRecipe)
+    layout = config.codec.layout
+    model = Generator(config)
+    model.drop(recipe.dropout)
+    if request.start and request.fresh:
+        model.load_state_dict(request.start.tensors)
+    longest = max(phase.shape.frames for phase in recipe.phases) // layout.stride[0]
+    windows = TokenWindows(request.data[0], longest, config.tokens, start="every")
+    sizes = {phase.shape.batch for phase in recipe.phases}
+    if len(sizes) > 1:
+        raise SettingError("setting phases: give all phases of a generator the same batch size")
+    batches = WindowBatches(windows, config.codec.fsq_levels, layout, sizes.pop(), request.seed, request.processes)
+    tokenizer = Tokenizer(weights, Placement(request.device, fast_type(request.device)))
+    held_out = [_held_out_digits(clip, tokenizer) for clip in request.clips]
+    metadata = {"codec": weights.name, CODEC_SHA256: weights.sha256}
+    subject = GeneratorSubject(config, request.clips, held_out, tokenizer, metadata)
+    objective = GeneratorObjective(recipe, config.codec.max_tokens, request.processes)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    notes = (
+        f"a generator for {weights.name}, weights {weights.sha256[:12]}, of {parameters / 1e6:.2f} M parameters; "
+        f"{len(windows)} windows of {longest} latent frames to train on",
+    )
+    return Prepared(model, subject, objective, notes=notes, batches=batches)
+
+
+def corpus_plan(data: Sequence[str]) -> Plan:
+    """Return the plan of the corpus that a run trains on.
+
+    Raises:
+        SettingError: The data are not one corpus.
+    """
+    if len(data) != 1 or not has_plan(Path(data[0])):
+        raise SettingError(
+            "a generator trains on one corpus; make it with 'vtok corpus encode' and name it with --data"
+        )
+    return read_plan(Path(data[0]))
+
+
+def _held_out_digits(clip: Tensor, tokenizer: Tokenizer) -> Digits:
+    pixels = ((clip + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0)
+    return digits_of(np.ascontiguousarray(pixels.numpy()), tokenizer)

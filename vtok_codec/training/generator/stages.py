@@ -1,0 +1,46 @@
+"""The stage that trains a generator of tokens, as data. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vtok_codec.training.recipe import Augmentation, CropShape, Phase, Recipe
+
+
+@dataclass(frozen=True)
+class GeneratorRecipe(Recipe):
+    """The settings of a stage that trains a generator.
+
+    `phases` count in the pixels that the latent frames stand for: 2x48x256 means batches of 2 windows of 12 latent
+    frames and 16×16 positions, for a codec with a stride of 4×16×16. Clips with fewer positions give smaller windows.
+    """
+
+    tokens: int = 0
+    """Tokens per latent position to predict; 0 for all that the corpus has."""
+    width: int = 320
+    """Features per position."""
+    blocks: int = 6
+    """Transformer blocks."""
+    heads: int = 5
+    """Attention heads."""
+    reach: int = 3
+    """Latent frames before its own that a block attends to."""
+    order: str = "waves"
+    """The order of the positions within a latent frame, one of `vtok_codec.models.config.ORDERS`."""
+    dropout: float = 0.1
+    """The probability with which what a block adds to a position is left out."""
+
+
+_GENERATOR = GeneratorRecipe(
+    phases=(Phase(0.0, CropShape(batch=2, frames=48, size=256)),),
+    learning_rate=1e-3,
+    weight_decay=0.05,
+    warmup_steps=100,
+    ema_decay=0.998,
+    augmentation=Augmentation(photo=0.0),
+)
+
+STAGES: dict[str, tuple[str, GeneratorRecipe, str]] = {
+    "generator": ("rate", _GENERATOR, "a generator of the tokens of a corpus (--data), for 'vtok continue'"),
+}
+"""For each stage by name: the stage that usually comes before it, its recipe, and a summary."""

@@ -1,0 +1,92 @@
+"""The training data of a generator: random parts of the windows of a corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vtok_codec.corpus.windows import TokenWindows
+from vtok_codec.layout import GopLayout
+from vtok_codec.tokens.radix import Digits, tokens_to_digits
+from vtok_codec.training.processes import Processes
+from vtok_codec.training.recipe import CropShape
+
+
+class TokenBatch(NamedTuple):
+    """A batch of digits."""
+
+    digits: Tensor
+    """The digits, uint8 `B P t h w`."""
+    kinds: Tensor
+    """The kind of each latent frame, int64 `B t` (`vtok_codec.models.generator.kinds`)."""
+
+    def to(self, device: torch.device) -> TokenBatch:
+        """Return the batch on a device."""
+        return TokenBatch(*(part.to(device) for part in self))
+
+
+class WindowBatches:
+    """Cuts random rows and columns out of the windows of a corpus. A batch depends only on the seed and its number."""
+
+    def __init__(
+        self,
+        windows: TokenWindows,
+        levels: tuple[int, ...],
+        layout: GopLayout,
+        batch_size: int,
+        seed: int,
+        processes: Processes,
+    ) -> None:
+        """Create the batches.
+
+        Args:
+            windows: The windows of the corpus.
+            levels: The number of values of each digit of a token.
+            layout: The layout of the codec.
+            batch_size: Windows per batch and process.
+            seed: The seed of all random choices.
+            processes: The processes that train together.
+        """
+        self._windows, self._levels, self._layout = windows, levels, layout
+        self._seed, self._rank = seed, processes.rank
+        self._sampler = windows.sampler(
+            batch_size, seed, processes.rank, processes.count, shuffle="all", drop_last=processes.count > 1
+        )
+        self._next = 0
+        self._order: Iterator[list[int]] = iter(())
+
+    def batch(self, number: int, shape: CropShape) -> TokenBatch:
+        """Return batch `number`."""
+        if number != self._next or number == 0:
+            self._sampler.seek(number)
+            self._order = iter(self._sampler)
+        chosen = next(self._order, None)
+        if chosen is None:
+            self._order = iter(self._sampler)
+            chosen = next(self._order)
+        self._next = number + 1
+        rng = np.random.default_rng((self._seed, self._rank, number))
+        grid = self._layout.grid(shape.size, shape.size)
+        latents = shape.frames // self._layout.stride[0]
+        parts = [self._part(window, rng, grid, latents) for window in chosen]
+        return TokenBatch(*(torch.from_numpy(np.stack(each)) for each in zip(*parts, strict=True)))
+
+    def close(self) -> None:
+        """Do nothing: no batch is prepared ahead."""
+
+    def _part(
+        self, number: int, rng: np.random.Generator, grid: tuple[int, int], latents: int
+    ) -> tuple[Digits, NDArray[np.int64]]:
+        """Return the digits and kinds of a random part of a window with at most the rows and columns of `grid`."""
+        window = self._windows[number]
+        tokens = window["tokens"][:latents]
+        spare = (max(0, whole - part) for whole, part in zip(tokens.shape[1:3], grid, strict=True))
+        top, left = (int(rng.integers(most + 1)) for most in spare)
+        part = tokens[:, top : top + grid[0], left : left + grid[1]]
+        kinds = np.minimum(window["gop_latent"][:latents], self._layout.phases)
+        return tokens_to_digits(part, self._levels), kinds
