@@ -21,6 +21,7 @@ from vtok_codec.cli.generate import continue_, generate
 from vtok_codec.cli.info import info
 from vtok_codec.cli.models import models
 from vtok_codec.cli.pack import pack
+from vtok_codec.cli.play import play
 from vtok_codec.cli.tokens import tokens
 from vtok_codec.cli.train import train
 from vtok_codec.cli.verify import verify
@@ -32,6 +33,7 @@ from vtok_codec.version import __version__
 _EXAMPLES: dict[Callable[..., None], str] = {
     encode: "vtok encode in.mp4 out.vtk",
     decode: "vtok decode out.vtk back.mp4",
+    play: "vtok play out.vtk",
     info: "vtok info out.vtk",
     verify: "vtok verify out.vtk",
     tokens: "vtok tokens out.vtk tokens.safetensors",

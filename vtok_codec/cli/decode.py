@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from contextlib import closing
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
@@ -29,14 +28,15 @@ from vtok_codec.cli.options import (
     Quiet,
     Verbose,
 )
-from vtok_codec.errors import DamageError, ModelError, SettingError
+from vtok_codec.errors import DamageError
 from vtok_codec.registry import DETERMINISTIC
 from vtok_codec.text import counted
 
 if TYPE_CHECKING:
     from vtok_codec.codec.decoder import Gap
+    from vtok_codec.codec.engines import DecoderLoader
     from vtok_codec.codec.pixel_decoder import DecoderChoice, PixelDecoder
-    from vtok_codec.container.header import Header, ModelId
+    from vtok_codec.container.header import Header
     from vtok_codec.media.formats import OutputSettings
 
 
@@ -106,13 +106,15 @@ def decode(
     """Decode .vtk files into videos or images."""
     suffix = suffix if suffix.startswith(".") else f".{suffix}"
     jobs = job_pairs(paths, output_dir, suffix, lambda name: name.endswith(VTK_SUFFIXES))
+    from vtok_codec.codec.engines import DecoderLoader, chosen_engine
     from vtok_codec.codec.pixel_decoder import DecoderChoice
     from vtok_codec.media.formats import output_settings, pipe_settings
 
     if output_dir:
         output_settings(suffix, codec, crf)
     choice = DecoderChoice(decoder, steps, seed)
-    loader = _Loader(weights, choice, device, _engine(engine, choice, device), verbose and not quiet)
+    decoders = DecoderLoader(weights, device, chosen_engine(engine, choice, device))
+    loader = _Loader(decoders, choice, verbose and not quiet)
     part = _Part(tokens, start, duration, recover, not no_audio, max_pixels)
 
     def work(source: str, target: str) -> None:
@@ -130,56 +132,19 @@ def decode(
     run_jobs(jobs, work)
 
 
-def _engine(name: str, choice: DecoderChoice, device: str) -> str:
-    """Return the engine that an option names.
-
-    Raises:
-        SettingError: There is no such engine, or it does not have what other options ask for.
-        ModelError: Neither engine is installed.
-    """
-    from vtok_codec.codec.pixel_decoder import DecoderChoice
-
-    if name not in ("auto", "torch", "onnx"):
-        raise SettingError(f"engine {name!r}: use auto, torch or onnx")
-    if name == "torch" or (name == "auto" and find_spec("torch")):
-        return "torch"
-    if name == "auto" and not find_spec("onnxruntime"):
-        raise ModelError(
-            "this needs the package torch: pip install 'vtok-codec[torch]'; or onnxruntime, to decode only: [onnx]"
-        )
-    if choice != DecoderChoice() or device == "cuda":
-        raise SettingError("engine onnx has the deterministic decoder on the CPU only; for others install torch")
-    return "onnx"
-
-
 class _Loader:
-    """Loads what decodes each file, once for all files of the same model."""
+    """Loads what decodes each file, and tells what it is."""
 
-    def __init__(self, weights: str | None, choice: DecoderChoice, device: str, engine: str, verbose: bool) -> None:
-        self._weights, self._choice, self._device, self._verbose = weights, choice, device, verbose
-        self._engine = engine
-        self._loaded: dict[str, PixelDecoder] = {}
+    def __init__(self, loader: DecoderLoader, choice: DecoderChoice, verbose: bool) -> None:
+        self._loader, self._choice, self._verbose = loader, choice, verbose
+        self._told: set[str] = set()
 
     def decoder(self, header: Header) -> PixelDecoder:
-        wanted = header.model.weights_sha256
-        if wanted not in self._loaded:
-            self._loaded[wanted] = self._load(header.model)
-        return self._loaded[wanted]
-
-    def _load(self, model: ModelId) -> PixelDecoder:
-        if self._engine == "onnx":
-            from vtok_codec.codec.onnx_decoder import OnnxDecoder
-            from vtok_codec.registry import weights_of
-
-            if self._verbose:
-                notice(f"model {model.name} on ONNX Runtime, cpu")
-            return OnnxDecoder(weights_of(model, self._weights))
-        from vtok_codec.codec.decoders import Decoders, tokenizer_of
-
-        tokenizer = tokenizer_of(model, self._weights, self._device)
-        if self._verbose:
-            notice(f"model {tokenizer.id.name} on {tokenizer.placement}")
-        return Decoders(tokenizer).choose(self._choice)
+        decoder, place = self._loader.load(header.model, self._choice)
+        if self._verbose and header.model.weights_sha256 not in self._told:
+            self._told.add(header.model.weights_sha256)
+            notice(f"model {decoder.id.name} on {place}")
+        return decoder
 
 
 @dataclass(frozen=True)

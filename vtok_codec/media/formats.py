@@ -70,6 +70,8 @@ class OutputSettings:
     """FFmpeg's name of the encoder."""
     crf: int | None = None
     """The constant rate factor on the scale of the codec; None for a default that is visually lossless."""
+    fragment_s: float | None = None
+    """In MP4 to a stream, the longest piece in seconds that a player must wait for; None for a keyframe's distance."""
 
 
 def is_video_suffix(suffix: str) -> bool:

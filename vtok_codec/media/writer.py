@@ -124,6 +124,8 @@ class VideoWriter:
         options = _INTERLEAVING | _REPEATABLE
         if self._pipe and settings.format == "mp4":
             options |= _STREAMED_MP4
+            if settings.fragment_s:
+                options["frag_duration"] = str(round(settings.fragment_s * 1e6))
         if settings.format == STILL_FORMAT:
             options["update"] = "1"
         self._options = options

@@ -1,0 +1,247 @@
+"""`vtok play`: the server shows a file to whoever knows its address, and the page plays it in a real browser."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from browser import CHROMIUM, Browser
+from command_helpers import VTOK
+from helpers import DATA, LANES, ClipMaker, inside, pixels_of, psnr_db
+
+from vtok_codec.codec.decoders import Decoders
+from vtok_codec.codec.pixel_decoder import DecoderChoice, PixelDecoder
+from vtok_codec.codec.tokenizer import Tokenizer
+from vtok_codec.container.reader import VtkReader
+from vtok_codec.errors import DamageError
+from vtok_codec.play.overview import Overview, read_overview
+from vtok_codec.play.server import Played, PlayServer
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository's clip in three GOPs."""
+    path = tmp_path_factory.mktemp("clip") / "lanes.vtk"
+    assert inside("encode", LANES, path, "--gop", 1, "-q") == (0, "", "")
+    return path
+
+
+def overview_of(path: Path) -> Overview:
+    with path.open("rb") as stream:
+        return read_overview(VtkReader(stream))
+
+
+@contextmanager
+def served(path: Path, tokenizer: Tokenizer, source: Path | None = None) -> Iterator[PlayServer]:
+    """A server of a file, by the shipped model."""
+    decoders = Decoders(tokenizer)
+
+    def load(name: str) -> PixelDecoder:
+        return decoders.choose(DecoderChoice(name))
+
+    with path.open("rb") as stream:
+        reader = VtkReader(stream)
+        played = Played(path, reader.header, read_overview(reader), source, ("deterministic", "ddim"), load)
+    with PlayServer(played) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def fetched(url: str, **headers: str) -> tuple[int, bytes, dict[str, str]]:
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read(), dict(answer.headers)
+    except urllib.error.HTTPError as error:
+        return error.code, error.read(), dict(error.headers)
+
+
+def damaged(clip: Path, folder: Path) -> Path:
+    """A copy of a clip whose second GOP has a flipped bit."""
+    path = folder / "damaged.vtk"
+    data = bytearray(clip.read_bytes())
+    with clip.open("rb") as stream:
+        entries = VtkReader(stream).index()
+    data[entries[1].offset + 100] ^= 1
+    path.write_bytes(data)
+    return path
+
+
+def test_an_overview_has_every_gop(clip: Path) -> None:
+    overview = overview_of(clip)
+    assert [round(gop.start_s, 2) for gop in overview.gops] == [0, 0.84, 1.68]
+    assert [round(gop.end_s, 2) for gop in overview.gops] == [0.84, 1.68, 2.44]
+    assert overview.seconds == pytest.approx(61 / 25) and not overview.damage
+    assert 0 < sum(gop.token_bytes for gop in overview.gops) < clip.stat().st_size
+
+
+def test_an_overview_tells_what_is_damaged(clip: Path, tmp_path: Path) -> None:
+    overview = overview_of(damaged(clip, tmp_path))
+    (lost,) = overview.damage
+    assert (round(lost.start_s, 2), lost.end_s and round(lost.end_s, 2)) == (0.84, 1.68) and "CRC" in lost.reason
+    assert [round(gop.start_s, 2) for gop in overview.gops] == [0, 1.68]
+    cut = tmp_path / "cut.vtk"
+    cut.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    assert overview_of(cut).damage[-1].end_s is None
+    cut.write_bytes(clip.read_bytes()[:1200])
+    with pytest.raises(DamageError, match="nothing of the file can be decoded"):
+        overview_of(cut)
+
+
+def test_the_page_gets_the_frames_that_decode_gives(clip: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    with served(clip, tokenizer, source=LANES) as server:
+        for query, options in (("start=0", []), ("start=0.84&tokens=1", ["--start", 0.84, "--tokens", 1])):
+            status, data, headers = fetched(f"{server.url}video?{query}")
+            assert status == 200 and headers["Content-Type"] == "video/mp4"
+            (tmp_path / "got.mp4").write_bytes(data)
+            out = tmp_path / "decoded.mkv"
+            assert inside("decode", clip, out, "--codec", "ffv1", "-f", "-q", *options) == (0, "", "")
+            got, expected = pixels_of(tmp_path / "got.mp4"), pixels_of(out)
+            assert len(got) == len(expected) and psnr_db(np.stack(got), np.stack(expected)) > 40
+        (tmp_path / "source.mp4").write_bytes(fetched(f"{server.url}source?start=1.2")[1])
+        got, expected = pixels_of(tmp_path / "source.mp4"), pixels_of(LANES)[30:]
+        assert len(got) == len(expected) and psnr_db(np.stack(got), np.stack(expected)) > 40
+
+
+def test_only_who_knows_the_address_gets_an_answer(clip: Path, tokenizer: Tokenizer) -> None:
+    with served(clip, tokenizer) as server:
+        port = server.server_port
+        assert server.server_address[0] == "127.0.0.1"
+        for path in ("/", "/about.json", f"/{'x' * len(server.token)}/", f"/{server.token}/../../etc/passwd"):
+            assert fetched(f"http://127.0.0.1:{port}{path}")[0] == 404
+        # A page elsewhere may let its own name stand for this machine (DNS rebinding).
+        for host in ("example.com", f"example.com:{port}", f"localhost:{port}"):
+            assert fetched(server.url, Host=host)[0] == 404
+        for name in ("page.css.bak", "source", "server.py", "%2e%2e/server.py"):
+            assert fetched(server.url + name)[0] == 404
+        status, page, headers = fetched(server.url)
+        assert status == 200 and b"<script src" in page
+        assert "default-src 'none'" in headers["Content-Security-Policy"] and "unsafe" not in str(headers)
+
+
+@pytest.mark.parametrize(
+    "query", ["start=x", "start=-1", "start=nan", "start=99", "tokens=x", "decoder=nope", "decoder=/etc/x"]
+)
+def test_wrong_requests_are_refused(clip: Path, tokenizer: Tokenizer, query: str) -> None:
+    with served(clip, tokenizer) as server:
+        assert fetched(f"{server.url}video?{query}")[0] == 400
+        assert fetched(f"{server.url}about.json")[0] == 200
+
+
+def test_a_reader_that_goes_away_stops_the_decoder(clip: Path, tokenizer: Tokenizer) -> None:
+    with served(clip, tokenizer) as server:
+        before = threading.active_count()
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", server.server_port)) as connection:
+                request = f"GET /{server.token}/video HTTP/1.0\r\nHost: 127.0.0.1:{server.server_port}\r\n\r\n"
+                connection.sendall(request.encode())
+                assert connection.recv(100)
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+        connection.request("GET", f"/{server.token}/about.json")
+        assert json.loads(connection.getresponse().read())["tokens"] == 2
+        for thread in threading.enumerate():
+            if "process_request" in thread.name:
+                thread.join(30)
+        assert threading.active_count() <= before + 1
+
+
+def test_odd_sizes_and_sound_reach_the_page(make_clip: ClipMaker, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    source, clip = make_clip("odd.mp4", size="65x49", audio=True, frames=30), tmp_path / "odd.vtk"
+    assert inside("encode", source, clip, "-q") == (0, "", "")
+    with served(clip, tokenizer) as server:
+        about = json.loads(fetched(f"{server.url}about.json")[1])
+        assert about["sound"] and (about["width"], about["height"]) == (65, 49)
+        (tmp_path / "got.mp4").write_bytes(fetched(f"{server.url}video")[1])
+    with av.open(str(tmp_path / "got.mp4")) as container:
+        video = container.streams.video[0]
+        assert (video.width, video.height, video.pix_fmt) == (66, 50, "yuv420p") and len(container.streams.audio) == 1
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to play in")
+def test_it_plays_and_seeks_in_a_browser(clip: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    with served(clip, tokenizer, source=LANES) as server, browsing(tmp_path) as browser:
+        browser.open(server.url)
+        browser.wait_for("about && video.currentTime > 0.3 && source.currentTime > 0")
+        assert browser.value("[video.videoWidth, video.videoHeight, document.title]") == [456, 256, "lanes.vtk"]
+        assert not browser.value("part('source-figure').hidden") and browser.value("part('volume-label').hidden")
+        browser.wait_for("ended && now()")
+        assert browser.value("now()") == pytest.approx(2.44, abs=0.05)
+        # A click on the last third of the curve goes to the GOP there.
+        browser.value("timeline.dispatchEvent(new MouseEvent('click', {clientX: 0}))")
+        browser.value("seek(2.0)")
+        browser.wait_for("start > 1.6 && video.currentTime > 0.1")
+        assert browser.value("start") == pytest.approx(1.68, abs=0.01)
+        browser.value("(() => { part('tokens').value = '1'; part('tokens').dispatchEvent(new Event('change')); })()")
+        assert "tokens=1" in browser.wait_for("video.src.includes('tokens=1') && video.src")
+        browser.wait_for("video.readyState > 2")
+        shot = tmp_path / "shot.png"
+        browser.picture(shot)
+    with av.open(str(shot)) as container:
+        picture = next(container.decode(video=0)).to_ndarray(format="rgb24").astype(int)
+    # The curve is drawn: what was played in blue.
+    assert (np.abs(picture - (0x1E, 0x88, 0xE5)).max(axis=2) < 8).sum() > 2000
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to play in")
+def test_a_damaged_file_says_so_and_plays_on(clip: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """The name of the file is no part of the page either."""
+    hostile = tmp_path / "<img src=x onerror=document.title='hacked'>.vtk"
+    shutil.copy(damaged(clip, tmp_path), hostile)
+    with served(hostile, tokenizer) as server, browsing(tmp_path) as browser:
+        browser.open(server.url)
+        browser.wait_for("ended")
+        assert browser.value("document.querySelector('#damage').innerText").startswith("Damaged from 0.84 s to 1.68 s")
+        assert browser.value("[document.title, part('name').textContent, document.images.length]") == [
+            *[hostile.name] * 2,
+            0,
+        ]
+
+
+@contextmanager
+def browsing(folder: Path) -> Iterator[Browser]:
+    with Browser(folder, "--autoplay-policy=no-user-gesture-required") as browser:
+        yield browser
+
+
+def test_the_command_prints_its_address_and_ends_with_an_interrupt(clip: Path) -> None:
+    process = subprocess.Popen(
+        [*VTOK, "play", str(clip), "--no-browser"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    url = process.stdout.readline().decode().strip()
+    about = json.loads(fetched(f"{url}about.json")[1])
+    assert about["name"] == clip.name and about["decoders"] == ["deterministic", "ddim", "flow"]
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 0 and b"Ctrl-C" in told
+
+
+def test_what_cannot_be_played_is_told(clip: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        cases = [
+            (3, "pipe cannot seek", ["-"]),
+            (3, "No such file", [tmp_path / "none.vtk"]),
+            (4, "not a .vtk file", [LANES]),
+            (3, "none.mp4", [clip, "--source", tmp_path / "none.mp4"]),
+            (7, "cannot listen", [clip, "--port", taken.getsockname()[1]]),
+            (3, "max-pixels", [clip, "--max-pixels", 1000]),
+            (6, "was made with weights", [clip, "--weights", "onevae-nano-4x16x16"]),
+            (6, "no model", [DATA / "golden-1.0.vtk"]),
+        ]
+        for code, words, arguments in cases:
+            got, out, told = inside("play", *arguments, "--no-browser")
+            assert (got, out) == (code, "") and words in told and told.count("\n") == 1, (arguments, told)

@@ -1,0 +1,107 @@
+"""`vtok play`: shows a `.vtk` file in the browser."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vtok_codec.cli.errors import notice, reports_errors
+from vtok_codec.cli.files import STANDARD_STREAM, open_input, require_pixels
+from vtok_codec.cli.options import DEFAULT_MAX_PIXELS, INPUT, MODEL, OUTPUT, Device, MaxPixels, Quiet
+from vtok_codec.errors import InputError, OutputError
+from vtok_codec.text import printable
+
+if TYPE_CHECKING:
+    from vtok_codec.codec.engines import DecoderLoader
+    from vtok_codec.container.header import ModelId
+
+
+@reports_errors
+def play(
+    file: Annotated[str, typer.Argument(help="A .vtk file.")],
+    source: Annotated[
+        Path | None,
+        typer.Option(help="A video to show beside it, such as its source.", rich_help_panel=INPUT),
+    ] = None,
+    browser: Annotated[
+        bool,
+        typer.Option(
+            "--browser/--no-browser", help="Open the page, or just print its address.", rich_help_panel=OUTPUT
+        ),
+    ] = True,
+    port: Annotated[
+        int, typer.Option(help="Port to listen on; any free one by default.", min=0, max=65535, rich_help_panel=OUTPUT)
+    ] = 0,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Weights file of the model that made the input, if it was not shipped.", rich_help_panel=MODEL
+        ),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="What runs the decoder: auto, torch or onnx.", rich_help_panel=MODEL)
+    ] = "auto",
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Play a .vtk file in the browser, until Ctrl-C. Nobody but this machine's user can open the page."""
+    from vtok_codec.codec.engines import DecoderLoader, chosen_engine
+    from vtok_codec.codec.pixel_decoder import DecoderChoice
+    from vtok_codec.container.reader import VtkReader
+    from vtok_codec.media.reader import VideoReader
+    from vtok_codec.play.overview import read_overview
+    from vtok_codec.play.server import Played, PlayServer
+
+    if file == STANDARD_STREAM:
+        raise InputError("a pipe cannot seek; name a file")
+    if source:
+        with VideoReader(source, audio=False):
+            pass
+    loader = DecoderLoader(weights, device, chosen_engine(engine, DecoderChoice(), device))
+    with open_input(file) as stream:
+        reader = VtkReader(stream)
+        header = reader.header
+        require_pixels(file, header.width, header.height, max_pixels)
+        overview = read_overview(reader)
+    model = header.model
+    # What is missing is told before the page opens.
+    loader.load(model, DecoderChoice())
+    played = Played(
+        path=Path(file),
+        header=header,
+        overview=overview,
+        source=source,
+        decoders=_decoders(loader, model),
+        load=lambda name: loader.load(model, DecoderChoice(name))[0],
+    )
+    try:
+        server = PlayServer(played, port)
+    except OSError as error:
+        raise OutputError(f"cannot listen on port {port}: {error.strerror}") from error
+    with server:
+        print(server.url, flush=True)
+        if browser and not webbrowser.open(server.url) and not quiet:
+            notice("no browser was found; open the address above")
+        elif not quiet:
+            notice(f"playing {printable(file)}; Ctrl-C ends")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            # The way to end it.
+            return
+
+
+def _decoders(loader: DecoderLoader, model: ModelId) -> tuple[str, ...]:
+    """Return the names of the decoders that can be chosen for a model."""
+    from vtok_codec.codec.engines import TORCH
+    from vtok_codec.registry import CODEC_SHA256, DETERMINISTIC, decoder_name, is_decoder, shipped_weights, weights_of
+
+    if loader.engine != TORCH:
+        return (DETERMINISTIC,)
+    reads = weights_of(model, loader.weights).reads
+    fitting = (each for each in filter(is_decoder, shipped_weights()) if each.metadata.get(CODEC_SHA256) in reads)
+    return (DETERMINISTIC, *dict.fromkeys(map(decoder_name, fitting)))

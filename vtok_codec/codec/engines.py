@@ -1,0 +1,86 @@
+"""Chooses and loads what decodes files: torch, or ONNX Runtime. Nothing here imports either before it is needed."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vtok_codec.codec.pixel_decoder import DecoderChoice, PixelDecoder
+from vtok_codec.container.header import ModelId
+from vtok_codec.errors import ModelError, SettingError
+from vtok_codec.registry import weights_of
+
+if TYPE_CHECKING:
+    from vtok_codec.codec.decoders import Decoders
+
+AUTO, TORCH, ONNX = "auto", "torch", "onnx"
+"""The names of engines; `auto` takes torch if it is installed."""
+
+
+def chosen_engine(name: str, choice: DecoderChoice, device: str) -> str:
+    """Return the engine that a name stands for, `torch` or `onnx`.
+
+    Args:
+        name: `auto`, `torch` or `onnx`.
+        choice: The decoder to run.
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        SettingError: There is no such engine, or it does not have what is asked for.
+        ModelError: Neither engine is installed.
+    """
+    if name not in (AUTO, TORCH, ONNX):
+        raise SettingError(f"engine {name!r}: use {AUTO}, {TORCH} or {ONNX}")
+    if name == TORCH or (name == AUTO and find_spec("torch")):
+        return TORCH
+    if name == AUTO and not find_spec("onnxruntime"):
+        raise ModelError("this needs the package torch, or onnxruntime: pip install 'vtok-codec[torch]' or [onnx]")
+    if choice != DecoderChoice() or device == "cuda":
+        raise SettingError("engine onnx has the deterministic decoder on the CPU only; for others install torch")
+    return ONNX
+
+
+class DecoderLoader:
+    """Loads decoders, each model once.
+
+    Args:
+        weights: A shipped name or the path of the weights of the model; None for the shipped one that a file names.
+        device: `auto`, `cpu` or `cuda`.
+        engine: `torch` or `onnx`; see `chosen_engine`.
+    """
+
+    def __init__(self, weights: str | Path | None, device: str, engine: str) -> None:
+        self.weights, self.engine = weights, engine
+        self._device = device
+        self._loaded: dict[tuple[str, DecoderChoice], tuple[PixelDecoder, str]] = {}
+        self._decoders: dict[str, Decoders] = {}
+
+    def load(self, model: ModelId, choice: DecoderChoice) -> tuple[PixelDecoder, str]:
+        """Return a decoder for the tokens of a file, and where it runs, in words.
+
+        Args:
+            model: What the file says about its model.
+            choice: The decoder.
+
+        Raises:
+            ModelError: The model or the decoder is missing, or does not read the file's tokens.
+            SettingError: A number is out of range, or the device cannot be used.
+        """
+        key = model.weights_sha256, choice
+        if key not in self._loaded:
+            self._loaded[key] = self._load(model, choice)
+        return self._loaded[key]
+
+    def _load(self, model: ModelId, choice: DecoderChoice) -> tuple[PixelDecoder, str]:
+        if self.engine == ONNX:
+            from vtok_codec.codec.onnx_decoder import OnnxDecoder
+
+            return OnnxDecoder(weights_of(model, self.weights)), "ONNX Runtime, cpu"
+        from vtok_codec.codec.decoders import Decoders, tokenizer_of
+
+        wanted = model.weights_sha256
+        if wanted not in self._decoders:
+            self._decoders[wanted] = Decoders(tokenizer_of(model, self.weights, self._device))
+        decoders = self._decoders[wanted]
+        return decoders.choose(choice), str(decoders.tokenizer.placement)

@@ -1,0 +1,102 @@
+"""What a player shows of a file before it decodes: its groups of pictures, their sizes, and where it is damaged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vtok_codec.container.reader import TokenChunk, VtkReader
+from vtok_codec.errors import DamageError
+
+
+@dataclass
+class GopSpan:
+    """A group of pictures."""
+
+    start_s: float
+    """Seconds from the first frame of the file to the first frame of the GOP."""
+    end_s: float
+    """Seconds to the end of its last frame."""
+    token_bytes: int
+    """The size of its token records in bytes."""
+
+
+@dataclass(frozen=True)
+class DamagedSpan:
+    """A part of a file that cannot be decoded."""
+
+    start_s: float
+    """Seconds from the first frame of the file to the end of the last whole chunk."""
+    end_s: float | None
+    """Seconds to the next GOP that can be decoded; None if there is none."""
+    reason: str
+    """What is wrong."""
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The contents of a file in time."""
+
+    gops: tuple[GopSpan, ...]
+    """The groups of pictures, in order."""
+    damage: tuple[DamagedSpan, ...]
+    """The damaged parts, in order."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds to the end of the last frame."""
+        return self.gops[-1].end_s if self.gops else 0.0
+
+
+def read_overview(reader: VtkReader) -> Overview:
+    """Read all records of a file, and check them, but unpack no tokens.
+
+    Args:
+        reader: The reader of the file, which must be seekable.
+
+    Raises:
+        FormatError: A record has an unknown type that may not be skipped.
+        DamageError: Nothing of the file can be decoded.
+    """
+    scan = _Scan(float(reader.header.time_base))
+    while True:
+        try:
+            for event in reader.events():
+                if isinstance(event, TokenChunk):
+                    scan.add(event)
+            break
+        except DamageError as error:
+            scan.lose(str(error))
+            if reader.skip_damage() is None:
+                break
+    if not scan.gops:
+        raise DamageError(f"nothing of the file can be decoded: {scan.lost[0].reason}")
+    return Overview(tuple(scan.gops), tuple(scan.lost))
+
+
+class _Scan:
+    """Gathers the contents of a file."""
+
+    def __init__(self, tick_s: float) -> None:
+        self._tick_s = tick_s
+        self._first: int | None = None
+        self._losing: tuple[float, str] | None = None
+        self.gops: list[GopSpan] = []
+        self.lost: list[DamagedSpan] = []
+
+    def add(self, chunk: TokenChunk) -> None:
+        """Add the next chunk."""
+        self._first = chunk.pts[0] if self._first is None else self._first
+        start, end = ((pts - self._first) * self._tick_s for pts in (chunk.pts[0], chunk.pts[-1] + chunk.last_duration))
+        if self._losing:
+            self.lost[-1] = DamagedSpan(self._losing[0], start, self._losing[1])
+            self._losing = None
+        if chunk.first or not self.gops:
+            self.gops.append(GopSpan(start, end, 0))
+        self.gops[-1].end_s = end
+        self.gops[-1].token_bytes += chunk.record_bytes
+
+    def lose(self, reason: str) -> None:
+        """Note that the file is damaged after the last chunk."""
+        if self._losing is None:
+            self._losing = self.gops[-1].end_s if self.gops else 0.0, reason
+            self.lost.append(DamagedSpan(self._losing[0], None, reason))

@@ -1,0 +1,74 @@
+"""The videos that the player's page asks for: fragmented MP4, written while it is decoded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from vtok_codec.codec.decoder import Gap, decode_events, video_info
+from vtok_codec.codec.pixel_decoder import PixelDecoder
+from vtok_codec.container.reader import VtkReader
+from vtok_codec.media.formats import OutputSettings, pipe_settings
+from vtok_codec.media.parts import make_part
+from vtok_codec.media.reader import VideoReader
+from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
+from vtok_codec.media.writer import VideoWriter
+
+_FRAGMENT_S = 0.5
+"""How long a browser waits for a piece of video, in seconds."""
+_CRF = 12
+"""The quality in which the page gets the frames: hardly any loss beside that of the tokens."""
+
+
+def write_decoded(path: Path, decoder: PixelDecoder, tokens: int | None, start_s: float, out: BinaryIO) -> None:
+    """Decode a file from some time on, and write it for a browser. Copies of frames stand in for damaged parts.
+
+    Args:
+        path: The file.
+        decoder: What decodes it.
+        tokens: Tokens per position to decode; None for all.
+        start_s: Where to start, in seconds after the first frame.
+        out: Where to write.
+
+    Raises:
+        FormatError, DamageError, InputError, SettingError: See `decode_events`.
+        BrokenPipeError: Nobody reads any more.
+    """
+    with path.open("rb") as stream:
+        reader = VtkReader(stream)
+        info = video_info(reader.header)
+        with closing(decode_events(reader, decoder, tokens, start_s, recover=True)) as events:
+            _write(info, (event for event in events if not isinstance(event, Gap)), out)
+
+
+def write_source(path: Path, start_s: float, out: BinaryIO) -> None:
+    """Write a video of another format for a browser, without its sound.
+
+    Args:
+        path: The video.
+        start_s: Where to start, in seconds after its first frame.
+        out: Where to write.
+
+    Raises:
+        InputError: It cannot be read there.
+        BrokenPipeError: Nobody reads any more.
+    """
+    with VideoReader(path, audio=False, part=make_part(start_s, None)) as reader:
+        _write(reader.info, reader.events(), out)
+
+
+def _write(info: VideoInfo, events: Iterator[Frame | AudioPacket], out: BinaryIO) -> None:
+    # Browsers show no H.264 with full chroma, which odd sides would need. One more row or column makes them even.
+    more = ((0, info.height % 2), (0, info.width % 2), (0, 0))
+    even = dataclasses.replace(info, width=info.width + more[1][1], height=info.height + more[0][1])
+    settings: OutputSettings = dataclasses.replace(pipe_settings("mp4", None, _CRF), fragment_s=_FRAGMENT_S)
+    with VideoWriter(out, even, settings) as writer:
+        for event in events:
+            if isinstance(event, Frame):
+                event = dataclasses.replace(event, pixels=np.pad(event.pixels, more, mode="edge"))
+            writer.write(event)
