@@ -21,6 +21,7 @@ from training_helpers import SHAPE, codec_recipe, sampler_of, settings_of
 from vtok_codec.codec.decoders import tokenizer_of
 from vtok_codec.codec.tokenizer import load_tokenizer
 from vtok_codec.errors import ModelError, SettingError, TrainingError
+from vtok_codec.files import exclusive
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import build_model
 from vtok_codec.registry import find_weights
@@ -212,6 +213,25 @@ def test_runs_that_cannot_be_are_refused(data: Path, tmp_path: Path, small_stage
     (tmp_path / "run" / CHECKPOINT).touch()
     with pytest.raises(TrainingError, match="already holds a run"):
         run_training(settings_of(data, "continuous"), tmp_path / "run", Budget(steps=1), quiet=True)
+
+
+def test_two_processes_cannot_train_in_one_folder(data: Path, tmp_path: Path, small_stages: None) -> None:
+    """They would overwrite each other's checkpoints."""
+    run = tmp_path / "run"
+    run_training(settings_of(data, "continuous"), run, Budget(steps=1), quiet=True)
+    before = (run / CHECKPOINT).read_bytes()
+    with exclusive(run / "run.lock"), pytest.raises(TrainingError, match="another process trains in"):
+        resume_training(run, Budget(steps=2), quiet=True)
+    assert (run / CHECKPOINT).read_bytes() == before
+    resume_training(run, Budget(steps=2), quiet=True)
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    with exclusive(fresh / "run.lock"), pytest.raises(TrainingError, match="another process trains in"):
+        run_training(settings_of(data, "continuous"), fresh, Budget(steps=1), quiet=True)
+    (tmp_path / "clips").mkdir()
+    with pytest.raises(TrainingError, match="no video or image"):
+        run_training(settings_of(tmp_path / "clips", "continuous"), tmp_path / "never", Budget(steps=1), quiet=True)
+    assert not (tmp_path / "never").exists()
 
 
 def test_a_run_that_never_saved_is_begun_anew(data: Path, tmp_path: Path, small_stages: None) -> None:

@@ -16,6 +16,7 @@ from vtok_codec.registry import (
     WeightsFile,
     decoder_name,
     is_decoder,
+    is_generator,
     missing_weights,
     shipped_weights,
 )
@@ -43,6 +44,8 @@ def list_models(context: typer.Context, as_json: AsJson = False) -> None:
         role = " (default)" if weights.name == DEFAULT_MODEL else ""
         if "decoder" in fields:
             role = f" (--decoder {fields['decoder']} for {str(fields['codec_sha256'])[:12]})"
+        if "generates" in fields:
+            role = f" (draws tokens of {fields['generates']}, for vtok continue)"
         size = len(weights.data) / 1e6
         print(f"{weights.name}{role}: {size:.1f} MB, weights {weights.sha256[:12]}, {weights.path}")
     for name in missing_weights():
@@ -87,9 +90,9 @@ def _fields(weights: WeightsFile) -> dict[str, object]:
         "bytes": len(weights.data),
         "sha256": weights.sha256,
     }
+    codec = {"codec_sha256": weights.metadata.get(CODEC_SHA256, "unknown")}
     if is_decoder(weights):
-        fields |= {
-            "decoder": decoder_name(weights),
-            "codec_sha256": weights.metadata.get(CODEC_SHA256, "unknown"),
-        }
+        fields |= {"decoder": decoder_name(weights), **codec}
+    if is_generator(weights):
+        fields |= {"generates": weights.metadata.get("codec", "unknown"), **codec}
     return fields

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import torch
 
 from vtok_codec.codec.tokenizer import choose_placement
 from vtok_codec.errors import SettingError, TrainingError
-from vtok_codec.files import write_whole
+from vtok_codec.files import exclusive, write_whole
 from vtok_codec.metrics.complexity import complexity
 from vtok_codec.models.config import ModelConfig, config_from_json, config_to_json
 from vtok_codec.models.presets import PRESETS
@@ -36,6 +38,7 @@ from vtok_codec.training.subject import Request, Start
 from vtok_codec.training.trainer import LOG, STRIP, Budget, Cadence, Trainer
 
 _SETTINGS = "run.json"
+_LOCK = "run.lock"
 
 
 def run_training(settings: RunSettings, folder: Path, budget: Budget, quiet: bool) -> Trainer[Any]:
@@ -66,13 +69,14 @@ def run_training(settings: RunSettings, folder: Path, budget: Budget, quiet: boo
         reads=_setup(stage).kept_tokens(dataclasses.replace(stage, recipe=recipe), config, start),
         augmentation=tuple(dataclasses.asdict(recipe.augmentation).items()),
     )
-    trainer = _trainer(settings, folder, start, fresh=True, quiet=quiet)
-    _keep(settings.with_whole_paths(), folder, trainer)
-    if trainer.processes.leads:
-        # An earlier run that ended before its first checkpoint may have left a log and pictures.
-        for left in (folder / LOG, *folder.glob(STRIP.format("*"))):
-            left.unlink(missing_ok=True)
-    trainer.train(budget, quiet)
+    with _alone(folder):
+        trainer = _trainer(settings, folder, start, fresh=True, quiet=quiet)
+        _keep(settings.with_whole_paths(), folder, trainer)
+        if trainer.processes.leads:
+            # An earlier run that ended before its first checkpoint may have left a log and pictures.
+            for left in (folder / LOG, *folder.glob(STRIP.format("*"))):
+                left.unlink(missing_ok=True)
+        trainer.train(budget, quiet)
     leave_processes()
     return trainer
 
@@ -102,23 +106,55 @@ def resume_training(
         TrainingError: The folder holds no run, or the run cannot be read.
         SettingError: A setting in `overrides` is unknown or has a value that does not fit.
     """
-    state = read_checkpoint(folder)
-    try:
-        settings = settings_from_json((folder / _SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, LookupError) as error:
-        raise TrainingError(f"{folder} holds no run that can be resumed: {error}") from error
-    settings = dataclasses.replace(
-        settings,
-        overrides=(*settings.overrides, *overrides),
-        device=device or settings.device,
-        cache_gib=settings.cache_gib if cache_gib is None else cache_gib,
-    )
-    trainer = _trainer(settings, folder, None, fresh=False, quiet=quiet)
-    trainer.restore(state)
-    _keep(settings, folder, trainer)
-    trainer.train(budget, quiet)
+    if not folder.is_dir():
+        raise TrainingError(f"{folder} holds no run that can be resumed")
+    with _alone(folder):
+        state = read_checkpoint(folder)
+        settings = _kept_settings(folder)
+        settings = dataclasses.replace(
+            settings,
+            overrides=(*settings.overrides, *overrides),
+            device=device or settings.device,
+            cache_gib=settings.cache_gib if cache_gib is None else cache_gib,
+        )
+        trainer = _trainer(settings, folder, None, fresh=False, quiet=quiet)
+        trainer.restore(state)
+        _keep(settings, folder, trainer)
+        trainer.train(budget, quiet)
     leave_processes()
     return trainer
+
+
+def _kept_settings(folder: Path) -> RunSettings:
+    """Return the settings of a run that a folder holds."""
+    try:
+        return settings_from_json((folder / _SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise TrainingError(f"{folder} holds no run that can be resumed: {error}") from error
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Make a folder, and keep other runs out of it while the block runs. Only the leading process does so.
+
+    Raises:
+        TrainingError: Another run uses it.
+    """
+    if not _leads():
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with exclusive(folder / _LOCK):
+            yield
+    except BlockingIOError:
+        raise TrainingError(f"another process trains in {folder}; wait for it, or name another folder") from None
+    except BaseException:
+        # A run that could not start leaves no folder behind.
+        if [path.name for path in folder.iterdir()] == [_LOCK]:
+            (folder / _LOCK).unlink()
+            folder.rmdir()
+        raise
 
 
 def _setup(stage: Stage) -> Any:
