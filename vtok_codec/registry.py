@@ -358,8 +358,20 @@ def find_graph(weights: WeightsFile, part: Part) -> tuple[Path, bytes]:
     path = beside if beside.is_file() else shipped
     if not path.is_file():
         raise ModelError(f"there is no {beside.name}, a graph of {weights.path}; 'vtok export' makes it")
-    graph = WeightsFile(path.name, path, known_hashes(".onnx").get(path.name) if path == shipped else None)
-    return path, graph.data
+    known = known_hashes(".onnx").get(path.name) if path == shipped else _exported_hash(path, weights)
+    data = WeightsFile(path.name, path).data
+    if known and hashlib.sha256(data).hexdigest() != known:
+        raise ModelError(f"the graph {path} is damaged: it is not the one that was made; reinstall, or export it again")
+    return path, data
+
+
+def _exported_hash(graph: Path, weights: WeightsFile) -> str | None:
+    """Return the hash of a graph that the list of an export beside it holds, if there is one."""
+    try:
+        files = json.loads(weights.path.with_suffix(".json").read_text(encoding="utf-8"))["files"]
+        return str(files[graph.name]["sha256"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def find_prior(sha256: str, beside: Path | None = None) -> Prior:
@@ -399,8 +411,9 @@ def prior_of(weights: WeightsFile) -> Prior | None:
 
 def prior_file(weights: WeightsFile) -> WeightsFile | None:
     """Return the file of the prior of a codec's tokens; None if there is none."""
-    beside = WeightsFile("prior", weights.path.parent / RUN_PRIOR)
-    files = [*([beside] if beside.path.is_file() else []), *_shipped_priors()]
+    folder = weights.path.parent
+    named = (folder / RUN_PRIOR, folder / f"{_PRIOR_PREFIX}{weights.path.stem}{SUFFIX}")
+    files = [*(WeightsFile(place.stem, place) for place in named if place.is_file()), *_shipped_priors()]
     return next((file for file in files if file.metadata.get(CODEC_SHA256) in weights.reads), None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def test_a_continued_file_keeps_its_tokens_and_decodes(made: tuple[Path, Path, P
     longer, back = tmp_path / "longer.vtk", tmp_path / "back.mp4"
     options = ("-g", generator, "--weights", codec, "--seconds", 0.5)
     code, out, told = inside("continue", clip, longer, *options, "--seed", 3)
-    assert (code, out) == (0, "") and "12 frames drawn" in told and "the last 2 frames" in told
+    assert (code, out) == (0, "") and "12 frames drawn" in told and "2 frames at the end" in told
     before, after = np.concatenate(gops_of(clip)), np.concatenate(gops_of(longer))
     assert np.array_equal(after[: len(before) - 1], before[:-1]) and len(after) > len(before)
     assert inside("verify", longer, "-q") == (0, "", "")
@@ -78,8 +79,10 @@ def test_what_is_wrong_is_said_in_one_line(made: tuple[Path, Path, Path], tmp_pa
         (6, "no generator", ("continue", clip, out, "--weights", codec)),
         (2, "WIDTHxHEIGHT", ("generate", out, "-g", generator, "--codec", codec, "--size", "256")),
         (2, "WIDTHxHEIGHT", ("generate", out, "-g", generator, "--codec", codec, "--size", "0x40")),
+        (2, "WIDTHxHEIGHT", ("generate", out, "-g", generator, "--codec", codec, "--size", "9" * 5000 + "x1")),
+        (2, "temperature", ("generate", out, "-g", generator, "--codec", codec, "--temperature", "1e-45")),
         (3, "max-pixels", ("generate", out, "-g", generator, "--codec", codec, "--size", "9000x9000")),
-        (3, "too large", ("generate", out, "-g", generator, "--codec", codec, "--size", "1500x1500")),
+        (3, "too large", ("generate", out, "-g", generator, "--codec", codec, "--size", "1000x1000")),
         (6, "other weights", ("generate", out, "-g", generator, "--codec", "onevae-nano-4x8x8")),
         (3, "No such file", ("continue", tmp_path / "none.vtk", out, "-g", generator)),
         (7, "exists", ("continue", clip, clip.parent / "tiny.safetensors", "-g", generator, "--weights", codec, "-q")),
@@ -97,5 +100,33 @@ def test_what_is_left_out_is_told(made: tuple[Path, Path, Path], make_clip: Clip
     assert inside("encode", "--model", codec, "--tokens", 4, source, clip, "-q") == (0, "", "")
     code, _, told = inside("continue", clip, out, "-g", generator, "--weights", codec, "--seconds", 0.1)
     assert code == 0 and "2 of 4 tokens per position are kept" in told and "audio is left out" in told
+    assert "constant rate" not in told
     header = VtkReader(io.BytesIO(out.read_bytes())).header
     assert header.tokens_per_position == 2 and not header.audio
+
+
+def test_varying_times_are_told(made: tuple[Path, Path, Path], make_clip: ClipMaker, tmp_path: Path) -> None:
+    _, codec, generator = made
+    source = make_clip("vfr.mkv", frames=20, options=["-vf", "select='not(eq(mod(n,5),3))'", "-fps_mode", "vfr"])
+    clip, out = tmp_path / "clip.vtk", tmp_path / "out.vtk"
+    assert inside("encode", "--model", codec, source, clip, "-q") == (0, "", "")
+    code, _, told = inside("continue", clip, out, "-g", generator, "--weights", codec, "--seconds", 0.1)
+    assert code == 0 and "constant rate" in told
+
+
+def test_a_prior_beside_the_weights_is_found(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """As `decode --weights` finds it."""
+    _, codec, generator = made
+    run, clip, data = tmp_path / "run", tmp_path / "clip.vtk", codec.parent / "clips"
+    setting = ["--set", "phases=4x4x32", "--set", "channels=4", "--set", "features=4", "--set", "first_features=4"]
+    command = ("train", "--stage", "prior", "--from", codec, "--data", data, "--run", run, "--steps", 1, "-q", *setting)
+    assert inside(*command) == (0, "", "")
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    shutil.copy(codec, folder)
+    shutil.copy(run / "ema.safetensors", folder / "prior.safetensors")
+    weights = folder / codec.name
+    assert inside("encode", "--model", weights, data / "00.mp4", clip, "-q") == (0, "", "")
+    assert VtkReader(io.BytesIO(clip.read_bytes())).header.prior_sha256
+    options = ("-g", generator, "--weights", weights, "--seconds", 0.1, "-q")
+    assert inside("continue", clip, tmp_path / "out.vtk", *options) == (0, "", "")

@@ -80,6 +80,10 @@ def test_latents_decode_without_rounding(codec: vtok_codec.api.Codec, frames: np
 def test_wrong_latents_are_refused(codec: vtok_codec.api.Codec, shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError):
         codec.decode_latents(torch.zeros(shape))
+    with pytest.raises(InputError, match="torch tensor"):
+        codec.decode_latents(np.zeros(shape))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="torch tensor"):
+        codec.encode_latents(np.zeros((1, 3, 5, 16, 16)))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="floats"):
         codec.decode_latents(torch.zeros(1, 6, 8, 2, 2, dtype=torch.int32))
 

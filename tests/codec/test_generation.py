@@ -114,6 +114,14 @@ def test_a_video_begins_from_nothing(generator: TokenGenerator, model: TokenMode
     model.check(gop.tokens)
 
 
+def test_too_long_a_video_is_refused_before_it_is_drawn(
+    generator: TokenGenerator, model: TokenModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generator, "stream", None)
+    with pytest.raises(InputError, match="at most 4194301"):
+        begun((8, 8), model, generator, 5_000_000, Sampling())
+
+
 def test_gops_are_cut_to_what_the_generator_draws(generator: TokenGenerator) -> None:
     four = np.concatenate([tokens_of(3), tokens_of(3, 1)], axis=-1)
     assert np.array_equal(matched([Gop(four, 9)], generator)[0].tokens, four[..., :2])
@@ -129,7 +137,14 @@ def test_wrong_arguments_are_refused(generator: TokenGenerator) -> None:
         generator.continue_(np.zeros((1, 200, 200, 2), np.uint16), 1)
     with pytest.raises(SettingError):
         generator.continue_(tokens_of(2), 0)
-    for wrong in ({"temperature": -1.0}, {"temperature": float("nan")}, {"top_p": 0.0}, {"top_p": 1.5}, {"seed": -1}):
+    for gops in ([tokens_of(2)[0]], [tokens_of(2), tokens_of(2)[:, :2]]):
+        with pytest.raises(InputError):
+            generator.bits(gops)
+    assert generator.bits([]) == 0
+    with pytest.raises(InputError, match="different grids"):
+        generator.continue_(tokens_of(2), 1, before=[tokens_of(2)[:, :2]])
+    temperatures = [{"temperature": value} for value in (-1.0, float("nan"), 1e-45, 1e39)]
+    for wrong in (*temperatures, {"top_p": 0.0}, {"top_p": 1.5}, {"seed": -1}):
         with pytest.raises(SettingError):
             Sampling(**wrong)  # type: ignore[arg-type]
 

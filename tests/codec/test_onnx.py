@@ -21,7 +21,7 @@ from vtok_codec.codec.tokenizer import Placement, Tokenizer
 from vtok_codec.errors import ModelError
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.onnx_parts import METADATA_KEY, Part, about_from_metadata, graph_path
-from vtok_codec.models.weights import dump_weights
+from vtok_codec.models.weights import build_model, dump_weights
 from vtok_codec.registry import WeightsFile, find_weights
 
 MODELS = ["onevae-nano-4x8x8", "onevae-nano-4x16x16"]
@@ -174,13 +174,30 @@ def test_graphs_of_other_weights_are_refused(exported: Path, tmp_path: Path) -> 
         OnnxDecoder(WeightsFile("tiny", copy / "tiny.safetensors"))
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "foreign"])
+def test_weights_that_read_the_same_tokens_need_graphs_of_their_own(exported: Path, tmp_path: Path) -> None:
+    """A graph names places in one file. In another, other values lie there."""
+    copy = tmp_path / "copy"
+    shutil.copytree(exported, copy)
+    weights = WeightsFile("tiny", copy / "tiny.safetensors")
+    model = build_model(weights.config, weights.data, "here")
+    said = {"reads": weights.sha256, "note": "longer metadata"}
+    (copy / "tiny.safetensors").write_bytes(dump_weights(model, weights.config, said))
+    with pytest.raises(ModelError, match="made of other weights"):
+        OnnxDecoder(WeightsFile("tiny", copy / "tiny.safetensors"))
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "foreign", "listed"])
 def test_graphs_that_cannot_be_used_are_told(exported: Path, tmp_path: Path, damage: str) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(exported, copy)
     graph = graph_path(copy / "tiny.safetensors", Part.DECODER)
     data = graph.read_bytes()
-    if damage == "missing":
+    if damage != "listed":
+        (copy / "tiny.json").unlink()
+    if damage == "listed":
+        # One bit, and the list of the export knows.
+        graph.write_bytes(bytes([*data[:500], data[500] ^ 1, *data[501:]]))
+    elif damage == "missing":
         graph.unlink()
     elif damage == "foreign":
         proto = onnx.load_model_from_string(data)
@@ -188,7 +205,7 @@ def test_graphs_that_cannot_be_used_are_told(exported: Path, tmp_path: Path, dam
         graph.write_bytes(proto.SerializeToString())
     else:
         graph.write_bytes(b"" if damage == "empty" else data[: len(data) // 2])
-    with pytest.raises(ModelError, match=r"vtok export|cannot be used") as told:
+    with pytest.raises(ModelError, match=r"vtok export|cannot be used|is damaged") as told:
         OnnxDecoder(WeightsFile("tiny", copy / "tiny.safetensors"))
     assert "\n" not in str(told.value)
 
@@ -204,8 +221,25 @@ def test_shipped_graphs_with_a_flipped_bit_are_refused(tmp_path: Path, monkeypat
     data = bytearray(graph.read_bytes())
     data[1000] ^= 1
     graph.write_bytes(data)
-    with pytest.raises(ModelError, match="are damaged"):
+    with pytest.raises(ModelError, match="is damaged"):
         OnnxDecoder(weights)
+
+
+def test_exports_overwrite_nothing_unasked(exported: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "tiny.safetensors").write_bytes(b"of somebody else")
+    weights = exported / "tiny.safetensors"
+    cases = [
+        (7, "tiny.safetensors exists", [weights, copy]),
+        (7, "cannot make the folder", [weights, copy / "tiny.safetensors" / "b"]),
+        (6, "is no codec", ["cdt-nano-4x8x8", tmp_path / "never"]),
+        (6, "holds no vtok model", ["prior-onevae-nano-4x8x8", tmp_path / "never"]),
+    ]
+    for code, words, arguments in cases:
+        got, out, told = inside("export", *arguments)
+        assert (got, out) == (code, "") and words in told and told.count("\n") == 1, told
+    assert (copy / "tiny.safetensors").read_bytes() == b"of somebody else" and not (tmp_path / "never").exists()
 
 
 @pytest.mark.parametrize(
@@ -215,6 +249,8 @@ def test_shipped_graphs_with_a_flipped_bit_are_refused(tmp_path: Path, monkeypat
         {METADATA_KEY: "no JSON"},
         {METADATA_KEY: "[]"},
         {METADATA_KEY: '{"version": 2}'},
+        {METADATA_KEY: "[" * 100_000},
+        {METADATA_KEY: '{"version": 1, "states": [], "part": "decoder", "latent_channels": Infinity}'},
         {METADATA_KEY: '{"version": 1, "states": [{"channels": 0, "frames": 1, "rows": 1, "columns": 1}]}'},
         {METADATA_KEY: '{"version": 1, "states": [], "part": "middle", "latent_channels": 1, "weights_sha256": ""}'},
     ],

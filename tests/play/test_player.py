@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -142,6 +144,21 @@ def test_wrong_requests_are_refused(clip: Path, tokenizer: Tokenizer, query: str
         assert fetched(f"{server.url}about.json")[0] == 200
 
 
+def test_a_file_that_is_replaced_or_gone_is_told(clip: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """The decoder was chosen for the first one."""
+    path = tmp_path / "clip.vtk"
+    shutil.copy(clip, path)
+    with served(path, tokenizer, source=tmp_path / "映像.mp4") as server:
+        assert inside("encode", LANES, path, "--tokens", 1, "--duration", 0.2, "-f", "-q") == (0, "", "")
+        status, text, _ = fetched(f"{server.url}video")
+        assert status == 400 and b"another file by now" in text
+        path.unlink()
+        status, text, _ = fetched(f"{server.url}video")
+        assert status == 400 and b"No such file" in text
+        status, text, _ = fetched(f"{server.url}source")
+        assert status == 400 and "映像.mp4" in text.decode()
+
+
 def test_a_reader_that_goes_away_stops_the_decoder(clip: Path, tokenizer: Tokenizer) -> None:
     with served(clip, tokenizer) as server:
         before = threading.active_count()
@@ -230,10 +247,31 @@ def test_the_command_prints_its_address_and_ends_with_an_interrupt(clip: Path) -
     assert process.returncode == 0 and b"Ctrl-C" in told
 
 
+def test_a_browser_in_the_terminal_does_not_keep_the_server(clip: Path, tmp_path: Path) -> None:
+    """And its arguments, which all users can see, do not hold the address."""
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/seen\ncat "${{1#file://}}" > {tmp_path}/page\nsleep 60\n')
+    browser.chmod(0o755)
+    environment = os.environ | {"BROWSER": f"{browser} %s"}
+    process = subprocess.Popen([*VTOK, "play", str(clip)], stdout=subprocess.PIPE, env=environment)
+    assert process.stdout is not None
+    url = process.stdout.readline().decode().strip()
+    assert fetched(url)[0] == 200
+    for _ in range(100):
+        if (tmp_path / "page").exists() and (tmp_path / "page").read_text():
+            break
+        time.sleep(0.1)
+    assert url in (tmp_path / "page").read_text() and url.split("/")[3] not in (tmp_path / "seen").read_text()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    subprocess.run(["pkill", "-f", str(browser)], check=False)
+
+
 def test_what_cannot_be_played_is_told(clip: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         cases = [
             (3, "pipe cannot seek", ["-"]),
+            (3, "pipe cannot seek", ["/dev/null"]),
             (3, "No such file", [tmp_path / "none.vtk"]),
             (4, "not a .vtk file", [LANES]),
             (3, "none.mp4", [clip, "--source", tmp_path / "none.mp4"]),

@@ -6,18 +6,22 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from corpus_helpers import begin, make, make_clips, tiny_weights
+from generator_helpers import SMALL as SMALL_CONFIG
+from generator_helpers import random_generator
 from helpers import inside
 from safetensors.numpy import load_file
 
 from vtok_codec.corpus.windows import TokenWindows
 from vtok_codec.errors import TrainingError
-from vtok_codec.registry import CODEC_SHA256, WeightsFile, is_decoder, is_generator
+from vtok_codec.models.weights import dump_weights
+from vtok_codec.registry import CODEC_SHA256, WeightsFile, find_weights, is_decoder, is_generator
 from vtok_codec.tokens.radix import tokens_to_digits
 from vtok_codec.training.generator.windows import WindowBatches
 from vtok_codec.training.processes import Processes
@@ -147,6 +151,14 @@ def test_what_does_not_fit_is_refused(corpus: Path, tmp_path: Path, code: int, w
     assert (got, out) == (code, "") and words in told and told.count("\n") == 1, told
 
 
+def test_a_generator_for_other_tokens_is_refused(corpus: Path, tmp_path: Path) -> None:
+    other = replace(SMALL_CONFIG, codec=find_weights("onevae-nano-4x8x8").codec_config)
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(dump_weights(random_generator(other), other, {CODEC_SHA256: "0" * 64}))
+    got, _, told = train(corpus, tmp_path / "run", "--steps", 1, "--from", path)
+    assert got == 2 and "draws other tokens" in told and told.count("\n") == 1
+
+
 def test_clips_are_no_corpus(corpus: Path, tmp_path: Path) -> None:
     got, _, told = train(corpus.parent / "clips", tmp_path / "run", "--steps", 1)
     assert got == 2 and "vtok corpus encode" in told and told.count("\n") == 1
@@ -162,3 +174,6 @@ def test_it_goes_on_from_a_generator(corpus: Path, tmp_path: Path, one_thread: N
         {name: value.shape for name, value in load_file(run / "ema.safetensors").items()} for run in (first, second)
     ]
     assert shapes[0] == shapes[1]
+    command = ("train", "--stage", "generator", "--data", corpus, "--run", tmp_path / "third", "--from", first)
+    got, _, told = inside(*command, "--set", "width=64", "--steps", 1)
+    assert got == 2 and "bring their shape along" in told

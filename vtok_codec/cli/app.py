@@ -19,6 +19,7 @@ from vtok_codec.cli.export import export
 from vtok_codec.cli.files import CLOSED_STREAMS
 from vtok_codec.cli.generate import continue_, generate
 from vtok_codec.cli.info import info
+from vtok_codec.cli.latents import latents
 from vtok_codec.cli.models import models
 from vtok_codec.cli.pack import pack
 from vtok_codec.cli.play import play
@@ -38,6 +39,7 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     verify: "vtok verify out.vtk",
     tokens: "vtok tokens out.vtk tokens.safetensors",
     pack: "vtok pack tokens.safetensors again.vtk",
+    latents: "vtok latents in.mp4 latents.safetensors",
     continue_: "vtok continue clip.vtk longer.vtk --seconds 2 --seed 7",
     generate: "vtok generate new.vtk --size 256x256 --seed 7",
     export: "vtok export onevae-nano-4x8x8 exported/",

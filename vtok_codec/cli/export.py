@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -25,19 +26,24 @@ def export(
     `vtok decode --engine onnx --weights FOLDER/MODEL.safetensors` decodes with them, as does any program that runs
     ONNX. MODEL.json lists all files with their hashes, and the operators of each graph. See docs/howto/onnx.md.
     """
-    from vtok_codec.export.onnx_files import OPSET, exported_files
+    from vtok_codec.export.onnx_files import OPSET, exported_files, exported_names
     from vtok_codec.files import replacing
     from vtok_codec.registry import find_weights
 
     weights = find_weights(model)
-    index = folder / f"{weights.name}.json"
-    if index.exists() and not force:
-        raise OutputError(f"{index} exists; use -f to overwrite it")
-    folder.mkdir(parents=True, exist_ok=True)
+    names = exported_names(weights)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write to {folder}; name another folder")
+    if (taken := [name for name in names if (folder / name).exists()]) and not force:
+        raise OutputError(f"{folder / taken[0]} exists; use -f to overwrite it")
     for name, data in exported_files(weights, lambda part: None if quiet else notice(f"exporting {part.value}")):
         with replacing(folder / name, overwrite=True) as partial:
             partial.write_bytes(data)
     if not quiet:
-        about = json.loads(index.read_text(encoding="utf-8"))
+        about = json.loads((folder / names[-1]).read_text(encoding="utf-8"))
         size = sum(entry["bytes"] for entry in about["files"].values()) / 1e6
         notice(f"{weights.name} -> {folder}: {len(about['files'])} files, {size:.1f} MB, opset {OPSET}")

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from vtok_codec.stream.assembling import TokenModel
     from vtok_codec.stream.reading import Gop
 
+_DIGITS = 8
+"""More digits than a side can have; very long numbers cannot be parsed."""
 Target = Annotated[str, typer.Argument(help="A .vtk file. '-' is standard output.")]
 Seconds = Annotated[float, typer.Option(help="Seconds to draw.", min=0.01, max=3600, rich_help_panel=OUTPUT)]
 Seed = Annotated[int, typer.Option(help="Seed of all random choices.", min=0, rich_help_panel=PICTURE)]
 Temperature = Annotated[
     float,
-    typer.Option(
-        help="Below 1, likely tokens become likelier; 0 always takes the likeliest.", min=0, rich_help_panel=PICTURE
-    ),
+    typer.Option(help="Below 1, likely tokens become likelier; 0 always takes the likeliest.", rich_help_panel=PICTURE),
 ]
 TopP = Annotated[
     float,
@@ -79,27 +79,28 @@ def continue_(
     from vtok_codec.codec.decoder import video_info
     from vtok_codec.codec.generation import Sampling, load_generator
     from vtok_codec.container.reader import VtkReader
-    from vtok_codec.registry import prior_of, weights_of
+    from vtok_codec.registry import find_prior, prior_of, weights_of
     from vtok_codec.stream.assembling import TokenModel
     from vtok_codec.stream.reading import read_all_gops
 
     sampling = Sampling(seed, temperature, top_p)
+    shown = "standard input" if source == STANDARD_STREAM else source
     with open_input(source) as stream:
         reader = VtkReader(stream)
         header = reader.header
-        require_pixels(source, header.width, header.height, max_pixels)
-        gops = read_all_gops(reader)
-    if header.rate is None:
-        raise InputError(f"{source} is a still picture; only a video can be continued, since it has a frame rate")
-    codec = weights_of(header.model, weights)
+        require_pixels(shown, header.width, header.height, max_pixels)
+        if header.rate is None:
+            raise InputError(f"{shown} is a still picture; only a video can be continued, since it has a frame rate")
+        codec = weights_of(header.model, weights)
+        gops = read_all_gops(reader, priors=lambda sha256: find_prior(sha256, codec.path.parent))
     drawer = load_generator(generator, device, codec.reads)
     model = TokenModel(header.model, codec.codec_config.max_tokens, prior_of(codec))
     try:
         kept = matched(gops, drawer)
     except InputError as error:
-        raise InputError(f"{source}: {error}") from None
+        raise InputError(f"{shown}: {error}") from None
     for notice_ in _losses(header, kept, model, drawer) if not quiet else ():
-        notice(f"{source}: {notice_}")
+        notice(f"{shown}: {notice_}")
     info = dataclasses.replace(video_info(header, audio=False), time_base=1 / header.rate)
     draw = partial(continued, kept, model, drawer)
     _write(draw, sampling, seconds, info, model, source, target, force, quiet)
@@ -185,7 +186,9 @@ def _losses(header: Header, gops: list[Gop], model: TokenModel, generator: Token
     if there > wanted:
         yield f"{wanted} of {there} tokens per position are kept, as many as {generator.name} draws"
     if redrawn := redrawn_frames(gops, model):
-        yield f"the last {counted(redrawn, 'frame')} do not fill a latent frame and are drawn anew"
+        yield f"{counted(redrawn, 'frame')} at the end, which fill no latent frame, will be drawn anew"
+    if not all(gop.steady for gop in gops):
+        yield "frames get a constant rate, since nothing continues their times"
     if header.audio:
         yield "the audio is left out, since nothing continues it"
 
@@ -197,7 +200,8 @@ def _size(text: str) -> tuple[int, int]:
         SettingError: The text is something else.
     """
     width, _, height = text.partition("x")
-    sides = [int(side) if side.isascii() and side.isdecimal() else 0 for side in (width, height)]
+    numbers = all(side.isascii() and side.isdecimal() and len(side) < _DIGITS for side in (width, height))
+    sides = [int(width), int(height)] if numbers else [0, 0]
     if not all(0 < side <= MAX_SIDE for side in sides):
         raise SettingError(f"size {text}: write WIDTHxHEIGHT, such as 256x256")
     return sides[0], sides[1]

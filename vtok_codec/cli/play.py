@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vtok_codec.cli.errors import notice, reports_errors
-from vtok_codec.cli.files import STANDARD_STREAM, open_input, require_pixels
+from vtok_codec.cli.files import CLOSED_STREAMS, STANDARD_STREAM, open_input, require_pixels
 from vtok_codec.cli.options import DEFAULT_MAX_PIXELS, INPUT, MODEL, OUTPUT, Device, MaxPixels, Quiet
 from vtok_codec.errors import InputError, OutputError
 from vtok_codec.text import printable
@@ -56,11 +60,13 @@ def play(
     from vtok_codec.play.overview import read_overview
     from vtok_codec.play.server import Played, PlayServer
 
-    if file == STANDARD_STREAM:
-        raise InputError("a pipe cannot seek; name a file")
+    if file == STANDARD_STREAM or (Path(file).exists() and not Path(file).is_file()):
+        raise InputError("only a file can be played, since a pipe cannot seek; name one")
+    if 1 in CLOSED_STREAMS:
+        raise OutputError("standard output is closed, where the address is printed; redirect it")
     if source:
-        with VideoReader(source, audio=False):
-            pass
+        with VideoReader(source, audio=False) as beside:
+            require_pixels(str(source), beside.info.width, beside.info.height, max_pixels)
     loader = DecoderLoader(weights, device, chosen_engine(engine, DecoderChoice(), device))
     with open_input(file) as stream:
         reader = VtkReader(stream)
@@ -82,17 +88,34 @@ def play(
         server = PlayServer(played, port)
     except OSError as error:
         raise OutputError(f"cannot listen on port {port}: {error.strerror}") from error
-    with server:
+    with server, _address_file(server.url) as address:
         print(server.url, flush=True)
-        if browser and not webbrowser.open(server.url) and not quiet:
-            notice("no browser was found; open the address above")
-        elif not quiet:
+        if not quiet:
             notice(f"playing {printable(file)}; Ctrl-C ends")
-        try:
+        if browser:
+            # A browser in the terminal keeps its caller until it ends.
+            Thread(target=_open, args=(address, quiet), daemon=True).start()
+        # An interrupt is the way to end it.
+        with suppress(KeyboardInterrupt):
             server.serve_forever()
-        except KeyboardInterrupt:
-            # The way to end it.
-            return
+
+
+def _open(address: str, quiet: bool) -> None:
+    """Open a page in the user's browser."""
+    if not webbrowser.open(address) and not quiet:
+        notice("no browser was found; open the address above")
+
+
+@contextmanager
+def _address_file(url: str) -> Iterator[str]:
+    """Yield the address of a page that leads to another one, and that only this user can read.
+
+    The arguments of a browser can be seen by all users of the machine.
+    """
+    with tempfile.TemporaryDirectory(prefix="vtok-play-") as folder:
+        page = Path(folder) / "play.html"
+        page.write_text(f'<meta http-equiv="refresh" content="0; url={url}" />', encoding="ascii")
+        yield page.as_uri()
 
 
 def _decoders(loader: DecoderLoader, model: ModelId) -> tuple[str, ...]:

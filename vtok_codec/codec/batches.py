@@ -87,6 +87,8 @@ def decode_latents(tokenizer: Tokenizer, latents: Tensor) -> Tensor:
     Raises:
         InputError: The tensor has another shape or type.
     """
+    if not isinstance(latents, Tensor):
+        raise InputError(f"latents must be a torch tensor, not {type(latents).__name__}")
     per_token, whole = len(tokenizer.id.levels), tokenizer.model.config.latent_channels
     if latents.ndim != 5 or not latents.numel() or latents.shape[1] % per_token or latents.shape[1] > whole:
         raise InputError(
@@ -140,6 +142,8 @@ def codes_of(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
 
 def _chunks(tokenizer: Tokenizer, videos: Tensor) -> Iterator[Tensor]:
     """Check a batch of videos, and yield its chunks as the encoder takes them."""
+    if not isinstance(videos, Tensor):
+        raise InputError(f"videos must be a torch tensor, not {type(videos).__name__}")
     if videos.ndim != 5 or videos.shape[1] != RGB or not videos.numel():
         raise InputError(f"videos must be B 3 T H W, not {tuple(videos.shape)}")
     if videos.dtype != torch.uint8 and not videos.dtype.is_floating_point:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from vtok_codec.codec.generation import Sampling, TokenGenerator
+from vtok_codec.container.header import MAX_GOP_LATENTS
 from vtok_codec.errors import InputError
 from vtok_codec.stream.assembling import TokenModel
 from vtok_codec.stream.reading import Gop
@@ -109,6 +110,9 @@ def _longer(
     """Return a GOP of `frames` frames that begins with the given latent frames and follows on the GOPs `before`."""
     layout = model.id.layout
     latents, parts = layout.latents(frames, first=True), [tokens]
+    if latents > MAX_GOP_LATENTS:
+        most = layout.frames(MAX_GOP_LATENTS, first=True)
+        raise InputError(f"that makes a group of pictures of {frames} frames; at most {most} can be stored")
     for drawn in generator.stream(tokens, latents - len(tokens), sampling, before):
         parts.append(drawn)
         # The phases of the first frame stand for one frame together.

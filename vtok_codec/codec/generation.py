@@ -18,8 +18,11 @@ from vtok_codec.models.weights import build_generator
 from vtok_codec.registry import CODEC_SHA256, WeightsFile, find_generator
 from vtok_codec.tokens.radix import Digits, Tokens, check_range, digits_to_tokens, tokens_to_digits
 
-MAX_POSITIONS = 1 << 14
-"""The largest number of positions of a latent frame: each attends to all others, so the cost grows with its square."""
+MAX_POSITIONS = 1 << 12
+"""The largest number of positions of a latent frame: each attends to all others, so that memory grows with its square,
+to a gigabyte for this number."""
+_TEMPERATURES = (0.01, 100.0)
+"""The lowest and the highest temperature above 0."""
 _CONTEXT_LATENTS = 24
 """The latent frames that a generator looks back on. Beyond its reach per block times its blocks it sees nothing."""
 
@@ -36,8 +39,8 @@ class Sampling:
     """Of each digit's values, only the likeliest are drawn that together have this probability (nucleus sampling)."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:
-            raise SettingError(f"temperature {self.temperature}: give a number of at least 0")
+        if self.temperature and not _TEMPERATURES[0] <= self.temperature <= _TEMPERATURES[1]:
+            raise SettingError(f"temperature {self.temperature}: give 0, or {_TEMPERATURES[0]} to {_TEMPERATURES[1]:g}")
         if not 0 < self.top_p <= 1:
             raise SettingError(f"top-p {self.top_p}: give a number above 0 and up to 1")
         if not 0 <= self.seed < 1 << 63:
@@ -127,8 +130,7 @@ class TokenGenerator:
         """Yield the latent frames of `continue_` one by one, each `1 h w n`."""
         if latents < 1:
             raise SettingError(f"latents {latents}: give at least 1")
-        for each in (tokens, *before):
-            self._check(each)
+        self._check_alike([*before, tokens])
         pick = (sampling or Sampling()).picker(self._placement.device)
         state = self._state([*before, tokens])
         phases = self._model.config.codec.layout.phases
@@ -146,10 +148,11 @@ class TokenGenerator:
         Raises:
             InputError: See `continue_`.
         """
-        total = 0.0
-        state = self._model.start(1, *gops[0].shape[1:3])
+        if not gops:
+            return 0.0
+        self._check_alike(gops)
+        total, state = 0.0, self._model.start(1, *gops[0].shape[1:3])
         for tokens in gops:
-            self._check(tokens)
             bits, state = self._read(tokens, state)
             total += bits
         return total
@@ -157,6 +160,13 @@ class TokenGenerator:
     @property
     def _levels(self) -> tuple[int, ...]:
         return self._model.config.codec.fsq_levels
+
+    def _check_alike(self, gops: Sequence[Tokens]) -> None:
+        """Check the tokens of GOPs, and that all have the same grid."""
+        for tokens in gops:
+            self._check(tokens)
+        if len({tokens.shape[1:3] for tokens in gops}) > 1:
+            raise InputError("GOPs of different grids do not follow each other")
 
     def _check(self, tokens: Tokens) -> None:
         wanted = self.tokens_per_position

@@ -76,7 +76,7 @@ class _Graph:
 
         path, data = find_graph(weights, part)
         options = runtime.SessionOptions()
-        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        options.intra_op_num_threads = threads or _cores()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         # The graph names the weights file, which need not lie beside it.
@@ -89,8 +89,14 @@ class _Graph:
             raise ModelError(f"{path} cannot be used: {reason[0]}") from error
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.about: GraphAbout = about_from_metadata(metadata, str(path))
-        if self.about.weights_sha256 not in weights.reads or self.about.part is not part:
+        # The graph names places in one file, so that weights which read the same tokens are not enough.
+        if self.about.weights_sha256 != weights.sha256 or self.about.part is not part:
             raise ModelError(f"{path} was made of other weights than {weights.path}; make it again with 'vtok export'")
+        expected = 2 + len(self.about.states) * (not part.is_first)
+        channels = weights.codec_config.latent_channels
+        if self.about.latent_channels != channels or len(self._session.get_inputs()) != expected:
+            raise ModelError(f"{path} is not what its metadata say; make it again with 'vtok export'")
+        self._path = path
 
     def start(self, grid: tuple[int, ...]) -> _State:
         """Return the state before the first latent frame."""
@@ -106,5 +112,16 @@ class _Graph:
         whole[0, : len(digits)] = digits
         inputs: dict[str, Any] = {"digits": whole, "tokens": np.array([tokens])}
         inputs |= {f"state_{number}": each for number, each in enumerate(state)}
-        pixels, *after = self._session.run(None, inputs)
+        try:
+            pixels, *after = self._session.run(None, inputs)
+        except Exception as error:
+            # ONNX Runtime raises errors of many kinds, with lines of its own source code.
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise ModelError(f"{self._path} cannot be run: {reason[0]}") from error
         return pixels, after
+
+
+def _cores() -> int:
+    """Return the number of cores that this process may use."""
+    # Not every system can bind processes to cores.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

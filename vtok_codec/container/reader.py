@@ -9,6 +9,7 @@ import hashlib
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import BinaryIO, TypeAlias
 
 from vtok_codec.container.header import Header, header_from_json
@@ -64,6 +65,10 @@ class TokenChunk:
     """The packed digits."""
     record_bytes: int
     """The size of the whole token record in the file, in bytes."""
+
+    def steady(self, frame_ticks: int) -> bool:
+        """Return whether all frames, apart from the last, last so many ticks."""
+        return all(after - before == frame_ticks for before, after in pairwise(self.pts))
 
 
 Event: TypeAlias = "TokenChunk | list[StoredPacket] | Totals"

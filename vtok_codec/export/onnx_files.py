@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import struct
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load as parse_safetensors
 
+from vtok_codec.errors import ModelError
 from vtok_codec.export.graphs import Graph, graph_of
 from vtok_codec.models.config import OneVAEConfig, config_to_json
 from vtok_codec.models.onnx_parts import METADATA_KEY, VERSION, GraphAbout, Part, graph_path
@@ -87,6 +89,8 @@ def export_part(weights: WeightsFile, part: Part, weights_name: str) -> Exported
 
 def _exported(graph: Graph) -> onnx.ModelProto:
     """Return a part as an ONNX model with all weights in it."""
+    # torch tells on standard error which other packages are missing.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -164,6 +168,22 @@ def _forget_sources(proto: onnx.ModelProto) -> None:
     del proto.graph.metadata_props[:]
 
 
+def exported_names(weights: WeightsFile) -> list[str]:
+    """Return the names of all files of an exported codec, the JSON file about them last.
+
+    Raises:
+        ModelError: The weights are not those of a codec that can be exported.
+    """
+    if not isinstance(weights.config, OneVAEConfig):
+        raise ModelError(f"{weights.path} is no codec; export takes codecs only")
+    config = weights.codec_config
+    if not config.causal or config.codebook:
+        raise ModelError(f"{weights.path} is not a causal FSQ codec, so that its parts cannot run step by step")
+    graphs = [graph_path(Path(f"{weights.name}{SUFFIX}"), part).name for part in parts_of(config)]
+    prior = [f"prior-{weights.name}{SUFFIX}"] if prior_file(weights) else []
+    return [*graphs, f"{weights.name}{SUFFIX}", *prior, f"{weights.name}.json"]
+
+
 def exported_files(
     weights: WeightsFile, on_part: Callable[[Part], object] = lambda part: None
 ) -> Iterator[tuple[str, bytes]]:
@@ -174,8 +194,9 @@ def exported_files(
         on_part: Called with each part before it is exported, which takes a minute.
 
     Raises:
-        ModelError, ModuleNotFoundError: See `export_part`.
+        ModelError, ModuleNotFoundError: See `exported_names` and `export_part`.
     """
+    exported_names(weights)
     files: dict[str, dict[str, object]] = {}
 
     def listed(name: str, data: bytes, **more: object) -> tuple[str, bytes]:

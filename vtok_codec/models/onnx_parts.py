@@ -96,7 +96,7 @@ def about_from_metadata(metadata: Mapping[str, str], source: str) -> GraphAbout:
         states = tuple(map(_state, members["states"]))
         part, channels = Part(members["part"]), int(members["latent_channels"])
         return GraphAbout(part, str(members["weights_sha256"]), channels, states)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ModelError(f"{source} is not a graph that 'vtok export' made: {error}") from None
 
 

@@ -78,7 +78,8 @@ def build_model(config: ModelConfig, data: bytes, source: str) -> OneVAE:
         ModelError: The weights are not those of a codec, or do not fit the configuration.
     """
     if not isinstance(config, OneVAEConfig):
-        raise ModelError(f"{source} is a decoder, which has no encoder; name it as the decoder")
+        kind = "generator" if isinstance(config, GeneratorConfig) else "decoder"
+        raise ModelError(f"{source} is a {kind}, which has no encoder; name it as the {kind}")
     return _loaded(OneVAE(config), data, source)
 
 

@@ -29,6 +29,19 @@ const say = (text) => {
   part("message").textContent = text;
 };
 
+/** Say why the server sends no video, which a video element cannot tell. */
+const explain = async (address) => {
+  const answer = await fetch(address).catch(() => null);
+  if (!answer) {
+    say("vtok does not answer any more.");
+  } else if (answer.ok) {
+    answer.body.cancel();
+    say("The browser cannot show this video.");
+  } else {
+    say(await answer.text());
+  }
+};
+
 /** Show the file from some time on, with the tokens and the decoder that are chosen. */
 const show = (seconds, playing) => {
   start = seconds;
@@ -152,7 +165,9 @@ const listen = () => {
   video.addEventListener("ended", () => {
     ended = true;
   });
-  video.addEventListener("error", () => say("The video cannot be shown from here; the file may be damaged."));
+  for (const each of [video, source]) {
+    each.addEventListener("error", () => explain(each.currentSrc));
+  }
   window.setInterval(tick, 100);
 };
 

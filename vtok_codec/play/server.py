@@ -141,10 +141,10 @@ class _Handler(BaseHTTPRequestHandler):
         name = query.get("decoder", played.decoders[0])
         if name not in played.decoders:
             raise ValueError(f"no decoder {name!r}")
-        write_decoded(played.path, played.load(name), tokens, _seconds(query), out)
+        write_decoded(played.path, played.header, played.load(name), tokens, _seconds(query), out)
 
-    def _send(self, data: bytes, kind: str) -> None:
-        self.send_response(HTTPStatus.OK)
+    def _send(self, data: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK) -> None:
+        self.send_response(status)
         self._send_headers(kind)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -154,11 +154,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer with a video. Its length is unknown, so that it ends with the connection."""
         out = _LateBody(self)
         try:
-            with suppress(BrokenPipeError, ConnectionError):
+            with suppress(ConnectionError):
                 write(cast(BinaryIO, out))
-        except (VtokError, ValueError) as error:
+        except (VtokError, ValueError, OSError) as error:
             if not out.begun:
-                self.send_error(HTTPStatus.BAD_REQUEST, " ".join(str(error).split())[:200])
+                reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+                self._send(str(reason).encode(), "text/plain; charset=utf-8", HTTPStatus.BAD_REQUEST)
         self.close_connection = True
 
     def _send_headers(self, kind: str) -> None:

@@ -12,7 +12,9 @@ import numpy as np
 
 from vtok_codec.codec.decoder import Gap, decode_events, video_info
 from vtok_codec.codec.pixel_decoder import PixelDecoder
+from vtok_codec.container.header import Header
 from vtok_codec.container.reader import VtkReader
+from vtok_codec.errors import InputError
 from vtok_codec.media.formats import OutputSettings, pipe_settings
 from vtok_codec.media.parts import make_part
 from vtok_codec.media.reader import VideoReader
@@ -25,22 +27,28 @@ _CRF = 12
 """The quality in which the page gets the frames: hardly any loss beside that of the tokens."""
 
 
-def write_decoded(path: Path, decoder: PixelDecoder, tokens: int | None, start_s: float, out: BinaryIO) -> None:
+def write_decoded(
+    path: Path, header: Header, decoder: PixelDecoder, tokens: int | None, start_s: float, out: BinaryIO
+) -> None:
     """Decode a file from some time on, and write it for a browser. Copies of frames stand in for damaged parts.
 
     Args:
         path: The file.
+        header: The header that it had when the player began.
         decoder: What decodes it.
         tokens: Tokens per position to decode; None for all.
         start_s: Where to start, in seconds after the first frame.
         out: Where to write.
 
     Raises:
+        InputError: The file is another one than that of the header.
         FormatError, DamageError, InputError, SettingError: See `decode_events`.
         BrokenPipeError: Nobody reads any more.
     """
     with path.open("rb") as stream:
         reader = VtkReader(stream)
+        if reader.header != header:
+            raise InputError(f"{path.name} is another file by now; start the player again")
         info = video_info(reader.header)
         with closing(decode_events(reader, decoder, tokens, start_s, recover=True)) as events:
             _write(info, (event for event in events if not isinstance(event, Gap)), out)

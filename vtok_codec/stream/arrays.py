@@ -22,10 +22,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.lib import format as npy
+from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from vtok_codec.container.header import Header
+from vtok_codec.container.header import Header, ModelId
 from vtok_codec.errors import InputError, OutputError, SettingError
 from vtok_codec.media.types import DEFAULT_RATE, Color, VideoInfo
 from vtok_codec.stream.reading import Gop
@@ -100,7 +101,43 @@ def write_array(path: Path, suffix: str, header: Header, gops: Sequence[Gop]) ->
         "gop_latents": " ".join(str(len(gop.tokens)) for gop in gops),
         "gop_frames": " ".join(str(gop.frames) for gop in gops),
     }
-    path.write_bytes(save({"tokens": tokens}, about))
+    path.write_bytes(save({"tokens": np.ascontiguousarray(tokens)}, about))
+
+
+def write_latents(
+    path: Path,
+    suffix: str,
+    latents: NDArray[np.floating],
+    model: ModelId,
+    info: VideoInfo,
+    gop_latents: Sequence[int],
+    gop_frames: Sequence[int],
+) -> None:
+    """Write continuous latents to a file.
+
+    Args:
+        path: The file to write.
+        suffix: The format of the file, one of `SUFFIXES`. The name in `path` may have another suffix.
+        latents: The latents, `C t h w`.
+        model: The model that made them.
+        info: The description of the video.
+        gop_latents: The number of latent frames of each GOP.
+        gop_frames: The number of frames of each GOP.
+    """
+    if suffix == ".npy":
+        with path.open("wb") as file:
+            np.save(file, latents)
+        return
+    about = {
+        "model": model.name,
+        "weights_sha256": model.weights_sha256,
+        "size": f"{info.height} {info.width}",
+        "rate": str(info.rate) if info.rate else STILL,
+        "gop_latents": " ".join(map(str, gop_latents)),
+        "gop_frames": " ".join(map(str, gop_frames)),
+    }
+    # safetensors writes memory as it lies, whatever the order of the axes.
+    path.write_bytes(save({"latents": np.ascontiguousarray(latents)}, about))
 
 
 @dataclass(frozen=True)

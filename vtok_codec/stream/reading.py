@@ -64,6 +64,8 @@ class Gop:
     """The tokens, uint16 `t h w n`."""
     frames: int
     """The number of frames that the tokens stand for. It may be less than the last latent frame could hold."""
+    steady: bool = True
+    """Whether all frames have the nominal duration."""
 
 
 UnpackedEvent: TypeAlias = "UnpackedChunk | list[StoredPacket] | Totals"
@@ -270,12 +272,13 @@ def read_tokens(stream: BinaryIO, gop: int | None = None, max_bytes: int = MAX_T
     return np.concatenate([each.tokens for each in read_all_gops(reader, max_bytes)])
 
 
-def read_all_gops(reader: VtkReader, max_bytes: int = MAX_TOKEN_BYTES) -> list[Gop]:
+def read_all_gops(reader: VtkReader, max_bytes: int = MAX_TOKEN_BYTES, priors: PriorFinder = find_prior) -> list[Gop]:
     """Read all GOPs from the current position of the reader on.
 
     Args:
         reader: The reader of the file.
         max_bytes: The largest size of the tokens of all GOPs together, in bytes.
+        priors: Finds the prior that the file names.
 
     Raises:
         InputError: The tokens are too large.
@@ -283,7 +286,7 @@ def read_all_gops(reader: VtkReader, max_bytes: int = MAX_TOKEN_BYTES) -> list[G
     """
     gops: list[Gop] = []
     # The limit of the generator is per GOP, so the sum is counted here, before the next GOP is read.
-    for gop in read_gops(reader, max_bytes):
+    for gop in read_gops(reader, max_bytes, priors):
         gops.append(gop)
         max_bytes -= gop.tokens.nbytes
         if max_bytes < 0:
@@ -291,19 +294,20 @@ def read_all_gops(reader: VtkReader, max_bytes: int = MAX_TOKEN_BYTES) -> list[G
     return gops
 
 
-def read_gops(reader: VtkReader, max_bytes: int = MAX_TOKEN_BYTES) -> Iterator[Gop]:
+def read_gops(reader: VtkReader, max_bytes: int = MAX_TOKEN_BYTES, priors: PriorFinder = find_prior) -> Iterator[Gop]:
     """Yield the GOPs from the current position of the reader on. Only one GOP is in memory at a time.
 
     Args:
         reader: The reader of the file.
         max_bytes: The largest size of the tokens of a GOP in bytes.
+        priors: Finds the prior that the file names.
 
     Raises:
         InputError: The tokens of a GOP are too large.
         FormatError, DamageError: The file cannot be read any further.
     """
     parts: list[Tokens] = []
-    frames = 0
+    frames, steady = 0, True
     budget = _Budget(reader.header, max_bytes)
 
     def admit(chunk: TokenChunk) -> None:
@@ -311,15 +315,16 @@ def read_gops(reader: VtkReader, max_bytes: int = MAX_TOKEN_BYTES) -> Iterator[G
             budget.used_bytes = 0
         budget.admit(chunk)
 
-    for event in unpacked_events(reader, admit):
+    for event in unpacked_events(reader, admit, priors):
         if isinstance(event, UnpackedChunk):
             if event.chunk.first and parts:
-                yield Gop(np.concatenate(parts), frames)
-                parts, frames = [], 0
+                yield Gop(np.concatenate(parts), frames, steady)
+                parts, frames, steady = [], 0, True
             parts.append(digits_to_tokens(event.digits, reader.header.model.levels))
             frames += len(event.chunk.pts)
+            steady = steady and event.chunk.steady(reader.header.frame_ticks)
     if parts:
-        yield Gop(np.concatenate(parts), frames)
+        yield Gop(np.concatenate(parts), frames, steady)
 
 
 def read_latents(reader: VtkReader, count: int, max_bytes: int = MAX_TOKEN_BYTES) -> Tokens:

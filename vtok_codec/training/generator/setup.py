@@ -48,9 +48,6 @@ def choose_config(settings: RunSettings, start: WeightsFile | None, codec: Weigh
             "the shape of a generator is given by --set width, blocks, heads; leave out --preset, --shape"
         )
     assert codec is not None
-    if start is not None:
-        assert isinstance(start.config, GeneratorConfig)
-        return start.config
     stage = find_stage(settings.stage)
     recipe = override(stage.recipe, settings.overrides, stage.name)
     assert isinstance(recipe, GeneratorRecipe)
@@ -62,7 +59,15 @@ def choose_config(settings: RunSettings, start: WeightsFile | None, codec: Weigh
     tokens = recipe.tokens or plan.tokens_per_position
     if not 1 <= tokens <= plan.tokens_per_position:
         raise SettingError(f"setting tokens={tokens}: the corpus has 1 to {plan.tokens_per_position} per position")
-    return GeneratorConfig(codec.codec_config, tokens, **{name: getattr(recipe, name) for name in _SHAPE})
+    shape = {name: getattr(recipe, name) for name in _SHAPE}
+    if start is None:
+        return GeneratorConfig(codec.codec_config, tokens, **shape)
+    assert isinstance(start.config, GeneratorConfig)
+    if start.metadata.get(CODEC_SHA256) not in codec.reads or start.config.tokens > plan.tokens_per_position:
+        raise SettingError(f"{start.path} draws other tokens than those of the corpus")
+    if given := sorted({key for key, _ in settings.overrides} & {"tokens", *_SHAPE}):
+        raise SettingError(f"setting {given[0]}: weights to start from (--from) bring their shape along")
+    return start.config
 
 
 def adapted(recipe: GeneratorRecipe, config: GeneratorConfig) -> GeneratorRecipe:

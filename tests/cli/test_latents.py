@@ -1,0 +1,61 @@
+"""`vtok latents`: arrays that round to the tokens of the same video, and decode to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import LANES, ClipMaker, inside, pixels_of, psnr_db
+from safetensors import safe_open
+
+import vtok_codec
+from vtok_codec.stream.reading import read_tokens
+
+
+@pytest.mark.parametrize("model", ["onevae-nano-4x8x8", "onevae-nano-4x16x16"])
+def test_latents_round_to_the_tokens_and_decode(model: str, make_clip: ClipMaker, tmp_path: Path) -> None:
+    source, out, vtk = make_clip("in.mp4", size="70x50", frames=40), tmp_path / "l.safetensors", tmp_path / "t.vtk"
+    options = ("--model", model, "--tokens", 2, "--gop", 1, "-q")
+    assert inside("latents", source, out, *options) == (0, "", "")
+    assert inside("encode", source, vtk, *options, "--rdo", 0) == (0, "", "")
+    with safe_open(out, "np") as file:
+        about, latents = file.metadata(), file.get_tensor("latents")
+    assert latents.dtype == np.float32 and latents.shape[0] == 12
+    assert (about["model"], about["size"], about["rate"]) == (model, "50 70", "25")
+    lengths, frames = ([int(each) for each in about[key].split()] for key in ("gop_latents", "gop_frames"))
+    assert sum(lengths) == latents.shape[1] and sum(frames) == 40 and len(lengths) > 1
+    codec = vtok_codec.load(model, device="cpu")
+    with vtk.open("rb") as stream:
+        codes = codec.codes(torch.from_numpy(read_tokens(stream).astype(np.int64))[None])[0].numpy()
+    half = (np.array([8, 8, 8, 5, 5, 5] * 2) // 2).reshape(-1, 1, 1, 1)
+    assert np.array_equal(np.rint(latents * half) / half, codes)
+    decoded = codec.decode_latents(torch.from_numpy(latents[:, : lengths[0]])[None])[0]
+    pixels = ((decoded.permute(1, 2, 3, 0) + 1) * 127.5).round().to(torch.uint8).numpy()
+    truth = np.stack(pixels_of(source))[: frames[0]]
+    with vtok_codec.open(vtk) as clip:
+        rounded = codec.detokenize(clip.tokens(gop=0), size=(50, 70))
+    assert psnr_db(pixels[: frames[0], :50, :70], truth) > psnr_db(rounded, truth) - 0.1
+
+
+def test_halves_and_plain_arrays(tmp_path: Path) -> None:
+    out = tmp_path / "l.npy"
+    assert inside("latents", LANES, out, "--half", "--filter", "scale=64:48", "-q") == (0, "", "")
+    assert (array := np.load(out)).dtype == np.float16 and array.shape == (24, 16, 6, 8)
+
+
+def test_what_cannot_be_is_told(tmp_path: Path) -> None:
+    out = tmp_path / "l.npy"
+    cases = [
+        (7, "use a .npy", [LANES, tmp_path / "l.txt"]),
+        (3, "--max-mib", [LANES, out, "--max-mib", 1]),
+        (3, "max-pixels", [LANES, out, "--max-pixels", 100]),
+        (2, "tokens", [LANES, out, "--tokens", 5]),
+        (3, "name a video", ["-", out]),
+        (3, "none.mp4", [tmp_path / "none.mp4", out]),
+    ]
+    for code, words, arguments in cases:
+        got, stdout, told = inside("latents", *arguments, "-q")
+        assert (got, stdout) == (code, "") and words in told and told.count("\n") == 1, (arguments, told)
+        assert not out.exists()
