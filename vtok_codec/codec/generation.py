@@ -73,7 +73,7 @@ class TokenGenerator:
         SettingError: The device cannot be used.
 
     Example:
-        >>> generator = vtok_codec.load_generator()
+        >>> generator = vtok_codec.load_generator("runs/generator")
         >>> with vtok_codec.open("clip.vtk") as clip:
         ...     gop = clip.tokens(gop=0)[..., : generator.tokens_per_position]
         >>> longer = np.concatenate([gop, generator.continue_(gop, latents=12)])

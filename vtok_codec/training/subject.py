@@ -135,8 +135,6 @@ class Request:
     """The configuration of the model to train."""
     recipe: Recipe
     """The settings of the stage."""
-    data: Sequence[str]
-    """The folders with the training data."""
     sampler: CropSampler | None
     """The training videos; None for a model that trains on tokens."""
     clips: Sequence[Tensor]
@@ -157,6 +155,8 @@ class Request:
     """The device to train on."""
     seed: int = 1
     """The seed of all random choices in the run."""
+    data: Sequence[str] = ()
+    """The folders with the training data."""
 
 
 @dataclass(frozen=True)
