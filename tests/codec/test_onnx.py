@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +37,23 @@ def digits_of(weights: WeightsFile, rows: int, columns: int, latents: int, seed:
     return (drawn % levels).astype(np.uint8)
 
 
+@cache
+def by_torch(model: str) -> Tokenizer:
+    """A shipped model in fp32."""
+    return Tokenizer(find_weights(model), EXACT)
+
+
+@cache
+def by_onnx(model: str) -> OnnxDecoder:
+    """The decoder of a shipped model, on one thread."""
+    return OnnxDecoder(find_weights(model), threads=1)
+
+
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(("grid", "tokens"), [((4, 6), 1), ((5, 3), 4), ((1, 1), 2), ((1, 7), 3)])
 def test_shipped_graphs_decode_as_torch_does(model: str, grid: tuple[int, int], tokens: int) -> None:
     """In fp32 as well, they are at most one of 255 levels apart, where rounding falls the other way."""
-    weights = find_weights(model)
-    torchs, onnxs = Tokenizer(weights, EXACT), OnnxDecoder(weights)
+    weights, torchs, onnxs = find_weights(model), by_torch(model), by_onnx(model)
     digits = digits_of(weights, *grid, latents=9)[: 6 * tokens]
     size = weights.codec_config.layout.picture(*grid)
     size = (size[0] - 1, size[1] - 3)
@@ -58,7 +70,7 @@ def test_neither_pieces_nor_threads_change_the_frames(model: str) -> None:
     weights = find_weights(model)
     digits, layout = digits_of(weights, 4, 5, latents=9), weights.codec_config.layout
     size, frames = layout.picture(4, 5), layout.frames(9, first=True)
-    whole, _ = OnnxDecoder(weights, threads=1).decode(digits, size, frames, None)
+    whole, _ = by_onnx(model).decode(digits, size, frames, None)
     two = OnnxDecoder(weights, threads=2)
     parts, state, begin, shown = [], None, 0, 0
     for end in (layout.phases, layout.phases + 1, 9):
