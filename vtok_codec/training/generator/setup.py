@@ -6,10 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from vtok_codec.codec.tokenizer import Placement, Tokenizer
 from vtok_codec.corpus.plan import Plan, has_plan, read_plan
 from vtok_codec.corpus.windows import TokenWindows
@@ -18,12 +14,11 @@ from vtok_codec.models.config import GeneratorConfig, ModelConfig, OneVAEConfig
 from vtok_codec.models.generator import Generator
 from vtok_codec.models.precision import fast_type
 from vtok_codec.registry import CODEC_SHA256, WeightsFile, is_generator
-from vtok_codec.tokens.radix import Digits
 from vtok_codec.training.generator.objective import GeneratorObjective
 from vtok_codec.training.generator.stages import GeneratorRecipe
 from vtok_codec.training.generator.subject import GeneratorSubject
 from vtok_codec.training.generator.windows import WindowBatches
-from vtok_codec.training.prior.digits import digits_of
+from vtok_codec.training.prior.digits import held_out_digits
 from vtok_codec.training.recipe import override
 from vtok_codec.training.settings import RunSettings
 from vtok_codec.training.stages import Stage, find_stage
@@ -118,7 +113,7 @@ def prepare(request: Request) -> Prepared[Generator, GeneratorRecipe]:
         raise SettingError("setting phases: give all phases of a generator the same batch size")
     batches = WindowBatches(windows, config.codec.fsq_levels, layout, sizes.pop(), request.seed, request.processes)
     tokenizer = Tokenizer(weights, Placement(request.device, fast_type(request.device)))
-    held_out = [_held_out_digits(clip, tokenizer) for clip in request.clips]
+    held_out = [held_out_digits(clip, tokenizer) for clip in request.clips]
     metadata = {"codec": weights.name, CODEC_SHA256: weights.sha256}
     subject = GeneratorSubject(config, request.clips, held_out, tokenizer, metadata)
     objective = GeneratorObjective(recipe, config.codec.max_tokens, request.processes)
@@ -141,8 +136,3 @@ def corpus_plan(data: Sequence[str]) -> Plan:
             "a generator trains on one corpus; make it with 'vtok corpus encode' and name it with --data"
         )
     return read_plan(Path(data[0]))
-
-
-def _held_out_digits(clip: Tensor, tokenizer: Tokenizer) -> Digits:
-    pixels = ((clip + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0)
-    return digits_of(np.ascontiguousarray(pixels.numpy()), tokenizer)

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vtok_codec.codec.generation import Sampling
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import FrameConv
 from vtok_codec.models.config import GeneratorConfig
 from vtok_codec.models.generator import Generator, kinds
 from vtok_codec.registry import CODEC_SHA256
-from vtok_codec.tokens.coders import PRIOR, WAVES, DigitLayout
+from vtok_codec.tokens.coders import PRIOR, DigitLayout, fitting_coder
 from vtok_codec.tokens.radix import Digits
 from vtok_codec.training.generator.stages import GeneratorRecipe
 from vtok_codec.training.subject import PICTURED_CLIPS, Subject
@@ -81,9 +82,9 @@ class GeneratorSubject(Subject[Generator, GeneratorRecipe]):
 
     def _packed(self, digits: Digits) -> int:
         """Return the bytes that the digits of a clip take as one chunk, packed with the prior if there is one."""
-        layout = DigitLayout(self._tokenizer.id.levels, self._tokens, self._phases, self._tokenizer.prior)
-        spec = PRIOR if self._tokenizer.prior and PRIOR.fits(layout, digits[:, 0].size) else WAVES
-        return len(spec.make(layout).pack(digits))
+        prior, grid = self._tokenizer.prior, digits.shape[2:]
+        layout = DigitLayout(self._tokenizer.id.levels, self._tokens, self._phases, prior, grid)
+        return len(fitting_coder(PRIOR, layout, digits.size).make().pack(digits))
 
     @torch.inference_mode()
     def strip(self, model: Generator) -> Pixels:
@@ -98,11 +99,7 @@ class GeneratorSubject(Subject[Generator, GeneratorRecipe]):
     def _continued(self, model: Generator, digits: Digits, seed: int) -> Digits:
         """Return digits with all latent frames but the first frame and one more replaced by drawn ones."""
         known, device = min(self._phases + 1, digits.shape[1]), model.kind.weight.device
-        random = torch.Generator(device).manual_seed(seed)
-
-        def pick(logits: Tensor) -> Tensor:
-            return torch.multinomial(logits.softmax(-1), 1, generator=random)[:, 0]
-
+        pick = Sampling(seed, top_p=1).picker(device)
         batch = torch.from_numpy(digits[None, :, :known].copy()).to(device)
         _, state = model.costs(batch, kinds(known, self._phases)[None].to(device))
         frames = [batch[0].cpu()]

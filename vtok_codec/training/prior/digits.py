@@ -61,6 +61,12 @@ def digits_of(pixels: NDArray[np.uint8], tokenizer: Tokenizer) -> Digits:
     return np.concatenate(parts, axis=1)
 
 
+def held_out_digits(clip: Tensor, tokenizer: Tokenizer) -> Digits:
+    """Encode a held-out clip, `3 T H W` in [−1, 1], as one GOP. Returns its digits with all tokens, `P t h w`."""
+    pixels = ((clip + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0)
+    return digits_of(np.ascontiguousarray(pixels.numpy()), tokenizer)
+
+
 def all_digits(library: ClipLibrary, tokenizer: Tokenizer, quiet: bool) -> list[Digits]:
     """Encode every clip of a library, with a progress bar on stderr."""
     paths: Sequence[Path] = [*library.videos, *library.images]

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from vtok_codec.codec.tokenizer import Placement, Tokenizer
 from vtok_codec.errors import ModelError, SettingError
 from vtok_codec.models.config import ModelConfig, OneVAEConfig
 from vtok_codec.models.precision import fast_type
 from vtok_codec.registry import CODEC_SHA256, WeightsFile
 from vtok_codec.tokens.prior.network import MAX_LEVELS, NetworkConfig
-from vtok_codec.tokens.radix import Digits
-from vtok_codec.training.prior.digits import DigitBatches, all_digits, digits_of
+from vtok_codec.training.prior.digits import DigitBatches, all_digits, held_out_digits
 from vtok_codec.training.prior.errors import error_weights
 from vtok_codec.training.prior.network import PriorModel
 from vtok_codec.training.prior.objective import PriorObjective
@@ -110,7 +105,7 @@ def prepare(request: Request) -> Prepared[PriorModel, PriorRecipe]:
         raise ModelError("none of the clips can be read")
     first, later = network_configs(recipe, config.layout.phases)
     model = PriorModel(first, later, config.fsq_levels, config.max_tokens)
-    held_out = [_held_out_digits(clip, tokenizer) for clip in request.clips]
+    held_out = [held_out_digits(clip, tokenizer) for clip in request.clips]
     metadata = {"codec": weights.name, CODEC_SHA256: weights.sha256}
     errors = error_weights(clips[:: max(1, len(clips) // _ERROR_CLIPS)][:_ERROR_CLIPS], tokenizer, request.seed)
     subject = PriorSubject(config, request.clips, held_out, config.layout.phases, metadata, errors)
@@ -124,8 +119,3 @@ def prepare(request: Request) -> Prepared[PriorModel, PriorRecipe]:
         f"{sum(clip[0].size for clip in clips) / 1e6:.1f} M positions to train on",
     )
     return Prepared(model, subject, objective, notes=notes, batches=batches)
-
-
-def _held_out_digits(clip: Tensor, tokenizer: Tokenizer) -> Digits:
-    pixels = ((clip + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0)
-    return digits_of(np.ascontiguousarray(pixels.numpy()), tokenizer)
