@@ -78,3 +78,11 @@ def make_clip(ffmpeg: str, tmp_path: Path) -> ClipMaker:
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def player() -> Path:
+    """The folder of the browser player, built."""
+    root = Path(__file__).parent.parent
+    subprocess.run([str(root / "bin" / "player")], check=True)
+    return root / "player"

@@ -1,0 +1,405 @@
+/**
+ * Reads `.vtk` files without trusting them: every size is checked before that many bytes are read, and every CRC before
+ * the data are used. `docs/reference/format.md` is the specification.
+ */
+
+import { sha256 } from "@noble/hashes/sha2.js";
+
+import { DamageError, FormatError } from "../errors.ts";
+import { crc32, viewOf } from "./bytes.ts";
+import { type Header, parseHeader } from "./header.ts";
+import {
+  type AudioPacket,
+  CRC_SIZE,
+  FIELDS_SIZE,
+  FOOTER_SIZE,
+  GOP_ENTRY_SIZE,
+  type GopEntry,
+  isAncillary,
+  isTime,
+  MAX_AUDIO_BYTES,
+  MAX_END_BYTES,
+  MAX_INDEX_BYTES,
+  parseFields,
+  parseIndex,
+  parsePackets,
+  parseTokenPayload,
+  parseTotals,
+  type RecordFields,
+  tokenPayloadLimit,
+  type Totals,
+} from "./records.ts";
+import { Cursor, type Source } from "./source.ts";
+
+const MAGIC = Uint8Array.of(0x89, 0x56, 0x54, 0x4b, 0x0d, 0x0a, 0x1a, 0x0a);
+const FOOTER_MAGIC = Uint8Array.of(0x89, 0x56, 0x54, 0x4b, 0x45, 0x4e, 0x44, 0x0a);
+const PREFIX_SIZE = 16;
+const MAX_HEADER_BYTES = 1 << 16;
+const MAJOR_VERSION = 1;
+
+/** A chunk whose digits are still packed. */
+export interface TokenChunk {
+  readonly kind: "chunk";
+  readonly gop: number;
+  /** Whether the chunk is the first of its GOP. */
+  readonly first: boolean;
+  /** The time of each frame, in ticks of the header's time base. */
+  readonly pts: readonly bigint[];
+  /** The duration of the last frame in ticks; 0 if it is unknown. */
+  readonly lastDuration: bigint;
+  /** Latent frames, rows and columns of the digits. */
+  readonly shape: readonly [number, number, number];
+  /** The number and the version of the coder. */
+  readonly coder: readonly [number, number];
+  readonly packed: Uint8Array;
+  /** The size of the whole record in bytes. */
+  readonly recordBytes: number;
+}
+
+/** A part of a file: a chunk, the audio packets of a record, or, at the end, the totals. */
+export type Event =
+  | TokenChunk
+  | { readonly kind: "audio"; readonly packets: readonly AudioPacket[] }
+  | { readonly kind: "totals"; readonly totals: Totals };
+
+export class VtkReader {
+  /** Whether all records are read from the first one on, so that they can be checked against the totals. */
+  private readsAll = true;
+  private readonly seed: number;
+  private number = 0;
+  private gop = -1;
+  private openChunk = false;
+  private latentsInGop = 0;
+  private frames = 0;
+  private chunks = 0;
+  private packets = 0;
+  private readonly gops: GopEntry[] = [];
+  private indexOffset = 0;
+  private lastPts: bigint | null = null;
+  private recordStart = 0;
+
+  private constructor(
+    private readonly source: Source,
+    private readonly cursor: Cursor,
+    readonly header: Header,
+    private readonly digest: ReturnType<typeof sha256.create>,
+  ) {
+    this.seed = crc32(header.fileId);
+  }
+
+  /**
+   * Open a file and read its header.
+   *
+   * @throws FormatError It is no `.vtk` file that this reader knows.
+   * @throws DamageError The header is damaged or cut short.
+   */
+  static async open(source: Source): Promise<VtkReader> {
+    const cursor = new Cursor(source);
+    const prefix = await cursor.some(PREFIX_SIZE);
+    if (!prefix.length) {
+      throw new FormatError("the input is empty");
+    }
+    if (!equal(prefix.subarray(0, MAGIC.length), MAGIC.subarray(0, prefix.length))) {
+      throw new FormatError("not a .vtk file");
+    }
+    if (prefix.length < PREFIX_SIZE) {
+      throw new DamageError("the header is cut short");
+    }
+    const view = viewOf(prefix);
+    const [major, minor, size] = [view.getUint16(8, true), view.getUint16(10, true), view.getUint32(12, true)];
+    if (major !== MAJOR_VERSION) {
+      throw new FormatError(`format version ${major} is not known; this player reads version ${MAJOR_VERSION}`);
+    }
+    if (size > MAX_HEADER_BYTES) {
+      throw new DamageError(`the header declares ${size} bytes, more than ${MAX_HEADER_BYTES}`);
+    }
+    const text = await cursor.some(size);
+    const crc = await cursor.some(CRC_SIZE);
+    if (text.length < size || crc.length < CRC_SIZE) {
+      throw new DamageError("the header is cut short");
+    }
+    if (viewOf(crc).getUint32(0, true) !== crc32(text, crc32(prefix))) {
+      throw new DamageError("the header is damaged: its CRC does not match");
+    }
+    const header = parseHeader(text);
+    if (header.fileId.length > 0 !== minor >= 1) {
+      throw new FormatError("the header has no file identifier, or one that its version does not have");
+    }
+    const digest = sha256.create().update(prefix).update(text).update(crc);
+    return new VtkReader(source, cursor, header, digest);
+  }
+
+  /** The place in the file of the record that is being read, in bytes. */
+  get position(): number {
+    return this.recordStart;
+  }
+
+  /**
+   * Yield the chunks and audio packets from the current position on, and the totals at the end.
+   *
+   * @throws DamageError A record is damaged, cut short, missing or out of order.
+   * @throws FormatError A record has an unknown type that must not be skipped.
+   */
+  async *events(): AsyncGenerator<Event> {
+    for (;;) {
+      this.recordStart = this.cursor.position;
+      const record = await this.readRecord();
+      if (this.indexOffset && record?.fields.type !== "TEND") {
+        throw new DamageError("a record stands behind the index");
+      }
+      const event = record && this.event(record.fields, record.payload);
+      if (event) {
+        yield event;
+      }
+      if (event?.kind === "totals") {
+        await this.checkFooter();
+        return;
+      }
+    }
+  }
+
+  /**
+   * Read the index, which says where the GOPs start. The position of the reader does not change.
+   *
+   * @throws DamageError The footer or the index is missing or damaged.
+   */
+  async index(): Promise<GopEntry[]> {
+    const end = this.source.size;
+    const footer = new Cursor(this.source, Math.max(0, end - FOOTER_SIZE));
+    const [indexOffset, footerOffset] = parseFooter(await footer.some(FOOTER_SIZE));
+    if (footerOffset !== BigInt(end - FOOTER_SIZE) || indexOffset >= footerOffset) {
+      throw new DamageError("the footer does not fit the file's size");
+    }
+    const cursor = new Cursor(this.source, Number(indexOffset));
+    const head = await exactly(cursor, FIELDS_SIZE);
+    const { type, size } = parseFields(head);
+    if (type !== "indx" || BigInt(size) > footerOffset - indexOffset || size > MAX_INDEX_BYTES) {
+      throw new DamageError("the footer does not point at an index that fits");
+    }
+    const payload = await exactly(cursor, size);
+    const crc = await exactly(cursor, CRC_SIZE);
+    if (viewOf(crc).getUint32(0, true) !== crc32(payload, crc32(head, this.seed))) {
+      throw new DamageError("the index is damaged: its CRC does not match");
+    }
+    const entries = parseIndex(payload);
+    if (!entries.length || entries[entries.length - 1].offset >= indexOffset) {
+      throw new DamageError("an entry of the index points past the records");
+    }
+    return entries;
+  }
+
+  /** Go on at the start of a GOP. From then on, nothing is checked against the totals. */
+  seek(gop: number, entry: GopEntry): void {
+    this.cursor.position = Number(entry.offset);
+    this.readsAll = false;
+    this.indexOffset = 0;
+    this.number = -1;
+    this.gop = gop - 1;
+    this.openChunk = false;
+    this.lastPts = null;
+  }
+
+  /** Read the next record and check its CRC. Returns null for one of an unknown type that may be skipped. */
+  private async readRecord(): Promise<{ fields: RecordFields; payload: Uint8Array } | null> {
+    const head = await exactly(this.cursor, FIELDS_SIZE);
+    const fields = parseFields(head);
+    const limit = this.payloadLimit(fields);
+    if (limit !== null && fields.size > limit) {
+      throw new DamageError(`a record declares ${fields.size} bytes; at most ${limit} are allowed`);
+    }
+    const digest = fields.type === "TEND" ? null : this.digest;
+    digest?.update(head);
+    let crc = crc32(head, this.seed);
+    const payload = new Uint8Array(limit === null ? 0 : Math.min(fields.size, this.source.size));
+    for (let at = 0; at < fields.size; ) {
+      const piece = await this.cursor.some(Math.min(PIECE, fields.size - at));
+      if (!piece.length) {
+        throw new DamageError("the file is cut short");
+      }
+      crc = crc32(piece, crc);
+      digest?.update(piece);
+      if (limit !== null) {
+        payload.set(piece, at);
+      }
+      at += piece.length;
+    }
+    const stored = await exactly(this.cursor, CRC_SIZE);
+    digest?.update(stored);
+    if (viewOf(stored).getUint32(0, true) !== crc) {
+      throw new DamageError("a record is damaged, or of another file: its CRC does not match");
+    }
+    if (this.number < 0) {
+      this.number = fields.number;
+    }
+    if (fields.number !== this.number) {
+      throw new DamageError(`record ${fields.number} was found instead of record ${this.number}`);
+    }
+    this.number++;
+    if (limit !== null) {
+      return { fields, payload };
+    }
+    if (!isAncillary(fields.type)) {
+      throw new FormatError("a record of unknown type cannot be skipped; a newer player may read it");
+    }
+    return null;
+  }
+
+  /** Return the largest payload of a record in bytes, or null if its type is unknown. */
+  private payloadLimit(fields: RecordFields): number | null {
+    switch (fields.type) {
+      case "TOKN":
+        return tokenPayloadLimit(this.header, fields.gop !== this.gop, fields.frames, fields.rawSize);
+      case "audi":
+        return MAX_AUDIO_BYTES;
+      case "indx":
+        return this.readsAll ? GOP_ENTRY_SIZE * this.gops.length : MAX_INDEX_BYTES;
+      case "TEND":
+        return MAX_END_BYTES;
+      default:
+        return null;
+    }
+  }
+
+  private event(fields: RecordFields, payload: Uint8Array): Event | null {
+    switch (fields.type) {
+      case "TOKN":
+        if (fields.gop !== this.gop) {
+          this.gops.push({
+            offset: BigInt(this.recordStart),
+            pts: fields.pts,
+            firstFrame: BigInt(this.frames),
+          });
+        }
+        return this.tokenChunk(fields, payload);
+      case "audi": {
+        const packets = parsePackets(payload, fields.frames, this.header.audio.length);
+        this.packets += packets.length;
+        return { kind: "audio", packets };
+      }
+      case "indx":
+        this.indexOffset = this.recordStart;
+        this.checkIndex(parseIndex(payload));
+        return null;
+      default:
+        return { kind: "totals", totals: this.checkedTotals(payload) };
+    }
+  }
+
+  private checkIndex(entries: readonly GopEntry[]): void {
+    const same = (entry: GopEntry, at: number) => {
+      const { offset, pts, firstFrame } = this.gops[at];
+      return entry.offset === offset && entry.pts === pts && entry.firstFrame === firstFrame;
+    };
+    if (this.readsAll && !(entries.length === this.gops.length && entries.every(same))) {
+      throw new DamageError("the index does not match the records");
+    }
+  }
+
+  private checkedTotals(payload: Uint8Array): Totals {
+    if (!this.indexOffset) {
+      throw new DamageError("the index is missing");
+    }
+    const totals = parseTotals(payload, this.header.fileId.length > 0);
+    if (!this.readsAll) {
+      return totals;
+    }
+    if (!this.chunks) {
+      throw new DamageError("the file holds no frame");
+    }
+    const counted = [this.frames, this.chunks, this.gop + 1, this.packets];
+    const declared = [totals.frames, totals.chunks, totals.gops, totals.audioPackets];
+    if (!counted.every((count, at) => BigInt(count) === declared[at])) {
+      throw new DamageError("the totals do not match the records");
+    }
+    if (totals.fileDigest.length && !equal(totals.fileDigest, this.digest.clone().digest())) {
+      throw new DamageError("the header, the times or the audio do not match the digest at the end of the file");
+    }
+    return totals;
+  }
+
+  /** Parse a token record, and check that it may follow the chunk before. */
+  private tokenChunk(fields: RecordFields, data: Uint8Array): TokenChunk {
+    const { header } = this;
+    const first = fields.gop !== this.gop;
+    if (fields.gop !== this.gop + Number(first)) {
+      throw new DamageError(`GOP ${fields.gop} follows GOP ${this.gop}`);
+    }
+    if (!first && this.openChunk) {
+      throw new DamageError("a chunk follows the last one of its GOP");
+    }
+    const payload = parseTokenPayload(data, fields.frames);
+    const ticks = payload.ticks ?? Array.from({ length: fields.frames }, () => BigInt(header.frameTicks));
+    if (!isTime(fields.pts)) {
+      throw new DamageError(`a chunk starts at ${fields.pts} ticks, outside the range`);
+    }
+    if (this.lastPts !== null && fields.pts <= this.lastPts) {
+      throw new DamageError(`a chunk starts at ${fields.pts} ticks, not after ${this.lastPts}`);
+    }
+    if (ticks.slice(0, -1).some((tick) => !tick)) {
+      throw new DamageError("a chunk has no times for its frames");
+    }
+    const pts = [fields.pts];
+    for (const tick of ticks.slice(0, -1)) {
+      pts.push(pts[pts.length - 1] + tick);
+    }
+    const shape = header.chunkShape(fields.frames, first);
+    this.latentsInGop = (first ? 0 : this.latentsInGop) + header.model.layout.timeSteps(shape[0], first);
+    if (this.latentsInGop > header.gopLatents) {
+      throw new DamageError(`GOP ${fields.gop} is longer than the ${header.gopLatents} latent frames allowed`);
+    }
+    this.gop = fields.gop;
+    this.openChunk = fields.frames < header.maxChunkFrames(first);
+    this.frames += fields.frames;
+    this.chunks++;
+    this.lastPts = pts[pts.length - 1];
+    return {
+      kind: "chunk",
+      gop: fields.gop,
+      first,
+      pts,
+      lastDuration: ticks[ticks.length - 1],
+      shape,
+      coder: payload.coder,
+      packed: payload.packed,
+      recordBytes: FIELDS_SIZE + data.length + CRC_SIZE,
+    };
+  }
+
+  private async checkFooter(): Promise<void> {
+    const offset = this.cursor.position;
+    const [indexOffset, footerOffset] = parseFooter(await this.cursor.some(FOOTER_SIZE));
+    if (this.readsAll && (indexOffset !== BigInt(this.indexOffset) || footerOffset !== BigInt(offset))) {
+      throw new DamageError("the footer does not match the records");
+    }
+    if ((await this.cursor.some(1)).length) {
+      throw new DamageError("there are bytes after the end of the file");
+    }
+  }
+}
+
+const PIECE = 1 << 16;
+
+/** Return so many bytes, or throw a DamageError if the source ends before. */
+async function exactly(cursor: Cursor, count: number): Promise<Uint8Array> {
+  const bytes = await cursor.some(count);
+  if (bytes.length < count) {
+    throw new DamageError("the file is cut short");
+  }
+  return bytes;
+}
+
+/** Return the offsets of the index and of the footer itself. */
+function parseFooter(data: Uint8Array): [bigint, bigint] {
+  if (data.length !== FOOTER_SIZE) {
+    throw new DamageError("the footer is cut short");
+  }
+  const view = viewOf(data);
+  if (!equal(data.subarray(20), FOOTER_MAGIC) || view.getUint32(16, true) !== crc32(data.subarray(0, 16))) {
+    throw new DamageError("the footer is damaged");
+  }
+  return [view.getBigUint64(0, true), view.getBigUint64(8, true)];
+}
+
+export function equal(one: Uint8Array, other: Uint8Array): boolean {
+  return one.length === other.length && one.every((byte, at) => byte === other[at]);
+}

@@ -1,0 +1,136 @@
+/** The screen and the controls of the element. All texts of a file are set as text, never as markup. */
+
+import type { FileInfo } from "./messages.ts";
+
+const STYLE = `
+:host { display: block; max-width: 100%; font: 14px/1.4 system-ui, sans-serif; }
+canvas { display: block; width: 100%; background: #000; }
+.line { position: relative; height: 18px; }
+.line input { position: absolute; inset: 0; width: 100%; margin: 0; }
+.lost { position: absolute; top: 0; bottom: 0; min-width: 3px; background: #c62828; opacity: 0.6; pointer-events: none; }
+.bar { display: flex; flex-wrap: wrap; align-items: center; gap: 8px; padding: 4px 0; }
+.bar .time { font-variant-numeric: tabular-nums; margin-right: auto; }
+.bar label { display: flex; align-items: center; gap: 4px; }
+.bar input[type="range"] { width: 80px; }
+button { font: inherit; min-width: 4.5em; }
+p { margin: 0; overflow-wrap: anywhere; }
+:host(:fullscreen) { background: #000; color: #fff; display: flex; flex-direction: column; justify-content: center; }
+:host(:fullscreen) canvas { object-fit: contain; flex: 1; min-height: 0; }
+`;
+
+/** What the user asks for. */
+export interface Wishes {
+  toggle(): void;
+  seek(seconds: number): void;
+  tokens(count: number): void;
+  volume(volume: number): void;
+  save(): void;
+  full(): void;
+}
+
+export class Controls {
+  readonly canvas = make("canvas", { tabIndex: 0, role: "img", ariaLabel: "Video" });
+  private readonly button = make("button", { textContent: "Play", disabled: true });
+  private readonly line = make("input", { type: "range", min: "0", step: "0.01", value: "0", ariaLabel: "Time", disabled: true });
+  private readonly lost = make("div", {});
+  private readonly clock = make("span", { className: "time" });
+  private readonly count = make("select", { ariaLabel: "Tokens per position" });
+  private readonly loudness = make("input", { type: "range", min: "0", max: "1", step: "0.05", value: "1", ariaLabel: "Volume" });
+  private readonly saving = make("button", { textContent: "Save as MP4", disabled: true });
+  private readonly message = make("p", { role: "status" });
+  private readonly withSound = make("label", { hidden: true });
+  private info: FileInfo | null = null;
+
+  constructor(root: ShadowRoot, wishes: Wishes) {
+    const style = new CSSStyleSheet();
+    style.replaceSync(STYLE);
+    root.adoptedStyleSheets = [style];
+    const line = make("div", { className: "line" });
+    line.append(this.lost, this.line);
+    const bar = make("div", { className: "bar" });
+    const tokens = make("label", {});
+    tokens.append("Tokens", this.count);
+    this.withSound.append("Volume", this.loudness);
+    const full = make("button", { textContent: "Full screen" });
+    bar.append(this.button, this.clock, tokens, this.withSound, this.saving, full);
+    root.append(this.canvas, line, bar, this.message);
+
+    this.button.onclick = this.canvas.onclick = () => wishes.toggle();
+    this.canvas.onkeydown = (event) => {
+      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (event.key === " ") {
+        event.preventDefault();
+        wishes.toggle();
+      } else if (step) {
+        wishes.seek(Number(this.line.value) + step);
+      }
+    };
+    this.line.onchange = () => wishes.seek(Number(this.line.value));
+    this.count.onchange = () => wishes.tokens(Number(this.count.value));
+    this.loudness.oninput = () => wishes.volume(Number(this.loudness.value));
+    this.saving.onclick = () => wishes.save();
+    full.onclick = () => wishes.full();
+  }
+
+  reset(): void {
+    this.info = null;
+    this.lost.replaceChildren();
+    this.button.disabled = this.line.disabled = this.saving.disabled = true;
+    this.playing = false;
+    this.say("");
+  }
+
+  opened(info: FileInfo): void {
+    this.info = info;
+    this.canvas.title = info.title ?? "";
+    this.button.disabled = this.saving.disabled = false;
+    this.line.disabled = info.seconds === null;
+    this.line.max = String(info.seconds ?? 0);
+    this.withSound.hidden = !info.audio[0]?.config;
+    this.count.replaceChildren(
+      ...Array.from({ length: info.tokens }, (_, number) => make("option", { textContent: String(number + 1) })),
+    );
+    this.count.value = String(info.tokens);
+    this.time = 0;
+  }
+
+  set playing(playing: boolean) {
+    this.button.textContent = playing ? "Pause" : "Play";
+  }
+
+  set time(seconds: number) {
+    this.line.value = String(seconds);
+    const whole = this.info?.seconds;
+    this.clock.textContent = whole ? `${clock(seconds)} / ${clock(whole)}` : clock(seconds);
+  }
+
+  /** Mark a part of the file as lost, and say why. */
+  damage(message: string, from: number, until: number | null): void {
+    const end = until === null ? "to its end" : `until ${clock(until)}`;
+    this.say(`The file is damaged from ${clock(from)} ${end}: ${message}.`);
+    const whole = this.info?.seconds;
+    if (whole) {
+      const mark = make("div", { className: "lost" });
+      mark.style.left = `${(100 * from) / whole}%`;
+      mark.style.width = `${(100 * ((until ?? whole) - from)) / whole}%`;
+      this.lost.append(mark);
+    }
+  }
+
+  say(text: string): void {
+    this.message.textContent = text;
+  }
+}
+
+function make<K extends keyof HTMLElementTagNameMap>(
+  name: K,
+  members: Partial<HTMLElementTagNameMap[K]>,
+): HTMLElementTagNameMap[K] {
+  return Object.assign(document.createElement(name), members);
+}
+
+function clock(seconds: number): string {
+  const tenths = Math.max(0, Math.floor(10 * seconds));
+  const minutes = Math.floor(tenths / 600);
+  return `${minutes}:${String(Math.floor(tenths / 10) % 60).padStart(2, "0")}.${tenths % 10}`;
+}

@@ -1,0 +1,198 @@
+/**
+ * The element `<vtok-player>`, which plays a `.vtk` file.
+ *
+ *     <script type="module" src="vtok-player.js"></script>
+ *     <vtok-player src="clip.vtk"></vtok-player>
+ *
+ * Attributes: `src`, the address of the file; `autoplay`; `engine`, `wasm` to keep off the GPU. Properties and methods
+ * are those of a `<video>` as far as it has them: `play()`, `pause()`, `currentTime`, `duration`, `paused`, `volume`;
+ * `file` takes a file of the user's; `tokens` says how many tokens per position to decode. Events: `loadedmetadata`,
+ * `frame` (`detail.time`), `ended` (`detail.checked`), `damage` (`detail.message`), `error` (`detail.message`).
+ */
+
+import { Controls } from "./controls.ts";
+import type { FileInfo, ReadyFrame } from "./messages.ts";
+import { type Listener, Playback } from "./playback.ts";
+import { Screen } from "./screen.ts";
+
+export class VtokPlayer extends HTMLElement implements Listener {
+  static readonly observedAttributes = ["src"];
+  private playback: Playback | null = null;
+  private screen: Screen | null = null;
+  private readonly controls: Controls;
+  private wanted = false;
+  private loudness = 1;
+  private given: Blob | null = null;
+
+  constructor() {
+    super();
+    this.controls = new Controls(this.attachShadow({ mode: "open" }), {
+      toggle: () => (this.paused ? this.play() : this.pause()),
+      seek: (seconds) => (this.currentTime = seconds),
+      tokens: (count) => (this.tokens = count),
+      volume: (volume) => (this.volume = volume),
+      save: () => this.playback?.save(),
+      full: () => void this.requestFullscreen(),
+    });
+  }
+
+  connectedCallback(): void {
+    this.load();
+  }
+
+  disconnectedCallback(): void {
+    this.playback?.close();
+    this.playback = null;
+  }
+
+  attributeChangedCallback(): void {
+    if (this.isConnected) {
+      this.given = null;
+      this.load();
+    }
+  }
+
+  /** A file of the user's, to play in place of `src`. */
+  set file(file: Blob) {
+    this.given = file;
+    this.load();
+  }
+
+  play(): void {
+    this.wanted = true;
+    this.playback?.play();
+  }
+
+  pause(): void {
+    this.wanted = false;
+    this.playback?.pause();
+  }
+
+  get paused(): boolean {
+    return !this.playback?.playing;
+  }
+
+  get currentTime(): number {
+    return this.playback?.time ?? 0;
+  }
+
+  set currentTime(seconds: number) {
+    this.playback?.seek(seconds);
+  }
+
+  /** Seconds; NaN if the file does not say. */
+  get duration(): number {
+    return this.playback?.info?.seconds ?? Number.NaN;
+  }
+
+  get tokens(): number {
+    return this.playback?.tokens ?? 0;
+  }
+
+  set tokens(count: number) {
+    if (this.playback?.info) {
+      this.playback.tokens = Math.min(Math.max(1, Math.round(count)), this.playback.info.tokens);
+      this.playback.seek(this.currentTime);
+    }
+  }
+
+  get volume(): number {
+    return this.loudness;
+  }
+
+  set volume(volume: number) {
+    this.loudness = Math.min(1, Math.max(0, volume));
+    if (this.playback) {
+      this.playback.volume = this.loudness;
+    }
+  }
+
+  /** The canvas in which the pictures are drawn. */
+  get canvas(): HTMLCanvasElement {
+    return this.controls.canvas;
+  }
+
+  opened(info: FileInfo): void {
+    this.screen = new Screen(this.controls.canvas, info);
+    this.controls.opened(info);
+    this.playback!.volume = this.loudness;
+    this.tell("loadedmetadata");
+    if (this.wanted || this.hasAttribute("autoplay")) {
+      this.playback!.play();
+    }
+  }
+
+  frame(frame: ReadyFrame): void {
+    this.screen?.draw(frame.pixels);
+    this.controls.time = frame.time;
+    this.tell("frame", { time: frame.time });
+  }
+
+  damage(message: string, from: number, until: number | null): void {
+    this.controls.damage(message, from, until);
+    this.tell("damage", { message, from, until });
+  }
+
+  changed(): void {
+    this.controls.playing = this.playback?.playing ?? false;
+  }
+
+  ended(checked: boolean): void {
+    this.wanted = false;
+    if (checked) {
+      this.controls.say("The file is whole: all its checksums are right.");
+    }
+    this.tell("ended", { checked });
+  }
+
+  saving(time: number): void {
+    this.controls.say(`Writing the MP4 file: ${time.toFixed(1)} s`);
+  }
+
+  saved(file: Blob, notice: string | null): void {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(file);
+    link.download = `${this.name}.mp4`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    this.controls.say(notice ?? "");
+    this.tell("saved", { file });
+  }
+
+  notice(message: string): void {
+    this.controls.say(message);
+  }
+
+  failed(message: string): void {
+    this.controls.say(`This file cannot be played: ${message}`);
+    this.tell("error", { message });
+  }
+
+  /** The name of the file without its suffix. */
+  private get name(): string {
+    const path = this.given instanceof File ? this.given.name : new URL(this.getAttribute("src") ?? "", document.baseURI).pathname;
+    return path.slice(path.lastIndexOf("/") + 1).replace(/\.(vtk|vtok)$/, "") || "video";
+  }
+
+  private load(): void {
+    this.playback?.close();
+    this.playback = null;
+    this.screen = null;
+    this.controls.reset();
+    const source = this.given ?? this.getAttribute("src");
+    if (!source) {
+      return;
+    }
+    const assets = new URL(".", import.meta.url).href;
+    const worker = new Worker(new URL("vtok-worker.js", assets), { type: "module" });
+    this.playback = new Playback(worker, this);
+    const url = typeof source === "string" ? new URL(source, document.baseURI).href : source;
+    this.playback.open(url, assets, this.getAttribute("engine") ?? undefined);
+  }
+
+  private tell(type: string, detail?: unknown): void {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
+
+customElements.define("vtok-player", VtokPlayer);

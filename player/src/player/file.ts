@@ -1,0 +1,204 @@
+/** A `.vtk` file that is open: what is known of it, and its pictures and sound from any group of pictures on. */
+
+import type { Header } from "../container/header.ts";
+import { VtkReader } from "../container/reader.ts";
+import type { AudioPacket, GopEntry } from "../container/records.ts";
+import type { Source } from "../container/source.ts";
+import { DamageError, ModelError } from "../errors.ts";
+import { Catalogue } from "../model/catalogue.ts";
+import { PictureDecoder, type Pictures } from "../model/decoder.ts";
+import { loadRuntime } from "../model/runtime.ts";
+import { decoderConfig } from "../sound/codec.ts";
+import { unpackedEvents, type UnpackedEvent } from "../tokens/events.ts";
+import type { FileInfo, ReadyFrame, SoundPacket } from "./messages.ts";
+
+/** A decoder takes about 1,200 bytes per pixel, and WebAssembly has 4 GiB of memory at most. */
+const MAX_PIXELS = 3_200_000;
+
+export type DecodedEvent =
+  | { readonly kind: "frames"; readonly frames: readonly ReadyFrame[] }
+  | { readonly kind: "sound"; readonly packets: readonly AudioPacket[] }
+  | { readonly kind: "damage"; readonly message: string; readonly until: number | null }
+  | { readonly kind: "end"; readonly checked: boolean };
+
+export class OpenFile {
+  private constructor(
+    private readonly source: Source,
+    readonly header: Header,
+    readonly info: FileInfo,
+    private readonly index: readonly GopEntry[],
+    private readonly start: bigint,
+    private readonly catalogue: Catalogue,
+    private readonly decoder: PictureDecoder,
+  ) {}
+
+  /**
+   * Open a file and load its model.
+   *
+   * @param assets The address of the folder of the player.
+   * @param engine Where the decoder shall run: `webgpu` or `wasm`.
+   * @throws FormatError, DamageError, ModelError The file cannot be read, or its model is not here.
+   */
+  static async open(source: Source, assets: string, engine?: string): Promise<OpenFile> {
+    const reader = await VtkReader.open(source);
+    const { header } = reader;
+    if (header.width * header.height > MAX_PIXELS) {
+      throw new ModelError(`${header.width}x${header.height} is too large for a browser; decode it with vtok`);
+    }
+    const index = await usableIndex(reader);
+    const start = index[0]?.pts ?? (await firstTime(reader)) ?? 0n;
+    const seconds = (pts: bigint) => secondsOf(pts - start, header);
+    const end = index.length ? await endTime(source, index) : null;
+    const catalogue = new Catalogue(new URL("models/", assets).href);
+    const runtime = await loadRuntime(new URL("ort/", assets).href, engine);
+    const decoder = await PictureDecoder.load(runtime, catalogue, header);
+    const info: FileInfo = {
+      width: header.width,
+      height: header.height,
+      pixelAspect: header.sar[0] / header.sar[1],
+      rotation: header.rotation,
+      model: header.model.name,
+      engine: runtime.engine,
+      tokens: header.tokens,
+      gops: index.length ? index.map((entry) => seconds(entry.pts)) : [0],
+      seconds: end === null ? null : seconds(end),
+      title: header.tags.get("title") ?? null,
+      bytes: source.size,
+      audio: header.audio.map((track) => ({ codec: track.codec, config: decoderConfig(track) })),
+    };
+    return new OpenFile(source, header, info, index, start, catalogue, decoder);
+  }
+
+  /** Yield the pictures and the sound from the start of a GOP on. Only one such generator may be in use at a time. */
+  async *decode(gop: number, tokens: number): AsyncGenerator<DecodedEvent> {
+    const reader = await VtkReader.open(this.source);
+    let whole = true;
+    let next = gop;
+    for (;;) {
+      if (next) {
+        reader.seek(next, this.index[next]);
+        whole = false;
+      }
+      const events = unpackedEvents(reader, (sha256) => this.catalogue.prior(sha256), whole);
+      try {
+        for await (const event of events) {
+          yield* this.decoded(event, tokens);
+        }
+        yield { kind: "end", checked: whole };
+        return;
+      } catch (error) {
+        if (!(error instanceof DamageError)) {
+          throw error;
+        }
+        const found = this.index.findIndex((entry) => entry.offset > BigInt(reader.position));
+        const until = found < 0 ? null : this.info.gops[found];
+        yield { kind: "damage", message: error.message, until };
+        if (found < 0) {
+          return;
+        }
+        next = found;
+      }
+    }
+  }
+
+  /** Return a packet of a track with its time in seconds, or null if it has none. */
+  sound({ track, pts, dts, data }: AudioPacket): SoundPacket | null {
+    const time = pts ?? dts;
+    if (time === null) {
+      return null;
+    }
+    const [over, under] = this.header.audio[track].timeBase;
+    return { time: (Number(time) * over) / under - secondsOf(this.start, this.header), data };
+  }
+
+  private async *decoded(event: UnpackedEvent, tokens: number): AsyncGenerator<DecodedEvent> {
+    if (event.kind === "audio") {
+      yield { kind: "sound", packets: event.packets };
+    }
+    if (event.kind !== "chunk") {
+      return;
+    }
+    const { chunk, digits } = event;
+    if (chunk.first) {
+      this.decoder.start();
+    }
+    const times = [...chunk.pts, chunk.pts[chunk.pts.length - 1] + chunk.lastDuration];
+    const seconds = times.map((pts) => secondsOf(pts - this.start, this.header));
+    let frame = -this.header.model.layout.filledFrames(chunk.first);
+    for (let latent = 0; latent < chunk.shape[0]; ) {
+      const { latents } = this.decoder;
+      const pictures = await this.decoder.decode(digits, chunk.shape, latent, tokens);
+      latent += latents;
+      const frames: ReadyFrame[] = [];
+      for (let number = 0; number < pictures.frames; number++, frame++) {
+        if (frame >= 0 && frame < chunk.pts.length) {
+          const pixels = rgba(pictures, number, this.header.width, this.header.height);
+          frames.push({ time: seconds[frame], duration: seconds[frame + 1] - seconds[frame], pixels });
+        }
+      }
+      yield { kind: "frames", frames };
+    }
+  }
+}
+
+function secondsOf(ticks: bigint, header: Header): number {
+  return (Number(ticks) * header.timeBase[0]) / header.timeBase[1];
+}
+
+/** Return the index of a file, or nothing if it is missing or damaged. */
+async function usableIndex(reader: VtkReader): Promise<GopEntry[]> {
+  try {
+    return await reader.index();
+  } catch (error) {
+    if (error instanceof DamageError) {
+      return [];
+    }
+    throw error;
+  }
+}
+
+/** Return the time of the first frame, which moves the reader on. */
+async function firstTime(reader: VtkReader): Promise<bigint | null> {
+  for await (const event of reader.events()) {
+    if (event.kind === "chunk") {
+      return event.pts[0];
+    }
+  }
+  return null;
+}
+
+/** Return the time at which the last frame ends, or null if the last GOP is damaged. */
+async function endTime(source: Source, index: readonly GopEntry[]): Promise<bigint | null> {
+  const reader = await VtkReader.open(source);
+  reader.seek(index.length - 1, index[index.length - 1]);
+  let end: bigint | null = null;
+  try {
+    for await (const event of reader.events()) {
+      if (event.kind === "chunk") {
+        end = event.pts[event.pts.length - 1] + event.lastDuration;
+      }
+    }
+    return end;
+  } catch (error) {
+    if (error instanceof DamageError) {
+      return end;
+    }
+    throw error;
+  }
+}
+
+/** Return a picture as RGBA without its padding. */
+function rgba({ pixels, height, width }: Pictures, frame: number, shownWidth: number, shownHeight: number): ArrayBuffer {
+  const made = new Uint8ClampedArray(shownWidth * shownHeight * 4);
+  let to = 0;
+  for (let row = 0; row < shownHeight; row++) {
+    let from = ((frame * height + row) * width) * 3;
+    for (let column = 0; column < shownWidth; column++, from += 3, to += 4) {
+      made[to] = pixels[from];
+      made[to + 1] = pixels[from + 1];
+      made[to + 2] = pixels[from + 2];
+      made[to + 3] = 255;
+    }
+  }
+  return made.buffer;
+}

@@ -1,0 +1,60 @@
+/** What the page and its worker say to each other. */
+
+/** What is known of a file before it is decoded. */
+export interface FileInfo {
+  readonly width: number;
+  readonly height: number;
+  /** The width of a pixel over its height. */
+  readonly pixelAspect: number;
+  /** Degrees counter-clockwise by which the picture is turned. */
+  readonly rotation: number;
+  readonly model: string;
+  readonly engine: string;
+  /** Tokens per position. */
+  readonly tokens: number;
+  /** Seconds from the first frame to the start of each GOP; only the first if the file has no usable index. */
+  readonly gops: readonly number[];
+  /** Seconds from the first frame to the last; null if it is not known. */
+  readonly seconds: number | null;
+  readonly title: string | null;
+  readonly bytes: number;
+  /** The tracks of sound, each with its configuration for WebCodecs if it has one. */
+  readonly audio: readonly { readonly codec: string; readonly config: AudioDecoderConfig | null }[];
+}
+
+/** A picture that is ready to be shown. */
+export interface ReadyFrame {
+  /** Seconds from the first frame of the file. */
+  readonly time: number;
+  /** Seconds that it lasts; 0 if unknown. */
+  readonly duration: number;
+  /** RGBA. */
+  readonly pixels: ArrayBuffer;
+}
+
+export interface SoundPacket {
+  /** Seconds from the first frame of the file. */
+  readonly time: number;
+  readonly data: Uint8Array;
+}
+
+export type ToWorker =
+  | { readonly type: "open"; readonly source: Blob | string; readonly assets: string; readonly engine?: string }
+  /** Decode from the start of a GOP. What an earlier run has not sent yet is dropped. */
+  | { readonly type: "run"; readonly run: number; readonly gop: number; readonly tokens: number }
+  /** So many frames of the run have been shown. */
+  | { readonly type: "shown"; readonly frames: number }
+  | { readonly type: "stop" }
+  | { readonly type: "save"; readonly tokens: number };
+
+export type FromWorker =
+  | { readonly type: "opened"; readonly info: FileInfo }
+  | { readonly type: "frames"; readonly run: number; readonly frames: readonly ReadyFrame[] }
+  | { readonly type: "sound"; readonly run: number; readonly packets: readonly SoundPacket[] }
+  /** A part of the file is lost; the run goes on `until` that time, or has ended. */
+  | { readonly type: "damage"; readonly run: number; readonly message: string; readonly until: number | null }
+  /** `checked` tells whether the whole file was read, and its digests are right. */
+  | { readonly type: "end"; readonly run: number; readonly checked: boolean }
+  | { readonly type: "saving"; readonly time: number }
+  | { readonly type: "saved"; readonly file: Blob; readonly notice: string | null }
+  | { readonly type: "failed"; readonly message: string };

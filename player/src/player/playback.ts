@@ -1,0 +1,252 @@
+/** Plays a file: it keeps the worker busy, shows each picture when its time has come, and tells what happens. */
+
+import { Clock } from "./clock.ts";
+import type { FileInfo, FromWorker, ReadyFrame, ToWorker } from "./messages.ts";
+import { Sound } from "./sound.ts";
+
+/** After the pictures have run out, playing goes on with so many. */
+const ENOUGH_FRAMES = 8;
+
+/** Who wants to know what happens. */
+export interface Listener {
+  opened(info: FileInfo): void;
+  frame(frame: ReadyFrame): void;
+  /** A part of the file is lost, up to some time or to its end. */
+  damage(message: string, from: number, until: number | null): void;
+  changed(): void;
+  ended(checked: boolean): void;
+  saving(time: number): void;
+  saved(file: Blob, notice: string | null): void;
+  notice(message: string): void;
+  failed(message: string): void;
+}
+
+export class Playback {
+  info: FileInfo | null = null;
+  private readonly clock = new Clock();
+  private sound: Sound | null = null;
+  private readonly frames: ReadyFrame[] = [];
+  private run = 0;
+  private wanted = false;
+  /** Nothing is shown before this time, since a run begins where a GOP does. */
+  private from = 0;
+  private shown: ReadyFrame | null = null;
+  private complete = false;
+  private checked = false;
+  private starved = true;
+  private finished = false;
+  private tick = 0;
+  private count = 0;
+
+  constructor(
+    private readonly worker: Worker,
+    private readonly listener: Listener,
+  ) {
+    worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.receive(data);
+    worker.onerror = (event) => listener.failed(event.message || "the player's worker cannot be loaded");
+    this.tick = requestAnimationFrame(() => this.step());
+  }
+
+  open(source: Blob | string, assets: string, engine?: string): void {
+    this.send({ type: "open", source, assets, engine });
+  }
+
+  close(): void {
+    cancelAnimationFrame(this.tick);
+    this.worker.terminate();
+    void this.sound?.close();
+  }
+
+  get playing(): boolean {
+    return this.wanted;
+  }
+
+  get time(): number {
+    return Math.max(this.from, this.clock.now);
+  }
+
+  /** Tokens per position to decode. */
+  tokens = 0;
+
+  set volume(volume: number) {
+    if (this.sound) {
+      this.sound.volume = volume;
+    }
+  }
+
+  play(): void {
+    this.wanted = true;
+    if (this.finished || !this.run) {
+      this.seek(this.finished ? 0 : this.from);
+    }
+    this.listener.changed();
+  }
+
+  pause(): void {
+    this.wanted = false;
+    this.hold();
+    this.listener.changed();
+  }
+
+  /** Show the picture of some time, and play from there if playing. */
+  seek(seconds: number): void {
+    if (!this.info) {
+      return;
+    }
+    const { gops } = this.info;
+    this.from = Math.max(0, this.info.seconds === null ? seconds : Math.min(seconds, this.info.seconds));
+    this.frames.length = 0;
+    this.complete = this.finished = false;
+    this.starved = true;
+    this.shown = null;
+    this.hold();
+    this.clock.set(this.from);
+    this.sound?.clear();
+    const gop = Math.max(0, gops.findLastIndex((begin) => begin <= this.from + 1e-6));
+    this.run = ++this.count;
+    this.send({ type: "run", run: this.run, gop, tokens: this.tokens });
+    this.listener.changed();
+  }
+
+  save(): void {
+    this.pause();
+    // The worker stops what it decodes for the screen, so that playing on starts anew.
+    this.from = this.time;
+    this.run = 0;
+    this.send({ type: "save", tokens: this.tokens });
+  }
+
+  private send(message: ToWorker): void {
+    this.worker.postMessage(message);
+  }
+
+  private receive(message: FromWorker): void {
+    if ("run" in message && message.run !== this.run) {
+      return;
+    }
+    switch (message.type) {
+      case "opened":
+        this.info = message.info;
+        this.tokens = message.info.tokens;
+        this.openSound(message.info);
+        this.listener.opened(message.info);
+        this.seek(0);
+        break;
+      case "frames":
+        this.take(message.frames);
+        break;
+      case "sound":
+        this.sound?.add(message.packets.filter(({ time }) => time > this.from - 0.1));
+        break;
+      case "damage":
+        this.complete ||= message.until === null;
+        this.listener.damage(message.message, this.frames.at(-1)?.time ?? this.shown?.time ?? this.from, message.until);
+        break;
+      case "end":
+        this.complete = true;
+        this.checked = message.checked;
+        break;
+      case "saving":
+        this.listener.saving(message.time);
+        break;
+      case "saved":
+        this.listener.saved(message.file, message.notice);
+        break;
+      case "failed":
+        this.pause();
+        this.listener.failed(message.message);
+        break;
+    }
+  }
+
+  private openSound(info: FileInfo): void {
+    const track = info.audio[0];
+    if (track?.config) {
+      this.sound = new Sound(track.config, (text) => this.listener.notice(text));
+    } else if (track) {
+      this.listener.notice(`This player knows no sound in ${track.codec}; the video plays without it.`);
+    }
+  }
+
+  /** Keep frames until they are due; those before the time that was asked for only count as shown. */
+  private take(frames: readonly ReadyFrame[]): void {
+    const early = frames.filter(({ time, duration }) => time + Math.max(duration, 1e-3) <= this.from + 1e-6);
+    this.frames.push(...frames.slice(early.length));
+    if (early.length) {
+      this.send({ type: "shown", frames: early.length });
+      // The last frame stays however long it lasts.
+      this.shown = early[early.length - 1];
+    }
+  }
+
+  private hold(): void {
+    this.clock.stop();
+    this.sound?.stop();
+  }
+
+  /** Do what is due, once for every picture of the screen. */
+  private step(): void {
+    this.tick = requestAnimationFrame(() => this.step());
+    if (!this.info || !this.run) {
+      return;
+    }
+    this.showFirst();
+    if (!this.wanted || this.finished) {
+      return;
+    }
+    this.starved &&= this.frames.length < ENOUGH_FRAMES && !this.complete;
+    if (this.starved) {
+      return;
+    }
+    if (!this.clock.running) {
+      this.clock.start();
+      this.sound?.start(() => this.clock.now);
+    }
+    this.sound?.feed();
+    const now = this.clock.now;
+    const due = this.frames.findIndex(({ time }) => time > now);
+    this.show(due < 0 ? this.frames.length : due);
+    if (this.frames.length) {
+      return;
+    }
+    if (!this.complete) {
+      this.starved = true;
+      this.hold();
+    } else if (!this.shown || now >= this.shown.time + this.shown.duration) {
+      this.end();
+    }
+  }
+
+  /** Show the picture of the time that was asked for as soon as it is there. */
+  private showFirst(): void {
+    const pending = this.frames[0];
+    if (pending && pending.time <= this.from + 1e-6 && this.shown?.time !== pending.time) {
+      this.show(1);
+    } else if (pending && !this.shown) {
+      this.clock.set(Math.max(this.clock.now, Math.min(pending.time, this.from)));
+      this.show(1);
+    } else if (this.complete && !pending && this.shown && !this.finished && !this.wanted) {
+      this.listener.frame(this.shown);
+      this.finished = true;
+    }
+  }
+
+  /** Show the last of so many frames, and drop those before it. */
+  private show(count: number): void {
+    if (!count) {
+      return;
+    }
+    const gone = this.frames.splice(0, count);
+    this.shown = gone[count - 1];
+    this.send({ type: "shown", frames: count });
+    this.listener.frame(this.shown);
+  }
+
+  private end(): void {
+    this.hold();
+    this.finished = true;
+    this.wanted = false;
+    this.listener.ended(this.checked);
+    this.listener.changed();
+  }
+}

@@ -1,0 +1,118 @@
+/** The worker: it reads and decodes a file, so that no file can keep the page from answering. */
+
+import { BlobSource, openUrl } from "../container/source.ts";
+import { OpenFile } from "./file.ts";
+import type { FromWorker, SoundPacket, ToWorker } from "./messages.ts";
+import { saveAsMp4 } from "./save.ts";
+
+/** The most bytes of pictures that wait to be shown. */
+const MAX_WAITING_BYTES = 1 << 27;
+const MAX_WAITING_FRAMES = 64;
+const MIN_WAITING_FRAMES = 8;
+
+const scope = self as unknown as DedicatedWorkerGlobalScopeLike;
+interface DedicatedWorkerGlobalScopeLike {
+  postMessage(message: FromWorker, transfer?: Transferable[]): void;
+  onmessage: ((event: MessageEvent<ToWorker>) => void) | null;
+}
+
+let file: OpenFile | null = null;
+/** The number of the run that is wanted; 0 for none. */
+let wanted = 0;
+/** The frames that were sent and not yet shown. */
+let waiting = 0;
+let wake: () => void = () => {};
+/** What is being done. Only one thing at a time uses the decoder. */
+let work: Promise<void> = Promise.resolve();
+
+scope.onmessage = ({ data }) => {
+  switch (data.type) {
+    case "open":
+      begin(() => open(data.source, data.assets, data.engine));
+      break;
+    case "run":
+      wanted = data.run;
+      wake();
+      begin(() => run(data.run, data.gop, data.tokens));
+      break;
+    case "shown":
+      waiting -= data.frames;
+      wake();
+      break;
+    case "stop":
+      wanted = 0;
+      wake();
+      break;
+    case "save":
+      wanted = 0;
+      wake();
+      begin(() => save(data.tokens));
+      break;
+  }
+};
+
+/** Do something after all that was begun before. */
+function begin(what: () => Promise<void>): void {
+  work = work.then(what).catch((error: unknown) => {
+    scope.postMessage({ type: "failed", message: error instanceof Error ? error.message : String(error) });
+  });
+}
+
+async function open(source: Blob | string, assets: string, engine?: string): Promise<void> {
+  file = await OpenFile.open(typeof source === "string" ? await openUrl(source) : new BlobSource(source), assets, engine);
+  scope.postMessage({ type: "opened", info: file.info });
+}
+
+async function run(number: number, gop: number, tokens: number): Promise<void> {
+  if (!file || number !== wanted) {
+    return;
+  }
+  waiting = 0;
+  const { width, height } = file.header;
+  const fitting = Math.floor(MAX_WAITING_BYTES / (4 * width * height));
+  const most = Math.min(MAX_WAITING_FRAMES, Math.max(MIN_WAITING_FRAMES, fitting));
+  for await (const event of file.decode(gop, tokens)) {
+    if (number !== wanted) {
+      return;
+    }
+    switch (event.kind) {
+      case "frames":
+        waiting += event.frames.length;
+        scope.postMessage(
+          { type: "frames", run: number, frames: event.frames },
+          event.frames.map(({ pixels }) => pixels),
+        );
+        break;
+      case "sound": {
+        const packets = event.packets.filter(({ track }) => track === 0).map((packet) => file!.sound(packet));
+        // A packet is a part of a record; only itself goes to the page.
+        const own = packets.filter((packet): packet is SoundPacket => packet !== null);
+        scope.postMessage({
+          type: "sound",
+          run: number,
+          packets: own.map(({ time, data }) => ({ time, data: data.slice() })),
+        });
+        break;
+      }
+      case "damage":
+        scope.postMessage({ type: "damage", run: number, message: event.message, until: event.until });
+        break;
+      case "end":
+        scope.postMessage({ type: "end", run: number, checked: event.checked });
+        break;
+    }
+    while (waiting >= most && number === wanted) {
+      await new Promise<void>((resolve) => (wake = resolve));
+    }
+    // Lets messages in.
+    await new Promise((resolve) => setTimeout(resolve));
+  }
+}
+
+async function save(tokens: number): Promise<void> {
+  if (!file) {
+    return;
+  }
+  const saved = await saveAsMp4(file, tokens, (time) => scope.postMessage({ type: "saving", time }));
+  scope.postMessage({ type: "saved", ...saved });
+}
