@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits
 
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+_SHARED_MEMORY = "session.use_env_allocators"
 _State = list[NDArray[np.float32]]
 
 
@@ -81,6 +83,10 @@ class _Graph:
         options.log_severity_level = 3
         # The graph names the weights file, which need not lie beside it.
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(weights.path.resolve().parent))
+        # Both graphs take memory from one place, and no more than they need.
+        _share_memory()
+        options.add_session_config_entry(_SHARED_MEMORY, "1")
+        options.enable_mem_pattern = False
         try:
             self._session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:
@@ -119,6 +125,15 @@ class _Graph:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise ModelError(f"{self._path} cannot be run: {reason[0]}") from error
         return pixels, after
+
+
+@cache
+def _share_memory() -> None:
+    """Create the allocator that all graphs share, which grows by what is asked for instead of doubling."""
+    import onnxruntime as runtime
+
+    info = runtime.OrtMemoryInfo("Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT)
+    runtime.create_and_register_allocator(info, runtime.OrtArenaCfg({"arena_extend_strategy": 1}))
 
 
 def _cores() -> int:
