@@ -107,7 +107,7 @@ def _make_waves(layout: DigitLayout) -> Coder:
 def _fits_waves(layout: DigitLayout, digits: int) -> bool:
     from vtok_codec.tokens.waves import fits
 
-    return fits(layout.levels, digits)
+    return fits(layout.levels, layout.grid, digits)
 
 
 def _make_prior(layout: DigitLayout) -> Coder:

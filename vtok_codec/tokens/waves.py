@@ -54,9 +54,14 @@ _NOWHERE = 31
 """The value of a digit outside the picture. It is larger than every digit and every number of levels."""
 
 
-def fits(levels: Sequence[int], digits: int) -> bool:
-    """Return whether this coder can pack chunks of `digits` digits with these levels."""
-    return max(levels) <= MAX_LEVELS and digits <= MAX_DIGITS
+MAX_SIDES = 1 << 13
+"""The largest sum of the rows and columns of a latent frame. A wave takes the same time however few digits it has, so
+that it limits the time that a small chunk takes."""
+
+
+def fits(levels: Sequence[int], grid: tuple[int, int], digits: int) -> bool:
+    """Return whether this coder can pack chunks of `digits` digits with these levels, on a grid of rows and columns."""
+    return max(levels) <= MAX_LEVELS and sum(grid) <= MAX_SIDES and digits <= MAX_DIGITS
 
 
 _COMPILE_AFTER = 1 << 20

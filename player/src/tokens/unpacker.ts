@@ -6,7 +6,7 @@ import { DamageError, FormatError, ModelError } from "../errors.ts";
 import type { Coder } from "./coder.ts";
 import { fits, PriorCoder } from "./prior/coder.ts";
 import type { Prior } from "./prior/prior.ts";
-import { MAX_LEVELS, WaveCoder } from "./waves.ts";
+import { MAX_LEVELS, MAX_SIDES, WaveCoder } from "./waves.ts";
 import { GroupCoder } from "./zstd_groups.ts";
 
 /** Finds a prior by the SHA-256 of its file; null if it is not at hand. */
@@ -47,7 +47,7 @@ export class Unpacker {
     if (id === "1.1") {
       return GroupCoder.create(levels, tokens);
     }
-    if (id === "2.1" && Math.max(...levels) <= MAX_LEVELS) {
+    if (id === "2.1" && Math.max(...levels) <= MAX_LEVELS && grid[0] + grid[1] <= MAX_SIDES) {
       return new WaveCoder(levels, tokens);
     }
     if (id === "3.1" && priorSha256) {

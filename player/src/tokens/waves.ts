@@ -6,6 +6,8 @@ import type { Coder } from "./coder.ts";
 import { PRECISION, RangeDecoder } from "./range_decoder.ts";
 
 export const MAX_LEVELS = 16;
+/** The largest sum of the rows and columns of a latent frame. */
+export const MAX_SIDES = 1 << 13;
 const MAX_DIGITS = 1 << 23;
 const ACTIVITIES = 4;
 const INCREMENT = 16;
