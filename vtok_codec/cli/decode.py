@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from vtok_codec.container.header import Header
     from vtok_codec.media.formats import OutputSettings
 
+_COPY = "copy"
+"""The value of `--audio-codec` that leaves sound as it is."""
+
 
 @reports_errors
 def decode(
@@ -96,6 +99,14 @@ def decode(
         str,
         typer.Option("--format", help="Format on standard output: nut, y4m, matroska or mp4.", rich_help_panel=OUTPUT),
     ] = "nut",
+    audio_codec: Annotated[
+        str,
+        typer.Option(
+            "--audio-codec",
+            help="copy, or the FFmpeg encoder that encodes the sound anew, such as aac or libopus.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = _COPY,
     no_audio: NoAudio = False,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     device: Device = "auto",
@@ -110,8 +121,9 @@ def decode(
     from vtok_codec.codec.pixel_decoder import DecoderChoice
     from vtok_codec.media.formats import output_settings, pipe_settings
 
+    sound = None if audio_codec == _COPY else audio_codec
     if output_dir:
-        output_settings(suffix, codec, crf)
+        output_settings(suffix, codec, crf, sound)
     choice = DecoderChoice(decoder, steps, seed)
     decoders = DecoderLoader(weights, device, chosen_engine(engine, choice, device))
     loader = _Loader(decoders, choice, verbose and not quiet)
@@ -119,7 +131,8 @@ def decode(
 
     def work(source: str, target: str) -> None:
         piped = target == STANDARD_STREAM
-        settings = pipe_settings(format_, codec, crf) if piped else output_settings(Path(target).suffix, codec, crf)
+        encoders = (codec, crf, sound)
+        settings = pipe_settings(format_, *encoders) if piped else output_settings(Path(target).suffix, *encoders)
         job = _Job(source, settings, loader, part, quiet)
         if piped:
             damage = job.run(standard_output(), "standard output")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,8 @@ class OutputSettings:
     """The constant rate factor on the scale of the codec; None for a default that is visually lossless."""
     fragment_s: float | None = None
     """In MP4 to a stream, the longest piece in seconds that a player must wait for; None for a keyframe's distance."""
+    audio_codec: str | None = None
+    """FFmpeg's name of the encoder of the sound; None to copy it."""
 
 
 def is_video_suffix(suffix: str) -> bool:
@@ -85,56 +88,83 @@ def is_clip_name(name: str) -> bool:
     return is_video_suffix(suffix) or suffix.lower() in _READ_SUFFIXES
 
 
-def output_settings(suffix: str, codec: str | None, crf: int | None) -> OutputSettings:
+def output_settings(suffix: str, codec: str | None, crf: int | None, audio_codec: str | None = None) -> OutputSettings:
     """Return the settings for a file.
 
     Args:
         suffix: The suffix of the file, such as `.mp4`.
         codec: FFmpeg's name of the encoder; None for the default of the suffix.
         crf: The constant rate factor; None for the default of the codec.
+        audio_codec: FFmpeg's name of the encoder of the sound; None to copy it.
 
     Raises:
         OutputError: No format has this suffix.
-        SettingError: The codec is unknown, has no CRF, or does not take this CRF.
+        SettingError: A codec is unknown, has no CRF, does not take this CRF, or does not go into the container.
     """
     suffix = suffix.lower()
     if suffix not in _FORMATS:
         raise OutputError(f"no video format has the suffix {suffix!r}; use one of {' '.join(sorted(_FORMATS))}")
-    return _settings(_FORMATS[suffix], codec or _STILL_CODECS.get(suffix), crf)
+    return _settings(_FORMATS[suffix], codec or _STILL_CODECS.get(suffix), crf, audio_codec)
 
 
-def pipe_settings(name: str, codec: str | None, crf: int | None) -> OutputSettings:
+def pipe_settings(name: str, codec: str | None, crf: int | None, audio_codec: str | None = None) -> OutputSettings:
     """Return the settings for standard output.
 
     Args:
         name: The name of the format, one of `PIPE_FORMATS`.
         codec: FFmpeg's name of the encoder; None for the default of the format.
         crf: The constant rate factor; None for the default of the codec.
+        audio_codec: FFmpeg's name of the encoder of the sound; None to copy it.
 
     Raises:
-        SettingError: The format or the codec is unknown, or the codec has no CRF or does not take this CRF.
+        SettingError: The format or a codec is unknown, or a codec has no CRF, does not take this CRF, or does not go
+            into the container.
     """
     if name not in PIPE_FORMATS:
         raise SettingError(f"format {name!r} is unknown; use one of {', '.join(PIPE_FORMATS)}")
-    return _settings(PIPE_FORMATS[name], codec, crf)
+    return _settings(PIPE_FORMATS[name], codec, crf, audio_codec)
 
 
-def _settings(format_: str, codec: str | None, crf: int | None) -> OutputSettings:
-    """Check the codec and its CRF, and fill in the default codec of the container."""
-    codec = codec or _DEFAULT_CODECS.get(format_, "libx264")
-    try:
-        encoder = av.Codec(codec, "w")
-    except (av.FFmpegError, ValueError):
-        encoder = None
-    if encoder is None or encoder.type != "video":
-        raise SettingError(f"codec {codec!r} is not a video encoder of this build")
+def _settings(format_: str, codec: str | None, crf: int | None, audio_codec: str | None) -> OutputSettings:
+    """Check the codecs and the CRF, and fill in the default codec of the container."""
     # The name may be an alias, as `h264` is of libx264.
-    codec = encoder.name
+    codec = _encoder(codec or _DEFAULT_CODECS.get(format_, "libx264"), "video").name
     if crf is not None and codec not in _DEFAULT_CRF:
         raise SettingError(f"crf does not apply to {codec}")
     if crf is not None and not 0 <= crf <= _COARSEST_CRF[codec]:
         raise SettingError(f"crf {crf}: {codec} takes 0 to {_COARSEST_CRF[codec]}")
-    return OutputSettings(format_, codec, crf)
+    if audio_codec:
+        sound = _encoder(audio_codec, "audio")
+        taken = _sound_codecs(format_)
+        if taken and sound.canonical_name not in taken:
+            raise SettingError(
+                f"{format_} does not take sound in {sound.canonical_name}; copy it, or name another encoder"
+            )
+        audio_codec = sound.name
+    return OutputSettings(format_, codec, crf, audio_codec=audio_codec)
+
+
+def _encoder(name: str, kind: str) -> av.Codec:
+    """Return an encoder.
+
+    Raises:
+        SettingError: FFmpeg has none of that name and kind.
+    """
+    try:
+        encoder = av.Codec(name, "w")
+    except (av.FFmpegError, ValueError):
+        encoder = None
+    if encoder is None or encoder.type != kind:
+        raise SettingError(
+            f"codec {name!r} is not {'a video' if kind == 'video' else 'an audio'} encoder of this build"
+        )
+    return encoder
+
+
+def _sound_codecs(format_: str) -> set[str]:
+    """Return the audio codecs that a container takes; nothing if it takes no sound at all."""
+    with av.open(os.devnull, "w", format=format_) as container:
+        return container.supported_codecs if container.default_audio_codec != "none" else set()
 
 
 def encoder_options(settings: OutputSettings) -> dict[str, object]:

@@ -16,11 +16,11 @@ from typing import BinaryIO
 import av
 import numpy as np
 from av.container import OutputContainer
-from av.stream import Stream
 from av.video.stream import VideoStream
 
 from vtok_codec.errors import OutputError
-from vtok_codec.media.audio import STARTING_S, keeps, open_full_template
+from vtok_codec.media.audio import STARTING_S, keeps
+from vtok_codec.media.audio_output import AudioOutput, CopiedTrack, EncodedTrack
 from vtok_codec.media.color import YUVConverter, is_rgb_format, swscale_matrix
 from vtok_codec.media.ffmpeg import reason
 from vtok_codec.media.formats import STILL_FORMAT, OutputSettings, encoder_options, pixel_format
@@ -144,7 +144,7 @@ class VideoWriter:
             self.dropped.append(f"{counted(len(lost), 'tag')} ({', '.join(lost)})")
         try:
             self._stream = self._add_video()
-            self._audio: list[Stream | None] = []
+            self._audio: list[AudioOutput | None] = []
             assert self._stream.pix_fmt is not None
             self._convert = YUVConverter(self._stream.pix_fmt, info.color)
         except (av.FFmpegError, ValueError) as error:
@@ -164,6 +164,10 @@ class VideoWriter:
                 with self._as_output_error():
                     if any(isinstance(item, Frame) for item in self._waiting):
                         self._begin()
+                    for track in filter(None, self._audio):
+                        for packet in track.rest():
+                            self._container.mux(packet)
+                        self.dropped += track.losses()
                     self._container.mux(self._stream.encode(None))
                     self._container.close()
             except BaseException:
@@ -244,20 +248,17 @@ class VideoWriter:
 
     def _write_audio(self, item: AudioPacket) -> None:
         """Mux an audio packet, unless the container does not take its track."""
-        stream = self._audio[item.track]
-        if stream is None:
+        track = self._audio[item.track]
+        if track is None:
             return
         base = self._info.audio[item.track].time_base
         shift = round(self._shift_s / base)
-        pts, dts = (None if time is None else time + shift for time in (item.pts, item.dts))
-        if shift and pts is not None and pts < 0:
+        if shift and item.pts is not None and item.pts + shift < 0:
             # It is heard before the first picture, where the output has no time.
-            self._note_early_sound(item.track, -pts * base)
+            self._note_early_sound(item.track, -(item.pts + shift) * base)
             return
-        packet = av.Packet(item.data)
-        packet.pts, packet.dts, packet.duration = pts, dts, item.duration
-        packet.time_base, packet.stream = base, stream
-        self._container.mux(packet)
+        for packet in track.packets(item, shift):
+            self._container.mux(packet)
 
     def _note_early_sound(self, track: int, early_s: Fraction) -> None:
         """Note that sound is left out, unless it is as short as what codecs need to start."""
@@ -289,18 +290,20 @@ class VideoWriter:
             context.qmin, context.qmax = _FINEST_QUANTIZERS[settings.codec]
         return stream
 
-    def _add_audio(self, number: int) -> Stream | None:
+    def _add_audio(self, number: int) -> AudioOutput | None:
         """Add an audio track to the container. Return None, and note the loss, if the container does not take it."""
-        track, format_ = self._info.audio[number], self._settings.format
+        track, settings = self._info.audio[number], self._settings
         packets = [item for item in self._waiting if isinstance(item, AudioPacket) and item.track == number]
-        if not keeps(track, packets, format_, self._options):
-            self.dropped.append(f"audio track {number} ({track.codec}): {format_} does not keep it")
-            return None
-        with open_full_template(track, packets) as template:
-            stream = self._container.add_stream_from_template(template.streams.audio[0])
-            stream.time_base = track.time_base
-            stream.metadata.update(track.tags)
-            return stream
+        if settings.audio_codec:
+            try:
+                return EncodedTrack(self._container, track, packets, settings.audio_codec, number)
+            except (av.FFmpegError, ValueError) as error:
+                self.dropped.append(f"audio track {number} ({track.codec}): {settings.audio_codec}: {reason(error)}")
+                return None
+        if keeps(track, packets, settings.format, self._options):
+            return CopiedTrack(self._container, track, packets)
+        self.dropped.append(f"audio track {number} ({track.codec}): {settings.format} does not keep it")
+        return None
 
     @contextmanager
     def _as_output_error(self) -> Iterator[None]:
