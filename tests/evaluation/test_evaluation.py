@@ -301,6 +301,24 @@ class Counting(AnchorCodec):
         return super().encode(clip, target)
 
 
+def test_clips_can_be_measured_side_by_side(road: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In their order and to the same figures; but what they took is not taken for what they take alone."""
+    monkeypatch.setattr(Counting, "encodes", [])
+    other = tmp_path / "other.mp4"
+    shutil.copy(road, other)
+    other.write_bytes(other.read_bytes() + b"\0")
+    clips, cache = [open_clip(road), open_clip(other)], ResultCache(tmp_path / "cache")
+    codecs, measures = [Counting(ANCHORS["x264"], crf) for crf in (20, 30)], Measures(False, vmaf=False)
+    shared = evaluate_all("", clips, codecs, measures, tmp_path, cache, jobs=2)
+    alone = evaluate_all("", clips, codecs, measures, tmp_path, cache)
+    assert len(Counting.encodes) == 8
+    assert [(each.clip, each.setting, each.scores) for each in shared.results] == [
+        (each.clip, each.setting, each.scores) for each in alone.results
+    ]
+    assert evaluate_all("", clips, codecs, measures, tmp_path, cache, jobs=2).results == alone.results
+    assert len(Counting.encodes) == 8
+
+
 def test_an_interrupted_run_goes_on(road: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Counting, "encodes", [])
     other = tmp_path / "other.mp4"

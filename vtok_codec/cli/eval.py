@@ -104,6 +104,16 @@ def evaluate(
         bool, typer.Option("--csv", help="Print CSV with one row per result.", rich_help_panel=OUTPUT)
     ] = False,
     force: Force = False,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs",
+            "-j",
+            min=1,
+            help="How many clips to measure side by side; times and memory are then shared.",
+            rich_help_panel=GENERAL,
+        ),
+    ] = 1,
     cache: Annotated[
         Path | None, typer.Option(help="Folder that keeps results for the next time.", rich_help_panel=GENERAL)
     ] = None,
@@ -140,6 +150,7 @@ def evaluate(
     with tempfile.TemporaryDirectory(prefix="vtok-eval-") as folder:
         groups, notes = open_groups(clips, protocol, Path(folder))
         notes += [] if i3d else [_FVD_LEFT_OUT]
+        notes += [] if jobs == 1 else [f"{jobs} clips were measured side by side, so that times and memory are shared"]
         used = [codec.tokenizer for codec in of_models]
         notes += [f"{each.id.name} was left out: no --decoder is for it" for each in tokenizers if each not in used]
         for model_codec in of_models:
@@ -148,7 +159,7 @@ def evaluate(
         for title, opened in groups.items():
             shown = None if as_json or as_csv else _Lines(title if len(groups) > 1 else None, opened, codecs, taken)
             on_result = shown.row if shown else _unseen if quiet else _progress
-            evaluations.append(evaluate_all(title, opened, codecs, taken, Path(folder), kept, on_result))
+            evaluations.append(evaluate_all(title, opened, codecs, taken, Path(folder), kept, on_result, jobs))
             if shown:
                 shown.summary(evaluations[-1])
         context = _context(codecs, notes)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -20,6 +23,8 @@ from vtok_codec.evaluation.scores import HIGHER_IS_BETTER, Scores
 BD_ANCHOR = "x264"
 """The name of the codec that BD-rates refer to."""
 
+_Task: TypeAlias = "Callable[[], tuple[ClipResult, Features | None]]"
+"""Returns what `evaluate_clip` does, at once or when it is there."""
 Point = tuple[str, str]
 """The names of a codec and of its operating point."""
 
@@ -121,6 +126,7 @@ def evaluate_all(
     folder: Path,
     cache: ResultCache,
     on_result: Callable[[ClipResult], None] = lambda result: None,
+    jobs: int = 1,
 ) -> Evaluation:
     """Run every codec on every clip, and measure the results.
 
@@ -131,25 +137,32 @@ def evaluate_all(
         clips: The clips.
         codecs: The codecs, each at one operating point.
         measures: What to measure.
-        folder: A folder for the coded files, of which one exists at a time.
+        folder: A folder for the coded files, of which one exists at a time for each job.
         cache: Earlier results, to which new ones are added.
-        on_result: Called with each result as soon as it is there.
+        on_result: Called with each result as soon as it and all before it are there.
+        jobs: How many clips to measure at the same time.
     """
     evaluation = Evaluation(title, list(clips))
     i3d = measures.i3d
     sources: list[Features] = [i3d.features(list(clip.pixels())) for clip in clips] if i3d else []
-    for codec in codecs:
-        outputs: list[Features] = []
-        for clip in clips:
-            try:
-                result, features = evaluate_clip(clip, codec, measures, folder, cache)
-            except VtokError as error:
-                evaluation.failures.append(f"{clip.name} by {codec.name}, {codec.setting}: {error}")
-                continue
-            evaluation.results.append(result)
-            on_result(result)
-            if features is not None:
-                outputs.append(features)
-        if i3d and len(outputs) == len(sources):
-            evaluation.fvd[codec.name, codec.setting] = frechet_distance(sources, outputs)
+    with ThreadPoolExecutor(jobs) as pool:
+        for codec in codecs:
+            outputs: list[Features] = []
+            measured = [partial(evaluate_clip, clip, codec, measures, folder, cache, jobs == 1) for clip in clips]
+            tasks: list[_Task] = [*measured] if jobs == 1 else [pool.submit(each).result for each in measured]
+            for clip, task in zip(clips, tasks, strict=True):
+                try:
+                    result, features = task()
+                except VtokError as error:
+                    evaluation.failures.append(f"{clip.name} by {codec.name}, {codec.setting}: {error}")
+                    continue
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
+                evaluation.results.append(result)
+                on_result(result)
+                if features is not None:
+                    outputs.append(features)
+            if i3d and len(outputs) == len(sources):
+                evaluation.fvd[codec.name, codec.setting] = frechet_distance(sources, outputs)
     return evaluation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
@@ -104,7 +105,7 @@ class Measures:
 
 
 def evaluate_clip(
-    clip: SourceClip, codec: CodecUnderTest, measures: Measures, folder: Path, cache: ResultCache
+    clip: SourceClip, codec: CodecUnderTest, measures: Measures, folder: Path, cache: ResultCache, alone: bool = True
 ) -> tuple[ClipResult, Features | None]:
     """Measure a codec on a clip, or take the result from the cache.
 
@@ -114,6 +115,8 @@ def evaluate_clip(
         measures: What to measure.
         folder: A folder for the coded file, which is deleted again.
         cache: Earlier results. A new result is added.
+        alone: Whether nothing else is measured at the same time. If not, times and memory are not those of the codec,
+            and the result is not taken for one that was measured alone.
 
     Returns:
         The result, and the I3D features of the decoded clip (None without an I3D network).
@@ -123,10 +126,11 @@ def evaluate_clip(
     """
     key = {"clip": clip.sha256, "name": clip.name, "codec": codec.name, "setting": codec.setting}
     key |= codec.identity | measures.identity
-    known = _from_entry(cache.get(key))
+    shared = key if alone else key | {"shared": "yes"}
+    known = _from_entry(cache.get(key)) or _from_entry(cache.get(shared))
     if known is not None:
         return known
-    coded = folder / f"coded{codec.suffix}"
+    coded = folder / f"coded-{threading.get_ident()}{codec.suffix}"
     encoding = codec.encode(clip, coded)
     decoding = codec.decode(coded)
     scores, features = _compare(clip, codec, coded, measures)
@@ -148,7 +152,7 @@ def evaluate_clip(
         encode_mib=encoding.peak_mib,
         decode_mib=decoding.peak_mib,
     )
-    cache.put(key, {"result": asdict(result), "features": None if features is None else features.tolist()})
+    cache.put(shared, {"result": asdict(result), "features": None if features is None else features.tolist()})
     return result, features
 
 
