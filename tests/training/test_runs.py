@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 from training_helpers import SHAPE, codec_recipe, sampler_of, settings_of
 
+import vtok_codec.training.run as run_module
 from vtok_codec.codec.decoders import tokenizer_of
 from vtok_codec.codec.tokenizer import load_tokenizer
 from vtok_codec.errors import ModelError, SettingError, TrainingError
@@ -54,6 +56,21 @@ def test_it_computes_in_bf16_where_the_processor_does(
     finally:
         hook.remove()
     assert types and (torch.bfloat16 in types) is has_bf16
+
+
+def test_minutes_count_the_set_up(
+    data: Path, tmp_path: Path, small_stages: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run whose set-up takes longer than its minutes ends after its first step."""
+    prepare = run_module._trainer
+
+    def slowly(*args: Any, **options: Any) -> Trainer[Any]:
+        time.sleep(0.8)
+        return prepare(*args, **options)
+
+    monkeypatch.setattr(run_module, "_trainer", slowly)
+    trainer = run_training(settings_of(data, "continuous"), tmp_path / "run", Budget(minutes=0.01), quiet=True)
+    assert trainer.step == 1 and trainer.seconds >= 0.8
 
 
 def model_of(run: Path) -> OneVAE:

@@ -88,7 +88,8 @@ def train(
         int | None, typer.Option(help="Length of the stage in steps.", min=1, rich_help_panel=_RUN)
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="Length of the stage in minutes.", min=0.01, rich_help_panel=_RUN)
+        float | None,
+        typer.Option(help="Length of the stage in minutes, with its set-up.", min=0.01, rich_help_panel=_RUN),
     ] = None,
     run: Annotated[
         Path | None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -56,6 +57,7 @@ def run_training(settings: RunSettings, folder: Path, budget: Budget, quiet: boo
     Raises:
         SettingError, TrainingError, ModelError, InputError: The run cannot start with these settings.
     """
+    begun = time.monotonic()
     if (folder / CHECKPOINT).exists():
         raise TrainingError(f"{folder} already holds a run; resume it, or name another folder")
     if not _can_hold_files(folder):
@@ -76,7 +78,7 @@ def run_training(settings: RunSettings, folder: Path, budget: Budget, quiet: boo
             # An earlier run that ended before its first checkpoint may have left a log and pictures.
             for left in (folder / LOG, *folder.glob(STRIP.format("*"))):
                 left.unlink(missing_ok=True)
-        trainer.train(budget, quiet)
+        trainer.train(budget, quiet, begun)
     leave_processes()
     return trainer
 
@@ -106,6 +108,7 @@ def resume_training(
         TrainingError: The folder holds no run, or the run cannot be read.
         SettingError: A setting in `overrides` is unknown or has a value that does not fit.
     """
+    begun = time.monotonic()
     if not folder.is_dir():
         raise TrainingError(f"{folder} holds no run that can be resumed")
     with _alone(folder):
@@ -120,7 +123,7 @@ def resume_training(
         trainer = _trainer(settings, folder, None, fresh=False, quiet=quiet)
         trainer.restore(state)
         _keep(settings, folder, trainer)
-        trainer.train(budget, quiet)
+        trainer.train(budget, quiet, begun)
     leave_processes()
     return trainer
 

@@ -48,7 +48,7 @@ class Budget:
     steps: int | None = None
     """The number of steps; None sets no limit."""
     minutes: float | None = None
-    """Minutes of training; None sets no limit."""
+    """Minutes with the set-up and without the last validation; None sets no limit."""
 
     def progress(self, step: int, seconds: float) -> float:
         """Return the fraction of the stage that is done after the given steps and seconds, 0…1."""
@@ -148,12 +148,13 @@ class Trainer(Generic[Model]):
         self._bad_in_a_row = 0
         self._batches = batches
 
-    def train(self, budget: Budget, quiet: bool = False) -> None:
+    def train(self, budget: Budget, quiet: bool = False, begun: float | None = None) -> None:
         """Train until the budget is spent, then save and validate.
 
         Args:
             budget: When the run ends. Steps and minutes before a resume count as well.
             quiet: Whether to show no progress bar.
+            begun: When the set-up of the run began, by `time.monotonic`, if that counts too; None for now.
 
         Raises:
             TrainingError: The gradient was not finite for several steps in a row, or a checkpoint cannot be written.
@@ -164,12 +165,14 @@ class Trainer(Generic[Model]):
             bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}",
             disable=quiet or not self.processes.leads or None,
         )
-        started, saved = time.monotonic() - self.seconds, time.monotonic()
+        started, saved = (time.monotonic() if begun is None else begun) - self.seconds, time.monotonic()
+        self.seconds = time.monotonic() - started
         window: list[dict[str, float]] = []
         window_start, pixels, waited = time.monotonic(), 0, 0.0
         validated: int | None = None
         try:
-            while (progress := self.processes.agree(budget.progress(self.step, self.seconds))) < 1:
+            # However long the set-up took, a run takes a step.
+            while (progress := self.processes.agree(budget.progress(self.step, self.seconds))) < 1 or not self.step:
                 shape = self.recipe.shape_at(progress)
                 asked = time.monotonic()
                 batch = self._batches.batch(self.step, shape)
@@ -195,6 +198,7 @@ class Trainer(Generic[Model]):
                     self.save()
                     saved = time.monotonic()
                 bar.update(progress - bar.n)
+            bar.update(1 - bar.n)
         finally:
             self._batches.close()
             bar.close()
