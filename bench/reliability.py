@@ -2,8 +2,10 @@
 
     .venv/bin/python bench/reliability.py FOLDER
 
-FOLDER holds `inputs.json` and `faults.json`, which `bench/inputs.py --hour` and `bench/faults.py` write with `--out`.
-The section on sound is kept as it stands: `tests/media/test_audio_table.py` writes its table.
+FOLDER holds any of `inputs.json` and `faults.json`, which `bench/inputs.py --hour` and `bench/faults.py` write with
+`--out`, and `kills.json` and `cost.json`, which `bench/kills.py` and `bench/cost.py` write with `--json`. Sections
+whose results are not there stay as they are, and so does the section on sound, whose table
+`tests/media/test_audio_table.py` writes.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,24 +62,64 @@ def length(document: dict[str, Any]) -> str:
     return "## An hour\n\n256×144, 10 frames/s; the same command.\n\n" + table(["command", "peak MiB", "seconds"], rows)
 
 
-def sound(page: str) -> str:
-    """Return the section on sound of the page as it stands."""
-    found = re.search(r"^## Sound\n.*?(?=^## )", page, flags=re.M | re.S)
-    assert found, "the page has no section on sound"
-    return found[0].rstrip("\n") + "\n"
+def kept(page: str, heading: str) -> str:
+    """Return a section of the page as it stands; nothing if it has none."""
+    found = re.search(rf"^## {heading}\n.*?(?=^## |^The delay)", page, flags=re.M | re.S)
+    return found[0].rstrip("\n") + "\n" if found else ""
 
 
 def faults(document: dict[str, Any]) -> str:
     """Return the section on faults in `.vtk` files."""
     rows = [[kind, *(str(count.get(name, 0)) for name in COLUMNS)] for kind, count in document["counts"].items()]
+    files = ", ".join(f"{size} bytes by {model} and `{coder}`" for model, coder, size in document["files"])
+    others = [[name, str(count), str(noticed)] for name, count, noticed in document["others"]]
     return (
         "## Faults in a `.vtk`\n\n"
-        f"Each fault is at a random place of a file of {document['bytes']} bytes and {document['frames']} frames, in\n"
-        "GOPs of half a second. A fault is noticed if `verify` rejects the file. A frame is recovered if its chunk,\n"
-        "as `decode --recover` reads it, is equal to that of the undamaged file. Nothing can be read without the\n"
-        "header.\n\n"
-        "    .venv/bin/python bench/faults.py --faults 1000\n\n" + table(["fault", *COLUMNS], rows)
+        "Each fault is at a random place of one of four files with sound, in GOPs of half a second:\n"
+        f"{files}.\n"
+        "A fault is noticed if `verify` rejects the file; *by decode* counts those that end a plain decode. A frame\n"
+        "is recovered if its chunk, as `decode --recover` reads it, is equal to that of the undamaged file. Nothing can\n"
+        "be read without the header.\n\n"
+        "    .venv/bin/python bench/faults.py\n\n"
+        + table(["fault", *COLUMNS], rows)
+        + "\nFaults of the first four kinds in other formats, of the same clip and of random tokens:\n\n"
+        + table(["read by", "faults", "noticed"], others)
     )
+
+
+def kills(document: dict[str, Any]) -> str:
+    """Return the section on killed commands."""
+    rows = [[str(cell) for cell in row] for row in document["kills"]]
+    return (
+        "## Killed commands\n\n"
+        "Each command is killed with SIGKILL at random times. *losses* counts the kills after which a file that was\n"
+        "whole before is neither whole nor replaced, or a checkpoint is older or damaged. In the end, the command\n"
+        "runs undisturbed, and must give what it gives without any kill, and leave no partial file.\n\n"
+        "    .venv/bin/python bench/kills.py\n\n" + table(["command", "kills", "losses", "right in the end"], rows)
+    )
+
+
+def cost(document: dict[str, Any]) -> str:
+    """Return the section on the cost of hostile files."""
+    rows = [[str(cell) for cell in row] for row in document["rows"]]
+    return (
+        "## The cost of hostile files\n\n"
+        "Files that say much in few bytes, beside black videos, which do the same without harm: seconds of the\n"
+        "processor that `verify` takes, and the memory that it holds. The [file format](reference/format.md) states\n"
+        "the limits.\n\n"
+        "    .venv/bin/python bench/cost.py\n\n" + table(["file", "bytes", "seconds", "ms per byte", "MiB"], rows)
+    )
+
+
+_SECTIONS: tuple[tuple[str, str, Callable[[dict[str, Any]], str] | None], ...] = (
+    ("Inputs", "inputs", inputs),
+    ("Sound", "", None),
+    ("Faults in a `.vtk`", "faults", faults),
+    ("Killed commands", "kills", kills),
+    ("The cost of hostile files", "cost", cost),
+    ("An hour", "inputs", length),
+)
+"""For each section: its heading, the JSON file that it is made of, and the function that makes it."""
 
 
 def main() -> None:
@@ -83,12 +127,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    names = ("inputs", "faults")
-    read = {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in names}
-    page = ROOT / "docs" / "reliability.md"
-    kept = sound(page.read_text(encoding="utf-8"))
-    parts = [_INTRO, inputs(read["inputs"]), kept, faults(read["faults"]), length(read["inputs"]), _LATENCY]
-    page.write_text("\n".join(filter(None, parts)), encoding="utf-8")
+    path = ROOT / "docs" / "reliability.md"
+    page = path.read_text(encoding="utf-8")
+    parts = [_INTRO]
+    for heading, name, make in _SECTIONS:
+        results = folder / f"{name}.json"
+        made = make(json.loads(results.read_text(encoding="utf-8"))) if make and results.exists() else ""
+        parts.append(made or kept(page, heading))
+    path.write_text(wrapped("\n".join(filter(None, [*parts, _LATENCY]))), encoding="utf-8")
+
+
+def wrapped(text: str) -> str:
+    """Wrap the paragraphs of a page at 100 columns; tables, code and headings stay as they are."""
+    blocks = text.split("\n\n")
+    return "\n\n".join(block if re.match(r"[|#<]|    ", block) else _filled(block) for block in blocks)
+
+
+def _filled(block: str) -> str:
+    lines = textwrap.wrap(" ".join(block.split()), 100, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines) + ("\n" if block.endswith("\n") else "")
 
 
 if __name__ == "__main__":
