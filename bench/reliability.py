@@ -78,8 +78,8 @@ def faults(document: dict[str, Any]) -> str:
         "Each fault is at a random place of one of four files with sound, in GOPs of half a second:\n"
         f"{files}.\n"
         "A fault is noticed if `verify` rejects the file; *by decode* counts those that end a plain decode. A frame\n"
-        "is recovered if its chunk, as `decode --recover` reads it, is equal to that of the undamaged file. Nothing can\n"
-        "be read without the header.\n\n"
+        "is recovered if its chunk, as `decode --recover` reads it, is equal to that of the undamaged file. Nothing\n"
+        "can be read without the header.\n\n"
         "    .venv/bin/python bench/faults.py\n\n"
         + table(["fault", *COLUMNS], rows)
         + "\nFaults of the first four kinds in other formats, of the same clip and of random tokens:\n\n"

@@ -502,6 +502,8 @@ def test_eval_gives_json_and_csv_from_the_cache(
     same = (road, "-t", "1,2", "--against", "x264", "--cache", folder / "cache", "-q")
     document = json.loads(run_eval(*same, "--json").stdout)
     assert {"vtok", "ffmpeg", "codecs", "notes"} <= document["context"].keys()
+    count = 2 + len(ANCHORS["x264"].crfs)
+    assert f"{count} results came from earlier runs; --no-cache measures them anew" in document["context"]["notes"]
     document = document["evaluations"][0]
     assert len(document["results"]) == 2 + len(ANCHORS["x264"].crfs)
     assert document["bd_rate"]["x264"]["psnr_db"] == {"mean": pytest.approx(0, abs=1e-12), "clips": 1, "of": 1}

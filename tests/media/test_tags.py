@@ -46,6 +46,32 @@ def test_tags_are_kept_or_told(packed: Path, tmp_path: Path, target: str, lost: 
         assert languages in (["deu"], ["ger"])
 
 
+@pytest.mark.parametrize(
+    ("language", "target", "lost"),
+    [
+        ("eng", "out.mov", False),
+        ("tlh", "out.mkv", False),
+        ("tlh", "out.mp4", False),
+        ("tlh", "out.mov", True),
+        ("Klingon", "out.mov", True),
+        ("Klingon", "out.mp4", True),
+        ("Klingon", "out.mkv", False),
+    ],
+)
+def test_languages_are_kept_or_told(
+    make_clip: ClipMaker, tmp_path: Path, language: str, target: str, lost: bool
+) -> None:
+    """MP4 knows three letters, and MOV a few languages."""
+    options = ["-c:v", "libx264", "-c:a", "aac", "-metadata:s:a:0", f"language={language}"]
+    source = make_clip("in.mkv", audio=True, options=options)
+    assert inside("encode", source, tmp_path / "clip.vtk", "-q") == (0, "", "")
+    code, _, told = inside("decode", tmp_path / "clip.vtk", tmp_path / target)
+    assert code == 0 and ("1 tag of audio track 0 (language)" in told) is lost
+    with av.open(str(tmp_path / target)) as container:
+        found = container.streams.audio[0].metadata.get("language")
+    assert (found in (None, "und")) is lost
+
+
 def test_info_shows_tags_on_one_line_each(packed: Path) -> None:
     code, told, _ = inside("info", packed)
     assert code == 0

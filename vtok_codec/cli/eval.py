@@ -18,6 +18,7 @@ from vtok_codec.cli.options import GENERAL, MODEL, OUTPUT, AsJson, Device, Force
 from vtok_codec.errors import InputError, OutputError, VtokError
 from vtok_codec.registry import DEFAULT_MODEL, DETERMINISTIC, find_weights
 from vtok_codec.stream.effort import DEFAULT_EFFORT, EFFORTS
+from vtok_codec.text import counted
 from vtok_codec.version import __version__
 
 if TYPE_CHECKING:
@@ -162,6 +163,8 @@ def evaluate(
             evaluations.append(evaluate_all(title, opened, codecs, taken, Path(folder), kept, on_result, jobs))
             if shown:
                 shown.summary(evaluations[-1])
+        if kept.found:
+            notes.append(f"{counted(kept.found, 'result')} came from earlier runs; --no-cache measures them anew")
         context = _context(codecs, notes)
         if as_json:
             print(json.dumps(to_json(evaluations, context), indent=1))

@@ -49,6 +49,8 @@ class ResultCache:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
+        self.found = 0
+        """How many entries were found so far."""
 
     def get(self, key: Mapping[str, str]) -> dict[str, Any] | None:
         """Return the entry that is stored under a key, or None if there is none."""
@@ -56,7 +58,10 @@ class ResultCache:
             return None
         try:
             entry = json.loads(self._path(self._folder, key).read_text(encoding="utf-8"))
-            return dict(entry["value"]) if entry["key"] == dict(key) else None
+            if entry["key"] != dict(key):
+                return None
+            self.found += 1
+            return dict(entry["value"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

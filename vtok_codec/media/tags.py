@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
 from av.video.stream import VideoStream
 
 from vtok_codec.media.types import Tags
@@ -25,6 +26,9 @@ _OF_TRACKS = ("language", "title")
 """The tags of an audio track that are kept."""
 _MAX_TAGS, _MAX_CHARACTERS = 64, 4096
 """The most tags that are kept of a file, and their most characters altogether. The header of a `.vtk` file is short."""
+_UNKNOWN_LANGUAGE = "und"
+_RATE = 48000
+"""Samples per second of the sound with which a container is tried."""
 _SIDE = 16
 """Height and width of the video with which a container is tried, in pixels."""
 
@@ -76,6 +80,46 @@ def dropped_tags(tags: Tags, format_: str, options: Mapping[str, str]) -> list[s
     except (av.FFmpegError, ValueError, OSError):
         found = {}
     return [name for name, text in tags if found.get(name.lower()) != text]
+
+
+def dropped_track_tags(tags: Tags, format_: str, options: Mapping[str, str]) -> list[str]:
+    """Return the names of the tags of an audio track that a container does not keep: tried with a moment of silence.
+
+    Args:
+        tags: The tags of the track.
+        format_: FFmpeg's name of the container, which takes sound.
+        options: The options of the container.
+    """
+    if not tags:
+        return []
+    try:
+        found = _read_back_track(tags, format_, options)
+    except (av.FFmpegError, ValueError, OSError):
+        found = {}
+    # Some languages have two codes, of which each container has its own.
+    return [name for name, text in tags if not _is_same(name, text, found.get(name.lower()))]
+
+
+def _is_same(name: str, text: str, found: str | None) -> bool:
+    if name == "language" and found not in (None, _UNKNOWN_LANGUAGE):
+        return True
+    return found == text or (name == "language" and text == _UNKNOWN_LANGUAGE)
+
+
+def _read_back_track(tags: Tags, format_: str, options: Mapping[str, str]) -> dict[str, str]:
+    """Write a moment of silence with tags, and return those that are read back by their names in lower case."""
+    data = io.BytesIO()
+    with av.open(data, "w", format=format_, options=dict(options)) as container:
+        stream = container.add_stream(container.default_audio_codec, rate=_RATE)
+        assert isinstance(stream, AudioStream)
+        stream.metadata.update(tags)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, _RATE // 10), np.int16), "s16", "mono")
+        silence.sample_rate = _RATE
+        container.mux(stream.encode(silence))
+        container.mux(stream.encode(None))
+    data.seek(0)
+    with av.open(data, "r") as container:
+        return {name.lower(): text for name, text in container.streams.audio[0].metadata.items()}
 
 
 def _read_back(tags: Tags, format_: str, options: Mapping[str, str]) -> dict[str, str]:

@@ -24,7 +24,7 @@ from vtok_codec.media.audio_output import AudioOutput, CopiedTrack, EncodedTrack
 from vtok_codec.media.color import YUVConverter, is_rgb_format, swscale_matrix
 from vtok_codec.media.ffmpeg import reason
 from vtok_codec.media.formats import STILL_FORMAT, OutputSettings, encoder_options, pixel_format
-from vtok_codec.media.tags import dropped_tags
+from vtok_codec.media.tags import dropped_tags, dropped_track_tags
 from vtok_codec.media.types import DEFAULT_RATE, AudioPacket, Frame, VideoInfo
 from vtok_codec.text import counted
 
@@ -294,16 +294,20 @@ class VideoWriter:
         """Add an audio track to the container. Return None, and note the loss, if the container does not take it."""
         track, settings = self._info.audio[number], self._settings
         packets = [item for item in self._waiting if isinstance(item, AudioPacket) and item.track == number]
-        if settings.audio_codec:
-            try:
-                return EncodedTrack(self._container, track, packets, settings.audio_codec, number)
-            except (av.FFmpegError, ValueError) as error:
-                self.dropped.append(f"audio track {number} ({track.codec}): {settings.audio_codec}: {reason(error)}")
-                return None
-        if keeps(track, packets, settings.format, self._options):
-            return CopiedTrack(self._container, track, packets)
-        self.dropped.append(f"audio track {number} ({track.codec}): {settings.format} does not keep it")
-        return None
+        made: AudioOutput
+        try:
+            if settings.audio_codec:
+                made = EncodedTrack(self._container, track, packets, settings.audio_codec, number)
+            elif keeps(track, packets, settings.format, self._options):
+                made = CopiedTrack(self._container, track, packets)
+            else:
+                raise ValueError(f"{settings.format} does not keep it")
+        except (av.FFmpegError, ValueError) as error:
+            self.dropped.append(f"audio track {number} ({track.codec}): {reason(error)}")
+            return None
+        if lost := dropped_track_tags(track.tags, settings.format, self._options):
+            self.dropped.append(f"{counted(len(lost), 'tag')} of audio track {number} ({', '.join(lost)})")
+        return made
 
     @contextmanager
     def _as_output_error(self) -> Iterator[None]:
