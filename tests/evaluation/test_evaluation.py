@@ -27,7 +27,9 @@ from vtok_codec.evaluation.campaign import Evaluation, evaluate_all
 from vtok_codec.evaluation.clips import SourceClip, open_clip
 from vtok_codec.evaluation.codecs import ANCHORS, AnchorCodec, VtokCodec, anchor_codecs, model_codecs
 from vtok_codec.evaluation.comparison import make_strips
-from vtok_codec.evaluation.fvd import I3D, frechet_distance
+from vtok_codec.evaluation.fd_codec import CodecFeatures
+from vtok_codec.evaluation.frechet import frechet_distance
+from vtok_codec.evaluation.fvd import I3D
 from vtok_codec.evaluation.measure import Measures, evaluate_clip, mean_result
 from vtok_codec.evaluation.protocols import PROTOCOLS, prepare_clip
 from vtok_codec.evaluation.scores import HIGHER_IS_BETTER, Flicker, ScoreMeter, Scores
@@ -453,18 +455,29 @@ def test_frechet_distance_of_known_gaussians() -> None:
 
 
 def test_fvd_needs_the_network_that_the_user_gives(road: Path, i3d_file: Path, tmp_path: Path) -> None:
-    measures = Measures(False, vmaf=False, i3d=I3D(i3d_file, torch.device("cpu")))
+    measures = Measures(False, vmaf=False, networks=(I3D(i3d_file, torch.device("cpu")),))
     cache = ResultCache(tmp_path / "cache")
     other = tmp_path / "other.mp4"
     shutil.copy(road, other)
     clips = [open_clip(road), open_clip(other)]
     evaluation = evaluate_all("", clips, anchor_codecs("x264", (0, 51)), measures, tmp_path, cache)
     again = evaluate_all("", clips, anchor_codecs("x264", (0, 51)), measures, tmp_path, cache)
-    assert again.fvd == evaluation.fvd and again.results == evaluation.results
-    lossless, coarse = evaluation.fvd.values()
+    assert again.distances == evaluation.distances and again.results == evaluation.results
+    lossless, coarse = evaluation.distances["FVD"].values()
     assert lossless == pytest.approx(0, abs=1e-9) and coarse is not None and coarse > 1e-6
     with pytest.raises(ModelError, match="not a TorchScript file"):
         I3D(road, torch.device("cpu"))
+
+
+def test_fd_codec_needs_no_network_of_the_users(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """It grows with the error, and comes from the cache as it was."""
+    measures, cache = Measures(False, vmaf=False, networks=(CodecFeatures(tokenizer),)), ResultCache(tmp_path / "cache")
+    codecs = anchor_codecs("x264", (10, 40))
+    evaluation = evaluate_all("", [open_clip(LANES)], codecs, measures, tmp_path, cache)
+    fine, coarse = evaluation.distances["FD-codec"].values()
+    assert fine is not None and coarse is not None and 0 < fine < 0.1 * coarse
+    again = evaluate_all("", [open_clip(LANES)], codecs, measures, tmp_path, cache)
+    assert again.distances == evaluation.distances
 
 
 def run_eval(*args: object) -> subprocess.CompletedProcess[str]:

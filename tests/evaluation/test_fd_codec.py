@@ -19,12 +19,13 @@ def videos() -> list[np.ndarray]:
 
 
 def test_features_are_those_of_whole_parts(videos: list[np.ndarray], tokenizer: Tokenizer) -> None:
-    features = CodecFeatures(tokenizer).of(videos[0])
+    features = CodecFeatures(tokenizer).features(list(videos[0]))
     assert len(features) == 4 and {vector.shape for vector in features} == {(72,)}
-    one = CodecFeatures(tokenizer).of(videos[0][:, :64, 64:])
+    one = CodecFeatures(tokenizer).features(list(videos[0][:, :64, 64:]))
     assert np.allclose(one[0], features[1], atol=0.05)
-    with pytest.raises(ValueError, match="no part of"):
-        CodecFeatures(tokenizer).of(videos[0][:16])
+    assert CodecFeatures(tokenizer).features(list(videos[0][:16])) == []
+    with pytest.raises(ValueError, match="needs two parts"):
+        fd_codec(tokenizer, videos, [videos[0][:16]])
 
 
 def test_it_orders_videos_by_how_much_is_wrong(videos: list[np.ndarray], tokenizer: Tokenizer) -> None:

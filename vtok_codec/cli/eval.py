@@ -33,7 +33,8 @@ Number = TypeVar("Number", int, float)
 _FVD_LEFT_OUT = "FVD was left out: it needs the I3D network, which --i3d names"
 _PAGE = "index.html"
 _PACKAGES = ("imageio_ffmpeg", "matplotlib", "pytorch_msssim", "scipy")
-_MEASURES = ("psnr", "ssim", "lpips", "vmaf")
+_USUAL = ("psnr", "ssim", "lpips", "vmaf")
+_MEASURES = (*_USUAL, "fd")
 _COMPARISON = "Comparison"
 
 
@@ -86,9 +87,11 @@ def evaluate(
     measures: Annotated[
         str,
         typer.Option(
-            help="What to measure. PSNR, gradient energy and flicker are always measured.", rich_help_panel=_COMPARISON
+            help="What to measure; fd is the Fréchet distance in the features of a codec's encoder (FD-codec). PSNR, "
+            "gradient energy and flicker are always measured.",
+            rich_help_panel=_COMPARISON,
         ),
-    ] = ",".join(_MEASURES),
+    ] = ",".join(_USUAL),
     protocol: Annotated[
         str | None,
         typer.Option(help="Prepare clips as a paper does: vidtok, onevae or cdt.", rich_help_panel=_COMPARISON),
@@ -190,10 +193,10 @@ class _Lines:
         print(self._table.row(result), flush=True)
 
     def summary(self, evaluation: Evaluation) -> None:
-        from vtok_codec.evaluation.table import bd_lines, fvd_lines
+        from vtok_codec.evaluation.table import bd_lines, distance_lines
 
         means = evaluation.means() if len(evaluation.clips) > 1 else []
-        for line in [*map(self._table.row, means), *bd_lines(evaluation), *fvd_lines(evaluation)]:
+        for line in [*map(self._table.row, means), *bd_lines(evaluation), *distance_lines(evaluation)]:
             print(line)
 
 
@@ -242,16 +245,23 @@ def _require_packages() -> None:
 
 
 def _taken(wanted: list[str], i3d: Path | None, tokenizer: Tokenizer) -> Measures:
+    from vtok_codec.codec.tokenizer import load_tokenizer
+    from vtok_codec.evaluation.fd_codec import CodecFeatures
+    from vtok_codec.evaluation.frechet import FeatureNetwork
     from vtok_codec.evaluation.fvd import I3D
     from vtok_codec.evaluation.measure import Measures
     from vtok_codec.metrics.lpips import load_lpips
 
     device = tokenizer.placement.device
+    networks: list[FeatureNetwork] = [I3D(i3d, device)] if i3d else []
+    if "fd" in wanted:
+        # Always the same codec, so that figures can be compared.
+        networks.append(CodecFeatures(load_tokenizer(find_weights(DEFAULT_MODEL), str(device))))
     return Measures(
         structural="ssim" in wanted,
         lpips=load_lpips().to(device) if "lpips" in wanted else None,
         vmaf="vmaf" in wanted,
-        i3d=I3D(i3d, device) if i3d else None,
+        networks=tuple(networks),
     )
 
 

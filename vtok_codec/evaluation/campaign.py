@@ -16,14 +16,14 @@ from vtok_codec.evaluation.bdrate import RatePoint, bd_rate
 from vtok_codec.evaluation.cache import ResultCache
 from vtok_codec.evaluation.clips import SourceClip
 from vtok_codec.evaluation.codecs import CodecUnderTest
-from vtok_codec.evaluation.fvd import Features, frechet_distance
-from vtok_codec.evaluation.measure import ClipResult, Measures, evaluate_clip, mean_result
+from vtok_codec.evaluation.frechet import Features, frechet_distance
+from vtok_codec.evaluation.measure import ClipResult, Measures, NetworkFeatures, evaluate_clip, mean_result
 from vtok_codec.evaluation.scores import HIGHER_IS_BETTER, Scores
 
 BD_ANCHOR = "x264"
 """The name of the codec that BD-rates refer to."""
 
-_Task: TypeAlias = "Callable[[], tuple[ClipResult, Features | None]]"
+_Task: TypeAlias = "Callable[[], tuple[ClipResult, NetworkFeatures]]"
 """Returns what `evaluate_clip` does, at once or when it is there."""
 Point = tuple[str, str]
 """The names of a codec and of its operating point."""
@@ -51,8 +51,9 @@ class Evaluation:
     """The clips."""
     results: list[ClipResult] = field(default_factory=list)
     """One result per codec, operating point and clip, in this order."""
-    fvd: dict[Point, float | None] = field(default_factory=dict)
-    """The FVD at each operating point for which I3D saw every clip; None for fewer than two clips."""
+    distances: dict[str, dict[Point, float | None]] = field(default_factory=dict)
+    """By the name of a Fréchet distance, such as `FVD`: the distance at each operating point at which the network saw
+    every clip; None for fewer than two clips."""
     failures: list[str] = field(default_factory=list)
     """What could not be measured and why, one line for each failure."""
 
@@ -143,11 +144,10 @@ def evaluate_all(
         jobs: How many clips to measure at the same time.
     """
     evaluation = Evaluation(title, list(clips))
-    i3d = measures.i3d
-    sources: list[Features] = [i3d.features(list(clip.pixels())) for clip in clips] if i3d else []
+    sources = [{net.name: net.features(list(clip.pixels())) for net in measures.networks} for clip in clips]
     with ThreadPoolExecutor(jobs) as pool:
         for codec in codecs:
-            outputs: list[Features] = []
+            outputs: list[NetworkFeatures] = []
             measured = [partial(evaluate_clip, clip, codec, measures, folder, cache, jobs == 1) for clip in clips]
             tasks: list[_Task] = [*measured] if jobs == 1 else [pool.submit(each).result for each in measured]
             for clip, task in zip(clips, tasks, strict=True):
@@ -161,8 +161,13 @@ def evaluate_all(
                     raise
                 evaluation.results.append(result)
                 on_result(result)
-                if features is not None:
-                    outputs.append(features)
-            if i3d and len(outputs) == len(sources):
-                evaluation.fvd[codec.name, codec.setting] = frechet_distance(sources, outputs)
+                outputs.append(features)
+            for network in measures.networks if len(outputs) == len(sources) else ():
+                distance = frechet_distance(_joined(sources, network.name), _joined(outputs, network.name))
+                evaluation.distances.setdefault(network.name, {})[codec.name, codec.setting] = distance
     return evaluation
+
+
+def _joined(videos: Sequence[NetworkFeatures], name: str) -> list[Features]:
+    """Return the features of all videos for a distance."""
+    return [vector for features in videos for vector in features[name]]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vtok_codec.codec.tokenizer import Tokenizer
-from vtok_codec.evaluation.fvd import Features, frechet_distance
+from vtok_codec.evaluation.frechet import Features, frechet_distance
 from vtok_codec.media.types import Pixels
 
 TILE = 64
@@ -23,33 +23,41 @@ FRAMES = 17
 
 
 class CodecFeatures:
-    """Computes the features of videos with the encoder of a codec.
+    """Computes the features of videos with the encoder of a codec. See `FeatureNetwork`.
 
     Args:
         tokenizer: The codec.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
+        self.name = "FD-codec"
+        self.identity = tokenizer.id.weights_sha256
         self._tokenizer = tokenizer
 
     @torch.inference_mode()
-    def of(self, frames: Pixels) -> list[Features]:
+    def features(self, frames: Sequence[Pixels]) -> list[Features]:
         """Compute the features of all parts of a video.
 
         Each part gives the mean and the standard deviation of every latent channel, and its mean absolute change from
         one latent frame to the next.
 
         Args:
-            frames: uint8 RGB `T H W 3` with at least `FRAMES` frames, and `TILE` rows and columns.
+            frames: The frames, uint8 RGB `H W 3`.
 
         Returns:
-            A vector for each whole part; what is left at the borders and at the end is not used.
+            A vector for each whole part of `FRAMES` frames and `TILE` rows and columns; what is left at the borders and
+            at the end is not used.
         """
-        count, rows, columns = len(frames) // FRAMES, frames.shape[1] // TILE, frames.shape[2] // TILE
-        if not count * rows * columns:
-            raise ValueError(f"{frames.shape} has no part of {FRAMES}x{TILE}x{TILE}")
-        cut = torch.from_numpy(frames[: count * FRAMES, : rows * TILE, : columns * TILE])
-        tiles = cut.view(count, FRAMES, rows, TILE, columns, TILE, 3).permute(0, 2, 4, 6, 1, 3, 5).flatten(0, 2)
+        starts = range(0, len(frames) - FRAMES + 1, FRAMES)
+        return [vector for start in starts for vector in self._of(np.stack(frames[start : start + FRAMES]))]
+
+    def _of(self, frames: Pixels) -> list[Features]:
+        """Return a vector for each tile of `FRAMES` frames, `T H W 3`."""
+        rows, columns = frames.shape[1] // TILE, frames.shape[2] // TILE
+        if not rows * columns:
+            return []
+        cut = torch.from_numpy(frames[:, : rows * TILE, : columns * TILE])
+        tiles = cut.view(FRAMES, rows, TILE, columns, TILE, 3).permute(1, 3, 5, 0, 2, 4).flatten(0, 1)
         video = tiles.float() / 127.5 - 1
         repeated, place = self._tokenizer.layout.repeated_frames, self._tokenizer.placement
         video = torch.cat([video[:, :, :1].expand(-1, -1, repeated, -1, -1), video], dim=2)
@@ -65,11 +73,15 @@ def fd_codec(tokenizer: Tokenizer, real: Sequence[Pixels], made: Sequence[Pixels
 
     Args:
         tokenizer: The codec whose encoder gives the features.
-        real: Videos, each as `CodecFeatures.of` takes them.
+        real: Videos, `T H W 3` each.
         made: The videos to compare them with.
+
+    Raises:
+        ValueError: A set has fewer than two parts.
     """
-    features = CodecFeatures(tokenizer)
-    sets = [[vector for frames in videos for vector in features.of(np.asarray(frames))] for videos in (real, made)]
+    network = CodecFeatures(tokenizer)
+    sets = [[vector for frames in videos for vector in network.features(list(frames))] for videos in (real, made)]
     distance = frechet_distance(*sets)
-    assert distance is not None
+    if distance is None:
+        raise ValueError(f"FD-codec needs two parts of {FRAMES}x{TILE}x{TILE} in each set")
     return distance

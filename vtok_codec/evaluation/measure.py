@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,11 +17,14 @@ from vtok_codec.errors import InputError
 from vtok_codec.evaluation.cache import ResultCache, code_identity
 from vtok_codec.evaluation.clips import SourceClip
 from vtok_codec.evaluation.codecs import CodecUnderTest
-from vtok_codec.evaluation.fvd import I3D, Features
+from vtok_codec.evaluation.frechet import FeatureNetwork, Features
 from vtok_codec.evaluation.scores import ScoreMeter, Scores
 from vtok_codec.evaluation.vmaf import LEAST_VMAF_SIDE, VmafMeter
 from vtok_codec.media.types import Pixels
 from vtok_codec.metrics.lpips import LPIPS
+
+NetworkFeatures: TypeAlias = dict[str, list[Features]]
+"""The features of a video by the names of the networks' distances."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,8 @@ class Measures:
     """The network for LPIPS; None to leave LPIPS out."""
     vmaf: bool = True
     """Whether to measure VMAF and VMAF-NEG."""
-    i3d: I3D | None = None
-    """The network for FVD; None to leave FVD out."""
+    networks: tuple[FeatureNetwork, ...] = ()
+    """The networks for Fréchet distances between all sources and all outputs."""
 
     @property
     def names(self) -> list[str]:
@@ -101,12 +104,12 @@ class Measures:
     def identity(self) -> dict[str, str]:
         """Everything that results depend on, apart from the clip and the codec."""
         taken = {"measures": " ".join(self.names), "code": code_identity()}
-        return taken | ({"i3d": self.i3d.sha256} if self.i3d else {})
+        return taken | {network.name: network.identity for network in self.networks}
 
 
 def evaluate_clip(
     clip: SourceClip, codec: CodecUnderTest, measures: Measures, folder: Path, cache: ResultCache, alone: bool = True
-) -> tuple[ClipResult, Features | None]:
+) -> tuple[ClipResult, NetworkFeatures]:
     """Measure a codec on a clip, or take the result from the cache.
 
     Args:
@@ -119,7 +122,7 @@ def evaluate_clip(
             and the result is not taken for one that was measured alone.
 
     Returns:
-        The result, and the I3D features of the decoded clip (None without an I3D network).
+        The result, and the features of the decoded clip.
 
     Raises:
         InputError, ModelError, OutputError: The clip cannot be read, or the codec or a measure fails.
@@ -152,16 +155,17 @@ def evaluate_clip(
         encode_mib=encoding.peak_mib,
         decode_mib=decoding.peak_mib,
     )
-    cache.put(shared, {"result": asdict(result), "features": None if features is None else features.tolist()})
+    kept = {name: [vector.tolist() for vector in vectors] for name, vectors in features.items()}
+    cache.put(shared, {"result": asdict(result), "features": kept})
     return result, features
 
 
 def _compare(
     clip: SourceClip, codec: CodecUnderTest, coded: Path, measures: Measures
-) -> tuple[Scores, Features | None]:
-    """Compare a coded file with its clip, and compute the I3D features of the decoded clip.
+) -> tuple[Scores, NetworkFeatures]:
+    """Compare a coded file with its clip, and compute the features of the decoded clip.
 
-    Frames are compared one by one, so that memory does not grow with the length. Only I3D needs the whole clip.
+    Frames are compared one by one, so that memory does not grow with the length. Only networks need the whole clip.
     """
     width, height = clip.info.width, clip.info.height
     meter = ScoreMeter(measures.structural, measures.lpips)
@@ -181,10 +185,10 @@ def _compare(
             meter.add(source, output)
             if vmaf:
                 vmaf.add(source, output)
-            if measures.i3d:
+            if measures.networks:
                 kept.append(output)
         scores = meter.scores(vmaf.scores() if vmaf else None)
-    return scores, measures.i3d.features(kept) if measures.i3d else None
+    return scores, {network.name: network.features(kept) for network in measures.networks}
 
 
 def mean_result(results: Sequence[ClipResult]) -> ClipResult:
@@ -220,11 +224,11 @@ def mean_result(results: Sequence[ClipResult]) -> ClipResult:
     )
 
 
-def _from_entry(entry: Mapping[str, Any] | None) -> tuple[ClipResult, Features | None] | None:
-    """Convert a cache entry to a result and I3D features; None if there is no entry, or it has other fields."""
+def _from_entry(entry: Mapping[str, Any] | None) -> tuple[ClipResult, NetworkFeatures] | None:
+    """Convert a cache entry to a result and features; None if there is no entry, or it has other fields."""
     try:
         row, features = entry["result"], entry["features"]  # type: ignore[index]
         result = ClipResult(**{**row, "scores": Scores(**row["scores"])})
-        return result, None if features is None else np.asarray(features, np.float64)
-    except (TypeError, KeyError):
+        return result, {name: [np.asarray(each, np.float64) for each in vectors] for name, vectors in features.items()}
+    except (TypeError, KeyError, AttributeError):
         return None

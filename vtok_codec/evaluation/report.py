@@ -105,13 +105,13 @@ def _result_table(evaluation: Evaluation, results: Iterable[ClipResult], of_clip
         evaluation: The evaluation that the results belong to.
         results: The results.
         of_clips: Whether these are results of single clips, with a column for the clip's name. Otherwise they are
-            means over clips, with a column for FVD if it was measured.
+            means over clips, with a column for each Fréchet distance.
     """
     measures = evaluation.measures
     names = [MEASURE_NAMES[measure] for measure in measures]
-    shows_fvd = bool(evaluation.fvd) and not of_clips
+    distances = {} if of_clips else evaluation.distances
     heads = ["codec", "", *["clip"] * of_clips, "bits/px", "kbit/s", *names, "enc s", "dec s", "enc MiB", "dec MiB"]
-    heads += ["FVD"] * shows_fvd
+    heads += distances
     rows = []
     previous = ""
     for result in results:
@@ -126,8 +126,7 @@ def _result_table(evaluation: Evaluation, results: Iterable[ClipResult], of_clip
             *(f"{seconds:.2f}" for seconds in (result.encode_s, result.decode_s)),
             *(figure("mib", mib) for mib in (result.encode_mib, result.decode_mib)),
         ]
-        if shows_fvd:
-            cells.append(figure("fvd", evaluation.fvd.get(result.point)))
+        cells += [figure("distance", values.get(result.point)) for values in distances.values()]
         marks = ["ours"] * (not result.is_anchor) + ["first"] * (result.codec != previous)
         previous = result.codec
         rows.append(_row(cells, " ".join(marks)))

@@ -25,7 +25,17 @@ MEASURE_NAMES = {
     "vmaf_neg": "VMAF-NEG",
 }
 """The names of the fields of `Scores` for the user."""
-_DECIMALS = {"psnr_db": 2, "ssim": 4, "ms_ssim": 4, "lpips": 4, "energy": 3, "flicker": 3, "vmaf": 2, "vmaf_neg": 2}
+_DECIMALS = {
+    "psnr_db": 2,
+    "ssim": 4,
+    "ms_ssim": 4,
+    "lpips": 4,
+    "energy": 3,
+    "flicker": 3,
+    "vmaf": 2,
+    "vmaf_neg": 2,
+    "distance": 2,
+}
 
 
 def figure(name: str, value: float | None) -> str:
@@ -87,12 +97,13 @@ def bd_lines(evaluation: Evaluation) -> list[str]:
     return [*lines, "(mean over the clips where both reach the same quality; in brackets how many of them)"]
 
 
-def fvd_lines(evaluation: Evaluation) -> list[str]:
-    """Format the FVD at each operating point, one line each; no lines if FVD was not measured."""
+def distance_lines(evaluation: Evaluation) -> list[str]:
+    """Format the Fréchet distances at each operating point, one line each; no lines if none was measured."""
     return [
-        f"FVD of {codec}, {setting}, over {len(evaluation.clips)} clips: "
-        + ("needs two or more" if value is None else f"{value:.1f}")
-        for (codec, setting), value in evaluation.fvd.items()
+        f"{name} of {codec}, {setting}, over {len(evaluation.clips)} clips: "
+        + ("needs more or larger clips" if value is None else f"{value:.2f}")
+        for name, distances in evaluation.distances.items()
+        for (codec, setting), value in distances.items()
     ]
 
 
@@ -129,9 +140,10 @@ def _json_of(evaluation: Evaluation) -> dict[str, Any]:
         document["bd_rate"] = {
             codec: {measure: asdict(rate) for measure, rate in own.items()} for codec, own in rates.items()
         }
-    if evaluation.fvd:
-        document["fvd"] = [
-            {"codec": codec, "setting": setting, "fvd": value} for (codec, setting), value in evaluation.fvd.items()
+    for name, distances in evaluation.distances.items():
+        key = name.lower().replace("-", "_")
+        document[key] = [
+            {"codec": codec, "setting": setting, key: value} for (codec, setting), value in distances.items()
         ]
     return document
 
