@@ -22,7 +22,7 @@ _SOUND = "0.08*(0.6+0.4*sin(PI*t))*(sin(2*PI*220*t)+sin(2*PI*277.2*t)+sin(2*PI*3
 
 
 def main() -> None:
-    """Make the clip, and encode it as `--quality tiny` with a group of pictures every two seconds."""
+    """Make the clip, and encode it as `--quality tiny` with a group of pictures every second."""
     out = Path(sys.argv[1])
     with tempfile.TemporaryDirectory() as name:
         clip = Path(name) / "clip.mkv"
@@ -31,7 +31,7 @@ def main() -> None:
         joined = ["-filter_complex", _PICTURES, "-map", "[v]", "-map", "1:a", *coded]
         subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *inputs, *joined, str(clip)], check=True)
         encode = [sys.executable, "-m", "vtok_codec", "encode", str(clip), str(out), "-f"]
-        subprocess.run([*encode, "--quality", "tiny", "--gop", "2"], check=True)
+        subprocess.run([*encode, "--quality", "tiny", "--gop", "1"], check=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Kills commands at random times with SIGKILL, and checks after each that nothing is lost.
 
-    .venv/bin/python bench/kills.py [--kills 100] [--seed 0] [--json FILE]
+    .venv/bin/python bench/kills.py [--kills 100] [--commands encode …] [--seed 0] [--json FILE]
 
 - `encode` and `decode` overwrite an older file: afterwards there is that file or the new one, whole.
 - `corpus`: what was there before is there still; once it is let run, it holds what an undisturbed corpus holds.
@@ -129,7 +129,7 @@ class Corpus:
 
     def _finished(self) -> dict[str, str]:
         """Return the hashes of the shards that count: those with an index."""
-        found = digest(self._made / "shards") if self._made.exists() else {}
+        found = digest(self._made / "shards", "[!.]*") if self._made.exists() else {}
         indexed = {name.removesuffix(".parquet") for name in found if name.endswith(".parquet")}
         return {name: value for name, value in found.items() if name.rsplit(".", 1)[0] in indexed}
 
@@ -220,12 +220,15 @@ def main() -> None:
     """Kill, print a table and write JSON. The exit code is 1 if something was lost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--commands", nargs="+", default=["encode", "decode", "corpus", "train"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     rng, rows = random.Random(arguments.seed), []
     with TemporaryDirectory() as name:
         for what, make in cases(Path(name)).items():
+            if what not in arguments.commands:
+                continue
             case = make()
             killed = lost = 0
             while killed < arguments.kills:

@@ -215,3 +215,74 @@ def test_sound_and_picture_stay_together(source: str, target: str, tmp_path: Pat
     assert np.abs(apart).max() < LARGEST_GAP_S
     assert np.abs(apart - wanted_apart).max() < LARGEST_GAP_S + 1e-3
     assert np.abs(np.diff(flashes) - 1).max() < LARGEST_GAP_S
+
+
+def encoded_sound(source: Path, target: Path, codec: str) -> tuple[np.ndarray, int, list[str]]:
+    """The level of the loudest channel after a track is encoded anew, the rate, and what was dropped."""
+    with VideoReader(source) as reader:
+        writer = VideoWriter(target, reader.info, output_settings(target.suffix, None, None, codec))
+        with writer:
+            for event in reader.events():
+                writer.write(event)  # type: ignore[arg-type]
+    with av.open(str(target)) as container:
+        frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
+        rate = container.streams.audio[0].sample_rate
+        channels = container.streams.audio[0].channels
+    planar = [frame if len(frame) == channels else frame.reshape(-1, channels).T for frame in frames]
+    return np.concatenate([np.abs(each).max(0) for each in planar]), rate, writer.dropped
+
+
+@pytest.mark.parametrize(
+    ("layout", "codec", "target"),
+    [("5.1(side)", "libopus", "out.webm"), ("3.0", "aac", "out.mp4"), ("quad", "libmp3lame", "out.avi")],
+)
+def test_layouts_that_an_encoder_lacks_are_mixed(
+    layout: str, codec: str, target: str, tmp_path: Path, ffmpeg: str
+) -> None:
+    picture = ["-f", "lavfi", "-i", "testsrc2=s=64x48:r=25:d=1", "-c:v", "ffv1"]
+    sound = ["-f", "lavfi", "-i", f"anoisesrc=d=1:a=0.2,aformat=channel_layouts={layout}", "-c:a", "pcm_s16le"]
+    command = [ffmpeg, "-v", "error", *picture[:4], *sound[:4], *picture[4:], *sound[4:], str(tmp_path / "in.mkv")]
+    subprocess.run(command, check=True)
+    heard, rate, dropped = encoded_sound(tmp_path / "in.mkv", tmp_path / target, codec)
+    assert not dropped and abs(len(heard) / rate - 1) < 0.12 and heard.max() > 0
+
+
+@pytest.mark.parametrize("target", ["out.avi", "out.mp4"])
+def test_a_gap_in_the_sound_becomes_silence(target: str, tmp_path: Path, sources: dict[str, Path]) -> None:
+    """And what comes after it stays in time, in containers without times as well."""
+    with VideoReader(sources["flac"]) as reader:
+        info = reader.info
+        settings = output_settings(Path(target).suffix, None, None, "aac")
+        with VideoWriter(tmp_path / target, info, settings) as writer:
+            for event in reader.events():
+                lost = isinstance(event, AudioPacket) and 0.5 < (event.pts or 0) * info.audio[0].time_base < 1.2
+                if not lost:
+                    writer.write(event)  # type: ignore[arg-type]
+    with av.open(str(tmp_path / target)) as container:
+        heard = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+        rate = container.streams.audio[0].sample_rate
+    loud = np.abs(heard).reshape(-1)[: len(heard) // 441 * 441].reshape(-1, 441).max(1) > 0.02
+    assert abs(len(heard) / rate - SECONDS) < 0.12
+    assert loud[10:40].all() and not loud[70:105].any() and loud[140:180].all()
+
+
+def test_sound_may_change_its_channels(tmp_path: Path, ffmpeg: str) -> None:
+    """As that of a broadcast does between programmes."""
+    clips = [tmp_path / "stereo.ts", tmp_path / "mono.ts"]
+    for channels, clip in zip((2, 1), clips, strict=True):
+        inputs = ["-f", "lavfi", "-i", "testsrc2=s=64x48:r=25:d=1", "-f", "lavfi", "-i", "sine=440:d=1"]
+        coded = ["-ac", str(channels), "-c:a", "aac", "-c:v", "mpeg2video"]
+        subprocess.run([ffmpeg, "-v", "error", *inputs, *coded, str(clip)], check=True)
+    target = tmp_path / "out.mp4"
+    with VideoReader(clips[0]) as first, VideoReader(clips[1]) as second:
+        ticks = round(1 / first.info.audio[0].time_base)
+        later = [each for each in second.events() if isinstance(each, AudioPacket)]
+        with VideoWriter(target, first.info, output_settings(".mp4", None, None, "aac")) as writer:
+            for event in first.events():
+                writer.write(event)  # type: ignore[arg-type]
+            for packet in later:
+                writer.write(replace(packet, pts=(packet.pts or 0) + ticks, dts=None))
+    assert not writer.dropped
+    with av.open(str(target)) as container:
+        samples = sum(frame.samples for frame in container.decode(audio=0))
+    assert abs(samples / 44100 - 2) < 0.2

@@ -19,10 +19,20 @@ Packet: TypeAlias = "av.Packet[Any]"
 """A packet of FFmpeg."""
 _BITS_PER_CHANNEL_S = 80_000
 """The bit rate of sound that is encoded anew, for each channel."""
-_LAYOUTS = {"1 channels": "mono", "2 channels": "stereo", "6 channels": "5.1", "8 channels": "7.1"}
-"""The layout of tracks that only say how many channels they have."""
-_GAP_S = Fraction(40, 1000)
-"""The shortest silence in seconds that is kept. Times that differ by less are those of a coarse clock."""
+_LAYOUTS = {
+    "1 channels": "mono",
+    "2 channels": "stereo",
+    "3 channels": "2.1",
+    "4 channels": "4.0",
+    "5 channels": "5.0",
+    "6 channels": "5.1",
+    "7 channels": "6.1",
+    "8 channels": "7.1",
+}
+"""The layout of tracks that only say how many channels they have; FFmpeg's defaults."""
+_GAP_S = Fraction(100, 1000)
+"""How far the times of a track may differ from its samples, in seconds, before silence fills the gap or sound is left
+out. Times that differ by less are those of a coarse clock."""
 _FALLBACK_RATE = 48000
 """Samples per second, for encoders that do not take those of the track."""
 
@@ -72,7 +82,7 @@ class CopiedTrack:
 
 
 class EncodedTrack:
-    """A track that is decoded and encoded anew.
+    """A track that is decoded and encoded anew, without gaps: where the source has none, there is silence.
 
     Args:
         container: The output.
@@ -80,50 +90,62 @@ class EncodedTrack:
         packets: Its first packets.
         codec: FFmpeg's name of the encoder.
         number: The number of the track, for messages.
+        from_zero: Whether silence also fills the time before the first sound, for containers without times.
 
     Raises:
         av.FFmpegError, ValueError: The encoder does not take such sound.
     """
 
     def __init__(
-        self, container: OutputContainer, track: AudioTrack, packets: Sequence[AudioPacket], codec: str, number: int
+        self,
+        container: OutputContainer,
+        track: AudioTrack,
+        packets: Sequence[AudioPacket],
+        codec: str,
+        number: int,
+        from_zero: bool,
     ) -> None:
+        rates = av.Codec(codec, "w").audio_rates
+        rate = track.sample_rate if not rates or track.sample_rate in rates else _FALLBACK_RATE
+        layout = _accepted_layout(codec, rate, track.layout)
         self._template = open_full_template(track, packets)
         source = self._template.streams.audio[0]
         decoder = source.codec_context
         assert isinstance(decoder, AudioCodecContext)
-        self._time_base = source.time_base or track.time_base
-        self._decoder, self._track, self._number = decoder, track, number
-        rates = av.Codec(codec, "w").audio_rates
-        rate = track.sample_rate if not rates or track.sample_rate in rates else _FALLBACK_RATE
+        self._given, self._time_base = track.time_base, source.time_base or track.time_base
+        self._decoder, self._number = decoder, number
         stream = container.add_stream(codec, rate=rate)
         assert isinstance(stream, AudioStream)
-        stream.codec_context.layout = _LAYOUTS.get(track.layout, track.layout)
+        stream.codec_context.layout = layout
         stream.codec_context.bit_rate = _BITS_PER_CHANNEL_S * stream.codec_context.layout.nb_channels
         stream.metadata.update(track.tags)
         self._stream = stream
-        self._end: Fraction | None = None
-        """The time in seconds at which the sound so far ends."""
+        self._end: int | None = 0 if from_zero else None
+        """The sample of the output that follows the last one; None before the first."""
+        self._shape: tuple[str, str, int] | None = None
+        """Format, layout and rate of the frames that are converted."""
+        self._converter: av.AudioResampler | None = None
         self._damaged = 0
 
     def packets(self, item: AudioPacket, shift: int) -> Iterator[Packet]:
         """Decode a packet, and yield what the encoder makes of it; see `AudioOutput.packets`."""
         try:
             # The decoder counts the samples that it drops in ticks of the template.
-            frames = self._decoder.decode(_packet(item, shift, self._track.time_base, self._time_base))
+            frames = self._decoder.decode(_packet(item, shift, self._given, self._time_base))
         except av.FFmpegError:
             self._damaged += 1
             return
         for frame in frames:
-            yield from self._stream.encode(self._timed(frame))
+            yield from self._encoded(frame)
 
     def rest(self) -> Iterator[Packet]:
         """Yield what the decoder and the encoder still hold."""
         try:
             for frame in self._decoder.decode(None):
-                yield from self._stream.encode(self._timed(frame))
+                yield from self._encoded(frame)
         except av.FFmpegError:
             self._damaged += 1
+        yield from self._converted(None)
         yield from self._stream.encode(None)
         self._template.close()
 
@@ -132,18 +154,88 @@ class EncodedTrack:
         lost = f"{counted(self._damaged, 'packet')} of audio track {self._number}, which cannot be decoded"
         return [lost] if self._damaged else []
 
-    def _timed(self, frame: av.AudioFrame) -> av.AudioFrame:
-        """Let a frame begin where the one before it ends, unless there is a gap between them."""
-        rate = frame.sample_rate
-        end = self._end
+    def _encoded(self, frame: av.AudioFrame) -> Iterator[Packet]:
+        """Convert and encode a frame, with silence in front of it if it is late, or not at all if it is early."""
+        frame = _with_layout(frame)
+        shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if shape != self._shape:
+            yield from self._converted(None)
+            self._shape = shape
+            context = self._stream.codec_context
+            self._converter = av.AudioResampler(context.format, context.layout, context.sample_rate)
+        rate = self._stream.codec_context.sample_rate
         if frame.pts is not None:
-            begin = frame.pts * self._time_base
-            if end is None or begin > end + _GAP_S:
-                end = begin
-        frame.time_base = Fraction(1, rate)
-        frame.pts = round((end or 0) * rate)
-        self._end = Fraction(frame.pts + frame.samples, rate)
+            begin = round(frame.pts * self._time_base * rate)
+            if self._end is None:
+                self._end = begin
+            late = begin - self._end
+            if late < -_GAP_S * rate:
+                # The source has two sounds for this time.
+                return
+            if late > _GAP_S * rate:
+                yield from self._converted(None)
+                yield from self._silence(late)
+        yield from self._converted(frame)
+
+    def _converted(self, frame: av.AudioFrame | None) -> Iterator[Packet]:
+        """Convert a frame to what the encoder takes, or the rest before a break, and encode it where the last ended."""
+        if self._converter is None:
+            return
+        if frame is not None:
+            # Times are counted in samples of the output.
+            frame.pts = None
+        for made in self._converter.resample(frame):
+            yield from self._placed(made)
+        if frame is None:
+            self._shape, self._converter = None, None
+
+    def _silence(self, samples: int) -> Iterator[Packet]:
+        """Encode silence."""
+        context = self._stream.codec_context
+        while samples > 0:
+            count = min(samples, context.sample_rate)
+            silent = av.AudioFrame(context.format.name, context.layout.name, count)
+            for plane in silent.planes:
+                plane.update(bytes(plane.buffer_size))
+            silent.sample_rate = context.sample_rate
+            yield from self._placed(silent)
+            samples -= count
+
+    def _placed(self, frame: av.AudioFrame) -> Iterator[Packet]:
+        """Encode a frame behind the last one."""
+        frame.time_base = Fraction(1, frame.sample_rate)
+        frame.pts = self._end or 0
+        self._end = frame.pts + frame.samples
+        yield from self._stream.encode(frame)
+
+
+def _with_layout(frame: av.AudioFrame) -> av.AudioFrame:
+    """Return a frame whose layout is known, so that its channels can be mixed."""
+    if frame.layout.name not in _LAYOUTS:
         return frame
+    made = av.AudioFrame.from_ndarray(frame.to_ndarray(), frame.format.name, _LAYOUTS[frame.layout.name])
+    made.sample_rate, made.pts = frame.sample_rate, frame.pts
+    return made
+
+
+def _accepted_layout(codec: str, rate: int, layout: str) -> str:
+    """Return a channel layout that an encoder takes: that of the track, or one like it.
+
+    Raises:
+        ValueError: It takes none.
+    """
+    known = _LAYOUTS.get(layout, layout)
+    for candidate in (known, known.partition("(")[0], "stereo", "mono"):
+        try:
+            trial = av.CodecContext.create(codec, "w")
+            assert isinstance(trial, AudioCodecContext)
+            trial.sample_rate, trial.layout = rate, candidate
+            trial.format = (av.Codec(codec, "w").audio_formats or [av.AudioFormat("s16")])[0]
+            trial.open()
+            return candidate
+        except (av.FFmpegError, ValueError):
+            continue
+    raise ValueError(f"{codec} takes no sound like it")
 
 
 def _packet(item: AudioPacket, shift: int, given: Fraction, wanted: Fraction) -> Packet:

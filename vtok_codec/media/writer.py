@@ -297,7 +297,8 @@ class VideoWriter:
         made: AudioOutput
         try:
             if settings.audio_codec:
-                made = EncodedTrack(self._container, track, packets, settings.audio_codec, number)
+                from_zero = settings.format in _CONSTANT_RATE
+                made = EncodedTrack(self._container, track, packets, settings.audio_codec, number, from_zero)
             elif keeps(track, packets, settings.format, self._options):
                 made = CopiedTrack(self._container, track, packets)
             else:
