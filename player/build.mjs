@@ -80,10 +80,18 @@ function addModel(name) {
     copyFileSync(join(weights, graph), join(dist, "models", graph));
   }
   const first = `${name}.decoder-first.onnx`;
+  const config = JSON.parse(header.__metadata__.config);
+  const factors = config.levels.map((level) => level.factor);
+  if (config.max_tokens * config.fsq_levels.length !== about.latent_channels) {
+    throw new Error(`the graphs of ${name} do not fit its configuration`);
+  }
   return {
     name,
     reads: [sha256, ...(header.__metadata__.reads ?? "").split(" ").filter(Boolean)],
-    latentChannels: about.latent_channels,
+    stride: [0, 1, 2].map((axis) => factors.reduce((all, factor) => all * factor[axis], 1)),
+    firstGrid: config.enhanced_first_frame ? factors.at(-1).slice(1) : [1, 1],
+    levels: config.fsq_levels,
+    tokens: config.max_tokens,
     states: about.states,
     decoder: `${name}.decoder.onnx`,
     firstDecoder: graphs.includes(first) ? first : null,

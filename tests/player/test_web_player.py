@@ -9,6 +9,7 @@ import json
 import shutil
 import subprocess
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ import pytest
 from browser import CHROMIUM, Browser
 from helpers import DATA, inside, pixels_of, psnr_db
 
-from vtok_codec.container.records import FIELDS
+from vtok_codec.container.records import CRC, FIELDS
+from vtok_codec.container.writer import PREFIX
 
 PLAYER = 'document.querySelector("vtok-player")'
 MESSAGE = f'{PLAYER}.shadowRoot.querySelector("p")'
@@ -174,6 +176,37 @@ def small(files: Path, tmp_path_factory: pytest.TempPathFactory, ffmpeg: str) ->
     return path
 
 
+def hear(browser: Browser) -> None:
+    """Note the sound that is played: its time in the video, and its length, both in seconds."""
+    browser.value(
+        f"""(() => {{
+            window.heard = [];
+            const start = AudioBufferSourceNode.prototype.start;
+            AudioBufferSourceNode.prototype.start = function (when, late) {{
+                const time = {PLAYER}.currentTime + when - this.context.currentTime - late;
+                heard.push([time, this.buffer.duration - late]);
+                return start.call(this, when, late);
+            }};
+        }})()"""
+    )
+
+
+def test_sound_is_heard_from_the_start_and_after_a_seek(small: Path, site: str, browser: Browser) -> None:
+    """The packets of a GOP's first frames stand before it in the file."""
+    open_page(browser, f"{site}?src=files/small.vtk")
+    browser.wait_for('events.some(([name]) => name === "frame")')
+    hear(browser)
+    browser.value(f"{PLAYER}.play()")
+    browser.wait_for("events.some(([name]) => name === 'ended')", seconds=60)
+    heard = json.loads(browser.value("JSON.stringify(heard)"))
+    assert min(time for time, _ in heard) < 0.4
+    assert sum(length for _, length in heard) > 2.4
+    browser.value(f"(heard.length = 0, {PLAYER}.currentTime = 1.5, {PLAYER}.play())")
+    browser.wait_for("events.filter(([name]) => name === 'ended').length === 2", seconds=60)
+    heard = json.loads(browser.value("JSON.stringify(heard)"))
+    assert 1.3 < min(time for time, _ in heard) < 1.8
+
+
 def test_a_whole_file_is_checked(small: Path, site: str, browser: Browser, tmp_path: Path) -> None:
     """Played from its start to its end, with fewer tokens at first."""
     expected = decoded(small, tmp_path)
@@ -241,7 +274,18 @@ def test_what_cannot_be_played_is_told(small: Path, files: Path, site: str, brow
     """In a line, for a file of another kind, a missing one, and one of a model that is not there."""
     (files / "other.vtk").write_bytes(b"# vtk DataFile Version 3.0\n")
     shutil.copy(DATA / "golden-waves.vtk", files / "foreign.vtk")
-    wrong = {"other": "not a .vtk file", "missing": "404", "foreign": "the video needs the model"}
+    data = small.read_bytes()
+    magic, major, minor, size = PREFIX.unpack_from(data)
+    text = data[PREFIX.size : PREFIX.size + size].replace(b'"stride":[4,8,8]', b'"stride":[4,4,4]')
+    text = text.replace(b'"coded_width":104,"coded_height":72', b'"coded_width":100,"coded_height":68')
+    header = PREFIX.pack(magic, major, minor, len(text)) + text
+    (files / "lying.vtk").write_bytes(header + CRC.pack(zlib.crc32(header)))
+    wrong = {
+        "lying": "does not fit its model",
+        "other": "not a .vtk file",
+        "missing": "404",
+        "foreign": "the video needs the model",
+    }
     for name, reason in wrong.items():
         open_page(browser, f"{site}?src=files/{name}.vtk")
         said = browser.wait_for(f"{MESSAGE}.textContent")

@@ -16,8 +16,11 @@ export interface ModelEntry {
   readonly name: string;
   /** The hashes of the weights whose tokens it decodes, its own first. */
   readonly reads: readonly string[];
-  /** The digits of all tokens of a position. */
-  readonly latentChannels: number;
+  readonly stride: readonly number[];
+  readonly firstGrid: readonly number[];
+  readonly levels: readonly number[];
+  /** The largest number of tokens per position. */
+  readonly tokens: number;
   readonly states: readonly StateShape[];
   /** The graph of a latent frame. */
   readonly decoder: string;

@@ -3,7 +3,7 @@
 import type { InferenceSession, Tensor } from "onnxruntime-web";
 
 import type { Header } from "../container/header.ts";
-import { ModelError } from "../errors.ts";
+import { FormatError } from "../errors.ts";
 import type { Catalogue, ModelEntry } from "./catalogue.ts";
 import type { Runtime } from "./runtime.ts";
 
@@ -31,10 +31,15 @@ export class PictureDecoder {
    * Load the model of a file.
    *
    * @throws ModelError It is not here, or cannot be loaded.
+   * @throws FormatError The header does not fit it.
    */
   static async load(runtime: Runtime, catalogue: Catalogue, header: Header): Promise<PictureDecoder> {
-    const { name, weightsSha256, layout } = header.model;
+    const { name, weightsSha256, layout, levels } = header.model;
     const model = await catalogue.model(weightsSha256, name);
+    const said = [layout.stride, layout.firstGrid, levels].join(";");
+    if (said !== [model.stride, model.firstGrid, model.levels].join(";") || header.tokens > model.tokens) {
+      throw new FormatError(`the header does not fit its model, ${model.name}`);
+    }
     const weights = await catalogue.fetch(model.weights);
     const session = async (graph: string) =>
       runtime.ort.InferenceSession.create(await catalogue.fetch(graph), {
@@ -42,9 +47,6 @@ export class PictureDecoder {
         externalData: [{ path: model.weightsName, data: weights }],
         logSeverityLevel: 3,
       });
-    if ((layout.phases > 1) !== (model.firstDecoder !== null)) {
-      throw new ModelError(`${model.name} does not decode the first frames of this video`);
-    }
     const later = await session(model.decoder);
     return new PictureDecoder(runtime, model, header, later, model.firstDecoder ? await session(model.firstDecoder) : null);
   }
@@ -102,12 +104,13 @@ export class PictureDecoder {
   private step(digits: Uint8Array, [t, h, w]: readonly [number, number, number], begin: number): Tensor {
     const { latents } = this;
     const positions = h * w;
-    const step = new Uint8Array(this.model.latentChannels * latents * positions);
+    const channels = this.model.tokens * this.model.levels.length;
+    const step = new Uint8Array(channels * latents * positions);
     for (let plane = 0; plane < digits.length / (t * positions); plane++) {
       const from = (plane * t + begin) * positions;
       step.set(digits.subarray(from, from + latents * positions), plane * latents * positions);
     }
-    return new this.runtime.ort.Tensor("uint8", step, [1, this.model.latentChannels, latents, h, w]);
+    return new this.runtime.ort.Tensor("uint8", step, [1, channels, latents, h, w]);
   }
 
   /** Return the state before the first latent frame. */

@@ -3,6 +3,7 @@
 import type { FileInfo } from "./messages.ts";
 
 const STYLE = `
+[hidden], :host([hidden]) { display: none !important; }
 :host { display: block; max-width: 100%; font: 14px/1.4 system-ui, sans-serif; }
 canvas { display: block; width: 100%; background: #000; }
 .line { position: relative; height: 18px; }
@@ -17,6 +18,9 @@ p { margin: 0; overflow-wrap: anywhere; }
 :host(:fullscreen) { background: #000; color: #fff; display: flex; flex-direction: column; justify-content: center; }
 :host(:fullscreen) canvas { object-fit: contain; flex: 1; min-height: 0; }
 `;
+
+/** The most damaged parts that are marked. */
+const MAX_MARKS = 200;
 
 /** What the user asks for. */
 export interface Wishes {
@@ -40,6 +44,9 @@ export class Controls {
   private readonly message = make("p", { role: "status" });
   private readonly withSound = make("label", { hidden: true });
   private info: FileInfo | null = null;
+  private moving = false;
+  /** What is wrong with the file and stays so. */
+  private noted = "";
 
   constructor(root: ShadowRoot, wishes: Wishes) {
     const style = new CSSStyleSheet();
@@ -65,7 +72,20 @@ export class Controls {
         wishes.seek(Number(this.line.value) + step);
       }
     };
-    this.line.onchange = () => wishes.seek(Number(this.line.value));
+    // While the user moves the line, it does not follow the video.
+    this.line.onpointerdown = this.line.oninput = () => (this.moving = true);
+    this.line.onchange = () => {
+      this.moving = false;
+      wishes.seek(Number(this.line.value));
+    };
+    this.line.onpointerup = () => setTimeout(() => (this.moving = false));
+    this.line.onkeydown = (event) => {
+      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (step) {
+        event.preventDefault();
+        wishes.seek(Number(this.line.value) + step);
+      }
+    };
     this.count.onchange = () => wishes.tokens(Number(this.count.value));
     this.loudness.oninput = () => wishes.volume(Number(this.loudness.value));
     this.saving.onclick = () => wishes.save();
@@ -74,7 +94,11 @@ export class Controls {
 
   reset(): void {
     this.info = null;
+    this.noted = "";
+    this.moving = false;
     this.lost.replaceChildren();
+    this.clock.textContent = "";
+    this.canvas.getContext("2d")!.clearRect(0, 0, this.canvas.width, this.canvas.height);
     this.button.disabled = this.line.disabled = this.saving.disabled = true;
     this.playing = false;
     this.say("");
@@ -98,8 +122,15 @@ export class Controls {
     this.button.textContent = playing ? "Pause" : "Play";
   }
 
+  set tokens(count: number) {
+    this.count.value = String(count);
+  }
+
   set time(seconds: number) {
-    this.line.value = String(seconds);
+    if (!this.moving) {
+      this.line.value = String(seconds);
+      this.line.setAttribute("aria-valuetext", clock(seconds));
+    }
     const whole = this.info?.seconds;
     this.clock.textContent = whole ? `${clock(seconds)} / ${clock(whole)}` : clock(seconds);
   }
@@ -109,16 +140,35 @@ export class Controls {
     const end = until === null ? "to its end" : `until ${clock(until)}`;
     this.say(`The file is damaged from ${clock(from)} ${end}: ${message}.`);
     const whole = this.info?.seconds;
-    if (whole) {
+    const key = `${from.toFixed(1)} ${until}`;
+    const known = [...this.lost.children].some((mark) => (mark as HTMLElement).dataset.key === key);
+    if (whole && !known && this.lost.childElementCount < MAX_MARKS) {
       const mark = make("div", { className: "lost" });
+      mark.dataset.key = key;
       mark.style.left = `${(100 * from) / whole}%`;
       mark.style.width = `${(100 * ((until ?? whole) - from)) / whole}%`;
       this.lost.append(mark);
     }
   }
 
+  /** Say something that is true until something else is said. */
   say(text: string): void {
-    this.message.textContent = text;
+    this.message.textContent = [text, this.noted].filter(Boolean).join(" ");
+  }
+
+  /** Say something that is true of the whole file. */
+  note(text: string): void {
+    this.noted = text;
+    this.say("");
+  }
+
+  /** Keep the user from saving twice. */
+  saves(): void {
+    this.saving.disabled = true;
+  }
+
+  saved(): void {
+    this.saving.disabled = !this.info;
   }
 }
 

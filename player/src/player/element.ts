@@ -31,7 +31,7 @@ export class VtokPlayer extends HTMLElement implements Listener {
       seek: (seconds) => (this.currentTime = seconds),
       tokens: (count) => (this.tokens = count),
       volume: (volume) => (this.volume = volume),
-      save: () => this.playback?.save(),
+      save: () => this.save(),
       full: () => void this.requestFullscreen(),
     });
   }
@@ -92,6 +92,7 @@ export class VtokPlayer extends HTMLElement implements Listener {
   set tokens(count: number) {
     if (this.playback?.info) {
       this.playback.tokens = Math.min(Math.max(1, Math.round(count)), this.playback.info.tokens);
+      this.controls.tokens = this.playback.tokens;
       this.playback.seek(this.currentTime);
     }
   }
@@ -155,17 +156,28 @@ export class VtokPlayer extends HTMLElement implements Listener {
     link.download = `${this.name}.mp4`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    this.controls.saved();
     this.controls.say(notice ?? "");
     this.tell("saved", { file });
   }
 
+  unsaved(message: string | null): void {
+    this.controls.saved();
+    this.controls.say(message === null ? "" : `No MP4 file could be saved: ${message}`);
+  }
+
   notice(message: string): void {
-    this.controls.say(message);
+    this.controls.note(message);
   }
 
   failed(message: string): void {
     this.controls.say(`This file cannot be played: ${message}`);
     this.tell("error", { message });
+  }
+
+  private save(): void {
+    this.controls.saves();
+    this.playback?.save();
   }
 
   /** The name of the file without its suffix. */

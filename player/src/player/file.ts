@@ -45,13 +45,13 @@ export class OpenFile {
     if (header.width * header.height > MAX_PIXELS) {
       throw new ModelError(`${header.width}x${header.height} is too large for a browser; decode it with vtok`);
     }
+    const catalogue = new Catalogue(new URL("models/", assets).href);
+    const runtime = await loadRuntime(new URL("ort/", assets).href, engine);
+    const decoder = await PictureDecoder.load(runtime, catalogue, header);
     const index = await usableIndex(reader);
     const start = index[0]?.pts ?? (await firstTime(reader)) ?? 0n;
     const seconds = (pts: bigint) => secondsOf(pts - start, header);
     const end = index.length ? await endTime(source, index) : null;
-    const catalogue = new Catalogue(new URL("models/", assets).href);
-    const runtime = await loadRuntime(new URL("ort/", assets).href, engine);
-    const decoder = await PictureDecoder.load(runtime, catalogue, header);
     const info: FileInfo = {
       width: header.width,
       height: header.height,
@@ -69,26 +69,42 @@ export class OpenFile {
     return new OpenFile(source, header, info, index, start, catalogue, decoder);
   }
 
-  /** Yield the pictures and the sound from the start of a GOP on. Only one such generator may be in use at a time. */
+  /**
+   * Yield the pictures and the sound from the start of a GOP on. Only one such generator may be in use at a time.
+   *
+   * The sound of the GOP's first frames stands before it in the file, so that reading begins a GOP earlier.
+   */
   async *decode(gop: number, tokens: number): AsyncGenerator<DecodedEvent> {
     const reader = await VtkReader.open(this.source);
-    let whole = true;
-    let next = gop;
+    let next: number | null = gop || null;
+    let early = this.header.audio.length > 0;
+    const heard = new Map<number, bigint>();
     for (;;) {
-      if (next) {
-        reader.seek(next, this.index[next]);
-        whole = false;
+      if (next !== null) {
+        const begin = early ? Math.max(0, next - 1) : next;
+        reader.seek(begin, this.index[begin]);
       }
-      const events = unpackedEvents(reader, (sha256) => this.catalogue.prior(sha256), whole);
+      const whole = next === null;
+      const priors = (sha256: string) => this.catalogue.prior(sha256);
+      let reached = false;
       try {
-        for await (const event of events) {
-          yield* this.decoded(event, tokens);
+        for await (const event of unpackedEvents(reader, priors, whole, next ?? 0)) {
+          reached ||= event.kind === "chunk";
+          if (event.kind === "audio") {
+            yield { kind: "sound", packets: event.packets.filter((packet) => isNew(packet, heard)) };
+          } else {
+            yield* this.decoded(event, tokens);
+          }
         }
         yield { kind: "end", checked: whole };
         return;
       } catch (error) {
         if (!(error instanceof DamageError)) {
           throw error;
+        }
+        if (early && !reached && next) {
+          early = false;
+          continue;
         }
         const found = this.index.findIndex((entry) => entry.offset > BigInt(reader.position));
         const until = found < 0 ? null : this.info.gops[found];
@@ -97,24 +113,23 @@ export class OpenFile {
           return;
         }
         next = found;
+        early = this.header.audio.length > 0;
       }
     }
   }
 
   /** Return a packet of a track with its time in seconds, or null if it has none. */
-  sound({ track, pts, dts, data }: AudioPacket): SoundPacket | null {
+  sound({ track, pts, dts, duration, data }: AudioPacket): SoundPacket | null {
     const time = pts ?? dts;
     if (time === null) {
       return null;
     }
     const [over, under] = this.header.audio[track].timeBase;
-    return { time: (Number(time) * over) / under - secondsOf(this.start, this.header), data };
+    const start = secondsOf(this.start, this.header);
+    return { time: (Number(time) * over) / under - start, duration: (Number(duration) * over) / under, data };
   }
 
   private async *decoded(event: UnpackedEvent, tokens: number): AsyncGenerator<DecodedEvent> {
-    if (event.kind === "audio") {
-      yield { kind: "sound", packets: event.packets };
-    }
     if (event.kind !== "chunk") {
       return;
     }
@@ -139,6 +154,17 @@ export class OpenFile {
       yield { kind: "frames", frames };
     }
   }
+}
+
+/** Return whether a packet is later than those of its track before, which reading a GOP again would repeat. */
+function isNew({ track, pts, dts }: AudioPacket, heard: Map<number, bigint>): boolean {
+  const time = dts ?? pts;
+  const last = heard.get(track);
+  if (time === null || (last !== undefined && time <= last)) {
+    return time === null;
+  }
+  heard.set(track, time);
+  return true;
 }
 
 function secondsOf(ticks: bigint, header: Header): number {
@@ -167,11 +193,12 @@ async function firstTime(reader: VtkReader): Promise<bigint | null> {
   return null;
 }
 
-/** Return the time at which the last frame ends, or null if the last GOP is damaged. */
-async function endTime(source: Source, index: readonly GopEntry[]): Promise<bigint | null> {
+/** Return the time at which the last frame ends, as far as it can be read. */
+async function endTime(source: Source, index: readonly GopEntry[]): Promise<bigint> {
   const reader = await VtkReader.open(source);
-  reader.seek(index.length - 1, index[index.length - 1]);
-  let end: bigint | null = null;
+  const last = index[index.length - 1];
+  reader.seek(index.length - 1, last);
+  let end = last.pts;
   try {
     for await (const event of reader.events()) {
       if (event.kind === "chunk") {

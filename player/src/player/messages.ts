@@ -35,6 +35,8 @@ export interface ReadyFrame {
 export interface SoundPacket {
   /** Seconds from the first frame of the file. */
   readonly time: number;
+  /** Seconds that it lasts. */
+  readonly duration: number;
   readonly data: Uint8Array;
 }
 
@@ -57,4 +59,6 @@ export type FromWorker =
   | { readonly type: "end"; readonly run: number; readonly checked: boolean }
   | { readonly type: "saving"; readonly time: number }
   | { readonly type: "saved"; readonly file: Blob; readonly notice: string | null }
+  /** There is no MP4 file; `message` says why, unless the page wanted something else before. */
+  | { readonly type: "unsaved"; readonly message: string | null }
   | { readonly type: "failed"; readonly message: string };

@@ -6,6 +6,8 @@ import { Sound } from "./sound.ts";
 
 /** After the pictures have run out, playing goes on with so many. */
 const ENOUGH_FRAMES = 8;
+/** If nothing could be shown for so many seconds, playing goes on where it stopped. */
+const MAX_PAUSE = 0.5;
 
 /** Who wants to know what happens. */
 export interface Listener {
@@ -17,6 +19,8 @@ export interface Listener {
   ended(checked: boolean): void;
   saving(time: number): void;
   saved(file: Blob, notice: string | null): void;
+  /** No file was saved; null if the user wanted something else before. */
+  unsaved(message: string | null): void;
   notice(message: string): void;
   failed(message: string): void;
 }
@@ -36,6 +40,8 @@ export class Playback {
   private starved = true;
   private finished = false;
   private tick = 0;
+  /** The time of the video when something was last shown. */
+  private seen = 0;
   private count = 0;
 
   constructor(
@@ -129,8 +135,8 @@ export class Playback {
         this.info = message.info;
         this.tokens = message.info.tokens;
         this.openSound(message.info);
-        this.listener.opened(message.info);
         this.seek(0);
+        this.listener.opened(message.info);
         break;
       case "frames":
         this.take(message.frames);
@@ -152,8 +158,14 @@ export class Playback {
       case "saved":
         this.listener.saved(message.file, message.notice);
         break;
+      case "unsaved":
+        this.listener.unsaved(message.message);
+        break;
       case "failed":
         this.pause();
+        // Playing on begins anew.
+        this.from = this.time;
+        this.run = 0;
         this.listener.failed(message.message);
         break;
     }
@@ -199,11 +211,17 @@ export class Playback {
       return;
     }
     if (!this.clock.running) {
+      this.seen = this.clock.now;
       this.clock.start();
       this.sound?.start(() => this.clock.now);
     }
+    if (this.clock.now > this.seen + MAX_PAUSE) {
+      // The page was hidden, or the machine asleep.
+      this.clock.set(this.seen);
+    }
     this.sound?.feed();
     const now = this.clock.now;
+    this.seen = now;
     const due = this.frames.findIndex(({ time }) => time > now);
     this.show(due < 0 ? this.frames.length : due);
     if (this.frames.length) {

@@ -23,6 +23,7 @@ const CODECS: Readonly<Record<string, AudioCodec>> = {
   eac3: "eac3",
   flac: "flac",
   mp3: "mp3",
+  mp3float: "mp3",
   opus: "opus",
   vorbis: "vorbis",
 };
@@ -42,9 +43,16 @@ export interface SavedFile {
  * @param file The file.
  * @param tokens How many tokens per position to use.
  * @param progress Called with the seconds that are done.
+ * @param isCancelled Whether the file is not wanted any more.
+ * @returns The file; null if it was cancelled.
  * @throws Error The browser cannot encode H.264, or the file cannot be read.
  */
-export async function saveAsMp4(file: OpenFile, tokens: number, progress: (time: number) => void): Promise<SavedFile> {
+export async function saveAsMp4(
+  file: OpenFile,
+  tokens: number,
+  progress: (time: number) => void,
+  isCancelled: () => boolean,
+): Promise<SavedFile | null> {
   const target = new BufferTarget();
   const output = new Output({ format: new Mp4OutputFormat(), target });
   const { width, height } = file.header;
@@ -62,8 +70,16 @@ export async function saveAsMp4(file: OpenFile, tokens: number, progress: (time:
   const notices = file.info.audio
     .filter((_, number) => !tracks[number])
     .map(({ codec }) => `MP4 files cannot hold sound in ${codec}; it is left out.`);
+  const [over, under] = file.header.sar;
+  if (over !== under) {
+    notices.push(`The shape of a pixel, ${over}:${under}, is not saved.`);
+  }
   await output.start();
   for await (const event of file.decode(0, tokens)) {
+    if (isCancelled()) {
+      await output.cancel();
+      return null;
+    }
     if (event.kind === "frames") {
       for (const frame of event.frames) {
         const sample = sampleOf(frame, width, height);

@@ -6,6 +6,10 @@ import type { SoundPacket } from "./messages.ts";
 const MAX_DRIFT = 0.06;
 /** Packets are decoded so many seconds before they are heard. */
 const AHEAD = 1.5;
+/** Seconds between two packets from which on there is a gap. */
+const MAX_GAP = 0.04;
+/** After so many errors, the rest is silent. */
+const MAX_FAILURES = 5;
 
 export class Sound {
   private context: AudioContext | null = null;
@@ -17,6 +21,9 @@ export class Sound {
   private offset: number | null = null;
   private now: () => number = () => 0;
   private loudness = 1;
+  /** When the last packet that was decoded ends. */
+  private end = Number.POSITIVE_INFINITY;
+  private failures = 0;
 
   /**
    * @param config The configuration of the track for WebCodecs.
@@ -36,7 +43,9 @@ export class Sound {
 
   /** Take packets, in order. */
   add(packets: readonly SoundPacket[]): void {
-    this.packets.push(...packets);
+    if (this.failures < MAX_FAILURES) {
+      this.packets.push(...packets);
+    }
   }
 
   /** Play on; `now` returns the seconds of the video. */
@@ -67,6 +76,7 @@ export class Sound {
       this.decoder.close();
     }
     this.decoder = null;
+    this.end = Number.POSITIVE_INFINITY;
   }
 
   async close(): Promise<void> {
@@ -76,14 +86,19 @@ export class Sound {
 
   /** Decode the packets that are heard soon. */
   feed(): void {
-    while (this.context && this.packets.length && this.packets[0].time < this.now() + AHEAD) {
-      const { time, data } = this.packets.shift()!;
+    // Until the browser lets sound be heard, packets wait.
+    while (this.context?.state === "running" && this.packets.length && this.packets[0].time < this.now() + AHEAD) {
+      const { time, duration, data } = this.packets.shift()!;
+      if (time > this.end + MAX_GAP) {
+        // A decoder numbers what it decodes from its first packet on, so that what follows a gap needs another one.
+        this.finish();
+      }
+      this.end = time + duration;
       // A late packet is decoded all the same, since the next ones may need it.
       try {
         this.open().decode(new EncodedAudioChunk({ type: "key", timestamp: Math.round(time * 1e6), data }));
       } catch (error) {
         this.fail(error);
-        return;
       }
     }
   }
@@ -96,9 +111,24 @@ export class Sound {
     return this.decoder;
   }
 
+  /** Let the decoder end what it was given, and do without it from then on. */
+  private finish(): void {
+    const { decoder } = this;
+    this.decoder = null;
+    decoder?.flush().then(
+      () => decoder.close(),
+      () => {},
+    );
+  }
+
   private fail(error: unknown): void {
-    this.packets.length = 0;
-    this.failed(`The browser cannot decode the sound: ${error instanceof Error ? error.message : String(error)}`);
+    this.decoder = null;
+    if (++this.failures >= MAX_FAILURES) {
+      this.packets.length = 0;
+    }
+    if (this.failures === 1) {
+      this.failed(`The browser cannot decode the sound: ${error instanceof Error ? error.message : String(error)}`);
+    }
   }
 
   private play(data: AudioData): void {

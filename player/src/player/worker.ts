@@ -90,7 +90,7 @@ async function run(number: number, gop: number, tokens: number): Promise<void> {
         scope.postMessage({
           type: "sound",
           run: number,
-          packets: own.map(({ time, data }) => ({ time, data: data.slice() })),
+          packets: own.map((packet) => ({ ...packet, data: packet.data.slice() })),
         });
         break;
       }
@@ -113,6 +113,17 @@ async function save(tokens: number): Promise<void> {
   if (!file) {
     return;
   }
-  const saved = await saveAsMp4(file, tokens, (time) => scope.postMessage({ type: "saving", time }));
-  scope.postMessage({ type: "saved", ...saved });
+  let told = Number.NEGATIVE_INFINITY;
+  const progress = (time: number) => {
+    if (time >= told + 1) {
+      told = time;
+      scope.postMessage({ type: "saving", time });
+    }
+  };
+  try {
+    const saved = await saveAsMp4(file, tokens, progress, () => wanted !== 0);
+    scope.postMessage(saved ? { type: "saved", ...saved } : { type: "unsaved", message: null });
+  } catch (error) {
+    scope.postMessage({ type: "unsaved", message: error instanceof Error ? error.message : String(error) });
+  }
 }

@@ -8,6 +8,7 @@ const NAMES: Readonly<Record<string, string>> = {
   eac3: "ec-3",
   flac: "flac",
   mp3: "mp3",
+  mp3float: "mp3",
   opus: "opus",
   pcm_alaw: "alaw",
   pcm_f32le: "pcm-f32",

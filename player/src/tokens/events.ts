@@ -15,17 +15,22 @@ export type UnpackedEvent =
  * Yield the events of a reader from its current position on.
  *
  * @param whole Whether that is the start of the file, so that the tokens can be compared with the digest at its end.
+ * @param from The first GOP whose chunks are wanted; those before are passed over, without unpacking them.
  * @throws DamageError, FormatError, ModelError The file cannot be read any further.
  */
 export async function* unpackedEvents(
   reader: VtkReader,
   priors: PriorFinder,
   whole: boolean,
+  from = 0,
 ): AsyncGenerator<UnpackedEvent> {
   const unpacker = new Unpacker(reader.header, priors);
   const digest = new TokenDigest(reader.header.model.levels);
   for await (const event of reader.events()) {
     if (event.kind === "chunk") {
+      if (event.gop < from) {
+        continue;
+      }
       const digits = await unpacker.unpack(event);
       if (whole) {
         digest.update(digits, event.shape);
