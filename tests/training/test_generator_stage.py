@@ -18,7 +18,7 @@ from generator_helpers import random_generator
 from helpers import inside
 from safetensors.numpy import load_file
 
-from vtok_codec.corpus.windows import TokenWindows
+from vtok_codec.corpus.windows import JoinedWindows, TokenWindows
 from vtok_codec.errors import TrainingError
 from vtok_codec.models.weights import dump_weights
 from vtok_codec.registry import CODEC_SHA256, WeightsFile, find_weights, is_decoder, is_generator
@@ -46,6 +46,24 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(corpus: Path, run: Path, *more: object) -> tuple[int, str, str]:
     return inside("train", "--stage", "generator", "--data", corpus, "--run", run, *SMALL, *more)
+
+
+def test_it_trains_on_several_corpora(corpus: Path, tmp_path: Path, one_thread: None) -> None:
+    """Such as one of the clips and one of their mirror images; never on tokens of different weights."""
+    clips, weights = corpus.parent / "clips", corpus.parent / "tiny.safetensors"
+    make(tmp_path / "mirrored", begin(tmp_path / "mirrored", [clips], weights, filters="hflip"))
+    one, other = (TokenWindows(path, 3, start="every") for path in (corpus, tmp_path / "mirrored"))
+    both = JoinedWindows([one, other])
+    assert len(both) == len(one) + len(other) == len(both.grids()) == len(both.shards())
+    for number in (0, len(one) - 1, len(one), len(both) - 1, -1):
+        place = number % len(both)
+        expected = one[place] if place < len(one) else other[place - len(one)]
+        assert np.array_equal(both[number]["tokens"], expected["tokens"])
+    assert not set(both.shards()[: len(one)]) & set(both.shards()[len(one) :])
+    with pytest.raises(IndexError):
+        both[len(both)]
+    code, _, told = train(corpus, tmp_path / "run", "--data", tmp_path / "mirrored", "--steps", 1)
+    assert code == 0 and f"{2 * len(one)} windows" in told
 
 
 def test_it_learns_and_says_how_to_use_it(corpus: Path, tmp_path: Path, one_thread: None) -> None:
@@ -101,7 +119,7 @@ def test_batches_follow_from_their_number(corpus: Path) -> None:
     """After a seek and in any order a batch is the same; each holds pieces of windows with the places in their GOPs."""
     codec = WeightsFile("tiny", corpus.parent / "tiny.safetensors")
     layout, levels = codec.codec_config.layout, codec.codec_config.fsq_levels
-    windows = TokenWindows(corpus, latents=3, start="every")
+    windows = JoinedWindows([TokenWindows(corpus, latents=3, start="every")])
     shape = CropShape(2, 12, 32)
 
     def batches() -> WindowBatches:
@@ -127,7 +145,7 @@ def test_batches_follow_from_their_number(corpus: Path) -> None:
 
 def test_two_processes_see_other_windows(corpus: Path) -> None:
     codec = WeightsFile("tiny", corpus.parent / "tiny.safetensors").codec_config
-    windows = TokenWindows(corpus, latents=3, start="every")
+    windows = JoinedWindows([TokenWindows(corpus, latents=3, start="every")])
     both = [WindowBatches(windows, codec.fsq_levels, codec.layout, 2, 7, Processes(rank, 2)) for rank in (0, 1)]
     first, second = (each.batch(0, CropShape(2, 12, 64)) for each in both)
     assert first.digits.shape != second.digits.shape or not np.array_equal(first.digits, second.digits)

@@ -243,6 +243,41 @@ class TokenWindows:
         return WindowSampler(self.shards(), grids, batch_size, seed, rank, world, shuffle, drop_last)
 
 
+class JoinedWindows:
+    """The windows of several corpora, one after the other.
+
+    Args:
+        parts: The windows of each corpus, all with the same number of latent frames and of tokens per position.
+    """
+
+    def __init__(self, parts: Sequence[TokenWindows]) -> None:
+        self._parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """Read a window; see `TokenWindows.__getitem__`."""
+        if not -len(self) <= number < len(self):
+            raise IndexError(number)
+        number %= len(self)
+        part = int(np.searchsorted(self._ends, number, side="right"))
+        return self._parts[part][number - (int(self._ends[part - 1]) if part else 0)]
+
+    def grids(self) -> NDArray[np.int64]:
+        """Return the latent grid of each window as its rows and columns, `(windows, 2)`."""
+        return np.concatenate([part.grids() for part in self._parts])
+
+    def shards(self) -> NDArray[np.int64]:
+        """Return the number of the shard that holds each window, `(windows,)`, over all corpora."""
+        found, before = [], 0
+        for part in self._parts:
+            found.append(part.shards() + before)
+            before = int(found[-1].max()) + 1
+        return np.concatenate(found)
+
+
 def _counted_within(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return 0, 1, … up to each count, one after the other: `[2, 3]` → `[0, 1, 0, 1, 2]`."""
     ends = np.cumsum(counts)

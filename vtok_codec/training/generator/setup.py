@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vtok_codec.codec.tokenizer import Placement, Tokenizer
 from vtok_codec.corpus.plan import Plan, has_plan, read_plan
-from vtok_codec.corpus.windows import TokenWindows
+from vtok_codec.corpus.windows import JoinedWindows, TokenWindows
 from vtok_codec.errors import SettingError
 from vtok_codec.models.config import GeneratorConfig, ModelConfig, OneVAEConfig
 from vtok_codec.models.generator import Generator
@@ -35,7 +35,7 @@ def choose_config(settings: RunSettings, start: WeightsFile | None, codec: Weigh
 
     Raises:
         SettingError: The settings name a preset or change the shape of a codec, or a number is out of range.
-        InputError: The data are not one corpus.
+        SettingError: The data are not corpora of the same tokens.
         ModelError: The tokens have no digits, or the settings do not make a generator.
     """
     if settings.preset or settings.shape:
@@ -93,10 +93,10 @@ def kept_tokens(stage: Stage, config: ModelConfig, start: WeightsFile | None) ->
 
 
 def prepare(request: Request) -> Prepared[Generator, GeneratorRecipe]:
-    """Open the corpus, and create the network, its loss and its batches.
+    """Open the corpora, and create the network, its loss and its batches.
 
     Raises:
-        InputError: The corpus cannot be read, or its clips are too short.
+        InputError: A corpus cannot be read, or its clips are too short.
         ModelError: The weights of the codec cannot be used, or those to start from do not fit.
     """
     config, recipe, weights = request.config, request.recipe, request.codec
@@ -107,7 +107,7 @@ def prepare(request: Request) -> Prepared[Generator, GeneratorRecipe]:
     if request.start and request.fresh:
         model.load_state_dict(request.start.tensors)
     longest = max(phase.shape.frames for phase in recipe.phases) // layout.stride[0]
-    windows = TokenWindows(request.data[0], longest, config.tokens, start="every")
+    windows = JoinedWindows([TokenWindows(path, longest, config.tokens, start="every") for path in request.data])
     sizes = {phase.shape.batch for phase in recipe.phases}
     if len(sizes) > 1:
         raise SettingError("setting phases: give all phases of a generator the same batch size")
@@ -126,13 +126,15 @@ def prepare(request: Request) -> Prepared[Generator, GeneratorRecipe]:
 
 
 def corpus_plan(data: Sequence[str]) -> Plan:
-    """Return the plan of the corpus that a run trains on.
+    """Return the plan of the corpora that a run trains on: that of the first, of whose tokens all others must be.
 
     Raises:
-        SettingError: The data are not one corpus.
+        SettingError: The data are not corpora, or their tokens differ.
     """
-    if len(data) != 1 or not has_plan(Path(data[0])):
-        raise SettingError(
-            "a generator trains on one corpus; make it with 'vtok corpus encode' and name it with --data"
-        )
-    return read_plan(Path(data[0]))
+    if not data or not all(has_plan(Path(path)) for path in data):
+        raise SettingError("a generator trains on corpora; make one with 'vtok corpus encode' and name it with --data")
+    plans = [read_plan(Path(path)) for path in data]
+    for path, plan in zip(data, plans, strict=True):
+        if plan.weights_sha256 != plans[0].weights_sha256:
+            raise SettingError(f"{path} holds the tokens of {plan.model}, by other weights than those of {data[0]}")
+    return min(plans, key=lambda plan: plan.tokens_per_position)

@@ -1,4 +1,4 @@
-"""The training data of a generator: random parts of the windows of a corpus."""
+"""The training data of a generator: random parts of the windows of corpora."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vtok_codec.corpus.windows import TokenWindows
+from vtok_codec.corpus.sampler import WindowSampler
+from vtok_codec.corpus.windows import JoinedWindows
 from vtok_codec.layout import GopLayout
 from vtok_codec.tokens.radix import Digits, tokens_to_digits
 from vtok_codec.training.processes import Processes
@@ -31,11 +32,11 @@ class TokenBatch(NamedTuple):
 
 
 class WindowBatches:
-    """Cuts random rows and columns out of the windows of a corpus. A batch depends only on the seed and its number."""
+    """Cuts random rows and columns out of the windows of corpora. A batch depends only on the seed and its number."""
 
     def __init__(
         self,
-        windows: TokenWindows,
+        windows: JoinedWindows,
         levels: tuple[int, ...],
         layout: GopLayout,
         batch_size: int,
@@ -45,7 +46,7 @@ class WindowBatches:
         """Create the batches.
 
         Args:
-            windows: The windows of the corpus.
+            windows: The windows of the corpora.
             levels: The number of values of each digit of a token.
             layout: The layout of the codec.
             batch_size: Windows per batch and process.
@@ -54,8 +55,15 @@ class WindowBatches:
         """
         self._windows, self._levels, self._layout = windows, levels, layout
         self._seed, self._rank = seed, processes.rank
-        self._sampler = windows.sampler(
-            batch_size, seed, processes.rank, processes.count, shuffle="all", drop_last=processes.count > 1
+        self._sampler = WindowSampler(
+            windows.shards(),
+            windows.grids(),
+            batch_size,
+            seed,
+            processes.rank,
+            processes.count,
+            shuffle="all",
+            drop_last=processes.count > 1,
         )
         self._next = 0
         self._order: Iterator[list[int]] = iter(())
