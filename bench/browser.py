@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -13,6 +15,8 @@ from types import TracebackType
 from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+_PATIENCE_S = 120
+"""How long the browser may take to answer, in seconds."""
 _OPTIONS = [
     "--headless",
     "--no-sandbox",
@@ -36,7 +40,10 @@ class Browser:
         command = f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}'
         arguments = [str(CHROMIUM), *_OPTIONS, *options, f"--user-data-dir={folder / 'profile'}", "about:blank"]
         self._process = subprocess.Popen(
-            ["bash", "-c", command, *arguments], pass_fds=(theirs_in, theirs_out), stderr=subprocess.DEVNULL
+            ["bash", "-c", command, *arguments],
+            pass_fds=(theirs_in, theirs_out),
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         os.close(theirs_in)
         os.close(theirs_out)
@@ -52,7 +59,8 @@ class Browser:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.kill()
+        # Its renderers would go on without it.
+        os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         os.close(self._in)
         os.close(self._out)
@@ -88,6 +96,8 @@ class Browser:
         os.write(self._out, json.dumps(message).encode() + b"\0")
         while True:
             while b"\0" not in self._rest:
+                if not select.select([self._in], [], [], _PATIENCE_S)[0]:
+                    raise AssertionError(f"Chromium does not answer {method}")
                 read = os.read(self._in, 1 << 16)
                 if not read:
                     raise AssertionError("Chromium has ended")

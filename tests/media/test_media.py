@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 from fractions import Fraction
 from itertools import pairwise
@@ -605,7 +606,10 @@ def test_a_quality_that_an_encoder_does_not_take_is_refused(codec: str, crf: int
 @pytest.mark.parametrize(("codec", "crf"), [("libx264", 51), ("libx265", 51), ("libvpx-vp9", 63), ("libsvtav1", 63)])
 def test_the_coarsest_quality_is_taken(make_clip: ClipMaker, tmp_path: Path, codec: str, crf: int) -> None:
     info, events = copy(make_clip("in.mp4", size="96x80", frames=3), tmp_path / "copied.mkv")
+    scheduling = os.sched_getscheduler(0)
     with VideoWriter(tmp_path / "out.mkv", info, output_settings(".mkv", codec, crf)) as writer:
         for event in events:
             writer.write(event)
     assert len(pixels_of(tmp_path / "out.mkv")) == 3
+    # SVT-AV1 would make this thread a real-time one where it may.
+    assert os.sched_getscheduler(0) == scheduling

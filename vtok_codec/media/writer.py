@@ -22,7 +22,7 @@ from vtok_codec.errors import OutputError
 from vtok_codec.media.audio import STARTING_S, keeps
 from vtok_codec.media.audio_output import AudioOutput, CopiedTrack, EncodedTrack
 from vtok_codec.media.color import YUVConverter, is_rgb_format, swscale_matrix
-from vtok_codec.media.ffmpeg import reason
+from vtok_codec.media.ffmpeg import kept_priority, reason
 from vtok_codec.media.formats import STILL_FORMAT, OutputSettings, encoder_options, pixel_format
 from vtok_codec.media.tags import dropped_tags, dropped_track_tags
 from vtok_codec.media.types import DEFAULT_RATE, AudioPacket, Frame, VideoInfo
@@ -203,7 +203,9 @@ class VideoWriter:
         else:
             frame.pts, frame.duration = item.pts + round(self._shift_s / self._time_base), item.duration
         self._frames += 1
-        self._container.mux(self._stream.encode(frame))
+        with kept_priority():
+            packets = self._stream.encode(frame)
+        self._container.mux(packets)
 
     def _put(self, item: Frame | AudioPacket) -> None:
         """Write a frame or a packet, once the streams are set up."""
