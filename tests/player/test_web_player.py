@@ -146,7 +146,7 @@ def test_the_example_plays_from_where_one_seeks(player: Path, site: str, browser
     open_page(browser, site)
     browser.wait_for('events.some(([name]) => name === "frame")')
     assert browser.value(f"{PLAYER}.duration") == pytest.approx(10)
-    keep_pictures(browser, 5)
+    keep_pictures(browser, 3)
     browser.value(f"{PLAYER}.currentTime = 9")
     browser.wait_for("events.some(([name, detail]) => name === 'frame' && detail.time === 9)")
     browser.value(f"{PLAYER}.play()")
@@ -158,7 +158,7 @@ def test_the_example_plays_from_where_one_seeks(player: Path, site: str, browser
     assert times[-1] == pytest.approx(9.96)
     assert events(browser, "error") == events(browser, "damage") == []
     pictures = kept_pictures(browser)
-    assert len(pictures) > 2
+    assert len(pictures) > 1
     for time, picture in pictures:
         assert psnr_db(picture, expected[round(25 * time)]) >= 45
     browser.picture(tmp_path / "page.png")
