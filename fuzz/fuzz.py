@@ -12,17 +12,16 @@ from __future__ import annotations
 import io
 import sys
 import tempfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import atheris
 
 with atheris.instrument_imports(include=["vtok_codec"]):
+    from sealing import with_checksums
+
     from vtok_codec.container.header import header_from_json
     from vtok_codec.container.reader import TokenChunk, VtkReader
-    from vtok_codec.container.records import CRC, FIELDS
-    from vtok_codec.container.writer import PREFIX
     from vtok_codec.errors import FormatError, ModelError
     from vtok_codec.stream.reading import salvaged_events, verify
     from vtok_codec.tokens.coders import PRIOR, WAVES, ZSTD, CoderSpec, DigitLayout
@@ -59,22 +58,7 @@ def container(data: bytes) -> None:
 
 def sealed(data: bytes) -> None:
     """Read a whole file like `container`, with correct checksums, so that the fuzzer reaches the code behind them."""
-    whole = bytearray(data)
-    if len(whole) < PREFIX.size:
-        return
-    end = PREFIX.size + PREFIX.unpack_from(whole)[3]
-    try:
-        seed = zlib.crc32(header_from_json(bytes(whole[PREFIX.size : end])).file_id)
-    except FormatError:
-        seed = 0
-    start, crc = 0, 0
-    while end + CRC.size <= len(whole):
-        CRC.pack_into(whole, end, zlib.crc32(whole[start:end], crc))
-        start, crc = end + CRC.size, seed
-        if start + FIELDS.size > len(whole):
-            break
-        end = start + FIELDS.size + FIELDS.unpack_from(whole, start)[1]
-    container(bytes(whole))
+    container(with_checksums(data))
 
 
 def header(data: bytes) -> None:

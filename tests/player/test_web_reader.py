@@ -8,16 +8,14 @@ import json
 import random
 import shutil
 import subprocess
-import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 from helpers import DATA, LANES, inside
+from sealing import with_checksums
 
-from vtok_codec.container.header import header_from_json
 from vtok_codec.container.reader import VtkReader
-from vtok_codec.container.records import CRC, FIELDS
 from vtok_codec.container.writer import PREFIX
 from vtok_codec.errors import FormatError, ModelError
 from vtok_codec.registry import find_prior
@@ -73,24 +71,6 @@ def expected(data: bytes) -> dict[str, object]:
     return said
 
 
-def sealed(data: bytes) -> bytes:
-    """The data with correct checksums wherever their lengths say that one stands."""
-    whole = bytearray(data)
-    end = PREFIX.size + (PREFIX.unpack_from(whole)[3] if len(whole) >= PREFIX.size else 0)
-    try:
-        seed = zlib.crc32(header_from_json(bytes(whole[PREFIX.size : end])).file_id)
-    except FormatError:
-        seed = 0
-    start, crc = 0, 0
-    while end + CRC.size <= len(whole):
-        CRC.pack_into(whole, end, zlib.crc32(whole[start:end], crc))
-        start, crc = end + CRC.size, seed
-        if start + FIELDS.size > len(whole):
-            break
-        end = start + FIELDS.size + FIELDS.unpack_from(whole, start)[1]
-    return bytes(whole)
-
-
 def mutated(data: bytes, rng: random.Random) -> bytes:
     """The data with some bytes changed, removed, repeated or cut off; every other time with correct checksums."""
     whole = bytearray(data)
@@ -105,7 +85,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
             whole[at:at] = whole[max(0, at - size) : at]
         else:
             del whole[at + 1 :]
-    return sealed(bytes(whole)) if rng.random() < 0.7 else bytes(whole)
+    return with_checksums(bytes(whole)) if rng.random() < 0.7 else bytes(whole)
 
 
 Reader = Callable[[Iterable[Path]], list[dict[str, object]]]
@@ -185,7 +165,7 @@ def test_both_read_the_same_into_a_header(read: Reader, tmp_path: Path) -> None:
         changed = text.replace(old, new, 1).encode()
         paths.append(tmp_path / f"{number}.vtk")
         whole = PREFIX.pack(magic, major, minor, len(changed)) + changed + data[PREFIX.size + size :]
-        paths[-1].write_bytes(sealed(whole))
+        paths[-1].write_bytes(with_checksums(whole))
     verdicts = [said["verdict"] for said in agree(read, paths)]
     # What is merely unknown or unusual changes the digest of the file, which comes last.
     assert {"FormatError", "DamageError"} == set(verdicts)

@@ -93,7 +93,8 @@ export class Sound {
         // A decoder numbers what it decodes from its first packet on, so that what follows a gap needs another one.
         this.finish();
       }
-      this.end = time + duration;
+      // Without its duration, nobody knows whether a gap follows a packet.
+      this.end = duration ? time + duration : Number.POSITIVE_INFINITY;
       // A late packet is decoded all the same, since the next ones may need it.
       try {
         this.open().decode(new EncodedAudioChunk({ type: "key", timestamp: Math.round(time * 1e6), data }));
