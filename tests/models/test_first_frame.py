@@ -26,7 +26,7 @@ from vtok_codec.errors import FormatError, InputError, ModelError
 from vtok_codec.media.reader import VideoReader, read_pixels
 from vtok_codec.media.types import Frame, VideoInfo
 from vtok_codec.models.causal import State
-from vtok_codec.models.config import Level, OneVAEConfig
+from vtok_codec.models.config import Level
 from vtok_codec.models.convert import convert
 from vtok_codec.models.first_frame import from_phases, to_phases
 from vtok_codec.models.onevae import OneVAE
@@ -37,7 +37,6 @@ from vtok_codec.stream.settings import EncodeSettings, make_header
 from vtok_codec.training.codec import setup
 from vtok_codec.training.codec.klt import warm_start
 from vtok_codec.training.codec.objective import CodecObjective
-from vtok_codec.training.codec.prior import DigitPrior
 from vtok_codec.training.codec.subject import CodecSubject
 from vtok_codec.training.codec.validation import validate
 from vtok_codec.training.data.crops import CropSampler
@@ -293,18 +292,6 @@ def test_the_warm_start_gives_both_grids_their_paths(tmp_path: Path) -> None:
         assert fine[f"psnr_first_{tokens}"] > coarse[f"psnr_first_{tokens}"] + 0.3
         assert abs(fine[f"psnr_later_{tokens}"] - coarse[f"psnr_later_{tokens}"]) < 0.5
     assert fine["raw_bpp_4"] == pytest.approx(coarse["raw_bpp_4"] * 8 / 5)
-
-
-@torch.inference_mode()
-def test_the_prior_foretells_phases_apart(config: OneVAEConfig = ENHANCED) -> None:
-    prior = randomized(DigitPrior(config)).eval()  # type: ignore[arg-type, type-var]
-    codes = torch.rand(1, config.latent_channels, 7, 4, 5) * 2 - 1
-    before = prior(codes)
-    assert before.shape == codes.shape
-    for phase, wanted in ((3, [0, 0, 0, 1, 0, 0, 0]), (1, [0, 1, 1, 1, 0, 0, 0]), (4, [0, 0, 0, 0, 1, 1, 1])):
-        changed = codes.clone()
-        changed[:, :, phase] *= -1
-        assert (before != prior(changed))[0].flatten(2).any(2).any(0).int().tolist() == wanted
 
 
 def test_crops_may_start_as_gops_do(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers import TINY, randomized
+from prior_helpers import LATER, PHASES
 from training_helpers import codec_recipe
 
 from vtok_codec.errors import SettingError
@@ -18,6 +19,7 @@ from vtok_codec.training.codebook_use import CodebookUse
 from vtok_codec.training.codec.objective import DISTORTIONS, CodecObjective
 from vtok_codec.training.codec.subject import train_only
 from vtok_codec.training.objective import perceptual_distance
+from vtok_codec.training.prior.network import PriorModel
 from vtok_codec.training.stages import STAGES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -39,7 +41,8 @@ def test_every_parameter_of_a_stage_gets_a_gradient(name: str) -> None:
     train_only(model, codec_recipe(name).trains)
     lpips = LPIPS(parse_tensors(find_weights("lpips-alex").data, "lpips"))
     stage = replace(codec_recipe(name), lpips_frames=2)
-    objective = CodecObjective(stage, TINY, lpips)
+    prior = PriorModel(PHASES, LATER, TINY.fsq_levels, TINY.max_tokens) if any(stage.rate_weights) else None
+    objective = CodecObjective(stage, TINY, lpips, prior=prior)
     video = torch.rand(8, 3, 8, 32, 32) * 2 - 1
     loss = objective(model, video, torch.Generator().manual_seed(0))
     loss.total.backward()
@@ -100,9 +103,9 @@ def test_each_token_has_its_own_rate_weight() -> None:
 
     def cost(*weights: float) -> float:
         torch.manual_seed(0)
-        loss = CodecObjective(replace(plain, rate_weights=weights), TINY, None)(
-            model, video, torch.Generator().manual_seed(0)
-        )
+        prior = PriorModel(PHASES, LATER, TINY.fsq_levels, TINY.max_tokens)
+        objective = CodecObjective(replace(plain, rate_weights=weights), TINY, None, prior=prior)
+        loss = objective(model, video, torch.Generator().manual_seed(0))
         return float(loss.total.detach() - loss.parts["rmse"])
 
     first, second = cost(0.1, 0.0, 9.0, 9.0), cost(0.0, 0.1, 9.0, 9.0)

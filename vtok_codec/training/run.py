@@ -22,10 +22,10 @@ from vtok_codec.codec.tokenizer import choose_placement
 from vtok_codec.errors import SettingError, TrainingError
 from vtok_codec.files import exclusive, write_whole
 from vtok_codec.metrics.complexity import complexity
-from vtok_codec.models.config import ModelConfig, config_from_json, config_to_json
+from vtok_codec.models.config import ModelConfig, OneVAEConfig, config_from_json, config_to_json
 from vtok_codec.models.presets import PRESETS
 from vtok_codec.models.weights import parse_tensors
-from vtok_codec.registry import DEFAULT_MODEL, WeightsFile, find_weights
+from vtok_codec.registry import DEFAULT_MODEL, RUN_PRIOR, WeightsFile, find_weights, prior_file
 from vtok_codec.training.checkpoint import CHECKPOINT, read_checkpoint
 from vtok_codec.training.data.crops import CropSampler
 from vtok_codec.training.data.held_out import validation_clips
@@ -36,7 +36,7 @@ from vtok_codec.training.recipe import Recipe, check_phases, override
 from vtok_codec.training.settings import RunSettings, settings_from_json
 from vtok_codec.training.stages import Stage, find_stage
 from vtok_codec.training.subject import Request, Start
-from vtok_codec.training.trainer import LOG, STRIP, Budget, Cadence, Trainer
+from vtok_codec.training.trainer import LOG, STRIP, WEIGHTS, Budget, Cadence, Trainer
 
 _SETTINGS = "run.json"
 _LOCK = "run.lock"
@@ -228,6 +228,7 @@ def _trainer(settings: RunSettings, folder: Path, start: WeightsFile | None, fre
         start=_loaded(start) if start else None,
         fresh=fresh,
         codec=_codec_weights(settings, stage),
+        prior=_prior(stage, folder if not fresh else None, start),
         reads=settings.reads,
         device=device,
         seed=settings.seed,
@@ -247,6 +248,21 @@ def _trainer(settings: RunSettings, folder: Path, start: WeightsFile | None, fre
 def _loaded(weights: WeightsFile) -> Start:
     tensors = {name: value.float() for name, value in parse_tensors(weights.data, str(weights.path)).items()}
     return Start(weights.config, tensors, str(weights.path))
+
+
+def _prior(stage: Stage, folder: Path | None, start: WeightsFile | None) -> bytes | None:
+    """Return the file of the prior of a codec's tokens: that of a run to resume, or that of the weights to start from.
+
+    Args:
+        stage: The stage of the run.
+        folder: The folder of the run to resume; None for a new run.
+        start: The weights that a new run starts from, if there are any.
+    """
+    if folder:
+        kept = folder / (WEIGHTS if stage.kind == "prior" else RUN_PRIOR)
+        return kept.read_bytes() if kept.is_file() and stage.kind in ("prior", "codec") else None
+    file = prior_file(start) if start and isinstance(start.config, OneVAEConfig) else None
+    return file.data if file else None
 
 
 def _leads() -> bool:

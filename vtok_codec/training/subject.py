@@ -80,6 +80,10 @@ class Subject(ABC, Generic[Model, RecipeT]):
         """Serialize the model as a weights file with the given metadata."""
         return dump_weights(model, self.config, metadata)
 
+    def companions(self, weights: bytes) -> Mapping[str, bytes]:
+        """Return further files that lie beside a weights file which `weights` made, by name."""
+        return {}
+
 
 class Adversary(ABC):
     """A discriminator that trains against the model."""
@@ -149,6 +153,8 @@ class Request:
     """Whether a fresh codec starts from the KLT (`vtok_codec.training.codec.klt`)."""
     codec: Any = None
     """The codec (`WeightsFile`) that a diffusion decoder or a prior is for."""
+    prior: bytes | None = None
+    """The file of the prior of the codec's tokens; None if there is none yet."""
     reads: tuple[str, ...] = ()
     """SHA-256 hashes of earlier weights whose files the model decodes as well."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

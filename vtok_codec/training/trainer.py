@@ -302,7 +302,10 @@ class Trainer(Generic[Model]):
         }
         write_checkpoint(self.run_folder, state)
         metadata = {"stage": self.stage, "steps": str(self.step), "minutes": f"{self.seconds / 60:.1f}"}
-        write_whole(self.run_folder / WEIGHTS, self.subject.weights(self.ema, metadata))
+        weights = self.subject.weights(self.ema, metadata)
+        write_whole(self.run_folder / WEIGHTS, weights)
+        for name, data in self.subject.companions(weights).items():
+            write_whole(self.run_folder / name, data)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore the state of a run from a checkpoint that `save` wrote.

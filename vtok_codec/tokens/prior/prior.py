@@ -8,7 +8,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from safetensors import SafetensorError
@@ -103,17 +103,41 @@ def parse_prior(data: bytes) -> Prior:
     Raises:
         ValueError: The bytes are not a prior that this version can use.
     """
+    parts = prior_parts(data)
+    first, later = (Network(config, parts.levels * parts.tokens, tensors) for config, tensors in parts.networks)
+    return Prior(hashlib.sha256(data).hexdigest(), parts.levels, parts.tokens, first, later, parts.errors)
+
+
+class PriorParts(NamedTuple):
+    """What the file of a prior holds."""
+
+    levels: tuple[int, ...]
+    """The number of levels of each digit of a token."""
+    tokens: int
+    """The largest number of tokens per position."""
+    networks: tuple[tuple[NetworkConfig, Tensors], tuple[NetworkConfig, Tensors]]
+    """The shapes and the integer tensors of the networks `first` and `later`."""
+    errors: ErrorWeights
+    """See `Prior.errors`."""
+
+
+def prior_parts(data: bytes) -> PriorParts:
+    """Take apart the bytes of a prior's file, without a check of the tensors.
+
+    Raises:
+        ValueError: The bytes are not a prior that this version can use.
+    """
     said, tensors = _contents(data)
     try:
         if said["version"] != _VERSION:
             raise ValueError(f"it needs a newer vtok: version {said['version']!r}")
         levels = tuple(_integer(level, 2, MAX_LEVELS) for level in said["levels"])
         tokens = _integer(said["tokens"], 1, _MAX_PLANES // max(1, len(levels)))
-        first, later = (_network(said[name], levels * tokens, tensors, f"{name}.") for name in ("first", "later"))
+        first, later = (_network(said[name], tensors, f"{name}.") for name in ("first", "later"))
         errors = _errors(said.get("errors", {}), len(levels))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"its description is not one of a prior: {error}") from None
-    return Prior(hashlib.sha256(data).hexdigest(), levels, tokens, first, later, errors)
+    return PriorParts(levels, tokens, (first, later), errors)
 
 
 def _contents(data: bytes) -> tuple[Any, Tensors]:
@@ -125,15 +149,14 @@ def _contents(data: bytes) -> tuple[Any, Tensors]:
         raise ValueError(f"it holds no prior: {error}") from None
 
 
-def _network(said: Mapping[str, Any], levels: tuple[int, ...], tensors: Tensors, prefix: str) -> Network:
+def _network(said: Mapping[str, Any], tensors: Tensors, prefix: str) -> tuple[NetworkConfig, Tensors]:
     names = {field.name for field in fields(NetworkConfig)}
     if set(said) != names:
         raise ValueError(f"it needs a newer vtok: {sorted(set(said) ^ names)}")
     config = NetworkConfig(**{name: _integer(said[name], *_LIMITS[name]) for name in names})
     if config.reach % 2 == 0:
         raise ValueError("its reach is even")
-    own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    return Network(config, levels, own)
+    return config, {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _errors(said: Mapping[str, Any], digits: int) -> ErrorWeights:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vtok_codec.errors import SettingError, TrainingError
@@ -11,9 +12,10 @@ from vtok_codec.models.config import OneVAEConfig
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.quantizer import Quantized, Quantizer
 from vtok_codec.training.codec.adversarial import adaptive_weight, generator_loss
-from vtok_codec.training.codec.prior import DigitPrior
+from vtok_codec.training.codec.rate import RateEstimate
 from vtok_codec.training.codec.stages import CodecRecipe
 from vtok_codec.training.objective import Loss, TrainingObjective, perceptual_distance
+from vtok_codec.training.prior.network import PriorModel
 from vtok_codec.training.processes import Processes
 from vtok_codec.training.recipe import check_weights
 
@@ -49,17 +51,33 @@ class CodecObjective(TrainingObjective[CodecRecipe]):
     """
 
     def __init__(
-        self, recipe: CodecRecipe, config: OneVAEConfig, lpips: LPIPS | None, processes: Processes | None = None
+        self,
+        recipe: CodecRecipe,
+        config: OneVAEConfig,
+        lpips: LPIPS | None,
+        processes: Processes | None = None,
+        prior: PriorModel | None = None,
     ) -> None:
+        """Create the loss.
+
+        Args:
+            recipe: The settings of the stage.
+            config: The configuration of the codec.
+            lpips: The LPIPS network, if the recipe has an LPIPS term.
+            processes: The processes that train together.
+            prior: The prior for the rate term, if the recipe has one.
+        """
         super().__init__(recipe, config.max_tokens, lpips, processes)
         _check(recipe, config)
+        if any(recipe.rate_weights) and prior is None:
+            raise ValueError("the recipe has a rate term, but no prior was given")
         # If every crop starts a GOP, the repeated first frames, which a decoder cuts away, are left out of the loss.
         self.unseen_frames = config.layout.repeated_frames if recipe.augmentation.gop_start == 1 else 0
         self.token_channels = config.token_channels
         # Noise of about the size of rounding errors prepares the decoder for the discrete stage.
         spread = torch.full((config.latent_channels, 1, 1, 1), -2.0)
         self.log_std = nn.Parameter(spread, requires_grad=recipe.kl_weight > 0)
-        self.prior = DigitPrior(config) if any(recipe.rate_weights) else None
+        self.rate = RateEstimate(prior, config.layout) if prior else None
 
     def forward(
         self,
@@ -88,7 +106,7 @@ class CodecObjective(TrainingObjective[CodecRecipe]):
         bits = self._token_bits(quantized.codes, counts, video)
         recipe = self.recipe
         total = distortion + recipe.lpips_weight * perceptual + recipe.kl_weight * kl
-        if self.prior is not None:
+        if self.rate is not None:
             total = total + (bits * torch.tensor(recipe.rate_weights, device=bits.device)).sum(1).mean()
         parts = {recipe.distortion: distortion, "lpips": perceptual, "kl": kl, "bpp": bits.sum(1).mean()}
         for name, (weight, term) in codebook_terms.items():
@@ -149,9 +167,12 @@ class CodecObjective(TrainingObjective[CodecRecipe]):
     def _token_bits(self, codes: Tensor, counts: Tensor, video: Tensor) -> Tensor:
         """Return the cost of each token by the prior, `B N` in bits per pixel; 0 for tokens that are not read."""
         tokens = codes.shape[1] // self.token_channels
-        if self.prior is None:
-            return video.new_zeros(len(video), tokens)
-        bits = self.prior(codes).unflatten(1, (tokens, -1)).flatten(2).sum(2) / video[0, 0].numel()
+        bits = video.new_zeros(len(video), tokens)
+        if self.rate is None:
+            return bits
+        read = int(counts.max())
+        costs = self.rate(codes[:, : read * self.token_channels], counts)
+        bits = F.pad(costs.unflatten(1, (read, -1)).flatten(2).sum(2) / video[0, 0].numel(), (0, tokens - read))
         return bits * (torch.arange(tokens, device=bits.device) < counts[:, None])
 
     def _perceptual(self, video: Tensor, reconstruction: Tensor, generator: torch.Generator) -> Tensor:

@@ -11,11 +11,13 @@ from vtok_codec.models.convert import convert
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.presets import codec_presets
 from vtok_codec.registry import DEFAULT_MODEL, WeightsFile
+from vtok_codec.tokens.prior.prior import prior_parts
 from vtok_codec.training.codec.adversarial import PatchAdversary
 from vtok_codec.training.codec.klt import warm_start
 from vtok_codec.training.codec.objective import CodecObjective
 from vtok_codec.training.codec.stages import CodecRecipe
 from vtok_codec.training.codec.subject import CodecSubject
+from vtok_codec.training.prior.setup import initial_prior
 from vtok_codec.training.settings import RunSettings
 from vtok_codec.training.stages import Stage
 from vtok_codec.training.subject import Prepared, Request
@@ -77,12 +79,12 @@ def check_start(stage: Stage, start: WeightsFile | None) -> None:
 def kept_tokens(stage: Stage, config: ModelConfig, start: WeightsFile | None) -> tuple[str, ...]:
     """Return the hashes of all earlier weights whose files the model will decode.
 
-    There are none unless only the decoder trains and the model keeps its shape, since otherwise tokens change their
-    meaning. Then they are the hashes that the weights to start from list.
+    There are none unless the model keeps its shape and either the encoder or the decoder alone trains, since otherwise
+    tokens change their meaning. Then they are the hashes that the weights to start from list.
     """
     recipe = stage.recipe
     assert isinstance(recipe, CodecRecipe)
-    if recipe.trains != ("decoder",) or not start:
+    if recipe.trains not in (("decoder",), ("encoder",)) or not start:
         return ()
     return tuple(sorted(start.reads)) if start.config == config else ()
 
@@ -96,11 +98,15 @@ def prepare(request: Request) -> Prepared[OneVAE, CodecRecipe]:
     config, recipe = request.config, request.recipe
     assert isinstance(config, OneVAEConfig) and isinstance(recipe, CodecRecipe)
     model, notes = _initial_model(request, config)
-    objective = CodecObjective(recipe, config, load_lpips() if recipe.lpips_weight else None, request.processes)
-    lpips = objective.lpips or (load_lpips() if request.clips else None)
+    prior, about_prior = initial_prior(request, config) if any(recipe.rate_weights) else (None, ())
+    lpips = load_lpips() if recipe.lpips_weight else None
+    objective = CodecObjective(recipe, config, lpips, request.processes, prior)
+    lpips = lpips or (load_lpips() if request.clips else None)
     model.quantizer.collective = request.processes
-    subject = CodecSubject(config, request.clips, objective.prior, request.reads, lpips)
-    return Prepared(model, subject, objective, PatchAdversary if recipe.adversarial_weight else None, tuple(notes))
+    errors = prior_parts(request.prior).errors if request.prior else None
+    subject = CodecSubject(config, request.clips, objective.rate, request.reads, lpips, errors)
+    adversary = PatchAdversary if recipe.adversarial_weight else None
+    return Prepared(model, subject, objective, adversary, (*notes, *about_prior))
 
 
 def _initial_model(request: Request, config: OneVAEConfig) -> tuple[OneVAE, list[str]]:

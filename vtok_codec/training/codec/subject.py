@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor, nn
@@ -12,11 +13,13 @@ from vtok_codec.metrics.lpips import LPIPS
 from vtok_codec.models.causal import FrameConv
 from vtok_codec.models.config import OneVAEConfig
 from vtok_codec.models.onevae import OneVAE
-from vtok_codec.registry import READS
+from vtok_codec.registry import CODEC_SHA256, READS, RUN_PRIOR
+from vtok_codec.tokens.prior.prior import ErrorWeights
 from vtok_codec.training.codec.pictures import reconstruction_strip
-from vtok_codec.training.codec.prior import DigitPrior
+from vtok_codec.training.codec.rate import RateEstimate
 from vtok_codec.training.codec.stages import PARTS, CodecRecipe
 from vtok_codec.training.codec.validation import validate
+from vtok_codec.training.prior.export import export_prior
 from vtok_codec.training.subject import PICTURED_CLIPS, Subject
 
 _QUANTIZER_LAYERS = (
@@ -36,21 +39,23 @@ class CodecSubject(Subject[OneVAE, CodecRecipe]):
         self,
         config: OneVAEConfig,
         clips: Sequence[Tensor],
-        prior: DigitPrior | None = None,
+        rate: RateEstimate | None = None,
         reads: Sequence[str] = (),
         lpips: LPIPS | None = None,
+        errors: ErrorWeights | None = None,
     ) -> None:
         """Describe a codec model.
 
         Args:
             config: The configuration of the model.
             clips: Held-out clips, each `3 T H W` in [−1, 1]; empty if this process does not validate.
-            prior: The prior that trains along with the model, which validation measures too.
+            rate: The rate term, whose prior trains along with the model; validation measures it too.
             reads: SHA-256 hashes of earlier weights whose files the model decodes as well (`WeightsFile.reads`).
             lpips: The LPIPS network; without it, validation leaves LPIPS out.
+            errors: How much an error of a digit harms the picture, for the file of the prior.
         """
         super().__init__(config, clips)
-        self._prior = prior
+        self._rate, self._errors = rate, errors
         self._lpips = lpips
         self._reads = " ".join(reads)
 
@@ -85,7 +90,7 @@ class CodecSubject(Subject[OneVAE, CodecRecipe]):
 
     def figures(self, model: OneVAE) -> dict[str, float]:
         """Measure the model on the held-out clips (`vtok_codec.training.codec.validation.validate`)."""
-        return validate(model, self.clips, self._counts(model), self._prior, self._lpips)
+        return validate(model, self.clips, self._counts(model), self._rate, self._lpips)
 
     def strip(self, model: OneVAE) -> Pixels:
         """Draw held-out clips and their reconstructions from one, two and all tokens."""
@@ -95,6 +100,13 @@ class CodecSubject(Subject[OneVAE, CodecRecipe]):
         """Serialize the model as a weights file, and list in it the earlier weights whose files the model decodes."""
         reads = {READS: self._reads} if self._reads else {}
         return super().weights(model, {**metadata, **reads})
+
+    def companions(self, weights: bytes) -> Mapping[str, bytes]:
+        """Return the file of the prior that trains along, with which `vtok encode` packs the tokens."""
+        if self._rate is None:
+            return {}
+        metadata = {CODEC_SHA256: hashlib.sha256(weights).hexdigest()}
+        return {RUN_PRIOR: export_prior(self._rate.prior, metadata, self._errors)}
 
     @staticmethod
     def _counts(model: OneVAE) -> list[int]:

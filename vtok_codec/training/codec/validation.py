@@ -15,7 +15,7 @@ from vtok_codec.models.onevae import OneVAE
 from vtok_codec.stream.settings import EncodeSettings
 from vtok_codec.tokens.coders import WAVES, DigitLayout, fitting_coder
 from vtok_codec.tokens.radix import Digits
-from vtok_codec.training.codec.prior import DigitPrior
+from vtok_codec.training.codec.rate import RateEstimate
 from vtok_codec.training.data.held_out import whole_latents
 from vtok_codec.training.measures import mean_lpips, psnr_db, to_levels
 
@@ -25,7 +25,7 @@ def validate(
     model: OneVAE,
     clips: Sequence[Tensor],
     counts: Sequence[int],
-    prior: DigitPrior | None = None,
+    rate: RateEstimate | None = None,
     lpips: LPIPS | None = None,
 ) -> dict[str, float]:
     """Measure a codec on held-out clips.
@@ -34,7 +34,7 @@ def validate(
         model: The codec.
         clips: Clips, each `3 T H W` in [−1, 1].
         counts: The numbers of tokens to decode.
-        prior: The prior of the digits, if one trains.
+        rate: The rate term, if its prior trains along.
         lpips: The LPIPS network, to measure LPIPS as well.
 
     Returns:
@@ -45,7 +45,7 @@ def validate(
         - `raw`: log₂ of the size of the codebook for each token.
         - `packed`: the size in a file.
         - `order0`: the entropy of each channel of digits by itself.
-        - `prior`: the cost by `prior`.
+        - `prior`: the cost by the prior of `rate`.
 
         The last three need a quantizer with digits.
     """
@@ -67,7 +67,7 @@ def validate(
                 figures.setdefault(f"lpips_{count}", []).append(mean_lpips(lpips, output, source))
             smooth = to_levels(decode_codes(model, model.quantizer.continuous(latents), count))[:, :, skipped:]
             figures.setdefault(f"psnr_continuous_{count}", []).append(psnr_db(smooth, source))
-            for name, bits in _sizes(model, codes, indices, count, prior).items():
+            for name, bits in _sizes(model, codes, indices, count, rate).items():
                 figures.setdefault(f"{name}_bpp_{count}", []).append(bits / source[0, 0].numel())
     return {name: float(np.mean(values)) for name, values in figures.items()}
 
@@ -88,7 +88,7 @@ def decode_codes(model: OneVAE, codes: Tensor, count: int) -> Tensor:
     return video
 
 
-def _sizes(model: OneVAE, codes: Tensor, indices: Tensor, count: int, prior: DigitPrior | None) -> dict[str, float]:
+def _sizes(model: OneVAE, codes: Tensor, indices: Tensor, count: int, rate: RateEstimate | None) -> dict[str, float]:
     """Return the bits of the first `count` tokens of a clip by each of the measures that `validate` lists."""
     quantizer = model.quantizer
     sizes = {"raw": math.log2(quantizer.codebook_size) * indices[:, :count].numel()}
@@ -99,8 +99,8 @@ def _sizes(model: OneVAE, codes: Tensor, indices: Tensor, count: int, prior: Dig
     planes = digits[0, :kept].to(torch.uint8).cpu().numpy()
     sizes["packed"] = 8.0 * _packed_bytes(planes, model)
     sizes["order0"] = sum(_entropy_bits(plane) * plane.size for plane in planes)
-    if prior:
-        sizes["prior"] = float(prior(codes)[0, :kept].sum())
+    if rate:
+        sizes["prior"] = float(rate(codes[:, :kept]).sum())
     return sizes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import numpy as np
@@ -25,9 +26,10 @@ def export_prior(model: PriorModel, metadata: Mapping[str, str], errors: ErrorWe
     Returns:
         The bytes of a safetensors file that `vtok_codec.tokens.prior.prior.parse_prior` reads.
     """
+    here = copy.deepcopy(model).cpu()
     networks: dict[str, tuple[NetworkConfig, Tensors]] = {
         name: (network.config, _integer_tensors(network))
-        for name, network in (("first", model.first), ("later", model.later))
+        for name, network in (("first", here.first), ("later", here.later))
     }
     return dump_prior(model.levels, model.tokens, networks, metadata, errors)
 

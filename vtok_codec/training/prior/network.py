@@ -2,6 +2,9 @@
 
 `vtok_codec.tokens.prior.network` runs the same networks in whole numbers. Rounding has no gradient, so the gradient
 passes through it unchanged (the straight-through estimator).
+
+Digits may carry a gradient, so that an encoder can learn to choose cheap ones. They are whole numbers then too, and
+whatever depends on a digit has the slope of the line between the values of its two neighbours.
 """
 
 from __future__ import annotations
@@ -72,6 +75,14 @@ class TrainedNetwork(nn.Module):
         self.planes = planes
         self.table: Tensor
         self.register_buffer("table", torch.from_numpy(input_table(levels)), persistent=False)
+        value = torch.arange(MAX_LEVELS)
+        highest = torch.tensor(levels)[:, None] - 1
+        self.above: Tensor
+        """The next larger value of each digit, if there is one, int64 `P MAX_LEVELS`."""
+        self.register_buffer("above", torch.minimum(value + 1, highest), persistent=False)
+        self.below: Tensor
+        """The next smaller value of each digit, if there is one, int64 `MAX_LEVELS`."""
+        self.register_buffer("below", (value - 1).clamp(min=0), persistent=False)
         fan = config.slots * planes / 2 * inputs * _KERNEL**2
         if config.slots:
             self.trunk_in = _normal(channels, config.slots, planes, inputs, _KERNEL, _KERNEL, scale=(1 / fan) ** 0.5)
@@ -100,8 +111,7 @@ class TrainedNetwork(nn.Module):
         self.earlier: Tensor
         self.register_buffer("earlier", (order[:, None] > order).float(), persistent=False)
         self.missing: Tensor
-        value = torch.arange(MAX_LEVELS)
-        self.register_buffer("missing", value >= torch.tensor(levels)[:, None], persistent=False)
+        self.register_buffer("missing", value > highest, persistent=False)
 
     def head_weights(self) -> dict[str, Tensor]:
         """Return the weights of the head by name, before rounding, each `P F` and further axes.
@@ -122,9 +132,10 @@ class TrainedNetwork(nn.Module):
         """Predict the digits of latent frames.
 
         Args:
-            past: The latent frames before each, `B S P h w`, the last one first, uint8; `ABSENT` where there is none.
-                Their first row and column are even ones of the picture.
-            digits: The latent frames, `B P h w`, uint8. P may be smaller than the planes of the network.
+            past: The latent frames before each, `B S P h w`, the last one first; `ABSENT` where there is none. Their
+                first row and column are even ones of the picture. They are uint8, or whole numbers of another type,
+                which may carry a gradient.
+            digits: The latent frames, `B P h w`, as `past`. P may be smaller than the planes of the network.
             place: The place of each in its GOP, int64 `B`.
 
         Returns:
@@ -153,9 +164,20 @@ class TrainedNetwork(nn.Module):
         """Return the cost of each digit in bits, `B P h w`; see `forward`. The cost of absent digits has no meaning."""
         logits = self(past, digits, place) / LOGITS_PER_NAT
         logits = logits.masked_fill(self.missing[: digits.shape[1], None, None, None], -math.inf)
-        chosen = digits.transpose(0, 1).long().clamp(max=MAX_LEVELS - 1)[..., None]
-        costs = -logits.log_softmax(-1).gather(-1, chosen)[..., 0] / math.log(2)
-        return costs.transpose(0, 1)
+        costs = logits.log_softmax(-1) / -math.log(2)
+        values = digits.transpose(0, 1)
+        chosen = costs.gather(-1, _indices(values)[..., None])[..., 0]
+        if digits.requires_grad:
+            above, below = self._neighbours(values)
+            step = costs.gather(-1, above[..., None]) - costs.gather(-1, below[..., None])
+            chosen = chosen + _moved(values) * (step[..., 0] / (above - below)).detach()
+        return chosen.transpose(0, 1)
+
+    def _neighbours(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the next larger and the next smaller value of digits `P …`, int64."""
+        indices = _indices(values)
+        above = self.above[: len(values)].gather(1, indices.flatten(1)).view_as(indices)
+        return above, self.below[indices]
 
     def _rounded_head(self, planes: int) -> tuple[dict[str, Tensor], Tensor]:
         """Return the rounded weights of the head for the first planes, and its biases, `steps P F`."""
@@ -199,11 +221,20 @@ class TrainedNetwork(nn.Module):
         """Return the inputs of digits `B P h w` as `B P I h w`; they are 0 for absent digits."""
         planes = torch.arange(digits.shape[1], device=digits.device)[:, None, None]
         present = digits != ABSENT
-        made = self.table[planes, digits.long().clamp(max=MAX_LEVELS - 1)]
+        made = self._looked_up(self.table, digits, planes)
         if compared and before is not None:
-            made[..., 2] = LARGEST * (digits != before)
+            made = torch.cat([made[..., :2], LARGEST * _changed(digits, before)[..., None]], -1)
         made = made * present[..., None]
         return made[..., : self.config.inputs].movedim(-1, 2)
+
+    def _looked_up(self, table: Tensor, digits: Tensor, planes: Tensor) -> Tensor:
+        """Return the entries of a table `P MAX_LEVELS K` for digits `B P h w`, as `B P h w K`."""
+        found = table[planes, _indices(digits)]
+        if not digits.requires_grad:
+            return found
+        above, below = (side.transpose(0, 1) for side in self._neighbours(digits.transpose(0, 1)))
+        slope = (table[planes, above] - table[planes, below]) / (above - below)[..., None]
+        return found + _moved(digits)[..., None] * slope
 
     def _steps(self, height: int, width: int) -> Tensor:
         """Return the step of each position, int64 `h w`."""
@@ -227,11 +258,35 @@ class TrainedNetwork(nn.Module):
             before = self._inputs(past[:, 0], following, following is not None)
             window = torch.stack([_shifted(before, dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)], 2)
             parts.append(_per_plane(window))
-            values = past[:, :_VALUE_SLOTS].long().clamp(max=MAX_LEVELS)
-            hot = F.one_hot(values, MAX_LEVELS + 1)[..., :MAX_LEVELS].to(inputs.dtype) * LARGEST
+            hot = torch.stack([self._one_hot(frame) for frame in past[:, :_VALUE_SLOTS].unbind(1)], 1)
             parts.append(hot.permute(2, 0, 3, 4, 1, 5).reshape(planes, -1, hot.shape[1] * MAX_LEVELS))
             kernels += [weights["before"], weights["values"]]
         return torch.cat(parts, 2), torch.cat(kernels, 2)
+
+    def _one_hot(self, digits: Tensor) -> Tensor:
+        """Return `LARGEST` at the value of each digit `B P h w`, as `B P h w MAX_LEVELS`; all 0 for absent ones."""
+        table = LARGEST * torch.eye(MAX_LEVELS, device=digits.device).expand(digits.shape[1], -1, -1)
+        planes = torch.arange(digits.shape[1], device=digits.device)[:, None, None]
+        return self._looked_up(table, digits, planes) * (digits != ABSENT)[..., None]
+
+
+def _indices(digits: Tensor) -> Tensor:
+    """Return digits as indices of values, int64; absent ones have some index."""
+    return digits.detach().long().clamp(max=MAX_LEVELS - 1)
+
+
+def _moved(digits: Tensor) -> Tensor:
+    """Return zeros with the gradient of digits."""
+    return digits - digits.detach()
+
+
+def _changed(digits: Tensor, before: Tensor) -> Tensor:
+    """Return 1 where digits differ from those before, else 0."""
+    changed = (digits != before).float()
+    if not (digits.requires_grad or before.requires_grad):
+        return changed
+    apart = (digits.float() - before.float()).detach()
+    return changed + torch.where(apart.abs() == 1, apart / 2, 0) * (_moved(digits) - _moved(before))
 
 
 def _per_plane(taps: Tensor) -> Tensor:

@@ -8,11 +8,13 @@ from vtok_codec.models.config import ModelConfig, OneVAEConfig
 from vtok_codec.models.precision import fast_type
 from vtok_codec.registry import CODEC_SHA256, WeightsFile
 from vtok_codec.tokens.prior.network import MAX_LEVELS, NetworkConfig
+from vtok_codec.tokens.prior.prior import prior_parts
 from vtok_codec.training.prior.digits import DigitBatches, all_digits, held_out_digits
 from vtok_codec.training.prior.errors import error_weights
 from vtok_codec.training.prior.network import PriorModel
 from vtok_codec.training.prior.objective import PriorObjective
-from vtok_codec.training.prior.stages import PriorRecipe
+from vtok_codec.training.prior.restoring import restored_prior
+from vtok_codec.training.prior.stages import STAGES, PriorRecipe
 from vtok_codec.training.prior.subject import PriorSubject
 from vtok_codec.training.settings import RunSettings
 from vtok_codec.training.stages import Stage
@@ -24,6 +26,8 @@ _LATER_SLOTS = 2
 """The latent frames before that the network for later latent frames reads."""
 _ERROR_CLIPS = 4
 """The clips on which the harm of errors is measured."""
+_SHAPE = ("channels", "blocks", "features", "first_blocks", "first_features")
+"""The settings that give the prior its shape."""
 _PLACES = 4
 """The places in a GOP, after its first frame, that have biases of their own."""
 
@@ -56,7 +60,7 @@ def codec_config(config: ModelConfig) -> OneVAEConfig:
 
 
 def check_start(stage: Stage, start: WeightsFile | None) -> None:
-    """Do nothing: the weights to start from are those of the codec, and the prior itself starts from random ones."""
+    """Do nothing: the weights to start from are those of the codec, which may have a prior to go on with."""
 
 
 def kept_tokens(stage: Stage, config: ModelConfig, start: WeightsFile | None) -> tuple[str, ...]:
@@ -89,6 +93,21 @@ def network_configs(recipe: PriorRecipe, phases: int) -> tuple[NetworkConfig, Ne
     return first, later
 
 
+def initial_prior(request: Request, config: OneVAEConfig) -> tuple[PriorModel, tuple[str, ...]]:
+    """Return the prior that a run starts from, and notes about it.
+
+    It is that of the codec, if there is one, unless the recipe asks for another shape.
+    """
+    recipe = request.recipe if isinstance(request.recipe, PriorRecipe) else STAGES["prior"][1]
+    first, later = network_configs(recipe, config.layout.phases)
+    asked = [getattr(recipe, name) != getattr(STAGES["prior"][1], name) for name in _SHAPE]
+    if request.prior and not any(asked):
+        known = prior_parts(request.prior)
+        if (known.levels, known.tokens) == (config.fsq_levels, config.max_tokens):
+            return restored_prior(request.prior), ("goes on with the prior of these tokens",)
+    return PriorModel(first, later, config.fsq_levels, config.max_tokens), ("starts a new prior",)
+
+
 def prepare(request: Request) -> Prepared[PriorModel, PriorRecipe]:
     """Encode all clips with the codec, and create the networks, their loss and their batches.
 
@@ -103,8 +122,7 @@ def prepare(request: Request) -> Prepared[PriorModel, PriorRecipe]:
     clips = all_digits(request.sampler.library, tokenizer, quiet=not request.processes.leads)
     if not clips:
         raise ModelError("none of the clips can be read")
-    first, later = network_configs(recipe, config.layout.phases)
-    model = PriorModel(first, later, config.fsq_levels, config.max_tokens)
+    model, about_start = initial_prior(request, config)
     held_out = [held_out_digits(clip, tokenizer) for clip in request.clips]
     metadata = {"codec": weights.name, CODEC_SHA256: weights.sha256}
     errors = error_weights(clips[:: max(1, len(clips) // _ERROR_CLIPS)][:_ERROR_CLIPS], tokenizer, request.seed)
@@ -112,10 +130,12 @@ def prepare(request: Request) -> Prepared[PriorModel, PriorRecipe]:
     objective = PriorObjective(recipe, config.max_tokens, len(config.fsq_levels), request.processes)
     # Each process draws batches of its own.
     seed = request.seed + request.processes.rank * 1_000_003
-    batches = DigitBatches(clips, recipe, tokenizer, (first.slots, later.slots), seed)
+    slots = model.first.config.slots, model.later.config.slots
+    batches = DigitBatches(clips, recipe, tokenizer, slots, seed)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     notes = (
         f"a prior for {weights.name}, weights {weights.sha256[:12]}, of {parameters / 1e6:.2f} M parameters; "
         f"{sum(clip[0].size for clip in clips) / 1e6:.1f} M positions to train on",
+        *about_start,
     )
     return Prepared(model, subject, objective, notes=notes, batches=batches)
