@@ -116,7 +116,7 @@ class Clip:
 
         if self._decoders is None:
             self._decoders = Decoders(tokenizer_of(self.header.model, self._model, self._device))
-        chosen = self._decoders.choose(DecoderChoice(str(decoder), steps, seed))
+        chosen = self._decoders.choose(DecoderChoice(str(decoder), steps, seed), self.header.windows)
         with (
             self._open() as stream,
             closing(decode_events(VtkReader(stream), chosen, tokens, start, duration)) as events,

@@ -19,9 +19,11 @@ from vtok_codec.models.config import (
     DenoiserConfig,
     GeneratorConfig,
     ModelConfig,
+    OneDVAConfig,
     OneVAEConfig,
     SharpConfig,
     config_from_json,
+    not_a_codec,
 )
 from vtok_codec.models.former_config import inferred_config
 from vtok_codec.models.onnx_parts import Part, graph_path
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "onevae-nano-4x8x8"
 DETERMINISTIC = "deterministic"
 """The name of the decoder that is part of every codec model; all others are diffusion decoders."""
+STRUCTURAL = "structural"
+"""The name of the codec's own decoder for files with 1D tokens, which it leaves out."""
 SUFFIX = ".safetensors"
 READS = "reads"
 """The metadata key that lists other weights whose tokens this file's decoder reads: SHA-256 hashes, separated by
@@ -42,6 +46,8 @@ RUN_WEIGHTS = f"ema{SUFFIX}"
 """The name of the weights file in the folder of a training run."""
 RUN_PRIOR = f"prior{SUFFIX}"
 """The name of a prior beside the weights that it belongs to, as in the folder of a training run."""
+RUN_CODEC = f"codec{SUFFIX}"
+"""The name of a codec beside weights that are for it, where it was not shipped."""
 PRIOR_FOLDERS = "VTOK_PRIORS"
 """The environment variable that lists further folders with priors."""
 _PRIOR_PREFIX = "prior-"
@@ -157,8 +163,7 @@ class WeightsFile:
             ModelError: The file holds a diffusion decoder, or no model at all.
         """
         if not isinstance(self.config, OneVAEConfig):
-            kind = "generator" if isinstance(self.config, GeneratorConfig) else "decoder"
-            raise ModelError(f"{self.path} is a {kind}, which has no encoder; name it as the {kind}")
+            raise ModelError(f"{self.path} {not_a_codec(self.config)}")
         return self.config
 
     @property
@@ -218,6 +223,28 @@ def is_decoder(weights: WeightsFile) -> bool:
 def is_generator(weights: WeightsFile) -> bool:
     """Whether a file holds a generator of tokens."""
     return weights.is_model and isinstance(weights.config, GeneratorConfig)
+
+
+def is_onedva(weights: WeightsFile) -> bool:
+    """Whether a file holds One-DVA's transformers."""
+    return weights.is_model and isinstance(weights.config, OneDVAConfig)
+
+
+def find_codec(weights: WeightsFile) -> WeightsFile:
+    """Find the codec that weights without one are for: beside them, or among the shipped ones.
+
+    Raises:
+        ModelError: It is not here.
+    """
+    wanted, beside = weights.metadata.get(CODEC_SHA256, ""), weights.path.parent / RUN_CODEC
+    named = WeightsFile(weights.metadata.get("codec", beside.stem), beside)
+    for codec in (*([named] if beside.is_file() else []), *shipped_weights()):
+        if codec.is_model and isinstance(codec.config, OneVAEConfig) and wanted in codec.reads:
+            return codec
+    raise ModelError(
+        f"{weights.path} is for the codec with weights {wanted[:12] or 'unknown'}, which is not here; put it beside "
+        f"them as {RUN_CODEC}"
+    )
 
 
 def is_shipped(name: str) -> bool:

@@ -67,7 +67,8 @@ def decode(
     decoder: Annotated[
         str,
         typer.Option(
-            help="deterministic, sharp, a diffusion decoder (ddim or flow), or the weights file of one.",
+            help="deterministic, structural (without 1D tokens), sharp, a diffusion decoder (ddim or flow), or the "
+            "weights file of one.",
             rich_help_panel=MODEL,
         ),
     ] = DETERMINISTIC,
@@ -153,7 +154,7 @@ class _Loader:
         self._told: set[str] = set()
 
     def decoder(self, header: Header) -> PixelDecoder:
-        decoder, place = self._loader.load(header.model, self._choice)
+        decoder, place = self._loader.load(header.model, self._choice, header.windows)
         if self._verbose and header.model.weights_sha256 not in self._told:
             self._told.add(header.model.weights_sha256)
             notice(f"model {decoder.id.name} on {place}")

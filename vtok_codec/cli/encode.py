@@ -122,6 +122,14 @@ def encode(
         ),
     ] = False,
     effort: Annotated[str, typer.Option(help=_EFFORT_HELP, rich_help_panel=PICTURE)] = DEFAULT_EFFORT,
+    window_tokens: Annotated[
+        str,
+        typer.Option(
+            help="1D tokens per window, for a One-DVA model: a number, motion (as many as moving pictures need), or "
+            "error (as many as lower the error by more than --rdo says that their bits cost). All by default.",
+            rich_help_panel=PICTURE,
+        ),
+    ] = "",
     gop: Annotated[
         float,
         typer.Option(
@@ -184,7 +192,7 @@ def encode(
     chosen = find_quality(quality or DEFAULT_QUALITY)
     from vtok_codec.codec.encoder import encode_video
     from vtok_codec.codec.tokenizer import load_tokenizer
-    from vtok_codec.registry import find_weights
+    from vtok_codec.registry import find_weights, is_onedva
     from vtok_codec.stream.settings import EncodeSettings
 
     @cache
@@ -194,16 +202,18 @@ def encode(
             notice(f"model {tokenizer.id.name} on {tokenizer.placement}")
         return tokenizer
 
+    preset_model = model or chosen.model
+    usual_tokens = 1 if is_onedva(find_weights(preset_model)) else chosen.tokens_per_position
     settings = EncodeSettings(
-        tokens_per_position=chosen.tokens_per_position if tokens is None else tokens,
+        tokens_per_position=usual_tokens if tokens is None else tokens,
         gop_seconds=gop,
         stickiness=sticky or 0.0,
         # Whoever asks for stickiness wants digits that repeat, whatever they cost.
         rdo=rdo if rdo is not None else chosen.rdo if sticky is None else 0.0,
         coder=coder,
         effort=effort,
+        window_tokens=window_tokens,
     )
-    preset_model = model or chosen.model
     if not (goal or dry_run):
         load(preset_model)
 

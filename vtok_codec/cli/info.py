@@ -16,7 +16,7 @@ from vtok_codec.errors import VtokError
 from vtok_codec.text import counted, one_line, printable
 
 if TYPE_CHECKING:
-    from vtok_codec.container.header import Tags
+    from vtok_codec.container.header import Tags, WindowHeader
     from vtok_codec.stream.reading import FileSummary
 
 
@@ -66,6 +66,7 @@ def _fields(summary: FileSummary) -> dict[str, Any]:
             "token_bytes": summary.token_bytes,
             "audio_bytes": summary.audio_bytes,
             "latent_positions": summary.latent_positions,
+            "window_tokens": summary.window_tokens,
             "bits_per_pixel": round(summary.bits_per_pixel, 6),
         }
     )
@@ -86,6 +87,12 @@ def _words(tags: Tags) -> list[str]:
     return [one_line(f"{name} {text}") for name, text in tags]
 
 
+def _windows(windows: WindowHeader, count: int) -> str:
+    shape = "x".join(map(str, windows.window))
+    made_by = f"{windows.name} (weights {windows.weights_sha256[:12]})"
+    return f"{counted(count, '1D token')}, at most {windows.most} per window of {shape} positions, by {made_by}"
+
+
 def _lines(summary: FileSummary) -> list[str]:
     header, totals = summary.header, summary.totals
     rate = "still image" if header.rate is None else f"{float(header.rate):.6g} frames/s"
@@ -102,6 +109,7 @@ def _lines(summary: FileSummary) -> list[str]:
         ("shape", f"SAR {header.sar}, rotation {header.rotation}, color {color} (range/primaries/transfer/matrix)"),
         ("model", f"{header.model.name} (weights {header.model.weights_sha256[:12]})"),
         ("tokens", f"{header.tokens_per_position} per position of {'x'.join(map(str, header.model.stride))}{first}"),
+        *([("1D", _windows(header.windows, summary.window_tokens))] if header.windows else []),
         ("layout", f"{counted(totals.gops, 'GOP')}, {counted(totals.chunks, 'chunk')}"),
         ("size", f"{summary.file_bytes} bytes, {summary.bits_per_pixel:.4f} bits/pixel{sound}, {kbit_s:.1f} kbit/s"),
     ]

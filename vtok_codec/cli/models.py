@@ -17,6 +17,7 @@ from vtok_codec.registry import (
     decoder_name,
     is_decoder,
     is_generator,
+    is_onedva,
     missing_weights,
     shipped_weights,
 )
@@ -46,6 +47,8 @@ def list_models(context: typer.Context, as_json: AsJson = False) -> None:
             role = f" (--decoder {fields['decoder']} for {str(fields['codec_sha256'])[:12]})"
         if "generates" in fields:
             role = f" (draws tokens of {fields['generates']}, for vtok continue)"
+        if "adds_to" in fields:
+            role = f" (1D tokens beside one token of {fields['adds_to']})"
         size = len(weights.data) / 1e6
         print(f"{weights.name}{role}: {size:.1f} MB, weights {weights.sha256[:12]}, {weights.path}")
     for name in missing_weights():
@@ -95,4 +98,6 @@ def _fields(weights: WeightsFile) -> dict[str, object]:
         fields |= {"decoder": decoder_name(weights), **codec}
     if is_generator(weights):
         fields |= {"generates": weights.metadata.get("codec", "unknown"), **codec}
+    if is_onedva(weights):
+        fields |= {"adds_to": weights.metadata.get("codec", "unknown"), **codec}
     return fields

@@ -20,7 +20,7 @@ from vtok_codec.text import printable
 
 if TYPE_CHECKING:
     from vtok_codec.codec.engines import DecoderLoader
-    from vtok_codec.container.header import ModelId
+    from vtok_codec.container.header import Header
 
 
 @reports_errors
@@ -75,14 +75,14 @@ def play(
         overview = read_overview(reader)
     model = header.model
     # What is missing is told before the page opens.
-    loader.load(model, DecoderChoice())
+    loader.load(model, DecoderChoice(), header.windows)
     played = Played(
         path=Path(file),
         header=header,
         overview=overview,
         source=source,
-        decoders=_decoders(loader, model),
-        load=lambda name: loader.load(model, DecoderChoice(name))[0],
+        decoders=_decoders(loader, header),
+        load=lambda name: loader.load(model, DecoderChoice(name), header.windows)[0],
     )
     try:
         server = PlayServer(played, port)
@@ -118,13 +118,23 @@ def _address_file(url: str) -> Iterator[str]:
         yield page.as_uri()
 
 
-def _decoders(loader: DecoderLoader, model: ModelId) -> tuple[str, ...]:
-    """Return the names of the decoders that can be chosen for a model."""
+def _decoders(loader: DecoderLoader, header: Header) -> tuple[str, ...]:
+    """Return the names of the decoders that can be chosen for a file."""
     from vtok_codec.codec.engines import TORCH
-    from vtok_codec.registry import CODEC_SHA256, DETERMINISTIC, decoder_name, is_decoder, shipped_weights, weights_of
+    from vtok_codec.registry import (
+        CODEC_SHA256,
+        DETERMINISTIC,
+        STRUCTURAL,
+        decoder_name,
+        is_decoder,
+        shipped_weights,
+        weights_of,
+    )
 
     if loader.engine != TORCH:
         return (DETERMINISTIC,)
-    reads = weights_of(model, loader.weights).reads
+    if header.windows:
+        return DETERMINISTIC, STRUCTURAL
+    reads = weights_of(header.model, loader.weights).reads
     fitting = (each for each in filter(is_decoder, shipped_weights()) if each.metadata.get(CODEC_SHA256) in reads)
     return (DETERMINISTIC, *dict.fromkeys(map(decoder_name, fitting)))

@@ -6,22 +6,27 @@ from pathlib import Path
 from typing import TypeAlias
 
 from vtok_codec.codec.diffusion import DiffusionDecoder
+from vtok_codec.codec.onedva import OneDVACoder, OneDVADecoder
 from vtok_codec.codec.pixel_decoder import DecoderChoice, PixelDecoder
 from vtok_codec.codec.sharp import SharpDecoder
 from vtok_codec.codec.tokenizer import Tokenizer, load_tokenizer
-from vtok_codec.container.header import ModelId
+from vtok_codec.container.header import ModelId, WindowHeader
 from vtok_codec.errors import ModelError, SettingError
 from vtok_codec.models.config import OBJECTIVES, SHARP, SharpConfig
 from vtok_codec.registry import (
     DETERMINISTIC,
+    STRUCTURAL,
     SUFFIX,
     WeightsFile,
+    check_same_weights,
     find_decoder,
+    find_shipped,
     find_weights,
+    is_onedva,
     weights_of,
 )
 
-OtherDecoder: TypeAlias = "DiffusionDecoder | SharpDecoder"
+OtherDecoder: TypeAlias = "DiffusionDecoder | SharpDecoder | OneDVADecoder"
 """A decoder that lies beside the model's own one."""
 
 
@@ -32,27 +37,45 @@ class Decoders:
         self.tokenizer = tokenizer
         self._loaded: dict[str, OtherDecoder] = {}
 
-    def choose(self, choice: DecoderChoice) -> PixelDecoder:
+    def choose(self, choice: DecoderChoice, windows: WindowHeader | None = None) -> PixelDecoder:
         """Return the decoder of a choice.
+
+        Args:
+            choice: The choice. The deterministic decoder of a file with 1D tokens is that of One-DVA.
+            windows: What the file says about its 1D tokens; None if it has none.
 
         Raises:
             ModelError: There is no such decoder, or it is for the tokens of other weights.
             SettingError: A number is out of range, or a decoder without noise is given steps or a seed.
         """
-        return self.other(choice) or self.tokenizer
+        return self.other(choice, windows) or self.tokenizer
 
-    def other(self, choice: DecoderChoice) -> OtherDecoder | None:
+    def other(self, choice: DecoderChoice, windows: WindowHeader | None = None) -> OtherDecoder | None:
         """Return the decoder of a choice, or None where the choice is the model's own decoder.
 
         Raises:
             ModelError, SettingError: See `choose`.
         """
-        decoder = None if choice.name == DETERMINISTIC else self._load(choice.name)
+        own = choice.name in (DETERMINISTIC, STRUCTURAL)
+        decoder = None if own else self._load(choice.name)
+        if windows and choice.name == DETERMINISTIC:
+            decoder = self._with_windows(windows)
         if isinstance(decoder, DiffusionDecoder):
             return decoder.chosen(choice.steps, choice.seed)
         if choice.steps is not None or choice.seed:
             raise SettingError(f"the decoder {choice.name} has no steps and no noise; leave out steps and seed")
         return decoder
+
+    def _with_windows(self, windows: WindowHeader) -> OneDVADecoder:
+        """Return the decoder that reads 1D tokens."""
+        if windows.name not in self._loaded:
+            own = self.tokenizer.onedva
+            if own is None or windows.weights_sha256 not in own.weights.reads:
+                own = OneDVACoder(_weights_of_windows(windows), self.tokenizer)
+            self._loaded[windows.name] = OneDVADecoder(own)
+        found = self._loaded[windows.name]
+        assert isinstance(found, OneDVADecoder)
+        return found
 
     def _load(self, name: str) -> OtherDecoder:
         if name not in self._loaded:
@@ -65,9 +88,26 @@ class Decoders:
         if name.endswith(SUFFIX) or Path(name).is_dir():
             return find_weights(name)
         if name not in (SHARP, *OBJECTIVES):
-            known = ", ".join((DETERMINISTIC, SHARP, *OBJECTIVES))
+            known = ", ".join((DETERMINISTIC, STRUCTURAL, SHARP, *OBJECTIVES))
             raise ModelError(f"no decoder {name!r}; use one of {known}, or name a weights file")
         return find_decoder(name, self.tokenizer.weights.reads)
+
+
+def _weights_of_windows(windows: WindowHeader) -> WeightsFile:
+    """Return the shipped weights of One-DVA that made the 1D tokens of a file.
+
+    Raises:
+        ModelError: They are not here.
+    """
+    try:
+        weights = find_shipped(windows.name)
+        check_same_weights(weights, windows.name, windows.weights_sha256)
+    except ModelError:
+        raise ModelError(
+            f"the file has 1D tokens of {windows.name}, weights {windows.weights_sha256[:12]}, which are not here; "
+            f"name them (--weights), or leave the 1D tokens out (--decoder {STRUCTURAL})"
+        ) from None
+    return weights
 
 
 def tokenizer_of(model: ModelId, weights: str | Path | None = None, device: str = "auto") -> Tokenizer:
@@ -75,11 +115,17 @@ def tokenizer_of(model: ModelId, weights: str | Path | None = None, device: str 
 
     Args:
         model: What the file says about the model.
-        weights: A shipped name or a path; None for the shipped model that the file names.
+        weights: A shipped name or a path, of the model or of One-DVA's transformers for it; None for the shipped model
+            that the file names.
         device: `auto`, `cpu` or `cuda`; see `choose_placement`.
 
     Raises:
         ModelError: The model is missing, or does not read the file's tokens.
         SettingError: The device cannot be used.
     """
+    named = find_weights(weights) if weights else None
+    if named and is_onedva(named):
+        tokenizer = load_tokenizer(named, device)
+        check_same_weights(tokenizer.weights, model.name, model.weights_sha256)
+        return tokenizer
     return load_tokenizer(weights_of(model, weights), device)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from vtok_codec.codec.slices import latents_at_once, slices
 from vtok_codec.codec.tokenizer import Tokenizer, to_pixels
+from vtok_codec.container.window_tokens import WindowTokens
 from vtok_codec.errors import InputError, ModelError, SettingError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
@@ -93,7 +94,13 @@ class DiffusionDecoder:
 
     @torch.inference_mode()
     def decode(
-        self, digits: Digits, size: tuple[int, int], frames: int, state: State, gop: int = 0
+        self,
+        digits: Digits,
+        size: tuple[int, int],
+        frames: int,
+        state: State,
+        gop: int = 0,
+        windows: WindowTokens | None = None,
     ) -> tuple[Pixels, State]:
         """Decode a chunk or a part of one; see `Tokenizer.decode`."""
         self.tokenizer.check_process()

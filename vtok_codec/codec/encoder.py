@@ -9,6 +9,7 @@ from functools import partial
 from typing import BinaryIO, TypeAlias
 
 import numpy as np
+from torch import Tensor
 
 from vtok_codec.codec.lanes import Job, plan_lanes, run_in_lanes
 from vtok_codec.codec.prefetch import Prefetch
@@ -61,12 +62,21 @@ class GopEncoder:
         self._state: State = None
         effort = find_effort(settings.effort)
         self._refiner = Refiner(tokenizer, effort, settings.rdo) if effort.steps else None
+        self._last: Tensor | None = None
+        """The codes of the last latent frame, for a model with 1D tokens."""
 
     def code(self, chunk: FrameChunk) -> PackedChunk:
         """Encode and pack the next chunk of the GOP."""
         pixels = np.stack([frame.pixels for frame in chunk.frames])
         pts, last_duration = tuple(frame.pts for frame in chunk.frames), chunk.frames[-1].duration
         count, settings = self._tokens_per_position, self._settings
+        onedva = self._tokenizer.onedva
+        if onedva:
+            values, self._state = self._tokenizer.encode_values(pixels, self._tokenizer.max_tokens, self._state)
+            digits = self._packer.tried(values[: onedva.per_token], settings.rdo)
+            lengths = onedva.chosen_lengths(settings.window_tokens)
+            windows, self._last = onedva.encode(values, digits, pixels, lengths, settings.rdo, self._last)
+            return self._packer.pack(CodedChunk(chunk.gop, pts, last_duration, digits, windows))
         if self._refiner:
             values, self._state = self._tokenizer.encode_values(pixels, count, self._state)
             digits = self._refiner.refined(values, pixels, self._packer.tried)
@@ -104,7 +114,10 @@ def encode_video(
     Raises:
         SettingError, InputError: See `make_header`.
     """
-    header = make_header(info, tokenizer.id, tokenizer.max_tokens, settings, tokenizer.prior)
+    windows = tokenizer.onedva.header if tokenizer.onedva else None
+    if tokenizer.onedva:
+        tokenizer.onedva.chosen_lengths(settings.window_tokens)
+    header = make_header(info, tokenizer.id, tokenizer.max_tokens, settings, tokenizer.prior, windows)
     writer = VtkWriter(stream, header, identified=True)
     parts = -(-header.gop_latents // header.chunk_latents)
     refining = MAX_BYTES_PER_PIXEL if find_effort(settings.effort).steps else 0

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vtok_codec.codec.pixel_decoder import DecoderChoice, PixelDecoder
-from vtok_codec.container.header import ModelId
+from vtok_codec.container.header import ModelId, WindowHeader
 from vtok_codec.errors import ModelError, SettingError
-from vtok_codec.registry import weights_of
+from vtok_codec.registry import DETERMINISTIC, STRUCTURAL, weights_of
 
 if TYPE_CHECKING:
     from vtok_codec.codec.decoders import Decoders
@@ -36,7 +36,7 @@ def chosen_engine(name: str, choice: DecoderChoice, device: str) -> str:
         return TORCH
     if name == AUTO and not find_spec("onnxruntime"):
         raise ModelError("this needs the package torch, or onnxruntime: pip install 'vtok-codec[torch]' or [onnx]")
-    if choice != DecoderChoice() or device == "cuda":
+    if choice not in (DecoderChoice(), DecoderChoice(STRUCTURAL)) or device == "cuda":
         raise SettingError("engine onnx has the deterministic decoder on the CPU only; for others install torch")
     return ONNX
 
@@ -53,27 +53,35 @@ class DecoderLoader:
     def __init__(self, weights: str | Path | None, device: str, engine: str) -> None:
         self.weights, self.engine = weights, engine
         self._device = device
-        self._loaded: dict[tuple[str, DecoderChoice], tuple[PixelDecoder, str]] = {}
+        self._loaded: dict[tuple[str, DecoderChoice, WindowHeader | None], tuple[PixelDecoder, str]] = {}
         self._decoders: dict[str, Decoders] = {}
 
-    def load(self, model: ModelId, choice: DecoderChoice) -> tuple[PixelDecoder, str]:
+    def load(
+        self, model: ModelId, choice: DecoderChoice, windows: WindowHeader | None = None
+    ) -> tuple[PixelDecoder, str]:
         """Return a decoder for the tokens of a file, and where it runs, in words.
 
         Args:
             model: What the file says about its model.
             choice: The decoder.
+            windows: What the file says about its 1D tokens; None if it has none.
 
         Raises:
             ModelError: The model or the decoder is missing, or does not read the file's tokens.
             SettingError: A number is out of range, or the device cannot be used.
         """
-        key = model.weights_sha256, choice
+        key = model.weights_sha256, choice, windows
         if key not in self._loaded:
-            self._loaded[key] = self._load(model, choice)
+            self._loaded[key] = self._load(model, choice, windows)
         return self._loaded[key]
 
-    def _load(self, model: ModelId, choice: DecoderChoice) -> tuple[PixelDecoder, str]:
+    def _load(self, model: ModelId, choice: DecoderChoice, windows: WindowHeader | None) -> tuple[PixelDecoder, str]:
         if self.engine == ONNX:
+            if windows and choice.name == DETERMINISTIC:
+                raise SettingError(
+                    f"engine onnx does not read the 1D tokens of {windows.name}; install torch, or leave them out with "
+                    f"--decoder {STRUCTURAL}"
+                )
             from vtok_codec.codec.onnx_decoder import OnnxDecoder
 
             return OnnxDecoder(weights_of(model, self.weights)), "ONNX Runtime, cpu"
@@ -83,4 +91,4 @@ class DecoderLoader:
         if wanted not in self._decoders:
             self._decoders[wanted] = Decoders(tokenizer_of(model, self.weights, self._device))
         decoders = self._decoders[wanted]
-        return decoders.choose(choice), str(decoders.tokenizer.placement)
+        return decoders.choose(choice, windows), str(decoders.tokenizer.placement)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtok_codec.codec.pixel_decoder import DecoderState
+from vtok_codec.container.window_tokens import WindowTokens
 from vtok_codec.errors import ModelError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.onnx_parts import GraphAbout, Part, about_from_metadata
@@ -50,7 +51,13 @@ class OnnxDecoder:
         return find_prior(sha256, self._weights.path.parent)
 
     def decode(
-        self, digits: Digits, size: tuple[int, int], frames: int, state: DecoderState, gop: int = 0
+        self,
+        digits: Digits,
+        size: tuple[int, int],
+        frames: int,
+        state: DecoderState,
+        gop: int = 0,
+        windows: WindowTokens | None = None,
     ) -> tuple[Pixels, DecoderState]:
         """Decode a chunk or a part of one; see `vtok_codec.codec.tokenizer.Tokenizer.decode`."""
         skipped, begin = self.layout.filled_frames(state is None), 0

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from vtok_codec.container.header import Header, ModelId
+from vtok_codec.container.window_tokens import WindowTokens
 from vtok_codec.errors import FormatError
 from vtok_codec.media.types import Pixels
 from vtok_codec.registry import DETERMINISTIC
@@ -21,8 +22,8 @@ class DecoderChoice:
     """Which decoder to use, and how."""
 
     name: str = DETERMINISTIC
-    """`deterministic`, `sharp`, the objective of a shipped diffusion decoder (`ddim` or `flow`), or the path of a
-    weights file or of a training run's folder."""
+    """`deterministic`, `structural` (without the 1D tokens of a file), `sharp`, the objective of a shipped diffusion
+    decoder (`ddim` or `flow`), or the path of a weights file or of a training run's folder."""
     steps: int | None = None
     """How often a diffusion decoder evaluates its network; None for its default."""
     seed: int = 0
@@ -52,7 +53,13 @@ class PixelDecoder(Protocol):
         """Find a prior by its hash; see `vtok_codec.registry.find_prior`."""
 
     def decode(
-        self, digits: Digits, size: tuple[int, int], frames: int, state: DecoderState, gop: int = 0
+        self,
+        digits: Digits,
+        size: tuple[int, int],
+        frames: int,
+        state: DecoderState,
+        gop: int = 0,
+        windows: WindowTokens | None = None,
     ) -> tuple[Pixels, DecoderState]:
         """Decode a chunk or a part of one; see `vtok_codec.codec.tokenizer.Tokenizer.decode`."""
 

@@ -7,6 +7,7 @@ import copy
 import torch
 
 from vtok_codec.codec.tokenizer import Tokenizer
+from vtok_codec.container.window_tokens import WindowTokens
 from vtok_codec.errors import ModelError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
@@ -62,7 +63,13 @@ class SharpDecoder:
         return self._tokenizer.find_prior(sha256)
 
     def decode(
-        self, digits: Digits, size: tuple[int, int], frames: int, state: State, gop: int = 0
+        self,
+        digits: Digits,
+        size: tuple[int, int],
+        frames: int,
+        state: State,
+        gop: int = 0,
+        windows: WindowTokens | None = None,
     ) -> tuple[Pixels, State]:
         """Decode a chunk or a part of one; see `Tokenizer.decode`."""
         return self._tokenizer.decode(digits, size, frames, state, gop)

@@ -9,21 +9,26 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vtok_codec.codec.slices import latents_at_once, slices
+from vtok_codec.container.window_tokens import WindowTokens
 from vtok_codec.errors import SettingError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import RGB
 from vtok_codec.models.precision import fast_type
 from vtok_codec.models.weights import build_model
-from vtok_codec.registry import WeightsFile, find_prior, prior_of
+from vtok_codec.registry import WeightsFile, find_codec, find_prior, is_onedva, prior_of
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits, Values
+
+if TYPE_CHECKING:
+    from vtok_codec.codec.onedva import OneDVACoder
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,8 @@ class Tokenizer:
         self.max_tokens = model.config.max_tokens
         self.id = weights.id
         self.layout = self.id.layout
+        self.onedva: OneDVACoder | None = None
+        """One-DVA's transformers, if the model has 1D tokens beside the first token of every position."""
 
     @torch.inference_mode()
     def encode(
@@ -139,7 +146,13 @@ class Tokenizer:
 
     @torch.inference_mode()
     def decode(
-        self, digits: Digits, size: tuple[int, int], frames: int, state: State, gop: int = 0
+        self,
+        digits: Digits,
+        size: tuple[int, int],
+        frames: int,
+        state: State,
+        gop: int = 0,
+        windows: WindowTokens | None = None,
     ) -> tuple[Pixels, State]:
         """Decode a chunk or a part of one.
 
@@ -149,6 +162,7 @@ class Tokenizer:
             frames: The number of frames that the digits stand for.
             state: The state after the digits before, or None at the start of a GOP.
             gop: The number of the GOP, which only decoders that draw noise use.
+            windows: The 1D tokens of the chunk, which only One-DVA's decoder reads.
 
         Returns:
             The frames, uint8 RGB `T H W 3`, and the state after them.
@@ -214,8 +228,18 @@ def to_pixels(video: Tensor, size: tuple[int, int]) -> Pixels:
 def load_tokenizer(weights: WeightsFile, device: str = "auto") -> Tokenizer:
     """Load a tokenizer onto a device; see `choose_placement` for `device`.
 
+    Args:
+        weights: The weights of a codec, or those of One-DVA, which bring their codec along.
+        device: `auto`, `cpu` or `cuda`.
+
     Raises:
-        ModelError: The weights cannot be used.
+        ModelError: The weights, or those of the codec that they are for, cannot be used.
         SettingError: The device cannot be used.
     """
-    return Tokenizer(weights, choose_placement(device))
+    if not is_onedva(weights):
+        return Tokenizer(weights, choose_placement(device))
+    from vtok_codec.codec.onedva import OneDVACoder
+
+    tokenizer = Tokenizer(find_codec(weights), choose_placement(device))
+    tokenizer.onedva = OneDVACoder(weights, tokenizer)
+    return tokenizer

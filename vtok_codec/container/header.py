@@ -29,6 +29,10 @@ MAX_CODES = 1 << 16
 """The largest number of values that a token can take."""
 MAX_CHUNK_DIGITS = 1 << 28
 """The largest number of digits per chunk. A digit takes one byte, so this limits what a reader allocates."""
+MAX_PER_WINDOW = 255
+"""The largest number of 1D tokens of a window, so that one byte counts them."""
+MAX_WINDOW_TOKENS = 1 << 22
+"""The largest number of 1D tokens per chunk."""
 MAX_TRACKS = 32
 """The largest number of audio tracks."""
 ID_BYTES = 16
@@ -62,6 +66,31 @@ class ModelId:
     def layout(self) -> GopLayout:
         """The rule that maps frames to latent frames."""
         return GopLayout(self.stride, self.first_grid)
+
+
+@dataclass(frozen=True)
+class WindowHeader:
+    """What the header of a file says about its 1D tokens."""
+
+    name: str
+    """The name of the model that made them."""
+    weights_sha256: str
+    """The SHA-256 of the weights of that model, in hexadecimal."""
+    window: tuple[int, int, int]
+    """The time steps, rows and columns of the latent grid that a window spans."""
+    most: int
+    """The largest number of 1D tokens of a window."""
+    levels: tuple[int, ...]
+    """The number of values of each digit of a 1D token."""
+
+    def windows(self, layout: GopLayout, height: int, width: int) -> int:
+        """Return the number of windows of a chunk, whose pictures have a height and a width in pixels."""
+        rows, columns = layout.grid(height, width)
+        return -(-rows // self.window[1]) * -(-columns // self.window[2])
+
+    def most_bytes(self, windows: int) -> int:
+        """Return the largest size of the 1D tokens of so many windows in a file, in bytes."""
+        return windows * (1 + 2 * self.most)
 
 
 @dataclass(frozen=True)
@@ -118,6 +147,8 @@ class Header:
     """What the source says about itself, such as its title, as pairs of a name and a text."""
     prior_sha256: str | None = None
     """The SHA-256 of the prior with which the tokens were packed, in hexadecimal; None if no chunk needs one."""
+    windows: WindowHeader | None = None
+    """What the file says about its 1D tokens; None if it has none."""
     file_id: bytes = b""
     """The identifier of the file, `ID_BYTES` bytes that enter the CRC of every record; empty in format 1.0."""
     writer: str = ""
@@ -179,6 +210,14 @@ def header_to_json(header: Header) -> bytes:
         fields["tags"] = dict(header.tags)
     if header.prior_sha256:
         fields["prior_sha256"] = header.prior_sha256
+    if header.windows:
+        fields["window_tokens"] = {
+            "name": header.windows.name,
+            "weights_sha256": header.windows.weights_sha256,
+            "window": list(header.windows.window),
+            "most": header.windows.most,
+            "levels": list(header.windows.levels),
+        }
     if header.file_id:
         fields["id"] = header.file_id.hex()
     return json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
@@ -240,6 +279,7 @@ class _Fields:
             audio=tuple(_Fields(track, "an audio track").audio() for track in tracks),
             tags=self.tags(),
             prior_sha256=self.hexadecimal("prior_sha256", 32) if "prior_sha256" in self._fields else None,
+            windows=self.object("window_tokens").windows() if "window_tokens" in self._fields else None,
             file_id=bytes.fromhex(self.hexadecimal("id", ID_BYTES)) if "id" in self._fields else b"",
             writer=self.text("writer"),
         )
@@ -251,6 +291,8 @@ class _Fields:
         digits = header.planes * math.prod(header.chunk_latent_shape(header.max_chunk_frames(True), True))
         if digits > MAX_CHUNK_DIGITS:
             raise FormatError(f"a chunk of {digits} digits is more than {MAX_CHUNK_DIGITS}")
+        if header.windows:
+            _check_windows(header.windows, header)
         return header
 
     def model(self) -> ModelId:
@@ -264,6 +306,16 @@ class _Fields:
         if stride[1] % grid[0] or stride[2] % grid[1]:
             raise FormatError(f"a first_grid of {grid[0]}x{grid[1]} does not divide the stride")
         return ModelId(self.text("name"), digest, (stride[0], stride[1], stride[2]), levels, (grid[0], grid[1]))
+
+    def windows(self) -> WindowHeader:
+        """Return what this object says about 1D tokens."""
+        window = self.integers("window", 3, 3, 1, MAX_SIDE)
+        levels = self.integers("levels", 1, 16, 2, 256)
+        if math.prod(levels) > MAX_CODES:
+            raise FormatError(f"levels {levels} make more than {MAX_CODES} codes")
+        most = self.integer("most", 1, MAX_PER_WINDOW)
+        digest = self.hexadecimal("weights_sha256", 32)
+        return WindowHeader(self.text("name"), digest, (window[0], window[1], window[2]), most, levels)
 
     def audio(self) -> AudioHeader:
         """Return the audio track that this object describes."""
@@ -341,6 +393,15 @@ class _Fields:
         if type(value) is not kind:
             raise FormatError(f"{self._where}: {key} is missing or of the wrong type")
         return value
+
+
+def _check_windows(windows: WindowHeader, header: Header) -> None:
+    """Refuse 1D tokens that do not go with the chunks of a file, or are too many."""
+    if header.chunk_latents > windows.window[0]:
+        raise FormatError(f"a chunk of {header.chunk_latents} time steps is longer than the windows of 1D tokens")
+    most = windows.windows(header.model.layout, header.height, header.width) * windows.most
+    if most > MAX_WINDOW_TOKENS:
+        raise FormatError(f"a chunk of up to {most} 1D tokens is more than {MAX_WINDOW_TOKENS}")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import BinaryIO, TypeAlias
 
@@ -25,6 +26,7 @@ from vtok_codec.container.records import (
     MAX_INDEX_BYTES,
     MAX_TICKS,
     TOKENS,
+    WINDOWS,
     GopEntry,
     Record,
     StoredPacket,
@@ -38,6 +40,7 @@ from vtok_codec.container.records import (
 )
 from vtok_codec.container.salvage import Salvage
 from vtok_codec.container.source import ByteSource
+from vtok_codec.container.window_tokens import WindowTokens
 from vtok_codec.container.writer import MAGIC, MAX_HEADER_BYTES, PREFIX, VERSION
 from vtok_codec.errors import DamageError, FormatError
 
@@ -64,7 +67,9 @@ class TokenChunk:
     packed: bytes
     """The packed digits."""
     record_bytes: int
-    """The size of the whole token record in the file, in bytes."""
+    """The size of the whole token record in the file, and of that with the 1D tokens, in bytes."""
+    windows: WindowTokens | None = None
+    """The 1D tokens of the chunk; None if the file has none."""
 
     def steady(self, frame_ticks: int) -> bool:
         """Return whether all frames, apart from the last, last so many ticks."""
@@ -133,6 +138,8 @@ class VtkReader:
                 yielded.
             FormatError: A record has an unknown type that must not be skipped.
         """
+        held: TokenChunk | None = None
+        """A chunk whose 1D tokens may follow in the next record."""
         try:
             while True:
                 self._record_start = self._source.position
@@ -141,16 +148,25 @@ class VtkReader:
                     raise DamageError("a record stands behind the index")
                 if record:
                     self._note_place(record)
+                if record and record.type == WINDOWS:
+                    held = self._with_windows(held, record)
+                    continue
                 event = self._event(record) if record else None
-                if event is not None:
+                if event is not None and held:
+                    yield held
+                    held = None
+                if isinstance(event, TokenChunk) and self.header.windows:
+                    held = event
+                elif event is not None:
                     yield event
                 if isinstance(event, Totals):
                     self._check_footer()
                     return
-        except FormatError as error:
-            raise type(error)(f"{error} ({self.progress})") from None
-        except ValueError as error:
-            raise DamageError(f"{error} ({self.progress})") from None
+        except (FormatError, ValueError) as error:
+            if held:
+                yield held
+            kind = type(error) if isinstance(error, FormatError) else DamageError
+            raise kind(f"{error} ({self.progress})") from None
 
     def index(self) -> list[GopEntry]:
         """Read the index, which says where the GOPs start.
@@ -278,6 +294,8 @@ class VtkReader:
         """Return the largest payload of a record with these fields, in bytes, or None if its type is unknown."""
         if type_ == TOKENS:
             return token_payload_limit(self.header, gop != self._gop, frames, raw_size)
+        if type_ == WINDOWS and self.header.windows:
+            return self.header.windows.most_bytes(self._windows)
         if type_ == AUDIO:
             return MAX_AUDIO_BYTES
         if type_ == INDEX:
@@ -309,6 +327,21 @@ class VtkReader:
         if self.reads_all and totals.file_digest and totals.file_digest != self._digest.digest():
             raise DamageError("the header, the times or the audio do not match the digest at the end of the file")
         return totals
+
+    @cached_property
+    def _windows(self) -> int:
+        """The number of windows of 1D tokens that a chunk has."""
+        header = self.header
+        return header.windows.windows(header.model.layout, header.height, header.width) if header.windows else 0
+
+    def _with_windows(self, chunk: TokenChunk | None, record: Record) -> TokenChunk:
+        """Return a chunk with the 1D tokens of the record behind it."""
+        if chunk is None or chunk.windows:
+            raise DamageError("1D tokens do not follow the chunk that they belong to")
+        assert self.header.windows
+        windows = WindowTokens.from_bytes(record.payload, self.header.windows, self._windows)
+        size = chunk.record_bytes + FIELDS.size + len(record.payload) + CRC.size
+        return replace(chunk, windows=windows, record_bytes=size)
 
     def _note_place(self, record: Record) -> None:
         """Note where GOPs and the index start."""

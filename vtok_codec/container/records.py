@@ -17,6 +17,8 @@ from vtok_codec.errors import DamageError
 
 TOKENS = b"TOKN"
 """The type of a token record, which holds one chunk."""
+WINDOWS = b"wtok"
+"""The type of the record with the 1D tokens of the chunk before it."""
 AUDIO = b"audi"
 """The type of an audio record, which holds packets of the audio tracks."""
 INDEX = b"indx"

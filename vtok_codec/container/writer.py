@@ -15,6 +15,7 @@ from vtok_codec.container.records import (
     END,
     INDEX,
     TOKENS,
+    WINDOWS,
     GopEntry,
     Record,
     StoredPacket,
@@ -24,6 +25,7 @@ from vtok_codec.container.records import (
     index_to_bytes,
     packets_to_bytes,
 )
+from vtok_codec.container.window_tokens import WindowTokens
 
 MAGIC = b"\x89VTK\r\n\x1a\n"
 """The first 8 bytes of a file. As in PNG, the high bit and the line ends reveal a transfer in text mode."""
@@ -101,7 +103,14 @@ class VtkWriter:
         return self._offset
 
     def write_tokens(
-        self, gop: int, pts: int, frames: int, payload: TokenPayload, raw_size: int, tokens: bytes
+        self,
+        gop: int,
+        pts: int,
+        frames: int,
+        payload: TokenPayload,
+        raw_size: int,
+        tokens: bytes,
+        windows: WindowTokens | None = None,
     ) -> None:
         """Write a chunk as a token record, and flush the stream.
 
@@ -112,6 +121,7 @@ class VtkWriter:
             payload: The times of the frames and the packed digits.
             raw_size: The number of digits in the chunk.
             tokens: The tokens of the chunk, little-endian uint16 `t h w n`, for the digest in the END record.
+            windows: The 1D tokens of the chunk, if it has some; they follow in a record of their own.
         """
         starts, self._gop = gop != self._gop, gop
         record = self._numbered(TOKENS, payload.to_bytes(), pts, frames, raw_size)
@@ -122,6 +132,8 @@ class VtkWriter:
         self._frames += frames
         self._chunks += 1
         self._put(record)
+        if windows:
+            self._put(self._numbered(WINDOWS, windows.to_bytes(), raw_size=windows.tokens.size))
         # A reader at the other end of a pipe can decode the chunk right away.
         self._stream.flush()
 

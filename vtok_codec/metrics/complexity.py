@@ -9,6 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from vtok_codec.models.denoiser import Denoiser
+from vtok_codec.models.onedva import Group, OneDVA
 from vtok_codec.models.onevae import RGB, OneVAE
 
 _PICTURE = 256
@@ -22,7 +23,8 @@ class Complexity:
     parameters: int
     """The number of parameters."""
     encoder_gmac: float
-    """10⁹ multiply-accumulates per frame of 256×256 pixels for encoding; 0 for a diffusion decoder."""
+    """10⁹ multiply-accumulates per frame of 256×256 pixels for encoding; 0 for a diffusion decoder. Those of One-DVA do
+    not include its codec's."""
     decoder_gmac: float
     """10⁹ multiply-accumulates per frame of 256×256 pixels for decoding, or for one step of a diffusion decoder."""
 
@@ -35,10 +37,12 @@ class Complexity:
 
 
 @torch.inference_mode()
-def complexity(model: OneVAE | Denoiser) -> Complexity:
+def complexity(model: OneVAE | Denoiser | OneDVA) -> Complexity:
     """Count the parameters and operations of a model, from tensor shapes alone and without computing anything."""
     if isinstance(model, Denoiser):
         return _denoising(model)
+    if isinstance(model, OneDVA):
+        return _transforming(model)
     shadow = copy.deepcopy(model).to("meta")
     frames = 4 * model.config.stride[0]
     video = torch.empty(1, RGB, frames, _PICTURE, _PICTURE, device="meta")
@@ -63,3 +67,20 @@ def _denoising(model: Denoiser) -> Complexity:
     return Complexity(
         sum(parameter.numel() for parameter in model.parameters()), 0.0, decoding.get_total_flops() / 2e9 / frames
     )
+
+
+def _transforming(model: OneDVA) -> Complexity:
+    config = model.config
+    codec, steps = config.codec, config.window_steps
+    # The linear algebra of attention is counted as it is computed, which needs real tensors.
+    shadow = copy.deepcopy(model).float().cpu()
+    grid = (steps, _PICTURE // codec.stride[1], _PICTURE // codec.stride[2])
+    group = Group(False, torch.zeros(1, 2 * codec.token_channels, *grid[1:]))
+    structural = torch.zeros(1, codec.token_channels, *grid)
+    with FlopCounterMode(display=False) as encoding:
+        tokens = shadow.codes(shadow.encode(torch.zeros(1, codec.latent_channels, *grid), structural, group))
+    with FlopCounterMode(display=False) as decoding:
+        shadow.decode(structural, tokens, torch.full((len(tokens),), config.queries), group)
+    frames = steps * codec.stride[0]
+    encode, decode = (counter.get_total_flops() / 2e9 / frames for counter in (encoding, decoding))
+    return Complexity(sum(parameter.numel() for parameter in model.parameters()), encode, decode)

@@ -174,6 +174,12 @@ def _without_encoder(config: OneVAEConfig) -> OneVAEConfig:
     return replace(config, levels=tuple(replace(level, encoder_blocks=0) for level in config.levels))
 
 
+def _check_heads(width: int, heads: int) -> None:
+    """Refuse a width that cannot be shared among attention heads."""
+    if heads < 1 or width % (2 * heads) or width // heads < _LEAST_HEAD:
+        raise ModelError(f"width {width} does not give {heads} heads at least {_LEAST_HEAD} features each")
+
+
 @dataclass(frozen=True)
 class GeneratorConfig:
     """The configuration of a generator, which predicts the tokens of a codec."""
@@ -198,10 +204,7 @@ class GeneratorConfig:
             raise ModelError("a generator needs the tokens of a causal FSQ codec")
         if not 1 <= self.tokens <= self.codec.max_tokens:
             raise ModelError(f"tokens {self.tokens}: the codec has 1 to {self.codec.max_tokens} per position")
-        if self.heads < 1 or self.width % (2 * self.heads) or self.width // self.heads < _LEAST_HEAD:
-            raise ModelError(
-                f"width {self.width} does not give {self.heads} heads at least {_LEAST_HEAD} features each"
-            )
+        _check_heads(self.width, self.heads)
         if self.order not in ORDERS:
             raise ModelError(f"order {self.order!r} is unknown; use {' or '.join(ORDERS)}")
 
@@ -211,14 +214,53 @@ class GeneratorConfig:
         return self.codec.fsq_levels * self.tokens
 
 
-ModelConfig = OneVAEConfig | DenoiserConfig | SharpConfig | GeneratorConfig
+@dataclass(frozen=True)
+class OneDVAConfig:
+    """The configuration of the transformers of One-DVA, which code 1D tokens beside a codec's first token."""
+
+    codec: OneVAEConfig
+    """The codec whose first token is the structural latent."""
+    width: int
+    """Features per position and per token."""
+    blocks: int
+    """Transformer blocks of the encoder, and of the decoder."""
+    heads: int
+    """Attention heads, each with an even share of the features."""
+    queries: int
+    """The largest number of 1D tokens per window."""
+    window_steps: int = 4
+    """The time steps of the latent grid that a window spans at most."""
+    window_rows: int = 8
+    """The rows of the latent grid that a window spans."""
+    window_columns: int = 8
+    """The columns of the latent grid that a window spans."""
+    margin: int = 1
+    """How many rows and columns of its neighbours a window reads on each side."""
+
+    def __post_init__(self) -> None:
+        if self.codec.codebook or not self.codec.causal or self.codec.max_tokens < 2:
+            raise ModelError("One-DVA needs a causal FSQ codec with at least two tokens per position")
+        _check_heads(self.width, self.heads)
+
+
+ModelConfig = OneVAEConfig | DenoiserConfig | SharpConfig | GeneratorConfig | OneDVAConfig
 """The configuration of any kind of model."""
+
+
+def not_a_codec(config: ModelConfig) -> str:
+    """Return what to say about weights that stand where those of a codec belong."""
+    if isinstance(config, OneDVAConfig):
+        return "holds the transformers of One-DVA, which add to a codec; name that codec"
+    kind = "generator" if isinstance(config, GeneratorConfig) else "decoder"
+    return f"is a {kind}, which has no encoder; name it as the {kind}"
+
 
 _KINDS: dict[str, type[ModelConfig]] = {
     "onevae": OneVAEConfig,
     "denoiser": DenoiserConfig,
     "sharp": SharpConfig,
     "generator": GeneratorConfig,
+    "onedva": OneDVAConfig,
 }
 
 
@@ -260,6 +302,10 @@ def _parse(type_: type[ModelConfig], members: Mapping[str, Any]) -> ModelConfig:
         order = str(values.pop("order"))
         sizes = {name: _integers([value], name, 1)[0] for name, value in values.items()}
         return GeneratorConfig(codec=codec, order=order, **sizes)  # type: ignore[arg-type]
+    if type_ is OneDVAConfig:
+        codec = _parse(OneVAEConfig, values.pop("codec"))
+        sizes = {name: _integers([value], name, 0 if name == "margin" else 1)[0] for name, value in values.items()}
+        return OneDVAConfig(codec=codec, **sizes)  # type: ignore[arg-type]
     if type_ is DenoiserConfig:
         values["codec"] = _parse(OneVAEConfig, values["codec"])
         values["down_blocks"] = _integers(values["down_blocks"], "down_blocks", 0)

@@ -105,12 +105,13 @@ class FirstFrameDecoder(nn.Module):
         self.down = Unshuffle(fine, coarse, (1, *grid))
         self.linear = FrameConv(latent_channels, _RGB * math.prod(self.stride), kernel=1)
 
-    def forward(self, phases: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, phases: Tensor, counts: Tensor, added: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Decode the first latent frame.
 
         Args:
             phases: The phases of the codes, `B (N·d) fh·fw h w` in [−1, 1]; tokens that are not read must be zero.
             counts: The number of tokens to read for each sample, 1…N; int64 `B`.
+            added: Features to add at the level above the latent grid, `B C 1 fh·h fw·w`.
 
         Returns:
             Features of the level above the latent grid, `B C 1 fh·h fw·w`; features of the level of the latent grid,
@@ -119,7 +120,8 @@ class FirstFrameDecoder(nn.Module):
         codes = from_phases(phases, self.grid)
         features = self.enter(codes)
         bias = self.count_bias[counts - 1].to(features.dtype)
-        features = self.blocks(features + bias[:, :, None, None, None])
+        features = features + bias[:, :, None, None, None]
+        features = self.blocks(features if added is None else features + added)
         return features, self.down(features), shuffle(self.linear(codes), self.stride)
 
 

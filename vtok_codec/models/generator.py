@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vtok_codec.models.config import GeneratorConfig
+from vtok_codec.models.transformer import Block, Norm, rotations
 
 _OWN = ((0, -1), (0, -2), (-1, 0), (-1, -1), (-1, 1))
 """The neighbours in its own latent frame whose digits enter at a position, as rows and columns from it."""
@@ -29,12 +30,8 @@ _MARGIN = 2
 """How far neighbours are away at most."""
 _KEPT_DIGITS = 2
 """The latent frames whose digits a state keeps: the one before with its neighbours, and the same position before it."""
-_GROWTH = 4
-"""How much wider the hidden layer of a block is."""
 _HEAD_FEATURES = 128
 """Features per digit between a position's features and the digit's distribution."""
-_ROTATION_BASE = 100.0
-"""The base of the rotations' frequencies, small since latent frames have few rows and columns."""
 _EMBEDDING_STD = 0.05
 
 Pick: TypeAlias = Callable[[Tensor], Tensor]
@@ -66,46 +63,13 @@ def ranks(order: str, rows: int, columns: int) -> Tensor:
     return (2 * row + column if order == "waves" else columns * row + column).flatten()
 
 
-class _Block(nn.Module):
-    """A transformer block whose attention is computed by the caller."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.dropout = 0.0
-        self.attention_norm = nn.RMSNorm(width)
-        self.attention_in = nn.Linear(width, 3 * width, bias=False)
-        self.attention_out = nn.Linear(width, width, bias=False)
-        self.hidden_norm = nn.RMSNorm(width)
-        self.hidden_in = nn.Linear(width, _GROWTH * width)
-        self.hidden_out = nn.Linear(_GROWTH * width, width)
-        nn.init.zeros_(self.attention_out.weight)
-        nn.init.zeros_(self.hidden_out.weight)
-        nn.init.zeros_(self.hidden_out.bias)
-
-    def projections(self, x: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values, `… heads n features`, of features `… n width`."""
-        parts = self.attention_in(self.attention_norm(x)).unflatten(-1, (3, self.heads, -1))
-        query, key, value = parts.movedim(-3, 0).transpose(-3, -2)
-        return _rotated(query, rotation), _rotated(key, rotation), value
-
-    def rest(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Add what was attended to, `… heads n features`, and the hidden layer to features `… n width`."""
-        x = x + self._dropped(self.attention_out(attended.transpose(-3, -2).flatten(-2)))
-        hidden = F.gelu(self.hidden_in(self.hidden_norm(x)), approximate="tanh")
-        return x + self._dropped(self.hidden_out(hidden))
-
-    def _dropped(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
-
-
 class _Head(nn.Module):
     """Predicts the digits of a position from its features, each digit from those before it."""
 
     def __init__(self, width: int, levels: tuple[int, ...]) -> None:
         super().__init__()
         planes, most = len(levels), max(levels)
-        self.norm = nn.RMSNorm(width)
+        self.norm = Norm(width)
         self.project = nn.Linear(width, planes * _HEAD_FEATURES)
         self.earlier = nn.Parameter(torch.randn(sum(levels), planes * _HEAD_FEATURES) * _EMBEDDING_STD)
         self.logits = nn.Parameter(torch.zeros(planes, _HEAD_FEATURES, most))
@@ -153,7 +117,7 @@ class Generator(nn.Module):
         self.own = nn.Linear(len(_OWN) * values, width, bias=False)
         self.before = nn.Linear((len(_BEFORE) + 1) * values, width, bias=False)
         self.kind = nn.Embedding(config.codec.layout.phases + 1, width)
-        self.blocks = nn.ModuleList(_Block(width, config.heads) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.blocks))
         self.head = _Head(width, config.levels)
         for layer in (self.own, self.before, self.kind):
             nn.init.normal_(layer.weight, std=_EMBEDDING_STD)
@@ -162,8 +126,8 @@ class Generator(nn.Module):
         self._offsets: Tensor
 
     @property
-    def _typed_blocks(self) -> list[_Block]:
-        return cast(list[_Block], list(self.blocks))
+    def _typed_blocks(self) -> list[Block]:
+        return cast(list[Block], list(self.blocks))
 
     def drop(self, probability: float) -> None:
         """Set the probability with which, in training, what a block adds to a feature is left out."""
@@ -317,21 +281,8 @@ class Generator(nn.Module):
 
     def _rotation(self, begin: int, frames: int, rows: int, columns: int, like: Tensor) -> Tensor:
         """Return the rotations of rotary position embeddings as cosines and sines, `t n 2 features/2`."""
-        pairs = self.config.width // self.config.heads // 2
-        counts = [pairs - 2 * (3 * pairs // 8), 3 * pairs // 8, 3 * pairs // 8]
-        device = like.device
-        axes = torch.meshgrid(
-            torch.arange(begin, begin + frames, device=device),
-            torch.arange(rows, device=device),
-            torch.arange(columns, device=device),
-            indexing="ij",
-        )
-        angles = [
-            axis.flatten(1)[..., None] * _ROTATION_BASE ** (-torch.arange(count, device=device) / max(1, count))
-            for axis, count in zip(axes, counts, strict=True)
-        ]
-        angle = torch.cat(angles, -1)
-        return torch.stack([angle.cos(), angle.sin()], -2).to(like.dtype)
+        features = self.config.width // self.config.heads
+        return rotations(range(begin, begin + frames), range(rows), range(columns), features, like)
 
 
 def kinds(latents: int, phases: int, begin: int = 0) -> Tensor:
@@ -343,13 +294,6 @@ def kinds(latents: int, phases: int, begin: int = 0) -> Tensor:
         begin: The number of the first of the latent frames within the GOP.
     """
     return torch.arange(begin, begin + latents).clamp(max=phases)
-
-
-def _rotated(x: Tensor, rotation: Tensor) -> Tensor:
-    """Rotate pairs of features `… heads n f` by the angles of `… n 2 f/2` (RoPE, Su et al. 2021, eq. 34)."""
-    cos, sin = rotation.unsqueeze(-4).unbind(-2)
-    first, second = x.chunk(2, -1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
 
 
 def _shifted(padded: Tensor, down: int, right: int, rows: int, columns: int) -> Tensor:

@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -134,6 +135,15 @@ def first_tokens(codes: Tensor, counts: Tensor, token_channels: int) -> Tensor:
     return (codes * kept.to(codes.dtype)).to(memory_format=torch.channels_last_3d)
 
 
+class Correction(NamedTuple):
+    """Features that another network adds to what a decoder reads."""
+
+    features: Tensor
+    """Features to add at the latent grid, `B C T h w`. The phases of a first latent frame count as one of T."""
+    first: Tensor | None = None
+    """Features to add to an enhanced first frame at its own grid, `B C 1 fh·h fw·w`; None in later chunks."""
+
+
 class Decoder(CausalLayer):
     """The causal network that turns codes into video.
 
@@ -185,7 +195,12 @@ class Decoder(CausalLayer):
             yield layers
 
     def forward(
-        self, codes: Tensor, state: State, counts: Tensor | None = None, passed: Sequence[Tensor] = ()
+        self,
+        codes: Tensor,
+        state: State,
+        counts: Tensor | None = None,
+        passed: Sequence[Tensor] = (),
+        correction: Correction | None = None,
     ) -> tuple[Tensor, State]:
         """Decode a chunk of codes.
 
@@ -196,6 +211,7 @@ class Decoder(CausalLayer):
                 None reads all tokens.
             passed: Features to add to the input of each level, from the latent grid to the finest: one tensor per
                 level, or none at all. A decoder with first-frame enhancement ignores them.
+            correction: Features to add where the codes enter.
 
         Returns:
             Video `B 3 t·st h·sh w·sw` in [−1, 1], not clamped, and the state after this chunk. The phases of a first
@@ -206,19 +222,21 @@ class Decoder(CausalLayer):
         codes = first_tokens(codes, counts, self.token_channels)
         if self.first is None:
             added = dict(zip(self.level_starts, passed, strict=bool(passed)))
-            features, after = self.chain(self._enter(codes, counts), state, added)
+            features, after = self.chain(_corrected(self._enter(codes, counts), correction), state, added)
             return shuffle(self.linear(codes), self.stride) + self._detail(features), after
         before, deep_before = (None, None) if state is None else state
         if state is None:
-            fine, anchor, pixels = self.first(codes[:, :, : self.phases], counts)
+            fine, anchor, pixels = self.first(
+                codes[:, :, : self.phases], counts, correction.first if correction else None
+            )
             codes = codes[:, :, self.phases :]
-            entered = torch.cat([anchor, self._enter(codes, counts)], dim=2)
+            entered = _corrected(torch.cat([anchor, self._enter(codes, counts)], dim=2), correction)
             above, deep_after = self.deep(entered, None)
             seen = above.shape[2] // entered.shape[2]
             above = torch.cat([above[:, :, :seen] + fine, above[:, :, seen:]], dim=2)
             linear = torch.cat([pixels, shuffle(self.linear(codes), self.stride)], dim=2)
         else:
-            above, deep_after = self.deep(self._enter(codes, counts), deep_before)
+            above, deep_after = self.deep(_corrected(self._enter(codes, counts), correction), deep_before)
             linear = shuffle(self.linear(codes), self.stride)
         features, after = self.chain(above, before)
         return linear + self._detail(features), (after, deep_after)
@@ -230,6 +248,11 @@ class Decoder(CausalLayer):
 
     def _detail(self, features: Tensor) -> Tensor:
         return shuffle(self.out(F.silu(self.norm(features))), self.out_factor)
+
+
+def _corrected(features: Tensor, correction: Correction | None) -> Tensor:
+    """Return features at the latent grid with a correction, if there is one."""
+    return features if correction is None else features + correction.features
 
 
 class OneVAE(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vtok_codec.layout import Stride
-from vtok_codec.models.config import DenoiserConfig, Level, ModelConfig, OneVAEConfig
+from vtok_codec.models.config import DenoiserConfig, Level, ModelConfig, OneDVAConfig, OneVAEConfig
 
 FSQ_64000 = (8, 8, 8, 5, 5, 5)
 """The levels of an FSQ codebook of 64,000 entries, about 16 bits per token (VidTok, Cosmos, OneVAE)."""
@@ -70,8 +70,13 @@ _DENOISERS = {
     for size, blocks in _DOWN_BLOCKS.items()
 }
 
-PRESETS: dict[str, ModelConfig] = {**_CODECS, **_DENOISERS}
-"""All presets: codecs, and the diffusion decoders of CDT (`cdt-…`) and One-DVA (`flow-…`)."""
+_ONEDVA = {
+    "onedva-nano-4x16x16": OneDVAConfig(_CODECS["onevae-nano-4x16x16"], width=192, blocks=6, heads=4, queries=64),
+    "onedva-base-4x16x16": OneDVAConfig(_CODECS["onevae-base-4x16x16"], width=1152, blocks=24, heads=16, queries=256),
+}
+
+PRESETS: dict[str, ModelConfig] = {**_CODECS, **_DENOISERS, **_ONEDVA}
+"""All presets: codecs, the diffusion decoders of CDT (`cdt-…`) and One-DVA (`flow-…`), and One-DVA's transformers."""
 
 
 def codec_presets() -> dict[str, OneVAEConfig]:
@@ -82,3 +87,8 @@ def codec_presets() -> dict[str, OneVAEConfig]:
 def denoiser_presets() -> dict[str, DenoiserConfig]:
     """Return the presets of diffusion decoders, by name."""
     return {name: config for name, config in PRESETS.items() if isinstance(config, DenoiserConfig)}
+
+
+def onedva_presets() -> dict[str, OneDVAConfig]:
+    """Return the presets of One-DVA's transformers, by name."""
+    return {name: config for name, config in PRESETS.items() if isinstance(config, OneDVAConfig)}

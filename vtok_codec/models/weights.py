@@ -17,12 +17,15 @@ from vtok_codec.models.config import (
     DenoiserConfig,
     GeneratorConfig,
     ModelConfig,
+    OneDVAConfig,
     OneVAEConfig,
     SharpConfig,
     config_to_json,
+    not_a_codec,
 )
 from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.generator import Generator
+from vtok_codec.models.onedva import OneDVA
 from vtok_codec.models.onevae import Decoder, OneVAE
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -78,8 +81,7 @@ def build_model(config: ModelConfig, data: bytes, source: str) -> OneVAE:
         ModelError: The weights are not those of a codec, or do not fit the configuration.
     """
     if not isinstance(config, OneVAEConfig):
-        kind = "generator" if isinstance(config, GeneratorConfig) else "decoder"
-        raise ModelError(f"{source} is a {kind}, which has no encoder; name it as the {kind}")
+        raise ModelError(f"{source} {not_a_codec(config)}")
     return _loaded(OneVAE(config), data, source)
 
 
@@ -129,6 +131,22 @@ def build_generator(config: ModelConfig, data: bytes, source: str) -> Generator:
     if not isinstance(config, GeneratorConfig):
         raise ModelError(f"{source} is not a generator")
     return _loaded(Generator(config), data, source)
+
+
+def build_onedva(config: ModelConfig, data: bytes, source: str) -> OneDVA:
+    """Build One-DVA's transformers with the weights in `data`, in fp32, on the CPU and in evaluation mode.
+
+    Args:
+        config: The configuration of the weights (`WeightsFile.config`).
+        data: The bytes of the weights file.
+        source: The name of the file in error messages.
+
+    Raises:
+        ModelError: The weights are not those of One-DVA, or do not fit the configuration.
+    """
+    if not isinstance(config, OneDVAConfig):
+        raise ModelError(f"{source} is not a One-DVA model")
+    return _loaded(OneDVA(config), data, source)
 
 
 def _loaded(model: Model, data: bytes, source: str) -> Model:

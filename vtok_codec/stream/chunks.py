@@ -11,6 +11,7 @@ import numpy as np
 
 from vtok_codec.container.header import Header
 from vtok_codec.container.records import TokenPayload
+from vtok_codec.container.window_tokens import WindowTokens
 from vtok_codec.container.writer import VtkWriter
 from vtok_codec.media.types import Frame
 from vtok_codec.stream.reading import digit_layout, token_bytes
@@ -43,6 +44,8 @@ class CodedChunk:
     """The duration of the last frame in ticks; 0 if it is unknown."""
     digits: Digits
     """The digits, uint8 `P t h w`."""
+    windows: WindowTokens | None = None
+    """The 1D tokens; None if the file has none."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,12 @@ class PackedChunk:
     """The number of digits, each of which takes one byte before packing."""
     tokens: bytes
     """The tokens as the digest of the file counts them (`token_bytes`)."""
+    windows: WindowTokens | None = None
+    """The 1D tokens; None if the file has none."""
 
     def write(self, writer: VtkWriter) -> None:
         """Write the chunk as the next record of a file."""
-        writer.write_tokens(self.gop, self.pts, self.frames, self.payload, self.raw_size, self.tokens)
+        writer.write_tokens(self.gop, self.pts, self.frames, self.payload, self.raw_size, self.tokens, self.windows)
 
 
 class Chunker:
@@ -166,4 +171,5 @@ class GopPacker:
         usual = all(tick == header.frame_ticks for tick in ticks)
         payload = TokenPayload(() if usual else tuple(ticks), *self._spec.id, data)
         tokens = token_bytes(digits_to_tokens(chunk.digits, header.model.levels))
-        return PackedChunk(chunk.gop, chunk.pts[0], len(chunk.pts), payload, chunk.digits.size, tokens)
+        size = chunk.digits.size
+        return PackedChunk(chunk.gop, chunk.pts[0], len(chunk.pts), payload, size, tokens, chunk.windows)

@@ -37,6 +37,8 @@ class FileSummary:
     """The size of the audio packets in bytes."""
     latent_positions: int
     """The number of latent positions: latent frames times rows times columns, summed over all chunks."""
+    window_tokens: int
+    """The number of 1D tokens in all chunks."""
     duration_s: float
     """Seconds from the start of the first frame to the end of the last, or to its start if its duration is unknown."""
 
@@ -209,7 +211,7 @@ def verify(stream: BinaryIO, priors: PriorFinder = find_prior) -> FileSummary:
     """
     reader = VtkReader(stream)
     header = reader.header
-    token_size = audio_size = positions = 0
+    token_size = audio_size = positions = window_tokens = 0
     first_pts: int | None = None
     end_pts = 0
     totals: Totals | None = None
@@ -218,6 +220,7 @@ def verify(stream: BinaryIO, priors: PriorFinder = find_prior) -> FileSummary:
             chunk = event.chunk
             token_size += chunk.record_bytes
             positions += event.digits[0].size
+            window_tokens += len(chunk.windows.tokens) if chunk.windows else 0
             first_pts = chunk.pts[0] if first_pts is None else first_pts
             end_pts = chunk.pts[-1] + chunk.last_duration
         elif isinstance(event, Totals):
@@ -226,7 +229,7 @@ def verify(stream: BinaryIO, priors: PriorFinder = find_prior) -> FileSummary:
             audio_size += sum(len(packet.data) for packet in event)
     assert totals is not None
     duration = float((end_pts - (first_pts or 0)) * header.time_base)
-    return FileSummary(header, totals, reader.position, token_size, audio_size, positions, duration)
+    return FileSummary(header, totals, reader.position, token_size, audio_size, positions, window_tokens, duration)
 
 
 class _Budget:

@@ -11,6 +11,7 @@ from vtok_codec.container.header import (
     AudioHeader,
     Header,
     ModelId,
+    WindowHeader,
     header_from_json,
     header_to_json,
 )
@@ -25,6 +26,10 @@ from vtok_codec.version import __version__
 
 MAX_STICKINESS = 4.0
 """The largest stickiness; with more, pictures freeze."""
+
+BY_MOTION, BY_ERROR = "motion", "error"
+"""Ways to choose how many 1D tokens a window gets: as many as its motion asks for, or as many as lower the error by
+more than their bits cost."""
 
 MAX_RDO = 1.0
 """The largest cost of a bit; with more, pictures dissolve."""
@@ -52,6 +57,9 @@ class EncodeSettings:
     """The coder that packs the digits, one of `CODERS`."""
     effort: str = DEFAULT_EFFORT
     """How much work the choice of digits is worth, one of `EFFORTS`."""
+    window_tokens: str = ""
+    """How many 1D tokens each window gets, for a model that has some: a number, `BY_MOTION` or `BY_ERROR`. If empty, as
+    many as the model has."""
 
 
 def check_stickiness(stickiness: float) -> None:
@@ -100,7 +108,12 @@ def check_token_count(count: int, most: int, name: str) -> None:
 
 
 def make_header(
-    info: VideoInfo, model: ModelId, max_tokens: int, settings: EncodeSettings, prior: Prior | None = None
+    info: VideoInfo,
+    model: ModelId,
+    max_tokens: int,
+    settings: EncodeSettings,
+    prior: Prior | None = None,
+    windows: WindowHeader | None = None,
 ) -> Header:
     """Make the header of a file with the given settings.
 
@@ -110,12 +123,14 @@ def make_header(
         max_tokens: The number of tokens per position that the model has.
         settings: What the user chose.
         prior: The prior of the model; None if it has none.
+        windows: What to say about 1D tokens; None if the model has none.
 
     Raises:
         SettingError: The model has fewer tokens than asked for, or a setting is out of range.
         InputError: The format cannot hold such a video.
     """
     check_token_count(settings.tokens_per_position, max_tokens, model.name)
+    _check_windows(settings, windows)
     if not 0 < settings.gop_seconds < math.inf:
         raise SettingError(f"gop {settings.gop_seconds}: give a number of seconds above 0")
     check_stickiness(settings.stickiness)
@@ -148,12 +163,27 @@ def make_header(
         ),
         writer=f"vtok {__version__}",
         tags=info.tags,
+        windows=windows,
     )
     coder = chosen_coder(header, settings.coder, prior)
     if coder.spec is PRIOR and prior:
         header = replace(header, prior_sha256=prior.sha256)
     _check_limits(header)
     return header
+
+
+def _check_windows(settings: EncodeSettings, windows: WindowHeader | None) -> None:
+    """Check that settings go with a model that has 1D tokens, or with one that has none."""
+    if windows is None:
+        if settings.window_tokens:
+            raise SettingError("window tokens: this model has no 1D tokens")
+        return
+    if settings.tokens_per_position != 1:
+        raise SettingError(f"tokens {settings.tokens_per_position}: {windows.name} has 1 token per position")
+    if settings.chunk_latents > windows.window[0]:
+        raise SettingError(f"chunk latents {settings.chunk_latents}: {windows.name} has at most {windows.window[0]}")
+    if find_effort(settings.effort).steps:
+        raise SettingError(f"effort {settings.effort}: {windows.name} has effort {DEFAULT_EFFORT} only")
 
 
 def _check_limits(header: Header) -> None:

@@ -11,6 +11,8 @@ const MAX_GOP_LATENTS = 1 << 20;
 const MAX_TOKENS = 16;
 const MAX_CODES = 1 << 16;
 const MAX_CHUNK_DIGITS = 1 << 28;
+const MAX_PER_WINDOW = 255;
+const MAX_WINDOW_TOKENS = 1 << 22;
 const MAX_TRACKS = 32;
 const ID_BYTES = 16;
 const MAX_TAGS = 64;
@@ -41,6 +43,16 @@ export interface AudioTrack {
   readonly parameters: Uint8Array;
 }
 
+/** What the header says about 1D tokens, which this player checks and does not decode. */
+export interface WindowHeader {
+  /** The time steps, rows and columns of the latent grid that a window spans. */
+  readonly window: readonly [number, number, number];
+  /** The largest number of 1D tokens of a window. */
+  readonly most: number;
+  /** The number of values of a 1D token. */
+  readonly codes: number;
+}
+
 export class Header {
   constructor(
     readonly width: number,
@@ -61,6 +73,7 @@ export class Header {
     readonly audio: readonly AudioTrack[],
     readonly tags: ReadonlyMap<string, string>,
     readonly priorSha256: string | null,
+    readonly windowTokens: WindowHeader | null,
     /** The identifier of the file; empty in format 1.0. */
     readonly fileId: Uint8Array,
   ) {}
@@ -78,6 +91,13 @@ export class Header {
   /** The number of latent frames, rows and columns of a chunk. */
   chunkShape(frames: number, first: boolean): [number, number, number] {
     return [this.model.layout.latents(frames, first), ...this.grid];
+  }
+
+  /** The number of windows of 1D tokens of a chunk. */
+  get windows(): number {
+    const [rows, columns] = this.grid;
+    const [, below, beside] = this.windowTokens?.window ?? [1, rows, columns];
+    return Math.ceil(rows / below) * Math.ceil(columns / beside);
   }
 
   /** The number of frames of a full chunk. */
@@ -142,6 +162,7 @@ class Fields {
       tracks.map((track) => new Fields(track, "an audio track").audio()),
       this.tags(),
       this.fields.has("prior_sha256") ? this.hexadecimal("prior_sha256", 32) : null,
+      this.fields.has("window_tokens") ? this.object("window_tokens").windows() : null,
       this.fields.has("id") ? bytesOfHexadecimal(this.hexadecimal("id", ID_BYTES)) : new Uint8Array(),
     );
     const [rows, columns] = header.grid;
@@ -159,6 +180,13 @@ class Fields {
     if (digits > MAX_CHUNK_DIGITS) {
       throw new FormatError(`a chunk of ${digits} digits is more than ${MAX_CHUNK_DIGITS}`);
     }
+    const { windowTokens } = header;
+    if (windowTokens && header.chunkLatents > windowTokens.window[0]) {
+      throw new FormatError("a chunk is longer than the windows of 1D tokens");
+    }
+    if (windowTokens && header.windows * windowTokens.most > MAX_WINDOW_TOKENS) {
+      throw new FormatError(`a chunk has more than ${MAX_WINDOW_TOKENS} 1D tokens`);
+    }
     return header;
   }
 
@@ -175,6 +203,18 @@ class Fields {
     }
     const layout = new GopLayout([stride[0], stride[1], stride[2]], [grid[0], grid[1]]);
     return { name: this.text("name"), weightsSha256, levels, layout };
+  }
+
+  private windows(): WindowHeader {
+    const [steps, rows, columns] = this.integers("window", 3, 3, 1, MAX_SIDE);
+    const codes = product(this.integers("levels", 1, 16, 2, 256));
+    if (codes > MAX_CODES) {
+      throw new FormatError(`the levels of 1D tokens make more than ${MAX_CODES} codes`);
+    }
+    const most = this.integer("most", 1, MAX_PER_WINDOW);
+    this.hexadecimal("weights_sha256", 32);
+    this.text("name");
+    return { window: [steps, rows, columns], most, codes };
   }
 
   private audio(): AudioTrack {

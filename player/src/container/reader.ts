@@ -10,6 +10,7 @@ import { crc32, viewOf } from "./bytes.ts";
 import { type Header, parseHeader } from "./header.ts";
 import {
   type AudioPacket,
+  checkWindowTokens,
   CRC_SIZE,
   FIELDS_SIZE,
   FOOTER_SIZE,
@@ -69,6 +70,8 @@ export class VtkReader {
   private number = 0;
   private gop = -1;
   private openChunk = false;
+  /** Whether a chunk was the last event, so that its 1D tokens may follow. */
+  private awaitsWindows = false;
   private latentsInGop = 0;
   private frames = 0;
   private chunks = 0;
@@ -147,8 +150,13 @@ export class VtkReader {
       if (this.indexOffset && record?.fields.type !== "TEND") {
         throw new DamageError("a record stands behind the index");
       }
+      if (record?.fields.type === "wtok") {
+        this.checkWindows(record.payload);
+        continue;
+      }
       const event = record && this.event(record.fields, record.payload);
       if (event) {
+        this.awaitsWindows = event.kind === "chunk";
         yield event;
       }
       if (event?.kind === "totals") {
@@ -249,6 +257,10 @@ export class VtkReader {
     switch (fields.type) {
       case "TOKN":
         return tokenPayloadLimit(this.header, fields.gop !== this.gop, fields.frames, fields.rawSize);
+      case "wtok": {
+        const { windowTokens, windows } = this.header;
+        return windowTokens && windows * (1 + 2 * windowTokens.most);
+      }
       case "audi":
         return MAX_AUDIO_BYTES;
       case "indx":
@@ -283,6 +295,16 @@ export class VtkReader {
       default:
         return { kind: "totals", totals: this.checkedTotals(payload) };
     }
+  }
+
+  /** Check the 1D tokens of the chunk before, which this player does not decode. */
+  private checkWindows(payload: Uint8Array): void {
+    const { windowTokens, windows } = this.header;
+    if (!this.awaitsWindows || !windowTokens) {
+      throw new DamageError("1D tokens do not follow the chunk that they belong to");
+    }
+    this.awaitsWindows = false;
+    checkWindowTokens(payload, windowTokens, windows);
   }
 
   private checkIndex(entries: readonly GopEntry[]): void {

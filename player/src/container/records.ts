@@ -2,7 +2,7 @@
 
 import { DamageError } from "../errors.ts";
 import { PayloadReader, viewOf } from "./bytes.ts";
-import { type Header, product } from "./header.ts";
+import { type Header, product, type WindowHeader } from "./header.ts";
 
 export const FIELDS_SIZE = 32;
 export const CRC_SIZE = 4;
@@ -93,6 +93,28 @@ export function parseTokenPayload(payload: Uint8Array, frames: number): TokenPay
     coder: [payload[0], payload[1]],
     packed: payload.subarray(end),
   };
+}
+
+/**
+ * Check the payload of a record of 1D tokens: the number of tokens of each window, then the tokens.
+ *
+ * @throws DamageError It does not hold 1D tokens of so many windows.
+ */
+export function checkWindowTokens(payload: Uint8Array, header: WindowHeader, windows: number): void {
+  if (payload.length < windows) {
+    throw new DamageError("the 1D tokens of a chunk are cut short");
+  }
+  const counts = payload.subarray(0, windows);
+  const total = counts.reduce((sum, count) => sum + count, 0);
+  if (counts.some((count) => count > header.most) || payload.length !== windows + 2 * total) {
+    throw new DamageError("a chunk has another number of 1D tokens than it declares");
+  }
+  const view = viewOf(payload);
+  for (let at = windows; at < payload.length; at += 2) {
+    if (view.getUint16(at, true) >= header.codes) {
+      throw new DamageError(`a 1D token is not below ${header.codes}, the number of codes`);
+    }
+  }
 }
 
 function parseTicks(timing: Uint8Array, frames: number): bigint[] {

@@ -67,12 +67,20 @@ def held_out_digits(clip: Tensor, tokenizer: Tokenizer) -> Digits:
     return digits_of(np.ascontiguousarray(pixels.numpy()), tokenizer)
 
 
-def all_digits(library: ClipLibrary, tokenizer: Tokenizer, quiet: bool) -> list[Digits]:
-    """Encode every clip of a library, with a progress bar on stderr."""
+def all_digits(library: ClipLibrary, tokenizer: Tokenizer, mirrored: bool, quiet: bool) -> list[Digits]:
+    """Encode every clip of a library, with a progress bar on stderr.
+
+    Args:
+        library: The clips.
+        tokenizer: The codec.
+        mirrored: Whether to encode the mirror image of each clip as well.
+        quiet: Whether to show no progress bar.
+    """
     paths: Sequence[Path] = [*library.videos, *library.images]
     bar = tqdm(paths, "encoding the clips", disable=quiet or None, file=sys.stderr)
-    clips = (library.read(path) for path in bar)
-    return [digits_of(clip, tokenizer) for clip in clips if clip is not None]
+    clips = (clip for path in bar if (clip := library.read(path)) is not None)
+    views = (view for clip in clips for view in ((clip, clip[:, :, ::-1]) if mirrored else (clip,)))
+    return [digits_of(np.ascontiguousarray(view), tokenizer) for view in views]
 
 
 class DigitBatches:

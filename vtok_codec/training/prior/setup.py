@@ -119,7 +119,8 @@ def prepare(request: Request) -> Prepared[PriorModel, PriorRecipe]:
     device = request.device
     tokenizer = Tokenizer(weights, Placement(device, fast_type(device)))
     assert request.sampler is not None
-    clips = all_digits(request.sampler.library, tokenizer, quiet=not request.processes.leads)
+    library, quiet = request.sampler.library, not request.processes.leads
+    clips = all_digits(library, tokenizer, bool(recipe.mirrored), quiet)
     if not clips:
         raise ModelError("none of the clips can be read")
     model, about_start = initial_prior(request, config)

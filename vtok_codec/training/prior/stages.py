@@ -27,6 +27,8 @@ class PriorRecipe(Recipe):
     """The features per plane of the network for the first latent frame."""
     first_share: float = 0.25
     """The share of crops that are first latent frames of a GOP."""
+    mirrored: int = 1
+    """Whether the mirror image of each clip is encoded and trained on too; 1 or 0."""
 
 
 _PRIOR = PriorRecipe(

@@ -1,0 +1,168 @@
+"""Files with 1D tokens, from encode to decode, with tiny weights."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from helpers import LANES, inside, pixels_of, randomized
+from onedva_helpers import ENHANCED, TINY_DVA, random_onedva
+
+import vtok_codec
+from vtok_codec.codec.decoders import Decoders
+from vtok_codec.codec.pixel_decoder import DecoderChoice
+from vtok_codec.codec.tokenizer import load_tokenizer
+from vtok_codec.container.reader import TokenChunk, VtkReader
+from vtok_codec.errors import ModelError
+from vtok_codec.models.onevae import OneVAE
+from vtok_codec.models.weights import dump_weights
+from vtok_codec.registry import CODEC_SHA256, RUN_CODEC, WeightsFile, find_weights
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of random transformers, beside those of the codec that they are for."""
+    folder = tmp_path_factory.mktemp("onedva")
+    codec = folder / RUN_CODEC
+    codec.write_bytes(dump_weights(randomized(OneVAE(ENHANCED)), ENHANCED, {}))
+    sha256 = WeightsFile("tiny", codec).sha256
+    path = folder / "tiny-dva.safetensors"
+    path.write_bytes(dump_weights(random_onedva(), TINY_DVA, {"codec": "tiny", CODEC_SHA256: sha256}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A part of the repository's clip, small and with a grid that windows do not divide: three by four positions."""
+    path = tmp_path_factory.mktemp("clip") / "small.mkv"
+    with av.open(str(LANES)) as source, av.open(str(path), "w") as out:
+        stream = out.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 42, "yuv420p"
+        for _, frame in zip(range(40), source.decode(video=0), strict=False):
+            for packet in stream.encode(frame.reformat(64, 42, "yuv420p")):
+                out.mux(packet)
+        for packet in stream.encode():
+            out.mux(packet)
+    return path
+
+
+def encoded(weights: Path, clip: Path, out: Path, *more: object) -> Path:
+    assert inside("encode", "--model", weights, clip, out, "-f", "-q", *more) == (0, "", "")
+    return out
+
+
+def chunks_of(path: Path) -> list[TokenChunk]:
+    reader = VtkReader(io.BytesIO(path.read_bytes()))
+    return [event for event in reader.events() if isinstance(event, TokenChunk)]
+
+
+def test_a_file_holds_its_1d_tokens_and_they_matter(weights: Path, clip: Path, tmp_path: Path) -> None:
+    file = encoded(weights, clip, tmp_path / "a.vtk")
+    chunks = chunks_of(file)
+    # Two rows of two windows.
+    assert all(chunk.windows is not None and chunk.windows.counts.tolist() == [6] * 4 for chunk in chunks)
+    assert VtkReader(io.BytesIO(file.read_bytes())).header.tokens_per_position == 1
+    pictures = {}
+    for name, options in (("own", ()), ("structural", ("--decoder", "structural"))):
+        target = tmp_path / f"{name}.mkv"
+        code, _, said = inside("decode", file, target, "--weights", weights, "--codec", "ffv1", "-q", *options)
+        assert (code, said) == (0, "")
+        pictures[name] = np.stack(pixels_of(target))
+        assert len(pictures[name]) == 40
+    assert not np.array_equal(pictures["own"], pictures["structural"])
+    # The codec by itself decodes the structural tokens alone, as it does with the decoder of that name.
+    target = tmp_path / "codec.mkv"
+    named = ("--weights", weights.parent / RUN_CODEC, "--decoder", "structural")
+    assert inside("decode", file, target, *named, "--codec", "ffv1", "-q")[0] == 0
+    assert np.array_equal(np.stack(pixels_of(target)), pictures["structural"])
+
+
+def test_the_same_tokens_whatever_the_codec_does_with_them(weights: Path, clip: Path, tmp_path: Path) -> None:
+    """The structural tokens do not depend on the 1D tokens, so a reader of the former alone gets them all."""
+    whole, bare = (encoded(weights, clip, tmp_path / f"{n}.vtk", "--window-tokens", n) for n in (6, 0))
+    assert [chunk.packed for chunk in chunks_of(whole)] == [chunk.packed for chunk in chunks_of(bare)]
+    assert inside("verify", whole, "-q")[0] == 0
+
+
+@pytest.mark.parametrize("lengths", ["0", "3", "motion", "error"])
+def test_lengths_are_chosen(weights: Path, clip: Path, tmp_path: Path, lengths: str) -> None:
+    file = encoded(weights, clip, tmp_path / "a.vtk", "--window-tokens", lengths, "--rdo", 0.5)
+    counts = np.concatenate([chunk.windows.counts for chunk in chunks_of(file) if chunk.windows])
+    if lengths.isdecimal():
+        assert set(counts) == {int(lengths)}
+    assert counts.max() <= 6
+    assert inside("decode", file, tmp_path / "a.mkv", "--weights", weights, "-q") == (0, "", "")
+
+
+def test_a_dear_bit_leaves_fewer_1d_tokens(weights: Path, clip: Path, tmp_path: Path) -> None:
+    totals = []
+    for rdo in (0, 100):
+        settings = ("--window-tokens", "error", "--rdo", min(rdo, 1))
+        file = encoded(weights, clip, tmp_path / f"{rdo}.vtk", *settings)
+        totals.append(sum(int(chunk.windows.counts.sum()) for chunk in chunks_of(file) if chunk.windows))
+    assert totals[1] < totals[0]
+
+
+def test_a_part_decodes_as_in_the_whole(weights: Path, clip: Path, tmp_path: Path) -> None:
+    file = encoded(weights, clip, tmp_path / "a.vtk", "--gop", 0.64)
+    tokenizer = load_tokenizer(find_weights(weights), "cpu")
+    header = VtkReader(io.BytesIO(file.read_bytes())).header
+    assert len({chunk.gop for chunk in chunks_of(file)}) > 1
+    with vtok_codec.open(file, model=weights) as whole:
+        frames = list(whole.frames())
+        part = list(whole.frames(start=0.8))
+    assert np.array_equal(part[0].pixels, frames[-len(part)].pixels)
+    assert np.array_equal(part[-1].pixels, frames[-1].pixels)
+    assert Decoders(tokenizer).choose(DecoderChoice(), header.windows) is not tokenizer
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--window-tokens", "7"), "give 0 to 6"),
+        (("--window-tokens", "many"), "motion or error"),
+        (("--tokens", "2"), "1 token per position"),
+        (("--effort", "slow"), "effort fast only"),
+    ],
+)
+def test_settings_that_do_not_go_with_1d_tokens(
+    weights: Path, clip: Path, tmp_path: Path, options: tuple[str, str], said: str
+) -> None:
+    code, _, told = inside("encode", "--model", weights, clip, tmp_path / "a.vtk", *options)
+    assert code == 2 and said in told and told.count("\n") == 1
+    assert not (tmp_path / "a.vtk").exists()
+
+
+def test_a_model_without_1d_tokens_says_so(weights: Path, clip: Path, tmp_path: Path) -> None:
+    code, _, told = inside("encode", clip, tmp_path / "a.vtk", "--window-tokens", "4")
+    assert code == 2 and "no 1D tokens" in told
+
+
+def test_a_file_whose_transformers_are_missing_names_what_to_do(weights: Path, clip: Path, tmp_path: Path) -> None:
+    file = encoded(weights, clip, tmp_path / "a.vtk")
+    code, _, told = inside("decode", file, tmp_path / "a.mkv", "--weights", weights.parent / RUN_CODEC)
+    assert code == 6 and "tiny-dva" in told and "--decoder structural" in told and told.count("\n") == 1
+
+
+def test_transformers_of_another_codec_are_refused(weights: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(dump_weights(random_onedva(), TINY_DVA, {CODEC_SHA256: "0" * 64}))
+    with pytest.raises(ModelError, match="which is not here"):
+        load_tokenizer(find_weights(other), "cpu")
+
+
+def test_lost_1d_tokens_leave_the_structural_picture(weights: Path, clip: Path, tmp_path: Path) -> None:
+    """A decoder without the 1D tokens of a chunk pads them, and goes on."""
+    file = encoded(weights, clip, tmp_path / "a.vtk")
+    tokenizer = load_tokenizer(find_weights(weights), "cpu")
+    header = VtkReader(io.BytesIO(file.read_bytes())).header
+    decoder = Decoders(tokenizer).choose(DecoderChoice(), header.windows)
+    digits = np.zeros((6, 5, 3, 4), np.uint8)
+    pixels, state = decoder.decode(digits, (42, 64), 5, None)
+    assert pixels.shape == (5, 42, 64, 3)
+    assert decoder.decode(digits[:, :1], (42, 64), 4, state)[0].shape == (4, 42, 64, 3)

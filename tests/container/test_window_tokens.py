@@ -1,0 +1,174 @@
+"""1D tokens in a file: they come back with their chunk, and whatever is wrong with them is noticed."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import DATA
+from sealing import with_checksums
+from test_container import HEADER
+
+from vtok_codec.container.header import Header, WindowHeader, header_from_json, header_to_json
+from vtok_codec.container.reader import TokenChunk, VtkReader
+from vtok_codec.container.records import FIELDS, WINDOWS
+from vtok_codec.container.window_tokens import WindowTokens
+from vtok_codec.container.writer import VtkWriter
+from vtok_codec.errors import DamageError, FormatError
+from vtok_codec.stream.chunks import CodedChunk, GopPacker, chosen_coder
+from vtok_codec.stream.reading import UnpackedChunk, salvaged_events, verify
+
+GOLDEN = DATA / "golden-window-tokens.vtk"
+# The latent grid has two rows and three columns, and so one row of two windows.
+WINDOW = WindowHeader("a One-DVA", "fedcba9876543210" * 4, (2, 8, 2), 5, (8, 8, 8, 5, 5, 5))
+WITH = replace(HEADER, windows=WINDOW, audio=())
+CHUNKS = [
+    WindowTokens(np.array([2, 5], np.uint8), np.arange(7, dtype=np.uint16)),
+    WindowTokens(np.array([0, 0], np.uint8), np.zeros(0, np.uint16)),
+    WindowTokens(np.array([0, 1], np.uint8), np.array([63999], np.uint16)),
+]
+
+
+def file_of(header: Header = WITH, chunks: list[WindowTokens | None] | None = None) -> bytes:
+    """Two GOPs, the first of two chunks."""
+    out = io.BytesIO()
+    writer = VtkWriter(out, header, identified=True)
+    coder, rng = chosen_coder(header, "zstd", None), np.random.default_rng(0)
+    begin, packer = 0, GopPacker(header, coder)
+    for number, windows in enumerate(CHUNKS if chunks is None else chunks):
+        gop, first = number // 2, number % 2 == 0
+        packer = GopPacker(header, coder) if first else packer
+        frames = header.max_chunk_frames(True) if first else 4
+        shape = header.chunk_latent_shape(frames, first)
+        digits = rng.integers(0, 5, (header.planes, *shape)).astype(np.uint8)
+        pts = tuple(range(begin, begin + frames * 1001, 1001))
+        packer.pack(CodedChunk(gop, pts, 1001, digits, windows)).write(writer)
+        begin = pts[-1] + 1001
+    writer.finish()
+    return out.getvalue()
+
+
+def chunks_of(data: bytes) -> list[TokenChunk]:
+    return [event for event in VtkReader(io.BytesIO(data)).events() if isinstance(event, TokenChunk)]
+
+
+def test_1d_tokens_come_back_with_their_chunk() -> None:
+    data = file_of()
+    read = chunks_of(data)
+    assert len(read) == 3
+    for chunk, wanted in zip(read, CHUNKS, strict=True):
+        assert chunk.windows is not None
+        assert np.array_equal(chunk.windows.counts, wanted.counts)
+        assert np.array_equal(chunk.windows.tokens, wanted.tokens)
+    summary = verify(io.BytesIO(data))
+    assert summary.token_bytes == sum(chunk.record_bytes for chunk in read)
+
+
+def test_a_chunk_may_lack_them() -> None:
+    read = chunks_of(file_of(chunks=[CHUNKS[0], None, CHUNKS[2]]))
+    assert [chunk.windows is None for chunk in read] == [False, True, False]
+
+
+def test_a_reader_that_does_not_know_them_reads_the_rest() -> None:
+    """Without the key in the header, the records are of an unknown ancillary type."""
+    known, plain = file_of(), file_of(replace(WITH, windows=None))
+    assert [chunk.packed for chunk in chunks_of(known)] == [chunk.packed for chunk in chunks_of(plain)]
+    assert all(chunk.windows is None for chunk in chunks_of(plain))
+
+
+def test_the_header_keeps_what_it_says_about_them() -> None:
+    assert header_from_json(header_to_json(WITH)) == WITH
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("window", [2, 8]),
+        ("window", [0, 8, 8]),
+        ("window", [1, 8, 8]),
+        ("most", 0),
+        ("most", 256),
+        ("levels", [256, 256, 2]),
+        ("weights_sha256", "x" * 64),
+        ("name", "a\nb"),
+        ("name", None),
+    ],
+)
+def test_a_header_that_lies_about_them_is_refused(key: str, value: object) -> None:
+    fields = json.loads(header_to_json(WITH))
+    fields["window_tokens"][key] = value
+    with pytest.raises(FormatError):
+        header_from_json(json.dumps(fields).encode())
+
+
+def test_more_1d_tokens_than_anyone_needs_are_refused() -> None:
+    """Windows of one position of a large picture would take gigabytes."""
+    large = replace(WITH, width=8192, height=8192, windows=replace(WINDOW, window=(2, 1, 1), most=255))
+    with pytest.raises(FormatError, match="1D tokens"):
+        header_from_json(header_to_json(large))
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [
+        (b"\x02", "cut short"),
+        (b"\x06\x00" + bytes(12), "at most 5"),
+        (b"\x01\x01" + bytes(2), "another number"),
+        (b"\x01\x01" + bytes(6), "another number"),
+        (b"\x01\x00" + struct.pack("<H", 64000), "not below 64000"),
+    ],
+)
+def test_wrong_1d_tokens_are_damage(payload: bytes, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        WindowTokens.from_bytes(payload, WINDOW, 2)
+    data = file_of()
+    place = data.index(WINDOWS)
+    size = FIELDS.unpack_from(data, place)[1]
+    changed = bytearray(data[:place] + data[place : place + FIELDS.size] + payload + data[place + FIELDS.size + size :])
+    struct.pack_into("<I", changed, place + 4, len(payload))
+    events = VtkReader(io.BytesIO(with_checksums(bytes(changed)))).events()
+    # The chunk itself is whole, and comes first.
+    chunk = next(events)
+    assert isinstance(chunk, TokenChunk) and chunk.windows is None
+    with pytest.raises(DamageError, match=said):
+        next(events)
+
+
+def test_1d_tokens_without_a_chunk_are_damage() -> None:
+    data = file_of(chunks=[CHUNKS[0]])
+    place = data.index(WINDOWS)
+    size = FIELDS.size + FIELDS.unpack_from(data, place)[1] + 4
+    second = bytearray(data[place : place + size])
+    struct.pack_into("<I", second, 8, FIELDS.unpack_from(second)[2] + 1)
+    twice = with_checksums(data[: place + size] + bytes(second) + data[place + size :])
+    events = VtkReader(io.BytesIO(twice)).events()
+    next(events)
+    with pytest.raises(DamageError, match="do not follow"):
+        list(events)
+
+
+def test_a_pipe_gives_a_chunk_out_as_soon_as_its_1d_tokens_are_there() -> None:
+    data = file_of()
+    place = data.index(WINDOWS)
+    end = place + FIELDS.size + FIELDS.unpack_from(data, place)[1] + 4
+    chunk = next(VtkReader(io.BytesIO(data[:end])).events())
+    assert isinstance(chunk, TokenChunk) and chunk.windows is not None
+
+
+def test_recovery_goes_on_with_the_next_gop_and_its_1d_tokens() -> None:
+    data = bytearray(file_of())
+    data[data.index(b"TOKN") + FIELDS.size + 8] ^= 1
+    chunks = [event for event in salvaged_events(VtkReader(io.BytesIO(data))) if isinstance(event, UnpackedChunk)]
+    assert [chunk.chunk.gop for chunk in chunks] == [1]
+    windows = chunks[0].chunk.windows
+    assert windows is not None and windows.tokens.tolist() == [63999]
+
+
+def test_the_golden_file_reads_as_it_did() -> None:
+    assert file_of() == GOLDEN.read_bytes()
+    read = [chunk.windows for chunk in chunks_of(GOLDEN.read_bytes())]
+    assert [windows.tokens.tolist() for windows in read if windows] == [list(range(7)), [], [63999]]
