@@ -39,6 +39,44 @@ def test_latents_round_to_the_tokens_and_decode(model: str, make_clip: ClipMaker
     assert psnr_db(pixels[: frames[0], :50, :70], truth) > psnr_db(rounded, truth) - 0.1
 
 
+@pytest.mark.parametrize("model", ["onevae-nano-4x8x8", "onevae-nano-4x16x16"])
+def test_latents_decode_to_the_whole_video(model: str, make_clip: ClipMaker, tmp_path: Path) -> None:
+    """Size, rate and the ends of GOPs come back, and the picture is at least as good as from the rounded tokens."""
+    source, out, vtk = make_clip("in.mp4", size="70x50", frames=40), tmp_path / "l.safetensors", tmp_path / "t.vtk"
+    smooth, rounded = tmp_path / "smooth.mkv", tmp_path / "rounded.mkv"
+    options = ("--model", model, "--tokens", 2, "--gop", 1, "-q")
+    assert inside("latents", source, out, *options) == (0, "", "")
+    assert inside("latents", out, smooth, "-q") == (0, "", "")
+    assert inside("encode", source, vtk, *options, "--rdo", 0) == (0, "", "")
+    assert inside("decode", vtk, rounded, "-q") == (0, "", "")
+    truth, *made = (np.stack(pixels_of(path)) for path in (source, smooth, rounded))
+    assert made[0].shape == truth.shape
+    assert psnr_db(made[0], truth) > psnr_db(made[1], truth) - 0.1
+    code, _, told = inside("latents", out, smooth, "-q")
+    assert code == 7 and "exists" in told
+
+
+def test_latents_that_are_none_are_refused(tmp_path: Path) -> None:
+    target = tmp_path / "v.mkv"
+    cases = {
+        "channels for each": np.zeros((7, 4, 2, 2), np.float32),
+        "at least 4 latent frames": np.zeros((6, 3, 2, 2), np.float32),
+        "must be C t h w": np.zeros((6, 4, 2), np.float32),
+        "must be floats": np.zeros((6, 4, 2, 2), np.int64),
+        "not finite": np.full((6, 4, 2, 2), np.nan, np.float32),
+    }
+    for words, array in cases.items():
+        np.save(tmp_path / "l.npy", array)
+        code, _, told = inside("latents", tmp_path / "l.npy", target, "--model", "onevae-nano-4x16x16", "-q")
+        assert code == 3 and words in told and told.count("\n") == 1, told
+        assert not target.exists()
+    code, _, told = inside("latents", tmp_path / "none.npy", target, "-q")
+    assert code == 3 and "cannot read" in told
+    np.save(tmp_path / "l.npy", np.zeros((6, 4, 2, 2), np.float32))
+    code, _, told = inside("latents", tmp_path / "l.npy", tmp_path / "v.txt", "-q")
+    assert code == 7 and told.count("\n") == 1
+
+
 def test_halves_and_plain_arrays(tmp_path: Path) -> None:
     out = tmp_path / "l.npy"
     assert inside("latents", LANES, out, "--half", "--filter", "scale=64:48", "-q") == (0, "", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import av
@@ -166,3 +167,14 @@ def test_lost_1d_tokens_leave_the_structural_picture(weights: Path, clip: Path, 
     pixels, state = decoder.decode(digits, (42, 64), 5, None)
     assert pixels.shape == (5, 42, 64, 3)
     assert decoder.decode(digits[:, :1], (42, 64), 4, state)[0].shape == (4, 42, 64, 3)
+
+
+def test_eval_measures_numbers_of_1d_tokens(weights: Path, clip: Path) -> None:
+    options = ("--model", weights, "--window-tokens", "0,6", "--measures", "psnr", "--no-cache", "--json", "-q")
+    code, shown, _ = inside("eval", clip, *options)
+    results = json.loads(shown)["evaluations"][0]["results"]
+    assert code == 0 and [result["setting"] for result in results] == ["1 token, 0 1D", "1 token, 6 1D"]
+    assert results[0]["bits_per_pixel"] < results[1]["bits_per_pixel"]
+    assert results[0]["psnr_db"] != results[1]["psnr_db"]
+    code, _, told = inside("eval", clip, "--model", weights, "--window-tokens", "9", "--no-cache")
+    assert code == 2 and "give 0 to 6" in told

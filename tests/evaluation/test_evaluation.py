@@ -386,7 +386,9 @@ def test_models_have_names_of_their_own(tokenizer: Tokenizer, monkeypatch: pytes
         model_codecs([tokenizer], [1])
 
 
-@pytest.mark.parametrize(("name", "side", "frames"), [("vidtok", 256, 17), ("onevae", 512, 33), ("cdt", 720, 17)])
+@pytest.mark.parametrize(
+    ("name", "side", "frames"), [("vidtok", 256, 17), ("onevae", 512, 33), ("cdt", 720, 17), ("onedva", 256, 17)]
+)
 def test_protocols_prepare_what_the_papers_measure(
     name: str, side: int, frames: int, make_clip: ClipMaker, tmp_path: Path
 ) -> None:

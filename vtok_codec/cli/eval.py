@@ -70,6 +70,13 @@ def evaluate(
             help=f"Efforts to try (encode --effort), separated by commas: {', '.join(EFFORTS)}.", rich_help_panel=MODEL
         ),
     ] = DEFAULT_EFFORT,
+    window_tokens: Annotated[
+        str,
+        typer.Option(
+            help="Numbers of 1D tokens per window to try (encode --window-tokens), for One-DVA models.",
+            rich_help_panel=MODEL,
+        ),
+    ] = "",
     decoder: Annotated[
         str,
         typer.Option(
@@ -94,7 +101,7 @@ def evaluate(
     ] = ",".join(_USUAL),
     protocol: Annotated[
         str | None,
-        typer.Option(help="Prepare clips as a paper does: vidtok, onevae or cdt.", rich_help_panel=_COMPARISON),
+        typer.Option(help="Prepare clips as a paper does: vidtok, onevae, cdt or onedva.", rich_help_panel=_COMPARISON),
     ] = None,
     i3d: Annotated[
         Path | None,
@@ -147,7 +154,8 @@ def evaluate(
 
     tokenizers = [load_tokenizer(find_weights(name), device) for name in dict.fromkeys(model or [DEFAULT_MODEL])]
     rdos, efforts = _numbers(rdo, "--rdo", float), _names(effort)
-    of_models = model_codecs(tokenizers, counts, stickinesses, decoders, rdos, efforts)
+    lengths = _names(window_tokens) or [""]
+    of_models = model_codecs(tokenizers, counts, stickinesses, decoders, rdos, efforts, lengths)
     codecs: list[CodecUnderTest] = [*of_models, *(codec for name in anchors for codec in anchor_codecs(name))]
     taken = _taken(wanted, i3d, tokenizers[0])
     kept = ResultCache(None if no_cache else cache or default_folder())

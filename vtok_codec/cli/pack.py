@@ -53,7 +53,7 @@ def pack(
     check_same_weights(weights, weights.name, array.about.get("weights_sha256", weights.sha256))
     token_model = TokenModel(weights.id, weights.codec_config.max_tokens, prior_of(weights))
     gops = [token_model.gop(tokens, frames) for tokens, frames in array.gops()]
-    info = array.info(token_model.picture(array.tokens))
+    info = array.info(token_model.picture(array.array))
     if ticks:
         info = dataclasses.replace(info, rate=ticks, time_base=1 / ticks)
     with vtk_output(target, source, force) as stream:

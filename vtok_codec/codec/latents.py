@@ -1,16 +1,19 @@
-"""Encodes a video to continuous latents, chunk by chunk: what tokens are before they are rounded."""
+"""Encodes a video to continuous latents, which are what tokens are before they are rounded, and decodes them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from vtok_codec.codec.tokenizer import Tokenizer
-from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
+from vtok_codec.codec.slices import latents_at_once, slices
+from vtok_codec.codec.tokenizer import Tokenizer, to_pixels
+from vtok_codec.errors import InputError
+from vtok_codec.media.types import AudioPacket, Frame, Pixels, VideoInfo
 from vtok_codec.models.causal import State
 from vtok_codec.stream.chunks import Chunker, FrameChunk
 from vtok_codec.stream.settings import EncodeSettings, make_header
@@ -53,6 +56,39 @@ def latent_chunks(
         before = None if chunk.starts_gop else state
         values, state = tokenizer.encode_values(pixels, settings.tokens_per_position, before)
         yield LatentChunk((values / zero - 1).astype(np.float32), len(chunk.frames), chunk.starts_gop)
+
+
+@torch.inference_mode()
+def decoded_latents(latents: Latents, tokenizer: Tokenizer, size: tuple[int, int]) -> Iterator[Pixels]:
+    """Decode the latents of a GOP, slice by slice.
+
+    Args:
+        latents: The latents of the first tokens, float32 `C t h w`.
+        tokenizer: The model.
+        size: The height and width of the video.
+
+    Yields:
+        The frames of each slice, uint8 RGB `T H W 3`; together, as many as the latents can stand for.
+
+    Raises:
+        InputError: The latents have another number of channels than any number of tokens, or too few latent frames.
+    """
+    tokenizer.check_process()
+    layout, place, per_token = tokenizer.layout, tokenizer.placement, len(tokenizer.id.levels)
+    tokens, rest = divmod(len(latents), per_token)
+    if rest or not 1 <= tokens <= tokenizer.max_tokens or latents.shape[1] < layout.phases:
+        raise InputError(
+            f"latents of {tokenizer.id.name} have {per_token} channels for each of 1 to {tokenizer.max_tokens} tokens "
+            f"and at least {layout.phases} latent frames, not {latents.shape[0]} channels of {latents.shape[1]}"
+        )
+    counts, state = torch.full((1,), tokens, device=place.device), cast(State, None)
+    missing = tokenizer.model.config.latent_channels - len(latents)
+    padded = np.pad(latents, ((0, missing), (0, 0), (0, 0), (0, 0)))
+    for part, _ in slices(padded, layout, True, latents_at_once(place.device.type, size)):
+        skipped = layout.filled_frames(state is None)
+        codes = torch.from_numpy(np.ascontiguousarray(part))[None].to(place.device, place.dtype)
+        video, state = tokenizer.model.decoder(codes, state, counts)
+        yield to_pixels(video[0], size)[skipped:]
 
 
 def _frame_chunks(chunker: Chunker, events: Iterable[Frame | AudioPacket]) -> Iterator[FrameChunk]:

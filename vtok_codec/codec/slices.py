@@ -7,9 +7,12 @@ a few of 255 levels.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 from vtok_codec.layout import GopLayout
-from vtok_codec.tokens.radix import Digits
+from vtok_codec.tokens.radix import Digits, Values
+
+Array = TypeVar("Array", Digits, Values)
 
 SLICE_LATENTS = 4
 """Latent time steps per slice. Its frames are given out before the next slice is decoded, to save memory."""
@@ -36,11 +39,11 @@ def latents_at_once(device: str, size: tuple[int, int]) -> int:
     return max(1, min(_CPU_LATENTS, _CPU_PIXELS // (height * width)))
 
 
-def slices(digits: Digits, layout: GopLayout, first: bool, steps: int = SLICE_LATENTS) -> Iterator[tuple[Digits, int]]:
+def slices(digits: Array, layout: GopLayout, first: bool, steps: int = SLICE_LATENTS) -> Iterator[tuple[Array, int]]:
     """Cut digits `P t h w` into slices.
 
     Args:
-        digits: The digits `P t h w` of a chunk or a whole GOP.
+        digits: The digits `P t h w` of a chunk or a whole GOP, or other values of them.
         layout: The map between frames and latent frames.
         first: Whether the digits start with the first latent frame of their GOP.
         steps: Latent time steps per slice.

@@ -15,6 +15,7 @@ import imageio_ffmpeg
 from vtok_codec.codec.decoder import decode_events
 from vtok_codec.codec.decoders import Decoders, OtherDecoder
 from vtok_codec.codec.encoder import encode_video
+from vtok_codec.codec.onedva import OneDVADecoder
 from vtok_codec.codec.pixel_decoder import DecoderChoice
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.reader import VtkReader
@@ -89,6 +90,8 @@ class VtokCodec:
     """What a bit costs when digits are chosen by rate and error; see `EncodeSettings`."""
     effort: str = DEFAULT_EFFORT
     """How much work the choice of digits is worth, one of `EFFORTS`."""
+    window_tokens: str = ""
+    """How many 1D tokens each window gets; see `EncodeSettings`."""
     suffix = ".vtk"
     """The suffix of the files that the codec writes."""
     is_anchor = False
@@ -98,6 +101,7 @@ class VtokCodec:
     def setting(self) -> str:
         """The number of tokens per position, and what else was set, such as `2 tokens, δ 0.05` or `1 token, slow`."""
         parts = [counted(self.tokens_per_position, "token")]
+        parts += [f"{self.window_tokens or 'all'} 1D"] if self.tokenizer.onedva else []
         parts += [f"δ {self.stickiness:g}"] if self.stickiness else []
         parts += [f"λ {self.rdo:g}"] if self.rdo else []
         parts += [self.effort] if self.effort != DEFAULT_EFFORT else []
@@ -121,6 +125,7 @@ class VtokCodec:
             "stickiness": str(self.stickiness),
             "rdo": str(self.rdo),
             "effort": repr(find_effort(self.effort)),
+            "window_tokens": self.window_tokens,
             "prior": self.tokenizer.prior.sha256 if self.tokenizer.prior else "",
             "placement": f"{placement.device} {placement.dtype}",
         } | (self.decoder.identity if self.decoder else {})
@@ -132,7 +137,11 @@ class VtokCodec:
             InputError: The clip cannot be read to its end.
         """
         settings = EncodeSettings(
-            self.tokens_per_position, stickiness=self.stickiness, rdo=self.rdo, effort=self.effort
+            self.tokens_per_position,
+            stickiness=self.stickiness,
+            rdo=self.rdo,
+            effort=self.effort,
+            window_tokens=self.window_tokens,
         )
         with measured() as cost, VideoReader(clip.path, audio=False) as reader, target.open("wb") as stream:
             summary = encode_video(reader.info, reader.events(), self.tokenizer, settings, stream)
@@ -295,8 +304,11 @@ def model_codecs(
     decoders: Sequence[str] = (DETERMINISTIC,),
     rdos: Sequence[float] = (0.0,),
     efforts: Sequence[str] = (DEFAULT_EFFORT,),
+    window_tokens: Sequence[str] = ("",),
 ) -> list[VtokCodec]:
     """Combine each model with each decoder that fits it, each number of tokens, and each of the other settings.
+
+    A model with 1D tokens has one token per position, its own decoder, and each choice of `window_tokens`.
 
     Args:
         tokenizers: The models.
@@ -304,6 +316,7 @@ def model_codecs(
         stickinesses: The values of `EncodeSettings.stickiness`.
         rdos: The values of `EncodeSettings.rdo`.
         efforts: The values of `EncodeSettings.effort`.
+        window_tokens: The values of `EncodeSettings.window_tokens`, for models with 1D tokens.
         decoders: The decoders, each as in `DecoderChoice.name`. A number of steps may follow a colon, such as `ddim:2`.
 
     Returns:
@@ -321,7 +334,11 @@ def model_codecs(
     for effort, delta in product(efforts, stickinesses):
         check_effort(effort, delta)
     codecs = []
-    for tokenizer, decoder, loaded in _pairs(tokenizers, decoders):
+    for tokenizer in tokenizers:
+        if tokenizer.onedva:
+            codecs += _with_windows(tokenizer, rdos, window_tokens)
+    usual = [tokenizer for tokenizer in tokenizers if not tokenizer.onedva]
+    for tokenizer, decoder, loaded in _pairs(usual, decoders) if usual else ():
         name = tokenizer.id.name
         if name in ANCHORS:
             raise ModelError(f"a model must not be called {name}; rename its file")
@@ -335,6 +352,18 @@ def model_codecs(
                 for delta, rdo, effort in product(stickinesses, rdos, efforts)
             ]
     return codecs
+
+
+def _with_windows(tokenizer: Tokenizer, rdos: Sequence[float], window_tokens: Sequence[str]) -> list[VtokCodec]:
+    """Return a model with 1D tokens at each choice of how many."""
+    assert tokenizer.onedva
+    for choice in window_tokens:
+        tokenizer.onedva.chosen_lengths(choice)
+    decoder, name = OneDVADecoder(tokenizer.onedva), tokenizer.onedva.header.name
+    return [
+        VtokCodec(tokenizer, 1, name, decoder=decoder, rdo=rdo, window_tokens=choice)
+        for rdo, choice in product(rdos, window_tokens)
+    ]
 
 
 def _pairs(

@@ -50,6 +50,7 @@ PROTOCOLS = {
         Protocol("vidtok", "VidTok, section 4.1 and Table 1", frames=17, sides=(256,), rate=Fraction(30)),
         Protocol("onevae", "OneVAE, section 4.1", frames=33, sides=(512,)),
         Protocol("cdt", "CDT, section 4.1", frames=17, sides=(256, 720)),
+        Protocol("onedva", "One-DVA, section 4.1", frames=17, sides=(256,), rate=Fraction(24)),
     )
 }
 """All protocols by name."""

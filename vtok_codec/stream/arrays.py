@@ -1,9 +1,9 @@
-"""Reads and writes tokens as an array in a `.npy` or `.safetensors` file, to exchange them with a video model.
+"""Reads and writes tokens and latents as an array in a `.npy` or `.safetensors` file, to exchange them with models.
 
-The array is uint16 `t h w n`; the GOPs of a file follow one another along the first axis. The metadata of a
-`.safetensors` file hold what is needed to turn the tokens back into video:
+Tokens are uint16 `t h w n`, latents are floats `C t h w`; the GOPs of a file follow one another along the axis t. The
+metadata of a `.safetensors` file hold what is needed to turn the array back into video:
 
-* `model` and `weights_sha256`: the name and the hash of the model that made the tokens;
+* `model` and `weights_sha256`: the name and the hash of the model that made the array;
 * `size`: the height and width of the video in pixels;
 * `rate`: frames per second as a ratio, or `still` for a still image;
 * `sar`, `color` and `rotation`: as in the header of a `.vtk` file;
@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -30,7 +31,6 @@ from vtok_codec.container.header import Header, ModelId
 from vtok_codec.errors import InputError, OutputError, SettingError
 from vtok_codec.media.types import DEFAULT_RATE, Color, VideoInfo
 from vtok_codec.stream.reading import Gop
-from vtok_codec.tokens.radix import Tokens
 
 SUFFIXES = (".npy", ".safetensors")
 """The suffixes of the files that can be written."""
@@ -101,7 +101,7 @@ def write_array(path: Path, suffix: str, header: Header, gops: Sequence[Gop]) ->
         "gop_latents": " ".join(str(len(gop.tokens)) for gop in gops),
         "gop_frames": " ".join(str(gop.frames) for gop in gops),
     }
-    path.write_bytes(save({"tokens": np.ascontiguousarray(tokens)}, about))
+    path.write_bytes(save({TOKENS.name: np.ascontiguousarray(tokens)}, about))
 
 
 def write_latents(
@@ -137,26 +137,46 @@ def write_latents(
         "gop_frames": " ".join(map(str, gop_frames)),
     }
     # safetensors writes memory as it lies, whatever the order of the axes.
-    path.write_bytes(save({"latents": np.ascontiguousarray(latents)}, about))
+    path.write_bytes(save({LATENTS.name: np.ascontiguousarray(latents)}, about))
 
 
 @dataclass(frozen=True)
-class TokenArray:
-    """The content of a token file."""
+class Content:
+    """What an array holds."""
 
-    tokens: Tokens
-    """The tokens of all GOPs, `t h w n`."""
+    name: str
+    """The name of the array in a `.safetensors` file."""
+    axes: str
+    """Its axes, for messages."""
+    time: int
+    """The axis along which GOPs follow one another."""
+
+
+TOKENS = Content("tokens", "t h w n", 0)
+"""Tokens."""
+LATENTS = Content("latents", "C t h w", 1)
+"""Continuous latents."""
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """The content of a file of tokens or latents."""
+
+    array: NDArray[Any]
+    """The tokens or latents of all GOPs."""
     about: Mapping[str, str] = field(default_factory=dict)
     """The metadata of the file, without any guarantee that they are valid; empty for a `.npy` file."""
+    content: Content = TOKENS
+    """What the array holds."""
 
     def info(self, whole: tuple[int, int]) -> VideoInfo:
-        """Return the description of the video that the tokens stand for.
+        """Return the description of the video that the array stands for.
 
         Where the metadata lack a value, the video has the size `whole`, 25 frames per second, square pixels, unknown
         colour and no rotation.
 
         Args:
-            whole: The height and width in pixels of the pictures that the tokens stand for, padding included.
+            whole: The height and width in pixels of the pictures that the array stands for, padding included.
 
         Raises:
             InputError: The metadata hold an invalid value.
@@ -173,28 +193,27 @@ class TokenArray:
             rotation=(self._integers("rotation", 1) or [0])[0],
         )
 
-    def gops(self) -> list[tuple[Tokens, int | None]]:
+    def gops(self) -> list[tuple[NDArray[Any], int | None]]:
         """Split the array into GOPs. Without metadata, the whole array is one GOP.
 
         Returns:
-            The tokens `t h w n` and the number of frames of each GOP. The number is None where the file does not hold
-            it.
+            The array and the number of frames of each GOP. The number is None where the file does not hold it.
 
         Raises:
-            InputError: The array is not `t h w n`, or the metadata do not fit its length.
+            InputError: The array has other axes, or the metadata do not fit its length.
         """
-        if self.tokens.ndim != 4 or not self.tokens.size:
-            raise InputError(f"tokens must be t h w n, not {self.tokens.shape}")
-        latents = self._integers("gop_latents") or [len(self.tokens)]
+        content = self.content
+        if self.array.ndim != len(content.axes.split()) or not self.array.size:
+            raise InputError(f"{content.name} must be {content.axes}, not {self.array.shape}")
+        length = self.array.shape[content.time]
+        latents = self._integers("gop_latents") or [length]
         frames: Sequence[int | None] = self._integers("gop_frames") or [None] * len(latents)
-        if sum(latents) != len(self.tokens) or min(latents) < 1:
-            raise InputError(f"gop_latents sum up to {sum(latents)}, the array has {len(self.tokens)} latent frames")
+        if sum(latents) != length or min(latents) < 1:
+            raise InputError(f"gop_latents sum up to {sum(latents)}, the array has {length} latent frames")
         if len(frames) != len(latents):
             raise InputError(f"gop_frames has {len(frames)} numbers for {len(latents)} GOPs")
-        ends = np.cumsum(latents)
-        return [
-            (self.tokens[end - count : end], shown) for end, count, shown in zip(ends, latents, frames, strict=True)
-        ]
+        parts = np.split(self.array, np.cumsum(latents)[:-1], axis=content.time)
+        return list(zip(parts, frames, strict=True))
 
     def _rate(self) -> Fraction | None:
         text = self.about.get("rate", str(DEFAULT_RATE))
@@ -228,16 +247,16 @@ class TokenArray:
         return numbers
 
 
-def read_array(path: Path) -> TokenArray:
-    """Read tokens from a `.npy` or `.safetensors` file.
+def read_array(path: Path, content: Content = TOKENS) -> StoredArray:
+    """Read tokens or latents from a `.npy` or `.safetensors` file.
 
-    In a `.safetensors` file, they are the array named `tokens`, or the only array.
+    In a `.safetensors` file, they are the array of the content's name, or the only array.
 
     Raises:
         InputError: The file cannot be read, or holds no such array.
     """
     try:
-        return _read_npy(path) if path.suffix == ".npy" else _read_safetensors(path)
+        return _read_npy(path, content) if path.suffix == ".npy" else _read_safetensors(path, content)
     except InputError:
         raise
     except OSError as error:
@@ -248,7 +267,7 @@ def read_array(path: Path) -> TokenArray:
         raise InputError(f"{path} is not a .npy or .safetensors file that can be read: {text[:200]}") from error
 
 
-def _read_npy(path: Path) -> TokenArray:
+def _read_npy(path: Path, content: Content) -> StoredArray:
     with path.open("rb") as file:
         version = npy.read_magic(file)
         if version not in ((1, 0), (2, 0)):
@@ -258,12 +277,13 @@ def _read_npy(path: Path) -> TokenArray:
         if math.prod(shape) * dtype.itemsize > path.stat().st_size:
             raise ValueError(f"it is too short for an array of {shape}")
         file.seek(0)
-        return TokenArray(npy.read_array(file, allow_pickle=False))
+        return StoredArray(npy.read_array(file, allow_pickle=False), content=content)
 
 
-def _read_safetensors(path: Path) -> TokenArray:
+def _read_safetensors(path: Path, content: Content) -> StoredArray:
     with safe_open(path, "np") as file:
         names = list(file.keys())
-        if "tokens" not in names and len(names) != 1:
-            raise InputError(f"{path} has no array called tokens")
-        return TokenArray(file.get_tensor("tokens" if "tokens" in names else names[0]), file.metadata() or {})
+        if content.name not in names and len(names) != 1:
+            raise InputError(f"{path} has no array called {content.name}")
+        name = content.name if content.name in names else names[0]
+        return StoredArray(file.get_tensor(name), file.metadata() or {}, content)
