@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from helpers import LANES, TINY, inside, randomized
 from prior_helpers import LATER, PHASES
 from safetensors.numpy import load_file
+from training_helpers import codec_recipe
 
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.layout import GopLayout
@@ -19,9 +21,12 @@ from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import dump_weights
 from vtok_codec.registry import RUN_PRIOR, WeightsFile, find_weights, prior_file
 from vtok_codec.tokens.prior.prior import prior_parts
+from vtok_codec.training.codec.objective import CodecObjective
 from vtok_codec.training.codec.rate import RateEstimate
+from vtok_codec.training.prior.digits import FrameBatch
 from vtok_codec.training.prior.export import export_prior
 from vtok_codec.training.prior.network import ABSENT, PriorModel
+from vtok_codec.training.prior.objective import mean_bits
 from vtok_codec.training.prior.restoring import restored_prior
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -185,3 +190,23 @@ def test_a_rate_run_packs_with_the_prior_that_it_trained(tmp_path: Path) -> None
     after = load_file(tmp_path / "prior" / "ema.safetensors")
     shapes = [{name: value.shape for name, value in tensors.items()} for tensors in (before, after)]
     assert shapes[0] == shapes[1]
+
+
+def test_samples_of_different_numbers_of_tokens_have_a_finite_loss() -> None:
+    """What a sample does not have must not spoil the sum of what it has, nor its gradient."""
+    model = randomized(OneVAE(TINY))
+    recipe = replace(codec_recipe("rate"), lpips_weight=0.0, token_weights=(0.5, 0.0, 0.0, 0.5))
+    objective = CodecObjective(recipe, TINY, None, prior=random_prior())
+    loss = objective(model, torch.rand(8, 3, 8, 32, 32) * 2 - 1, torch.Generator().manual_seed(0))
+    assert torch.isfinite(loss.total) and float(loss.parts["bpp"]) > 0
+    loss.total.backward()
+    assert all(torch.isfinite(each.grad).all() for each in model.parameters() if each.grad is not None)
+
+
+def test_crops_beyond_the_picture_have_a_finite_cost() -> None:
+    model = random_prior()
+    digits = torch.full((2, PLANES, 6, 6), ABSENT, dtype=torch.uint8)
+    digits[:, :, :3, :4] = 1
+    past = torch.full((2, model.later.config.slots, PLANES, 6, 6), ABSENT, dtype=torch.uint8)
+    batch = FrameBatch(past, digits, torch.zeros(2, dtype=torch.int64))
+    assert torch.isfinite(mean_bits(model.later, batch, PLANES))

@@ -189,6 +189,8 @@ def _losses(header: Header, gops: list[Gop], model: TokenModel, generator: Token
         yield f"{counted(redrawn, 'frame')} at the end, which fill no latent frame, will be drawn anew"
     if not all(gop.steady for gop in gops):
         yield "frames get a constant rate, since nothing continues their times"
+    if header.windows:
+        yield "its 1D tokens are left out, since no generator draws any"
     if header.audio:
         yield "the audio is left out, since nothing continues it"
 

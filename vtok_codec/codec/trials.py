@@ -11,8 +11,10 @@ from functools import partial
 from typing import BinaryIO, TypeAlias, cast
 
 from vtok_codec.codec.decoder import decode_events
+from vtok_codec.codec.decoders import Decoders
 from vtok_codec.codec.encoder import EncodeSummary, encode_video
 from vtok_codec.codec.goals import Outcome, Point
+from vtok_codec.codec.pixel_decoder import DecoderChoice
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import InputError
@@ -71,7 +73,8 @@ class Trials:
 
     def max_tokens(self, model: str) -> int:
         """Return the largest number of tokens per position of a model."""
-        return self._load(model).max_tokens
+        tokenizer = self._load(model)
+        return 1 if tokenizer.onedva else tokenizer.max_tokens
 
     def write(self, point: Point, stream: BinaryIO) -> EncodeSummary:
         """Write the file of a point. It is encoded again if it was not the last one."""
@@ -108,8 +111,10 @@ class Trials:
     def _psnr(self, file: BinaryIO, tokenizer: Tokenizer) -> float:
         file.seek(0)
         error = SquaredError()
+        coded = VtkReader(file)
+        decoder = Decoders(tokenizer).choose(DecoderChoice(), coded.header.windows)
         with self._open() as reader:
-            shown = _frames(decode_events(VtkReader(file), tokenizer))
+            shown = _frames(decode_events(coded, decoder))
             # An input that breaks off is compared as far as it goes.
             for decoded, source in zip(shown, _frames(reader.events()), strict=False):
                 error.add(decoded.pixels, source.pixels)

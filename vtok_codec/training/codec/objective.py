@@ -173,7 +173,7 @@ class CodecObjective(TrainingObjective[CodecRecipe]):
         read = int(counts.max())
         costs = self.rate(codes[:, : read * self.token_channels], counts)
         bits = F.pad(costs.unflatten(1, (read, -1)).flatten(2).sum(2) / video[0, 0].numel(), (0, tokens - read))
-        return bits * (torch.arange(tokens, device=bits.device) < counts[:, None])
+        return torch.where(torch.arange(tokens, device=bits.device) < counts[:, None], bits, 0)
 
     def _perceptual(self, video: Tensor, reconstruction: Tensor, generator: torch.Generator) -> Tensor:
         if not self.recipe.lpips_weight:

@@ -39,7 +39,7 @@ class RateEstimate(nn.Module):
             counts: The number of tokens per position that each sample has, int64 `B`; None for all.
 
         Returns:
-            The cost of each digit in bits, of the same shape. That of digits that a sample does not have means nothing.
+            The cost of each digit in bits, of the same shape. That of digits that a sample does not have is undefined.
         """
         zero = self.zero_digits[: codes.shape[1]]
         exact = codes * zero + zero

@@ -3,8 +3,8 @@
 `vtok_codec.tokens.prior.network` runs the same networks in whole numbers. Rounding has no gradient, so the gradient
 passes through it unchanged (the straight-through estimator).
 
-Digits may carry a gradient, so that an encoder can learn to choose cheap ones. They are whole numbers then too, and
-whatever depends on a digit has the slope of the line between the values of its two neighbours.
+Digits may carry a gradient, so that an encoder can learn to choose cheap ones. They are whole numbers then too. The
+gradient with respect to a digit is the slope between the results for its next smaller and next larger value.
 """
 
 from __future__ import annotations
@@ -76,7 +76,10 @@ class TrainedNetwork(nn.Module):
         self.table: Tensor
         self.register_buffer("table", torch.from_numpy(input_table(levels)), persistent=False)
         value = torch.arange(MAX_LEVELS)
-        highest = torch.tensor(levels)[:, None] - 1
+        self.highest: Tensor
+        """The largest value of the digits of each plane, int64 `P`."""
+        self.register_buffer("highest", torch.tensor(levels) - 1, persistent=False)
+        highest = self.highest[:, None]
         self.above: Tensor
         """The next larger value of each digit, if there is one, int64 `P MAX_LEVELS`."""
         self.register_buffer("above", torch.minimum(value + 1, highest), persistent=False)
@@ -161,22 +164,25 @@ class TrainedNetwork(nn.Module):
         return logits.view(planes, batch, height, width, MAX_LEVELS)
 
     def bits(self, past: Tensor, digits: Tensor, place: Tensor) -> Tensor:
-        """Return the cost of each digit in bits, `B P h w`; see `forward`. The cost of absent digits has no meaning."""
+        """Return the cost of each digit in bits, `B P h w`; see `forward`. That of absent digits is finite, no more."""
         logits = self(past, digits, place) / LOGITS_PER_NAT
         logits = logits.masked_fill(self.missing[: digits.shape[1], None, None, None], -math.inf)
         costs = logits.log_softmax(-1) / -math.log(2)
-        values = digits.transpose(0, 1)
-        chosen = costs.gather(-1, _indices(values)[..., None])[..., 0]
+        indices = self._indices(digits).transpose(0, 1)
+        chosen = costs.gather(-1, indices[..., None])[..., 0]
         if digits.requires_grad:
-            above, below = self._neighbours(values)
+            above, below = self._neighbours(indices)
             step = costs.gather(-1, above[..., None]) - costs.gather(-1, below[..., None])
-            chosen = chosen + _moved(values) * (step[..., 0] / (above - below)).detach()
+            chosen = chosen + _moved(digits).transpose(0, 1) * (step[..., 0] / (above - below)).detach()
         return chosen.transpose(0, 1)
 
-    def _neighbours(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the next larger and the next smaller value of digits `P …`, int64."""
-        indices = _indices(values)
-        above = self.above[: len(values)].gather(1, indices.flatten(1)).view_as(indices)
+    def _indices(self, digits: Tensor) -> Tensor:
+        """Return digits `B P h w` as indices of values, int64. Absent digits get that of the largest possible value."""
+        return torch.minimum(digits.detach().long(), self.highest[: digits.shape[1], None, None])
+
+    def _neighbours(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the next larger and the next smaller value of digits with indices `P …`, int64."""
+        above = self.above[: len(indices)].gather(1, indices.flatten(1)).view_as(indices)
         return above, self.below[indices]
 
     def _rounded_head(self, planes: int) -> tuple[dict[str, Tensor], Tensor]:
@@ -229,10 +235,11 @@ class TrainedNetwork(nn.Module):
 
     def _looked_up(self, table: Tensor, digits: Tensor, planes: Tensor) -> Tensor:
         """Return the entries of a table `P MAX_LEVELS K` for digits `B P h w`, as `B P h w K`."""
-        found = table[planes, _indices(digits)]
+        indices = self._indices(digits)
+        found = table[planes, indices]
         if not digits.requires_grad:
             return found
-        above, below = (side.transpose(0, 1) for side in self._neighbours(digits.transpose(0, 1)))
+        above, below = (side.transpose(0, 1) for side in self._neighbours(indices.transpose(0, 1)))
         slope = (table[planes, above] - table[planes, below]) / (above - below)[..., None]
         return found + _moved(digits)[..., None] * slope
 
@@ -268,11 +275,6 @@ class TrainedNetwork(nn.Module):
         table = LARGEST * torch.eye(MAX_LEVELS, device=digits.device).expand(digits.shape[1], -1, -1)
         planes = torch.arange(digits.shape[1], device=digits.device)[:, None, None]
         return self._looked_up(table, digits, planes) * (digits != ABSENT)[..., None]
-
-
-def _indices(digits: Tensor) -> Tensor:
-    """Return digits as indices of values, int64; absent ones have some index."""
-    return digits.detach().long().clamp(max=MAX_LEVELS - 1)
 
 
 def _moved(digits: Tensor) -> Tensor:

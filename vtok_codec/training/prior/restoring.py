@@ -16,7 +16,7 @@ def restored_prior(data: bytes) -> PriorModel:
     """Return the prior that a file holds, ready to be trained on. It predicts exactly what the file does.
 
     Args:
-        data: The bytes of the file, of which `vtok_codec.tokens.prior.prior.parse_prior` has found nothing to object.
+        data: The bytes of a file that `vtok_codec.tokens.prior.prior.parse_prior` accepts.
 
     Raises:
         ValueError: The bytes are not a prior that this version can use.
