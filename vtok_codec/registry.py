@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "onevae-nano-4x8x8"
 DETERMINISTIC = "deterministic"
-"""The name of the decoder that is part of every codec model; all others are diffusion decoders."""
+"""The name of the decoder that belongs to a file's model."""
 STRUCTURAL = "structural"
-"""The name of the codec's own decoder for files with 1D tokens, which it leaves out."""
+"""The name that chooses the codec's own decoder for a file with 1D tokens, which that decoder ignores."""
 SUFFIX = ".safetensors"
 READS = "reads"
 """The metadata key that lists other weights whose tokens this file's decoder reads: SHA-256 hashes, separated by
@@ -310,12 +310,15 @@ def weights_of(model: ModelId, named: str | Path | None = None) -> WeightsFile:
 
     Args:
         model: What the file says about the model.
-        named: A shipped name or a path; None for the shipped model that the file names.
+        named: A shipped name or a path, of the model or of One-DVA's transformers for it; None for the shipped model
+            that the file names.
 
     Raises:
         ModelError: The model is missing, or does not read the file's tokens.
     """
     weights = find_weights(named) if named else find_shipped(model.name)
+    if named and is_onedva(weights):
+        weights = find_codec(weights)
     check_same_weights(weights, model.name, model.weights_sha256)
     return weights
 
@@ -419,7 +422,7 @@ def find_prior(sha256: str, beside: Path | None = None) -> Prior:
     others = (WeightsFile(place.stem, place) for place in places if place.suffix == SUFFIX)
     for file in (*_shipped_priors(), *others):
         if (file.expected_sha256 or file.sha256) == sha256:
-            return _parsed_prior(file)
+            return parsed_prior(file)
     raise ModelError(
         f"the file was packed with the prior {sha256[:12]}, which is not here; put it beside the model's weights and "
         f"name those (--weights), or name its folder in the environment variable {PRIOR_FOLDERS}"
@@ -433,7 +436,7 @@ def prior_of(weights: WeightsFile) -> Prior | None:
         ModelError: It cannot be read.
     """
     file = prior_file(weights)
-    return _parsed_prior(file) if file else None
+    return parsed_prior(file) if file else None
 
 
 def prior_file(weights: WeightsFile) -> WeightsFile | None:
@@ -448,7 +451,12 @@ def _shipped_priors() -> list[WeightsFile]:
     return [weights for weights in shipped_weights() if weights.name.startswith(_PRIOR_PREFIX)]
 
 
-def _parsed_prior(file: WeightsFile) -> Prior:
+def parsed_prior(file: WeightsFile) -> Prior:
+    """Parse the file of a prior.
+
+    Raises:
+        ModelError: It cannot be used.
+    """
     from vtok_codec.tokens.prior.prior import parse_prior
 
     try:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers import LANES, ClipMaker, inside, pixels_of, psnr_db
 from safetensors import safe_open
+from safetensors.numpy import save
 
 import vtok_codec
 from vtok_codec.stream.reading import read_tokens
@@ -58,6 +59,12 @@ def test_latents_decode_to_the_whole_video(model: str, make_clip: ClipMaker, tmp
 
 def test_latents_that_are_none_are_refused(tmp_path: Path) -> None:
     target = tmp_path / "v.mkv"
+    made = tmp_path / "l.safetensors"
+    about = {"model": "onevae-nano-4x16x16", "size": "40 40", "rate": "25", "gop_latents": "4", "gop_frames": "1"}
+    for key, value, words in (("size", "70 70", "does not fit"), ("gop_frames", "2", "stand for 1 frames, not 2")):
+        made.write_bytes(save({"latents": np.zeros((6, 4, 3, 3), np.float32)}, about | {key: value}))
+        code, _, told = inside("latents", made, target, "-q")
+        assert code == 3 and words in told and told.count("\n") == 1, told
     cases = {
         "channels for each": np.zeros((7, 4, 2, 2), np.float32),
         "at least 4 latent frames": np.zeros((6, 3, 2, 2), np.float32),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import struct
 from dataclasses import replace
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -61,23 +63,34 @@ def test_1d_tokens_come_back_with_their_chunk() -> None:
     read = chunks_of(data)
     assert len(read) == 3
     for chunk, wanted in zip(read, CHUNKS, strict=True):
-        assert chunk.windows is not None
-        assert np.array_equal(chunk.windows.counts, wanted.counts)
-        assert np.array_equal(chunk.windows.tokens, wanted.tokens)
+        assert chunk.window_tokens is not None
+        assert np.array_equal(chunk.window_tokens.counts, wanted.counts)
+        assert np.array_equal(chunk.window_tokens.tokens, wanted.tokens)
     summary = verify(io.BytesIO(data))
     assert summary.token_bytes == sum(chunk.record_bytes for chunk in read)
 
 
-def test_a_chunk_may_lack_them() -> None:
-    read = chunks_of(file_of(chunks=[CHUNKS[0], None, CHUNKS[2]]))
-    assert [chunk.windows is None for chunk in read] == [False, True, False]
+def test_a_chunk_that_lacks_them_is_damage() -> None:
+    events = VtkReader(io.BytesIO(file_of(chunks=[CHUNKS[0], None, CHUNKS[2]]))).events()
+    chunks = [next(events), next(events)]
+    assert [isinstance(chunk, TokenChunk) and chunk.window_tokens is None for chunk in chunks] == [False, True]
+    with pytest.raises(DamageError, match="missing"):
+        next(events)
+
+
+@pytest.mark.parametrize(("field", "value"), [(12, 1), (28, 6)], ids=["GOP", "raw size"])
+def test_fields_of_their_record_that_lie_are_damage(field: int, value: int) -> None:
+    data = bytearray(file_of())
+    struct.pack_into("<I", data, data.index(WINDOWS) + field, value)
+    with pytest.raises(DamageError):
+        chunks_of(with_checksums(bytes(data)))
 
 
 def test_a_reader_that_does_not_know_them_reads_the_rest() -> None:
     """Without the key in the header, the records are of an unknown ancillary type."""
     known, plain = file_of(), file_of(replace(WITH, windows=None))
     assert [chunk.packed for chunk in chunks_of(known)] == [chunk.packed for chunk in chunks_of(plain)]
-    assert all(chunk.windows is None for chunk in chunks_of(plain))
+    assert all(chunk.window_tokens is None for chunk in chunks_of(plain))
 
 
 def test_the_header_keeps_what_it_says_about_them() -> None:
@@ -133,7 +146,7 @@ def test_wrong_1d_tokens_are_damage(payload: bytes, said: str) -> None:
     events = VtkReader(io.BytesIO(with_checksums(bytes(changed)))).events()
     # The chunk itself is whole, and comes first.
     chunk = next(events)
-    assert isinstance(chunk, TokenChunk) and chunk.windows is None
+    assert isinstance(chunk, TokenChunk) and chunk.window_tokens is None
     with pytest.raises(DamageError, match=said):
         next(events)
 
@@ -152,11 +165,28 @@ def test_1d_tokens_without_a_chunk_are_damage() -> None:
 
 
 def test_a_pipe_gives_a_chunk_out_as_soon_as_its_1d_tokens_are_there() -> None:
+    """The pipe stays open: whoever reads on for the next record waits without end."""
     data = file_of()
     place = data.index(WINDOWS)
     end = place + FIELDS.size + FIELDS.unpack_from(data, place)[1] + 4
-    chunk = next(VtkReader(io.BytesIO(data[:end])).events())
-    assert isinstance(chunk, TokenChunk) and chunk.windows is not None
+    source, sink = os.pipe()
+    with open(source, "rb") as stream, open(sink, "wb", buffering=0) as out:
+        out.write(data[:end])
+        found: list[object] = []
+        reading = Thread(target=lambda: found.append(next(VtkReader(stream).events())), daemon=True)
+        reading.start()
+        reading.join(10)
+        assert not reading.is_alive()
+    assert isinstance(found[0], TokenChunk) and found[0].window_tokens is not None
+
+
+def test_recovery_passes_over_a_chunk_that_cannot_be_unpacked() -> None:
+    """Its record is whole, and so is the GOP behind it."""
+    data = file_of()
+    place = data.index(b"TOKN") + FIELDS.size + 6
+    broken = with_checksums(data[:place] + b"\xff" + data[place + 1 :])
+    chunks = [event for event in salvaged_events(VtkReader(io.BytesIO(broken))) if isinstance(event, UnpackedChunk)]
+    assert [chunk.chunk.gop for chunk in chunks] == [1]
 
 
 def test_recovery_goes_on_with_the_next_gop_and_its_1d_tokens() -> None:
@@ -164,11 +194,11 @@ def test_recovery_goes_on_with_the_next_gop_and_its_1d_tokens() -> None:
     data[data.index(b"TOKN") + FIELDS.size + 8] ^= 1
     chunks = [event for event in salvaged_events(VtkReader(io.BytesIO(data))) if isinstance(event, UnpackedChunk)]
     assert [chunk.chunk.gop for chunk in chunks] == [1]
-    windows = chunks[0].chunk.windows
+    windows = chunks[0].chunk.window_tokens
     assert windows is not None and windows.tokens.tolist() == [63999]
 
 
 def test_the_golden_file_reads_as_it_did() -> None:
     assert file_of() == GOLDEN.read_bytes()
-    read = [chunk.windows for chunk in chunks_of(GOLDEN.read_bytes())]
+    read = [chunk.window_tokens for chunk in chunks_of(GOLDEN.read_bytes())]
     assert [windows.tokens.tolist() for windows in read if windows] == [list(range(7)), [], [63999]]

@@ -37,7 +37,7 @@ def train(processes: int, data: Path, folder: Path, batch: int, stage: str) -> l
     return [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
 
 
-@pytest.mark.parametrize("stage", ["continuous", "rate", "decoder", "diffusion"])
+@pytest.mark.parametrize("stage", ["continuous", "rate", "decoder", "diffusion", "onedva-lengths"])
 def test_two_processes_train_as_one_with_twice_the_batch(tmp_path: Path, stage: str) -> None:
     data = tmp_path / "data"
     data.mkdir()
@@ -48,7 +48,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path: Path, stage: 
     assert [line["step"] for line in together] == [1, 2, 3, 4, 5, 6]
     for one, two in zip(alone, together, strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=0.01)
-        error = "error" if stage == "diffusion" else "rmse"
+        error = {"diffusion": "error", "onedva-lengths": "latent"}.get(stage, "rmse")
         assert two[error] == pytest.approx(one[error], rel=0.01)
     weights = [read_checkpoint(tmp_path / run)["model"] for run in ("alone", "together")]
     for name, value in weights[0].items():

@@ -11,10 +11,11 @@ import torch
 from helpers import TINY
 
 import vtok_codec.training.run as run
-from vtok_codec.models.config import DenoiserConfig
+from vtok_codec.models.config import DenoiserConfig, OneDVAConfig
 from vtok_codec.models.presets import PRESETS
 from vtok_codec.training.codec import setup
 from vtok_codec.training.codec.klt import warm_start
+from vtok_codec.training.onedva import klt
 from vtok_codec.training.recipe import CropShape, Phase
 from vtok_codec.training.settings import RunSettings
 from vtok_codec.training.stages import STAGES
@@ -29,8 +30,14 @@ if __name__ == "__main__":
     base = STAGES[stage]
     recipe = replace(base.recipe, phases=phases, warmup_steps=2, optimizer="adamw")
     STAGES[stage] = replace(base, recipe=recipe, starts_from="klt")
-    diffusion = base.kind == "diffusion"
-    preset, codec = ("tiny-flow", str(data / "codec.safetensors")) if diffusion else ("tiny", None)
+    if base.kind == "onedva":
+        # From the third step on, the error of pixels is the loss.
+        recipe = replace(recipe, pixel_start=0.4, lpips_weight=0.0)
+        STAGES[stage] = replace(base, recipe=recipe)
+        PRESETS["tiny-dva"] = OneDVAConfig(TINY, 16, 1, 1, 4, window_rows=2, window_columns=2)
+        klt._CROPS = 4
+    preset = {"diffusion": "tiny-flow", "onedva": "tiny-dva"}.get(base.kind, "tiny")
+    codec = None if base.kind == "codec" else str(data / "codec.safetensors")
     setup.warm_start = functools.partial(warm_start, batches=2)
     run.Cadence = functools.partial(Cadence, log_steps=1)
     settings = RunSettings(stage, preset, None, (str(data),), None, 1, 5, "cpu", 1.0, False, (), codec)

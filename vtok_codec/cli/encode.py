@@ -126,7 +126,7 @@ def encode(
         str,
         typer.Option(
             help="1D tokens per window, for a One-DVA model: a number, motion (as many as moving pictures need), or "
-            "error (as many as lower the error by more than --rdo says that their bits cost). All by default.",
+            "error (as many as lower the error by more than their bits cost at --rdo). All by default.",
             rich_help_panel=PICTURE,
         ),
     ] = "",

@@ -117,7 +117,8 @@ def tell_qualities(trials: Trials, source: str, model: str | None) -> None:
         InputError: The input breaks off; what was printed is true of its part.
     """
     for name, quality in QUALITIES.items():
-        point = Point(model or quality.model, quality.tokens_per_position, quality.rdo)
+        chosen = model or quality.model
+        point = Point(chosen, min(quality.tokens_per_position, trials.max_tokens(chosen)), quality.rdo)
         outcome = trials.outcome(point, psnr=True)
         size = outcome.video_bytes + outcome.audio_bytes
         rate = f"{outcome.bits_per_pixel:.4f} bits/pixel"

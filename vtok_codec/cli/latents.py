@@ -66,7 +66,7 @@ def latents(
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Export a video's continuous latents, C t h w: what its tokens are before they are rounded. Or decode latents.
+    """Export a video's continuous latents (C t h w), which are its tokens before rounding, or decode them to a video.
 
     They are what a diffusion model on latents trains on. Groups of pictures (GOPs) follow each other along the second
     axis; a .safetensors file also stores their lengths, the model, the size and the frame rate, so that it decodes to
@@ -77,6 +77,10 @@ def latents(
     if source == STANDARD_STREAM:
         raise InputError("latents are made of files only; name a video")
     if Path(source).suffix in SUFFIXES:
+        if (tokens, gop, half, filters) != (None, 4.0, False, ""):
+            raise typer.BadParameter(
+                "--tokens, --gop, --half and --filter are for making latents, not for decoding them"
+            )
         _decode(source, target, model, device, force, quiet)
         return
     check_suffix(target)
@@ -135,8 +139,6 @@ def _encode(source: str, target: str, wanted: _Encoding, model: str, device: str
 
 def _decode(source: str, target: str, model: str | None, device: str, force: bool, quiet: bool) -> None:
     """Decode latents into a video."""
-    import numpy as np
-
     from vtok_codec.codec.latents import decoded_latents
     from vtok_codec.codec.tokenizer import load_tokenizer
     from vtok_codec.media.formats import output_settings
@@ -151,10 +153,13 @@ def _decode(source: str, target: str, model: str | None, device: str, force: boo
     check_same_weights(weights, weights.name, array.about.get("weights_sha256", weights.sha256))
     if array.array.dtype.kind != "f":
         raise InputError(f"latents must be floats, not {array.array.dtype}")
-    if not np.isfinite(array.array).all():
-        raise InputError("a latent is not finite")
     tokenizer, gops = load_tokenizer(weights, device), array.gops()
-    info = array.info(tokenizer.layout.picture(*array.array.shape[2:]))
+    layout, grid = tokenizer.layout, array.array.shape[2:]
+    info = array.info(layout.picture(*grid))
+    if layout.grid(info.height, info.width) != grid:
+        raise InputError(
+            f"a size of {info.height}x{info.width} (height x width) does not fit latents of {grid} positions"
+        )
     with (
         whole_output(target, source, force) as partial,
         VideoWriter(partial, info, settings) as writer,
@@ -162,8 +167,12 @@ def _decode(source: str, target: str, model: str | None, device: str, force: boo
     ):
         written = 0
         for latents, frames in gops:
-            left = tokenizer.layout.frames(latents.shape[1], first=True) if frames is None else frames
-            for pixels in decoded_latents(latents.astype(np.float32), tokenizer, (info.height, info.width)):
+            shown = decoded_latents(latents, tokenizer, (info.height, info.width))
+            most = layout.frames(latents.shape[1], first=True)
+            left = most if frames is None else frames
+            if not max(0, most - layout.stride[0]) < left <= most:
+                raise InputError(f"{latents.shape[1]} latent frames stand for {most} frames, not {left}")
+            for pixels in shown:
                 for image in pixels[: max(0, left)]:
                     writer.write(Frame(image, written, 1))
                     written += 1

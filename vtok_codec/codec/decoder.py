@@ -73,7 +73,7 @@ class _Slice:
     """The digits of the slice, uint8 `P t h w`."""
     times: tuple[tuple[int, int], ...]
     """The presentation time and the duration of each frame of the slice, in ticks of the header's time base."""
-    windows: WindowTokens | None
+    window_tokens: WindowTokens | None
     """The 1D tokens of the chunk, which is then a single slice; None if the file has none."""
 
 
@@ -88,7 +88,7 @@ class GopDecoder:
     def decode(self, part: _Slice) -> list[Frame]:
         """Decode the next slice of the GOP."""
         pixels, self._state = self._pixel_decoder.decode(
-            part.digits, self._size, len(part.times), self._state, part.gop, part.windows
+            part.digits, self._size, len(part.times), self._state, part.gop, part.window_tokens
         )
         return [Frame(image, pts, duration) for image, (pts, duration) in zip(pixels, part.times, strict=True)]
 
@@ -178,7 +178,7 @@ def _jobs(
         times = tuple((pts, end - pts) for pts, end in zip(chunk.pts, ends, strict=True))
         shown = 0
         for digits, frames in slices(item.digits[:planes], header.model.layout, chunk.first):
-            part = _Slice(chunk.gop, digits, times[shown : shown + frames], chunk.windows)
+            part = _Slice(chunk.gop, digits, times[shown : shown + frames], chunk.window_tokens)
             yield Job(chunk.first and not shown, partial(gop.decode, part))
             shown += frames
 

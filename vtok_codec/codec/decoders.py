@@ -36,6 +36,8 @@ class Decoders:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self._loaded: dict[str, OtherDecoder] = {}
+        self._onedva: dict[str, OneDVADecoder] = {}
+        """The decoders that read 1D tokens, by the hash of the weights that made those."""
 
     def choose(self, choice: DecoderChoice, windows: WindowHeader | None = None) -> PixelDecoder:
         """Return the decoder of a choice.
@@ -68,13 +70,13 @@ class Decoders:
 
     def _with_windows(self, windows: WindowHeader) -> OneDVADecoder:
         """Return the decoder that reads 1D tokens."""
-        if windows.name not in self._loaded:
+        if windows.weights_sha256 not in self._onedva:
             own = self.tokenizer.onedva
             if own is None or windows.weights_sha256 not in own.weights.reads:
                 own = OneDVACoder(_weights_of_windows(windows), self.tokenizer)
-            self._loaded[windows.name] = OneDVADecoder(own)
-        found = self._loaded[windows.name]
-        assert isinstance(found, OneDVADecoder)
+            self._onedva[windows.weights_sha256] = OneDVADecoder(own)
+        found = self._onedva[windows.weights_sha256]
+        found.coder.check_fits(windows)
         return found
 
     def _load(self, name: str) -> OtherDecoder:
@@ -102,11 +104,8 @@ def _weights_of_windows(windows: WindowHeader) -> WeightsFile:
     try:
         weights = find_shipped(windows.name)
         check_same_weights(weights, windows.name, windows.weights_sha256)
-    except ModelError:
-        raise ModelError(
-            f"the file has 1D tokens of {windows.name}, weights {windows.weights_sha256[:12]}, which are not here; "
-            f"name them (--weights), or leave the 1D tokens out (--decoder {STRUCTURAL})"
-        ) from None
+    except ModelError as error:
+        raise ModelError(f"{error}; or leave out the 1D tokens that it made (--decoder {STRUCTURAL})") from None
     return weights
 
 

@@ -100,7 +100,7 @@ class DiffusionDecoder:
         frames: int,
         state: State,
         gop: int = 0,
-        windows: WindowTokens | None = None,
+        window_tokens: WindowTokens | None = None,
     ) -> tuple[Pixels, State]:
         """Decode a chunk or a part of one; see `Tokenizer.decode`."""
         self.tokenizer.check_process()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO, TypeAlias
 
@@ -25,6 +25,7 @@ from vtok_codec.stream.chunks import Chunker, CodedChunk, FrameChunk, GopPacker,
 from vtok_codec.stream.effort import find_effort
 from vtok_codec.stream.settings import EncodeSettings, make_header
 from vtok_codec.tokens.coders import ChosenCoder
+from vtok_codec.tokens.radix import Values
 
 _MAX_PENDING_AUDIO_BYTES = 1 << 20
 """Bytes of audio that may wait for the end of a chunk before they are written."""
@@ -73,19 +74,25 @@ class GopEncoder:
         onedva = self._tokenizer.onedva
         if onedva:
             values, self._state = self._tokenizer.encode_values(pixels, self._tokenizer.max_tokens, self._state)
-            digits = self._packer.tried(values[: onedva.per_token], settings.rdo)
+            packed = self._packed(chunk.gop, pts, last_duration, values[: onedva.per_token])
             lengths = onedva.chosen_lengths(settings.window_tokens)
-            windows, self._last = onedva.encode(values, digits, pixels, lengths, settings.rdo, self._last)
-            return self._packer.pack(CodedChunk(chunk.gop, pts, last_duration, digits, windows))
+            tokens, self._last = onedva.encode(values, packed.digits, pixels, lengths, settings.rdo, self._last)
+            return replace(packed, window_tokens=tokens)
         if self._refiner:
             values, self._state = self._tokenizer.encode_values(pixels, count, self._state)
             digits = self._refiner.refined(values, pixels, self._packer.tried)
             return self._packer.pack(CodedChunk(chunk.gop, pts, last_duration, digits))
         if settings.rdo and self._packer.chooses:
             values, self._state = self._tokenizer.encode_values(pixels, count, self._state)
-            return self._packer.choose(chunk.gop, pts, last_duration, values, settings.rdo)
+            return self._packed(chunk.gop, pts, last_duration, values)
         digits, self._state = self._tokenizer.encode(pixels, count, self._state, settings.stickiness)
         return self._packer.pack(CodedChunk(chunk.gop, pts, last_duration, digits))
+
+    def _packed(self, gop: int, pts: tuple[int, ...], last_duration: int, values: Values) -> PackedChunk:
+        """Choose the digits of a chunk by rate and error, if the coder can, or else round them; and pack them."""
+        if self._settings.rdo and self._packer.chooses:
+            return self._packer.choose(gop, pts, last_duration, values, self._settings.rdo)
+        return self._packer.pack(CodedChunk(gop, pts, last_duration, self._packer.rounded(values)))
 
 
 def encode_video(

@@ -58,29 +58,39 @@ def latent_chunks(
         yield LatentChunk((values / zero - 1).astype(np.float32), len(chunk.frames), chunk.starts_gop)
 
 
-@torch.inference_mode()
-def decoded_latents(latents: Latents, tokenizer: Tokenizer, size: tuple[int, int]) -> Iterator[Pixels]:
+def decoded_latents(latents: NDArray[np.floating], tokenizer: Tokenizer, size: tuple[int, int]) -> Iterator[Pixels]:
     """Decode the latents of a GOP, slice by slice.
 
     Args:
-        latents: The latents of the first tokens, float32 `C t h w`.
+        latents: The latents of the first tokens, floats `C t h w`.
         tokenizer: The model.
         size: The height and width of the video.
 
-    Yields:
+    Returns:
         The frames of each slice, uint8 RGB `T H W 3`; together, as many as the latents can stand for.
 
     Raises:
-        InputError: The latents have another number of channels than any number of tokens, or too few latent frames.
+        InputError: The latents have another number of channels than any number of tokens, or too few latent frames, or
+            one is not finite.
     """
     tokenizer.check_process()
-    layout, place, per_token = tokenizer.layout, tokenizer.placement, len(tokenizer.id.levels)
+    layout, per_token = tokenizer.layout, len(tokenizer.id.levels)
     tokens, rest = divmod(len(latents), per_token)
     if rest or not 1 <= tokens <= tokenizer.max_tokens or latents.shape[1] < layout.phases:
         raise InputError(
             f"latents of {tokenizer.id.name} have {per_token} channels for each of 1 to {tokenizer.max_tokens} tokens "
             f"and at least {layout.phases} latent frames, not {latents.shape[0]} channels of {latents.shape[1]}"
         )
+    with np.errstate(over="ignore"):
+        latents = latents.astype(np.float32)
+    if not np.isfinite(latents).all():
+        raise InputError("a latent is not finite, or too large")
+    return _decoded(latents, tokens, tokenizer, size)
+
+
+@torch.inference_mode()
+def _decoded(latents: Latents, tokens: int, tokenizer: Tokenizer, size: tuple[int, int]) -> Iterator[Pixels]:
+    layout, place = tokenizer.layout, tokenizer.placement
     counts, state = torch.full((1,), tokens, device=place.device), cast(State, None)
     missing = tokenizer.model.config.latent_channels - len(latents)
     padded = np.pad(latents, ((0, missing), (0, 0), (0, 0), (0, 0)))

@@ -17,7 +17,7 @@ from vtok_codec.codec.slices import latents_at_once
 from vtok_codec.codec.tokenizer import Tokenizer, to_pixels
 from vtok_codec.container.header import ModelId, WindowHeader
 from vtok_codec.container.window_tokens import WindowTokens
-from vtok_codec.errors import InputError, ModelError, SettingError
+from vtok_codec.errors import FormatError, ModelError, SettingError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
 from vtok_codec.models.onedva import Group, following, window_grid, window_motion
@@ -67,6 +67,8 @@ class OneDVACoder:
         self.weights, self.tokenizer = weights, tokenizer
         place, config = tokenizer.placement, model.config
         self.model = model.to(place.device, place.dtype)
+        # The spread of motion is a small difference of large numbers.
+        self.model.motion = model.motion.float()
         self.per_token = config.codec.token_channels
         self.header = WindowHeader(
             weights.name,
@@ -75,6 +77,16 @@ class OneDVACoder:
             config.queries,
             config.codec.fsq_levels,
         )
+
+    def check_fits(self, described: WindowHeader) -> None:
+        """Check that what a file says about its 1D tokens is true of the transformers.
+
+        Raises:
+            FormatError: The file says something else.
+        """
+        same = (described.window, described.most, described.levels)
+        if same != (self.header.window, self.header.most, self.header.levels):
+            raise FormatError(f"the header does not fit the model of its 1D tokens, {self.header.name}")
 
     def chosen_lengths(self, choice: str) -> str | int:
         """Parse how many 1D tokens windows get: a number, `motion` or `error`; an empty text means all.
@@ -126,23 +138,23 @@ class OneDVACoder:
         return WindowTokens(counts.cpu().numpy().astype(np.uint8), tokens), after
 
     @torch.inference_mode()
-    def decode(self, digits: Digits, windows: WindowTokens | None, last: Tensor | None) -> DecodedTokens:
+    def decode(self, digits: Digits, window_tokens: WindowTokens | None, last: Tensor | None) -> DecodedTokens:
         """Decode the tokens of a chunk.
 
         Args:
             digits: The digits of the first token, `d t h w`.
-            windows: The 1D tokens of the chunk; None where they are missing.
+            window_tokens: The 1D tokens of the chunk; None where they are missing.
             last: See `encode`.
         """
         group, structural = Group(last is None, last), self._codes(digits)
         count = int(np.prod(window_grid(self.model.config, *digits.shape[2:])))
-        counts = np.zeros(count, np.int64) if windows is None else windows.counts.astype(np.int64)
+        counts = np.zeros(count, np.int64) if window_tokens is None else window_tokens.counts.astype(np.int64)
         if len(counts) != count:
-            raise InputError(f"a chunk has 1D tokens for {len(counts)} windows instead of {count}")
+            raise FormatError(f"a chunk has 1D tokens for {len(counts)} windows instead of {count}")
         found = np.zeros((count, self.header.most, self.per_token), np.uint8)
-        if windows is not None:
+        if window_tokens is not None:
             read = np.arange(self.header.most) < counts[:, None]
-            found[read] = tokens_to_digits(windows.tokens[:, None, None, None], self.header.levels)[:, :, 0, 0].T
+            found[read] = tokens_to_digits(window_tokens.tokens[:, None, None, None], self.header.levels)[:, :, 0, 0].T
         codes = self._fit(self.model.codes_of(torch.from_numpy(found).to(self._device)))
         lengths = torch.from_numpy(counts).to(self._device)
         added = self.model.decode(self._fit(structural), codes, lengths, group)
@@ -169,7 +181,7 @@ class OneDVACoder:
         for length in tried:
             counts = torch.full((windows,), length, device=self._device)
             made = self.model.decode(self._fit(structural), codes, counts, group).second.float()
-            error = ((made - second) * self._half).square().sum((1, 2))
+            error = ((made - second).square() * self._harm(made.shape[2], group)).sum((1, 2))
             grid = self.model.config.window_rows, self.model.config.window_columns
             summed = F.avg_pool2d(error[:, None], grid, ceil_mode=True, divisor_override=1).flatten()
             costs.append(summed + rdo * _TOKEN_BITS * length)
@@ -184,10 +196,20 @@ class OneDVACoder:
         zero = self.tokenizer.model.fsq.zero_digit[: values.shape[1]].float()
         return (values - zero) / zero
 
-    @property
-    def _half(self) -> Tensor:
-        """The steps of a digit of one token from the middle to the end of its codes, `d 1 1 1`."""
-        return self.tokenizer.model.fsq.zero_digit[: self.per_token].float()
+    def _harm(self, latents: int, group: Group) -> Tensor:
+        """Return how much the squared error of a code of the second token harms the picture, `d t 1 1`.
+
+        The unit is the squared error of a mean digit that is off by 1, as in `Prior.error_weight`.
+        """
+        prior, planes = self.tokenizer.prior, range(self.per_token, 2 * self.per_token)
+        first, later = (
+            [prior.error_weight(2 * self.per_token, plane, at) if prior else 1.0 for plane in planes]
+            for at in (True, False)
+        )
+        phases = self.tokenizer.layout.phases if group.first else 0
+        weights = torch.tensor([first] * phases + [later] * (latents - phases), device=self._device).T
+        half = self.tokenizer.model.fsq.zero_digit[: self.per_token].float()
+        return weights[:, :, None, None] * half.square()
 
     @property
     def _device(self) -> torch.device:
@@ -256,12 +278,12 @@ class OneDVADecoder:
         frames: int,
         state: _DecoderState | None,
         gop: int = 0,
-        windows: WindowTokens | None = None,
+        window_tokens: WindowTokens | None = None,
     ) -> tuple[Pixels, _DecoderState]:
         """Decode a whole chunk; see `Tokenizer.decode`. Where the 1D tokens are missing, it does without."""
         tokenizer = self.coder.tokenizer
         tokenizer.check_process()
-        tokens = self.coder.decode(digits, windows, state.last if state else None)
+        tokens = self.coder.decode(digits, window_tokens, state.last if state else None)
         codec_state: State = state.codec if state else None
         skipped, device = tokenizer.layout.filled_frames(state is None), tokenizer.placement.device
         parts: list[Pixels] = []

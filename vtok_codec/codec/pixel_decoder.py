@@ -59,7 +59,7 @@ class PixelDecoder(Protocol):
         frames: int,
         state: DecoderState,
         gop: int = 0,
-        windows: WindowTokens | None = None,
+        window_tokens: WindowTokens | None = None,
     ) -> tuple[Pixels, DecoderState]:
         """Decode a chunk or a part of one; see `vtok_codec.codec.tokenizer.Tokenizer.decode`."""
 

@@ -69,7 +69,7 @@ class SharpDecoder:
         frames: int,
         state: State,
         gop: int = 0,
-        windows: WindowTokens | None = None,
+        window_tokens: WindowTokens | None = None,
     ) -> tuple[Pixels, State]:
         """Decode a chunk or a part of one; see `Tokenizer.decode`."""
         return self._tokenizer.decode(digits, size, frames, state, gop)

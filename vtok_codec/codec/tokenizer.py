@@ -152,7 +152,7 @@ class Tokenizer:
         frames: int,
         state: State,
         gop: int = 0,
-        windows: WindowTokens | None = None,
+        window_tokens: WindowTokens | None = None,
     ) -> tuple[Pixels, State]:
         """Decode a chunk or a part of one.
 
@@ -162,7 +162,7 @@ class Tokenizer:
             frames: The number of frames that the digits stand for.
             state: The state after the digits before, or None at the start of a GOP.
             gop: The number of the GOP, which only decoders that draw noise use.
-            windows: The 1D tokens of the chunk, which only One-DVA's decoder reads.
+            window_tokens: The 1D tokens of the chunk, which only One-DVA's decoder reads.
 
         Returns:
             The frames, uint8 RGB `T H W 3`, and the state after them.

@@ -83,7 +83,7 @@ class WindowHeader:
     levels: tuple[int, ...]
     """The number of values of each digit of a 1D token."""
 
-    def windows(self, layout: GopLayout, height: int, width: int) -> int:
+    def count(self, layout: GopLayout, height: int, width: int) -> int:
         """Return the number of windows of a chunk, whose pictures have a height and a width in pixels."""
         rows, columns = layout.grid(height, width)
         return -(-rows // self.window[1]) * -(-columns // self.window[2])
@@ -399,7 +399,7 @@ def _check_windows(windows: WindowHeader, header: Header) -> None:
     """Refuse 1D tokens that do not go with the chunks of a file, or are too many."""
     if header.chunk_latents > windows.window[0]:
         raise FormatError(f"a chunk of {header.chunk_latents} time steps is longer than the windows of 1D tokens")
-    most = windows.windows(header.model.layout, header.height, header.width) * windows.most
+    most = windows.count(header.model.layout, header.height, header.width) * windows.most
     if most > MAX_WINDOW_TOKENS:
         raise FormatError(f"a chunk of up to {most} 1D tokens is more than {MAX_WINDOW_TOKENS}")
 

@@ -67,8 +67,8 @@ class TokenChunk:
     packed: bytes
     """The packed digits."""
     record_bytes: int
-    """The size of the whole token record in the file, and of that with the 1D tokens, in bytes."""
-    windows: WindowTokens | None = None
+    """The size in the file of the token record and, if there is one, of the record of its 1D tokens, in bytes."""
+    window_tokens: WindowTokens | None = None
     """The 1D tokens of the chunk; None if the file has none."""
 
     def steady(self, frame_ticks: int) -> bool:
@@ -138,8 +138,6 @@ class VtkReader:
                 yielded.
             FormatError: A record has an unknown type that must not be skipped.
         """
-        held: TokenChunk | None = None
-        """A chunk whose 1D tokens may follow in the next record."""
         try:
             while True:
                 self._record_start = self._source.position
@@ -148,25 +146,23 @@ class VtkReader:
                     raise DamageError("a record stands behind the index")
                 if record:
                     self._note_place(record)
-                if record and record.type == WINDOWS:
-                    held = self._with_windows(held, record)
-                    continue
                 event = self._event(record) if record else None
-                if event is not None and held:
-                    yield held
-                    held = None
                 if isinstance(event, TokenChunk) and self.header.windows:
-                    held = event
-                elif event is not None:
+                    try:
+                        event = self._with_window_tokens(event)
+                    except (FormatError, ValueError):
+                        # The chunk itself is whole.
+                        yield event
+                        raise
+                if event is not None:
                     yield event
                 if isinstance(event, Totals):
                     self._check_footer()
                     return
-        except (FormatError, ValueError) as error:
-            if held:
-                yield held
-            kind = type(error) if isinstance(error, FormatError) else DamageError
-            raise kind(f"{error} ({self.progress})") from None
+        except FormatError as error:
+            raise type(error)(f"{error} ({self.progress})") from None
+        except ValueError as error:
+            raise DamageError(f"{error} ({self.progress})") from None
 
     def index(self) -> list[GopEntry]:
         """Read the index, which says where the GOPs start.
@@ -312,6 +308,8 @@ class VtkReader:
             packets = packets_from_bytes(record.payload, record.frames, len(self.header.audio))
             self._packets += len(packets)
             return packets
+        if record.type == WINDOWS:
+            raise DamageError("1D tokens do not follow the chunk that they belong to")
         if record.type == INDEX:
             if index_from_bytes(record.payload) != self._gops and self.reads_all:
                 raise DamageError("the index does not match the records")
@@ -332,16 +330,19 @@ class VtkReader:
     def _windows(self) -> int:
         """The number of windows of 1D tokens that a chunk has."""
         header = self.header
-        return header.windows.windows(header.model.layout, header.height, header.width) if header.windows else 0
+        return header.windows.count(header.model.layout, header.height, header.width) if header.windows else 0
 
-    def _with_windows(self, chunk: TokenChunk | None, record: Record) -> TokenChunk:
-        """Return a chunk with the 1D tokens of the record behind it."""
-        if chunk is None or chunk.windows:
-            raise DamageError("1D tokens do not follow the chunk that they belong to")
-        assert self.header.windows
-        windows = WindowTokens.from_bytes(record.payload, self.header.windows, self._windows)
+    def _with_window_tokens(self, chunk: TokenChunk) -> TokenChunk:
+        """Return a chunk with its 1D tokens, which the next record holds."""
+        record, described = self._read_record(), self.header.windows
+        if record is None or record.type != WINDOWS or record.gop != chunk.gop:
+            raise DamageError("the 1D tokens of a chunk are missing")
+        assert described
+        tokens = WindowTokens.from_bytes(record.payload, described, self._windows)
+        if record.raw_size != tokens.tokens.size:
+            raise DamageError(f"a chunk declares {record.raw_size} 1D tokens instead of {tokens.tokens.size}")
         size = chunk.record_bytes + FIELDS.size + len(record.payload) + CRC.size
-        return replace(chunk, windows=windows, record_bytes=size)
+        return replace(chunk, window_tokens=tokens, record_bytes=size)
 
     def _note_place(self, record: Record) -> None:
         """Note where GOPs and the index start."""

@@ -110,7 +110,7 @@ class VtkWriter:
         payload: TokenPayload,
         raw_size: int,
         tokens: bytes,
-        windows: WindowTokens | None = None,
+        window_tokens: WindowTokens | None = None,
     ) -> None:
         """Write a chunk as a token record, and flush the stream.
 
@@ -121,7 +121,7 @@ class VtkWriter:
             payload: The times of the frames and the packed digits.
             raw_size: The number of digits in the chunk.
             tokens: The tokens of the chunk, little-endian uint16 `t h w n`, for the digest in the END record.
-            windows: The 1D tokens of the chunk, if it has some; they follow in a record of their own.
+            window_tokens: The 1D tokens of the chunk, if it has some; they follow in a record of their own.
         """
         starts, self._gop = gop != self._gop, gop
         record = self._numbered(TOKENS, payload.to_bytes(), pts, frames, raw_size)
@@ -132,8 +132,9 @@ class VtkWriter:
         self._frames += frames
         self._chunks += 1
         self._put(record)
-        if windows:
-            self._put(self._numbered(WINDOWS, windows.to_bytes(), raw_size=windows.tokens.size))
+        if window_tokens:
+            data, count = window_tokens.to_bytes(), window_tokens.tokens.size
+            self._put(self._numbered(WINDOWS, data, raw_size=count))
         # A reader at the other end of a pipe can decode the chunk right away.
         self._stream.flush()
 

@@ -125,9 +125,9 @@ class VtokCodec:
             "stickiness": str(self.stickiness),
             "rdo": str(self.rdo),
             "effort": repr(find_effort(self.effort)),
-            "window_tokens": self.window_tokens,
             "prior": self.tokenizer.prior.sha256 if self.tokenizer.prior else "",
             "placement": f"{placement.device} {placement.dtype}",
+            **({"window_tokens": self.window_tokens} if self.tokenizer.onedva else {}),
         } | (self.decoder.identity if self.decoder else {})
 
     def encode(self, clip: SourceClip, target: Path) -> Cost:
@@ -333,17 +333,16 @@ def model_codecs(
         check_rdo(rdo)
     for effort, delta in product(efforts, stickinesses):
         check_effort(effort, delta)
+    usual = [tokenizer for tokenizer in tokenizers if not tokenizer.onedva]
+    if len(usual) == len(tokenizers) and any(window_tokens):
+        raise SettingError("window tokens: none of the models has 1D tokens")
+    names = _names(tokenizers)
     codecs = []
     for tokenizer in tokenizers:
         if tokenizer.onedva:
-            codecs += _with_windows(tokenizer, rdos, window_tokens)
-    usual = [tokenizer for tokenizer in tokenizers if not tokenizer.onedva]
+            codecs += _with_windows(tokenizer, names[id(tokenizer)], rdos, window_tokens)
     for tokenizer, decoder, loaded in _pairs(usual, decoders) if usual else ():
-        name = tokenizer.id.name
-        if name in ANCHORS:
-            raise ModelError(f"a model must not be called {name}; rename its file")
-        if [other.id.name for other in tokenizers].count(name) > 1:
-            name += f"-{tokenizer.id.weights_sha256[:8]}"
+        name = names[id(tokenizer)]
         titled = f"{name} {_short(decoder, decoders)}" if loaded else name
         for count in counts:
             check_token_count(count, tokenizer.max_tokens, name)
@@ -354,12 +353,30 @@ def model_codecs(
     return codecs
 
 
-def _with_windows(tokenizer: Tokenizer, rdos: Sequence[float], window_tokens: Sequence[str]) -> list[VtokCodec]:
+def _names(tokenizers: Sequence[Tokenizer]) -> dict[int, str]:
+    """Return a name for each model, by its `id()`; those of equal names get a part of the hash of their weights.
+
+    Raises:
+        ModelError: A model has the name of an anchor.
+    """
+    weights = [each.onedva.weights if each.onedva else each.weights for each in tokenizers]
+    plain = [each.name for each in weights]
+    if taken := set(plain) & set(ANCHORS):
+        raise ModelError(f"a model must not be called {min(taken)}; rename its file")
+    return {
+        id(tokenizer): name if plain.count(name) == 1 else f"{name}-{own.sha256[:8]}"
+        for tokenizer, own, name in zip(tokenizers, weights, plain, strict=True)
+    }
+
+
+def _with_windows(
+    tokenizer: Tokenizer, name: str, rdos: Sequence[float], window_tokens: Sequence[str]
+) -> list[VtokCodec]:
     """Return a model with 1D tokens at each choice of how many."""
     assert tokenizer.onedva
     for choice in window_tokens:
         tokenizer.onedva.chosen_lengths(choice)
-    decoder, name = OneDVADecoder(tokenizer.onedva), tokenizer.onedva.header.name
+    decoder = OneDVADecoder(tokenizer.onedva)
     return [
         VtokCodec(tokenizer, 1, name, decoder=decoder, rdo=rdo, window_tokens=choice)
         for rdo, choice in product(rdos, window_tokens)

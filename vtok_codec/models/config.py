@@ -34,6 +34,10 @@ OBJECTIVES = ("ddim", "flow")
 ORDERS = ("raster", "waves")
 """The orders in which a generator goes through a latent frame: row by row, or all rows at once, each two columns behind
 the row above it."""
+MAX_QUERIES = 255
+"""The largest number of 1D tokens per window, which one byte of a file counts."""
+MAX_WINDOW_STEPS = 4
+"""The most time steps of the latent grid that a window of 1D tokens spans: a decoder takes no more at once."""
 _LEAST_HEAD = 8
 """The smallest number of features of an attention head: some for each of three axes."""
 
@@ -241,6 +245,11 @@ class OneDVAConfig:
         if self.codec.codebook or not self.codec.causal or self.codec.max_tokens < 2:
             raise ModelError("One-DVA needs a causal FSQ codec with at least two tokens per position")
         _check_heads(self.width, self.heads)
+        most = min(MAX_QUERIES, self.window_steps * self.window_rows * self.window_columns)
+        if not 1 <= self.queries <= most:
+            raise ModelError(f"{self.queries} queries: a window of this size has 1 to {most}")
+        if self.window_steps > MAX_WINDOW_STEPS:
+            raise ModelError(f"a window spans at most {MAX_WINDOW_STEPS} time steps, not {self.window_steps}")
 
 
 ModelConfig = OneVAEConfig | DenoiserConfig | SharpConfig | GeneratorConfig | OneDVAConfig

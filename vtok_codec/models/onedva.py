@@ -5,12 +5,12 @@ to no place and may be cut off at any length. Here the first token of every late
 latent. A transformer reads the codec's latents in *windows*, some positions of some latent frames, together with
 learnable queries; each query becomes one 1D token. A second transformer reads the structural tokens of the window and
 as many of its 1D tokens as there are, and predicts the codes of the second token of every position. The codec's decoder
-then turns both into pixels. It is used to second tokens that are exact, so the transformer also adds features where
-they enter, by which it can say how much they are worth.
+then turns both into pixels. That decoder was trained on exact second tokens, so the transformer also adds features
+where the tokens enter it, to say how far to trust them.
 
-A linear path runs beside both transformers: each 1D token takes the projections of the second token's codes on one
-direction per digit, and gives them back along it. Training starts the directions from the Karhunen–Loève transform
-(`vtok_codec.training.onedva.klt`), strongest first, so that the first tokens say most.
+A linear path runs beside both transformers. For each digit, a 1D token holds the projection of the second token's codes
+onto one direction; decoding adds it back along a direction. Training starts the directions from the Karhunen–Loève
+transform (`vtok_codec.training.onedva.klt`), strongest first, so that the first tokens say most.
 
 The second transformer can also be a step of a diffusion decoder: it then reads noisy codes of the second token as well.
 
@@ -178,7 +178,7 @@ class LinearPath(nn.Module):
 
     def project(self, second: Tensor, first: bool) -> Tensor:
         """Return the projections `B·n Q d` of codes `B d t h w`."""
-        cut = windows(second.movedim(1, -1), self.config, margin=0).flatten(1, 3)
+        cut = cut_windows(second.movedim(1, -1), self.config, margin=0).flatten(1, 3)
         return torch.einsum("npd,dpq->nqd", cut, self._directions(self.into, first, cut))
 
     def spread(self, tokens: Tensor, first: bool, shape: tuple[int, int, int, int]) -> Tensor:
@@ -188,7 +188,7 @@ class LinearPath(nn.Module):
         directions = self._directions(self.back, first, tokens, places)
         window = torch.einsum("nqd,dpq->npd", tokens, directions)
         window = window.unflatten(1, (latents, self.config.window_rows, self.config.window_columns))
-        return from_windows(window, (batch, rows, columns), self.config, margin=0).movedim(-1, 1)
+        return join_windows(window, (batch, rows, columns), self.config, margin=0).movedim(-1, 1)
 
     def _directions(self, kept: nn.ParameterList, first: bool, like: Tensor, places: int = 0) -> Tensor:
         """Return the directions for as many positions as there are."""
@@ -225,7 +225,7 @@ class QueryEncoder(nn.Module):
             row.
         """
         x = self.enter(torch.cat([latents, structural], 1), group.first)
-        positions = windows(_with_last(x, self.last, group), self.config, self.config.margin)
+        positions = cut_windows(_with_last(x, self.last, group), self.config, self.config.margin)
         tokens = self.queries.to(positions.dtype).expand(len(positions), -1, -1)
         _, found = self.transformer(positions, tokens)
         latent: Tensor = self.out(self.norm(found))
@@ -255,6 +255,16 @@ class QueryDecoder(nn.Module):
         if codec.enhanced_first_frame:
             self.first_features = nn.Linear(width, codec.levels[-2].channels * codec.layout.phases)
             nn.init.zeros_(self.first_features.weight)
+
+    @property
+    def noise_parameters(self) -> list[nn.Parameter]:
+        """The weights that read noise and its time."""
+        return [*self.noisy.parameters(), *self.time.parameters()]
+
+    @property
+    def correction_parameters(self) -> list[nn.Parameter]:
+        """The weights that make the features for the codec's decoder."""
+        return [*self.features.parameters(), *(self.first_features.parameters() if self.first_features else ())]
 
     def start_from(self, decoder: Decoder) -> None:
         """Start halfway between what a codec's decoder does with one token, and what it does with two."""
@@ -289,8 +299,8 @@ class QueryDecoder(nn.Module):
         read = torch.arange(tokens.shape[1], device=counts.device) < counts[:, None]
         given = torch.where(read[..., None], entered, self.padding.to(entered.dtype))
         margin = self.config.margin
-        positions, _ = self.transformer(windows(x, self.config, margin), given)
-        joined = self.norm(from_windows(positions, (batch, rows, columns), self.config, margin))
+        positions, _ = self.transformer(cut_windows(x, self.config, margin), given)
+        joined = self.norm(join_windows(positions, (batch, rows, columns), self.config, margin))
         features = self.features(joined).movedim(-1, 1)
         return Prediction(self.out(joined, group.first), Correction(features, self._first_features(joined, group)))
 
@@ -402,7 +412,7 @@ def window_grid(config: OneDVAConfig, rows: int, columns: int) -> tuple[int, int
     return -(-rows // config.window_rows), -(-columns // config.window_columns)
 
 
-def windows(x: Tensor, config: OneDVAConfig, margin: int) -> Tensor:
+def cut_windows(x: Tensor, config: OneDVAConfig, margin: int) -> Tensor:
     """Cut features `B T h w C` into windows with a margin, `B·n T r c C`, row by row; they are 0 outside."""
     down, right = window_grid(config, *x.shape[2:4])
     rows, columns = config.window_rows, config.window_columns
@@ -412,7 +422,7 @@ def windows(x: Tensor, config: OneDVAConfig, margin: int) -> Tensor:
     return cut.permute(0, 2, 3, 1, 5, 6, 4).flatten(0, 2)
 
 
-def from_windows(x: Tensor, shape: tuple[int, int, int], config: OneDVAConfig, margin: int) -> Tensor:
+def join_windows(x: Tensor, shape: tuple[int, int, int], config: OneDVAConfig, margin: int) -> Tensor:
     """Join windows `B·n T r c C` without their margins to features `B T h w C`, given B, h and w."""
     batch, rows, columns = shape
     down, right = window_grid(config, rows, columns)

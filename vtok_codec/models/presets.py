@@ -72,7 +72,7 @@ _DENOISERS = {
 
 _ONEDVA = {
     "onedva-nano-4x16x16": OneDVAConfig(_CODECS["onevae-nano-4x16x16"], width=192, blocks=6, heads=4, queries=64),
-    "onedva-base-4x16x16": OneDVAConfig(_CODECS["onevae-base-4x16x16"], width=1152, blocks=24, heads=16, queries=256),
+    "onedva-base-4x16x16": OneDVAConfig(_CODECS["onevae-base-4x16x16"], width=1152, blocks=24, heads=16, queries=192),
 }
 
 PRESETS: dict[str, ModelConfig] = {**_CODECS, **_DENOISERS, **_ONEDVA}

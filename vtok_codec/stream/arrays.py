@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
@@ -90,18 +90,36 @@ def write_array(path: Path, suffix: str, header: Header, gops: Sequence[Gop]) ->
         with path.open("wb") as file:
             np.save(file, tokens)
         return
-    about = {
-        "model": header.model.name,
-        "weights_sha256": header.model.weights_sha256,
-        "size": f"{header.height} {header.width}",
-        "rate": str(header.rate) if header.rate else STILL,
-        "sar": str(header.sar),
-        "color": " ".join(map(str, header.color)),
-        "rotation": str(header.rotation),
-        "gop_latents": " ".join(str(len(gop.tokens)) for gop in gops),
-        "gop_frames": " ".join(str(gop.frames) for gop in gops),
-    }
+    color = header.color
+    video = _Video((header.height, header.width), header.rate, header.sar, color, header.rotation)
+    gop_latents, gop_frames = [len(gop.tokens) for gop in gops], [gop.frames for gop in gops]
+    about = _about(header.model, video, gop_latents, gop_frames)
     path.write_bytes(save({TOKENS.name: np.ascontiguousarray(tokens)}, about))
+
+
+class _Video(NamedTuple):
+    """What the metadata say about a video."""
+
+    size: tuple[int, int]
+    rate: Fraction | None
+    sar: Fraction
+    color: tuple[int, int, int, int]
+    rotation: int
+
+
+def _about(model: ModelId, video: _Video, gop_latents: Sequence[int], gop_frames: Sequence[int]) -> dict[str, str]:
+    """Return the metadata of an array."""
+    return {
+        "model": model.name,
+        "weights_sha256": model.weights_sha256,
+        "size": " ".join(map(str, video.size)),
+        "rate": str(video.rate) if video.rate else STILL,
+        "sar": str(video.sar),
+        "color": " ".join(map(str, video.color)),
+        "rotation": str(video.rotation),
+        "gop_latents": " ".join(map(str, gop_latents)),
+        "gop_frames": " ".join(map(str, gop_frames)),
+    }
 
 
 def write_latents(
@@ -128,14 +146,9 @@ def write_latents(
         with path.open("wb") as file:
             np.save(file, latents)
         return
-    about = {
-        "model": model.name,
-        "weights_sha256": model.weights_sha256,
-        "size": f"{info.height} {info.width}",
-        "rate": str(info.rate) if info.rate else STILL,
-        "gop_latents": " ".join(map(str, gop_latents)),
-        "gop_frames": " ".join(map(str, gop_frames)),
-    }
+    color = info.color.range, info.color.primaries, info.color.transfer, info.color.matrix
+    video = _Video((info.height, info.width), info.rate, info.sar, color, info.rotation)
+    about = _about(model, video, gop_latents, gop_frames)
     # safetensors writes memory as it lies, whatever the order of the axes.
     path.write_bytes(save({LATENTS.name: np.ascontiguousarray(latents)}, about))
 

@@ -44,7 +44,7 @@ class CodedChunk:
     """The duration of the last frame in ticks; 0 if it is unknown."""
     digits: Digits
     """The digits, uint8 `P t h w`."""
-    windows: WindowTokens | None = None
+    window_tokens: WindowTokens | None = None
     """The 1D tokens; None if the file has none."""
 
 
@@ -60,16 +60,18 @@ class PackedChunk:
     """The number of frames."""
     payload: TokenPayload
     """The payload of the record."""
-    raw_size: int
-    """The number of digits, each of which takes one byte before packing."""
     tokens: bytes
     """The tokens as the digest of the file counts them (`token_bytes`)."""
-    windows: WindowTokens | None = None
+    digits: Digits
+    """The digits, uint8 `P t h w`."""
+    window_tokens: WindowTokens | None = None
     """The 1D tokens; None if the file has none."""
 
     def write(self, writer: VtkWriter) -> None:
         """Write the chunk as the next record of a file."""
-        writer.write_tokens(self.gop, self.pts, self.frames, self.payload, self.raw_size, self.tokens, self.windows)
+        writer.write_tokens(
+            self.gop, self.pts, self.frames, self.payload, self.digits.size, self.tokens, self.window_tokens
+        )
 
 
 class Chunker:
@@ -155,6 +157,10 @@ class GopPacker:
         """
         if self.chooses:
             return cast(ChoosingCoder, self._coder).tried(values, rdo)
+        return self.rounded(values)
+
+    def rounded(self, values: Values) -> Digits:
+        """Return the digits nearest to values `P t h w`."""
         levels = self._header.model.levels * self._header.tokens_per_position
         most = np.array(levels, np.float32)[:, None, None, None] - 1
         return np.clip(np.rint(values), 0, most).astype(np.uint8)
@@ -171,5 +177,4 @@ class GopPacker:
         usual = all(tick == header.frame_ticks for tick in ticks)
         payload = TokenPayload(() if usual else tuple(ticks), *self._spec.id, data)
         tokens = token_bytes(digits_to_tokens(chunk.digits, header.model.levels))
-        size = chunk.digits.size
-        return PackedChunk(chunk.gop, chunk.pts[0], len(chunk.pts), payload, size, tokens, chunk.windows)
+        return PackedChunk(chunk.gop, chunk.pts[0], len(chunk.pts), payload, tokens, chunk.digits, chunk.window_tokens)

@@ -220,7 +220,7 @@ def verify(stream: BinaryIO, priors: PriorFinder = find_prior) -> FileSummary:
             chunk = event.chunk
             token_size += chunk.record_bytes
             positions += event.digits[0].size
-            window_tokens += len(chunk.windows.tokens) if chunk.windows else 0
+            window_tokens += len(chunk.window_tokens.tokens) if chunk.window_tokens else 0
             first_pts = chunk.pts[0] if first_pts is None else first_pts
             end_pts = chunk.pts[-1] + chunk.last_duration
         elif isinstance(event, Totals):

@@ -183,7 +183,9 @@ def _check_windows(settings: EncodeSettings, windows: WindowHeader | None) -> No
     if settings.chunk_latents > windows.window[0]:
         raise SettingError(f"chunk latents {settings.chunk_latents}: {windows.name} has at most {windows.window[0]}")
     if find_effort(settings.effort).steps:
-        raise SettingError(f"effort {settings.effort}: {windows.name} has effort {DEFAULT_EFFORT} only")
+        raise SettingError(f"effort {settings.effort}: {windows.name} works with effort {DEFAULT_EFFORT} only")
+    if settings.stickiness:
+        raise SettingError(f"sticky {settings.stickiness:g}: {windows.name} works without stickiness only")
 
 
 def _check_limits(header: Header) -> None:

@@ -25,8 +25,18 @@ from vtok_codec.metrics.complexity import complexity
 from vtok_codec.models.config import ModelConfig, OneVAEConfig, config_from_json, config_to_json
 from vtok_codec.models.presets import PRESETS
 from vtok_codec.models.weights import parse_tensors
-from vtok_codec.registry import DEFAULT_MODEL, RUN_PRIOR, WeightsFile, find_weights, prior_file
+from vtok_codec.registry import (
+    DEFAULT_MODEL,
+    RUN_PRIOR,
+    WeightsFile,
+    find_codec,
+    find_weights,
+    is_onedva,
+    parsed_prior,
+    prior_file,
+)
 from vtok_codec.training.checkpoint import CHECKPOINT, read_checkpoint
+from vtok_codec.training.codec.stages import CodecRecipe
 from vtok_codec.training.data.crops import CropSampler
 from vtok_codec.training.data.held_out import validation_clips
 from vtok_codec.training.data.library import ClipLibrary
@@ -177,6 +187,9 @@ def _codec_weights(settings: RunSettings, stage: Stage) -> WeightsFile | None:
     if stage.kind == "codec":
         return None
     named = settings.start if stage.kind == "prior" else settings.codec
+    start = find_weights(settings.start) if settings.start else None
+    if named is None and start and is_onedva(start):
+        return find_codec(start)
     if named is None and _setup(stage).DATA == "corpus":
         named = _setup(stage).corpus_plan(settings.data).model
     return find_weights(named or DEFAULT_MODEL)
@@ -228,7 +241,7 @@ def _trainer(settings: RunSettings, folder: Path, start: WeightsFile | None, fre
         start=_loaded(start) if start else None,
         fresh=fresh,
         codec=_codec_weights(settings, stage),
-        prior=_prior(stage, folder if not fresh else None, start),
+        prior=_prior(stage, recipe, folder if not fresh else None, start),
         reads=settings.reads,
         device=device,
         seed=settings.seed,
@@ -250,18 +263,27 @@ def _loaded(weights: WeightsFile) -> Start:
     return Start(weights.config, tensors, str(weights.path))
 
 
-def _prior(stage: Stage, folder: Path | None, start: WeightsFile | None) -> bytes | None:
-    """Return the file of the prior of a codec's tokens: that of a run to resume, or that of the weights to start from.
+def _prior(stage: Stage, recipe: Recipe, folder: Path | None, start: WeightsFile | None) -> bytes | None:
+    """Return the file of the prior that a run goes on with: that of the run to resume, or of the weights to start from.
 
     Args:
         stage: The stage of the run.
+        recipe: Its settings.
         folder: The folder of the run to resume; None for a new run.
         start: The weights that a new run starts from, if there are any.
+
+    Raises:
+        ModelError: It cannot be used.
     """
+    if stage.kind != "prior" and not (isinstance(recipe, CodecRecipe) and any(recipe.rate_weights)):
+        return None
     if folder:
         kept = folder / (WEIGHTS if stage.kind == "prior" else RUN_PRIOR)
-        return kept.read_bytes() if kept.is_file() and stage.kind in ("prior", "codec") else None
-    file = prior_file(start) if start and isinstance(start.config, OneVAEConfig) else None
+        file = WeightsFile(kept.stem, kept) if kept.is_file() else None
+    else:
+        file = prior_file(start) if start and isinstance(start.config, OneVAEConfig) else None
+    if file:
+        parsed_prior(file)
     return file.data if file else None
 
 

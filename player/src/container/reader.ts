@@ -70,8 +70,8 @@ export class VtkReader {
   private number = 0;
   private gop = -1;
   private openChunk = false;
-  /** Whether a chunk was the last event, so that its 1D tokens may follow. */
-  private awaitsWindows = false;
+  /** The chunk whose 1D tokens must follow; null if none must. */
+  private awaiting: TokenChunk | null = null;
   private latentsInGop = 0;
   private frames = 0;
   private chunks = 0;
@@ -150,13 +150,14 @@ export class VtkReader {
       if (this.indexOffset && record?.fields.type !== "TEND") {
         throw new DamageError("a record stands behind the index");
       }
-      if (record?.fields.type === "wtok") {
-        this.checkWindows(record.payload);
+      if (this.awaiting) {
+        this.checkWindowTokens(record, this.awaiting);
+        this.awaiting = null;
         continue;
       }
       const event = record && this.event(record.fields, record.payload);
       if (event) {
-        this.awaitsWindows = event.kind === "chunk";
+        this.awaiting = event.kind === "chunk" && this.header.windowTokens ? event : null;
         yield event;
       }
       if (event?.kind === "totals") {
@@ -204,6 +205,7 @@ export class VtkReader {
     this.number = -1;
     this.gop = gop - 1;
     this.openChunk = false;
+    this.awaiting = null;
     this.lastPts = null;
   }
 
@@ -288,6 +290,8 @@ export class VtkReader {
         this.packets += packets.length;
         return { kind: "audio", packets };
       }
+      case "wtok":
+        throw new DamageError("1D tokens do not follow the chunk that they belong to");
       case "indx":
         this.indexOffset = this.recordStart;
         this.checkIndex(parseIndex(payload));
@@ -297,14 +301,16 @@ export class VtkReader {
     }
   }
 
-  /** Check the 1D tokens of the chunk before, which this player does not decode. */
-  private checkWindows(payload: Uint8Array): void {
+  /** Check the 1D tokens of a chunk, which this player does not decode, in the record behind it. */
+  private checkWindowTokens(record: { fields: RecordFields; payload: Uint8Array } | null, chunk: TokenChunk): void {
     const { windowTokens, windows } = this.header;
-    if (!this.awaitsWindows || !windowTokens) {
-      throw new DamageError("1D tokens do not follow the chunk that they belong to");
+    if (record?.fields.type !== "wtok" || record.fields.gop !== chunk.gop || !windowTokens) {
+      throw new DamageError("the 1D tokens of a chunk are missing");
     }
-    this.awaitsWindows = false;
-    checkWindowTokens(payload, windowTokens, windows);
+    const count = checkWindowTokens(record.payload, windowTokens, windows);
+    if (record.fields.rawSize !== count) {
+      throw new DamageError(`a chunk declares ${record.fields.rawSize} 1D tokens instead of ${count}`);
+    }
   }
 
   private checkIndex(entries: readonly GopEntry[]): void {

@@ -96,11 +96,11 @@ export function parseTokenPayload(payload: Uint8Array, frames: number): TokenPay
 }
 
 /**
- * Check the payload of a record of 1D tokens: the number of tokens of each window, then the tokens.
+ * Check the payload of a record of 1D tokens: the number of tokens of each window, then the tokens. Returns their number.
  *
  * @throws DamageError It does not hold 1D tokens of so many windows.
  */
-export function checkWindowTokens(payload: Uint8Array, header: WindowHeader, windows: number): void {
+export function checkWindowTokens(payload: Uint8Array, header: WindowHeader, windows: number): number {
   if (payload.length < windows) {
     throw new DamageError("the 1D tokens of a chunk are cut short");
   }
@@ -115,6 +115,7 @@ export function checkWindowTokens(payload: Uint8Array, header: WindowHeader, win
       throw new DamageError(`a 1D token is not below ${header.codes}, the number of codes`);
     }
   }
+  return total;
 }
 
 function parseTicks(timing: Uint8Array, frames: number): bigint[] {

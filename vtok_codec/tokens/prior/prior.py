@@ -32,7 +32,8 @@ _LIMITS = {
     "steps": (2, 3),
 }
 """The least and the largest value of every field of `NetworkConfig`."""
-_MAX_PLANES = 64
+MAX_PLANES = 64
+"""The largest number of planes of a prior."""
 _MAX_ERROR = 1e6
 """The largest weight of an error."""
 ErrorWeights: TypeAlias = Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]]
@@ -132,7 +133,7 @@ def prior_parts(data: bytes) -> PriorParts:
         if said["version"] != _VERSION:
             raise ValueError(f"it needs a newer vtok: version {said['version']!r}")
         levels = tuple(_integer(level, 2, MAX_LEVELS) for level in said["levels"])
-        tokens = _integer(said["tokens"], 1, _MAX_PLANES // max(1, len(levels)))
+        tokens = _integer(said["tokens"], 1, MAX_PLANES // max(1, len(levels)))
         first, later = (_network(said[name], tensors, f"{name}.") for name in ("first", "later"))
         errors = _errors(said.get("errors", {}), len(levels))
     except (KeyError, TypeError, AttributeError) as error:

@@ -17,7 +17,7 @@ from vtok_codec.training.codec.klt import warm_start
 from vtok_codec.training.codec.objective import CodecObjective
 from vtok_codec.training.codec.stages import CodecRecipe
 from vtok_codec.training.codec.subject import CodecSubject
-from vtok_codec.training.prior.setup import initial_prior
+from vtok_codec.training.prior.setup import can_have_prior, initial_prior
 from vtok_codec.training.settings import RunSettings
 from vtok_codec.training.stages import Stage
 from vtok_codec.training.subject import Prepared, Request
@@ -98,12 +98,15 @@ def prepare(request: Request) -> Prepared[OneVAE, CodecRecipe]:
     config, recipe = request.config, request.recipe
     assert isinstance(config, OneVAEConfig) and isinstance(recipe, CodecRecipe)
     model, notes = _initial_model(request, config)
-    prior, about_prior = initial_prior(request, config) if any(recipe.rate_weights) else (None, ())
+    rated = any(recipe.rate_weights) and not config.codebook
+    if rated and not can_have_prior(config):
+        raise TrainingError("these tokens have no prior, and so no rate term; leave out rate_weights")
+    prior, about_prior = initial_prior(request, config) if rated else (None, ())
     lpips = load_lpips() if recipe.lpips_weight else None
     objective = CodecObjective(recipe, config, lpips, request.processes, prior)
     lpips = lpips or (load_lpips() if request.clips else None)
     model.quantizer.collective = request.processes
-    errors = prior_parts(request.prior).errors if request.prior else None
+    errors = prior_parts(request.prior).errors if request.prior and prior else None
     subject = CodecSubject(config, request.clips, objective.rate, request.reads, lpips, errors)
     adversary = PatchAdversary if recipe.adversarial_weight else None
     return Prepared(model, subject, objective, adversary, (*notes, *about_prior))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vtok_codec.models.onedva import LinearPath, OneDVA, group_ends, windows
+from vtok_codec.models.onedva import LinearPath, OneDVA, cut_windows, group_ends
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.training.data.crops import CropSampler
 from vtok_codec.training.onedva.objective import codec_latents
@@ -15,7 +15,6 @@ from vtok_codec.training.recipe import CropShape
 
 _CROPS = 192
 """The number of crops whose windows the transform is taken of. Mirroring makes four windows of each."""
-_FRAMES = 32
 _SPREAD = 0.7
 """The standard deviation of a latent before training, so that few of them reach the ends of their range."""
 _LEAST_DEVIATION = 1e-3
@@ -39,13 +38,14 @@ def warm_start(model: OneDVA, codec: OneVAE, sampler: CropSampler) -> LinearStar
     """
     config = model.config
     rows, columns = config.window_rows * config.codec.stride[1], config.window_columns * config.codec.stride[2]
+    frames = 2 * config.window_steps * config.codec.stride[0]
     found: tuple[list[Tensor], list[Tensor]] = ([], [])
     for number in range(_CROPS):
-        crop = sampler.batch(number, CropShape(1, _FRAMES, max(rows, columns))).to(codec.device)
+        crop = sampler.batch(number, CropShape(1, frames, max(rows, columns))).to(codec.device)
         second = codec_latents(codec, crop).second.float()
         begin = 0
         for end in group_ends(second.shape[2], config.codec.layout.phases, config.window_steps):
-            cut = windows(second[:, :, begin:end].movedim(1, -1), config, margin=0)
+            cut = cut_windows(second[:, :, begin:end].movedim(1, -1), config, margin=0)
             full = cut.shape[1] * cut.shape[2] * cut.shape[3] == model.linear.into[1 if begin else 0].shape[1]
             found[1 if begin else 0].extend([*_mirrored(cut)] if full else [])
             begin = end

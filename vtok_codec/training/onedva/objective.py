@@ -27,7 +27,7 @@ from vtok_codec.training.onedva.stages import OneDVARecipe
 from vtok_codec.training.processes import Processes
 
 _MOTION_DECAY = 0.99
-"""The decay per step of the moving averages of motion."""
+"""The decay of the moving averages of motion, per group of latent frames."""
 _PATH = path_of("flow")
 
 
@@ -89,10 +89,10 @@ class OneDVAObjective(TrainingObjective[OneDVARecipe]):
         if not 0 <= recipe.whole_share + recipe.structural_share <= 1 or not 0 <= recipe.noisy_share <= 1:
             raise SettingError("settings whole_share, structural_share and noisy_share: give shares of 1")
         self.codec = codec.requires_grad_(False).eval()
-        levels = codec.fsq.zero_digit.flatten()[: codec.config.token_channels]
+        half = codec.fsq.zero_digit.flatten()[: codec.config.token_channels]
         self.harm: Tensor
         """The weight of the squared error of a code, `2 d 1 1 1`."""
-        self.register_buffer("harm", (harm * levels.square())[..., None, None, None], persistent=False)
+        self.register_buffer("harm", (harm * half.square())[..., None, None, None], persistent=False)
 
     def train(self, mode: bool = True) -> OneDVAObjective:
         """Set the training mode of the objective. The frozen codec always stays in evaluation mode."""
@@ -109,29 +109,37 @@ class OneDVAObjective(TrainingObjective[OneDVARecipe]):
         discriminator: nn.Module | None = None,
     ) -> Loss:
         """Compute the loss of a batch; see `TrainingObjective`. All videos start a GOP."""
-        recipe = self.recipe
-        given = codec_latents(self.codec, video)
+        recipe, given = self.recipe, codec_latents(self.codec, video)
         noise = self._noise(given.second, generator)
-        added, regular = self._predicted(model, given, video, generator, noise)
-        error = (added.second.float() - given.second.float()).square()
-        phases = model.config.codec.layout.phases
-        weighted = torch.cat([error[:, :, :phases] * self.harm[0], error[:, :, phases:] * self.harm[1]], 2)
-        per_sample = weighted.flatten(1).mean(1)
-        total = (per_sample * _PATH.weight(noise.time) if noise else per_sample).mean()
-        parts = {"latent": per_sample.mean(), **regular}
+        added, parts = self._predicted(model, given, video, generator, noise)
+        total = recipe.alignment_weight * parts["alignment"] + recipe.similarity_weight * parts["similarity"]
+        per_sample = self._latent_errors(added.second, given.second, model.config.codec.layout.phases)
+        parts["latent"] = per_sample.mean()
         made = video
-        if progress >= recipe.pixel_start:
-            seen = slice(model.config.codec.layout.repeated_frames, None)
-            made, video = decoded(self.codec, given.structural, added)[:, :, seen], video[:, :, seen]
-            parts["rmse"] = ((made - video).square().flatten(1).mean(1) + 1e-6).sqrt().mean()
-            total = parts["rmse"]
-            if recipe.lpips_weight:
-                parts["lpips"] = perceptual_distance(self.lpips, video, made, recipe.lpips_frames, generator)
-                total = total + recipe.lpips_weight * parts["lpips"]
-        total = (
-            total + recipe.alignment_weight * regular["alignment"] + recipe.similarity_weight * regular["similarity"]
-        )
+        if progress < recipe.pixel_start:
+            total = total + (per_sample * _PATH.weight(noise.time) if noise else per_sample).mean()
+        else:
+            seen = model.config.codec.layout.repeated_frames
+            made, video = decoded(self.codec, given.structural, added)[:, :, seen:], video[:, :, seen:]
+            parts |= self._pixel_errors(video, made, generator)
+            total = total + parts["rmse"] + recipe.lpips_weight * parts.get("lpips", 0)
+        if self.processes.count > 1:
+            # Processes that train together expect every weight to take part in every step.
+            total = total + sum(0 * weight.sum() for weight in model.parameters() if weight.requires_grad)
         return Loss(total, {name: part.detach() for name, part in parts.items()}, video, made.detach(), None)
+
+    def _latent_errors(self, predicted: Tensor, second: Tensor, phases: int) -> Tensor:
+        """Return the mean squared error of the second token of each sample, weighted by its harm, `B`."""
+        error = (predicted.float() - second.float()).square()
+        weighted = torch.cat([error[:, :, :phases] * self.harm[0], error[:, :, phases:] * self.harm[1]], 2)
+        return weighted.flatten(1).mean(1)
+
+    def _pixel_errors(self, video: Tensor, made: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the root mean squared error of pixels and, if the recipe weighs it, LPIPS, by name."""
+        errors = {"rmse": ((made - video).square().flatten(1).mean(1) + 1e-6).sqrt().mean()}
+        if self.recipe.lpips_weight:
+            errors["lpips"] = perceptual_distance(self.lpips, video, made, self.recipe.lpips_frames, generator)
+        return errors
 
     def _noise(self, second: Tensor, generator: torch.Generator) -> NoisyCodes | None:
         """Return the second token mixed with noise if this step trains a diffusion decoder, else None."""
@@ -154,10 +162,10 @@ class OneDVAObjective(TrainingObjective[OneDVARecipe]):
             part = slice(begin, end)
             structural = given.structural[:, :, part]
             tokens = model.codes(model.encode(given.smooth[:, :, part], structural, group))
-            frames = slice(layout.stride[0] * layout.time_steps(begin, True) if begin else 0, None)
-            counts = self._lengths(
-                model, video[:, :, frames][:, :, : layout.stride[0] * config.window_steps], generator
-            )
+            first_frame = layout.stride[0] * layout.time_steps(begin, True) if begin else 0
+            frames = video[:, :, first_frame : first_frame + layout.stride[0] * config.window_steps]
+            # The repeated frames in front of a GOP do not move, and an encoder does not measure them.
+            counts = self._lengths(model, frames[:, :, 0 if begin else layout.repeated_frames :], generator)
             mixed = noise and NoisyCodes(noise.codes[:, :, part], noise.time)
             parts.append(model.decode(structural, tokens, counts, group, mixed))
             regular.append(torch.stack(_regularizers(tokens, structural)))
@@ -169,12 +177,12 @@ class OneDVAObjective(TrainingObjective[OneDVARecipe]):
         """Draw how many 1D tokens each window of a group reads, int64 `B·n` (One-DVA, section 3.2 and appendix A)."""
         motion = window_motion(video, model.config)
         if self.training:
-            now = torch.stack([motion.mean(), motion.square().mean()])
+            now = self.processes.total(torch.stack([motion.mean(), motion.square().mean()])) / self.processes.count
             decay = _MOTION_DECAY if bool(model.motion.any()) else 0.0
             model.motion.mul_(decay).add_((1 - decay) * now)
-        windows, queries = len(motion), model.config.queries
-        draws = torch.rand(windows, generator=generator).to(motion.device)
-        factor = 2 * torch.sigmoid(torch.randn(windows, generator=generator)).to(motion.device)
+        windows, queries, share = len(motion) * self.processes.count, model.config.queries, self.processes.share
+        draws = share(torch.rand(windows, generator=generator)).to(motion.device)
+        factor = 2 * torch.sigmoid(share(torch.randn(windows, generator=generator))).to(motion.device)
         lengths = (model.lengths(motion) * factor).round().clamp(0, queries).long()
         recipe = self.recipe
         lengths = torch.where(draws < recipe.whole_share + recipe.structural_share, 0, lengths)

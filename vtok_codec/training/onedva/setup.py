@@ -13,7 +13,7 @@ from vtok_codec.models.config import ModelConfig, OneDVAConfig, OneVAEConfig
 from vtok_codec.models.onedva import OneDVA
 from vtok_codec.models.presets import onedva_presets
 from vtok_codec.models.weights import build_model
-from vtok_codec.registry import WeightsFile, prior_of
+from vtok_codec.registry import CODEC_SHA256, WeightsFile, prior_of
 from vtok_codec.training.onedva.klt import warm_start
 from vtok_codec.training.onedva.objective import OneDVAObjective
 from vtok_codec.training.onedva.stages import OneDVARecipe
@@ -44,6 +44,8 @@ def choose_config(settings: RunSettings, start: WeightsFile | None, codec: Weigh
     assert codec is not None
     if start is not None and settings.preset is None:
         assert isinstance(start.config, OneDVAConfig)
+        if start.metadata.get(CODEC_SHA256) not in codec.reads:
+            raise SettingError(f"{start.path} is for another codec than {codec.path}")
         return replace(start.config, codec=codec.codec_config)
     name = settings.preset or next(iter(presets))
     if name not in presets:
@@ -52,8 +54,8 @@ def choose_config(settings: RunSettings, start: WeightsFile | None, codec: Weigh
 
 
 def adapted(recipe: OneDVARecipe, config: OneDVAConfig) -> OneDVARecipe:
-    """Return the recipe as it is, since it does not depend on the model."""
-    return recipe
+    """Return the recipe with crops that all start a GOP."""
+    return replace(recipe, augmentation=replace(recipe.augmentation, gop_start=1.0))
 
 
 def codec_config(config: ModelConfig) -> OneVAEConfig:

@@ -18,9 +18,9 @@ class OneDVARecipe(Recipe):
     pixel_start: float = 1.0
     """The fraction of the stage after which the error of pixels is the loss; before it, that of the second token."""
     noisy_share: float = 0.0
-    """The share of samples that train a step of a diffusion decoder instead of decoding without noise."""
+    """The share of steps that train a diffusion decoder instead of decoding without noise."""
     noise_only_share: float = 0.1
-    """The share of those that see pure noise; the others draw their time from a logit-normal distribution."""
+    """The share of the samples in them that see pure noise; the others have a logit-normal time."""
     alignment_weight: float = 0.0
     """The weight of the cosine distance from each 1D token to the structural token most like it (One-DVA, 3.5)."""
     similarity_weight: float = 0.0

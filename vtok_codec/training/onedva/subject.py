@@ -13,7 +13,7 @@ from vtok_codec.models.causal import FrameConv
 from vtok_codec.models.config import OneDVAConfig
 from vtok_codec.models.onedva import OneDVA
 from vtok_codec.models.onevae import OneVAE
-from vtok_codec.registry import CODEC_SHA256, RUN_CODEC, WeightsFile, is_shipped
+from vtok_codec.registry import CODEC_SHA256, RUN_CODEC, RUN_PRIOR, WeightsFile, prior_file, shipped_weights
 from vtok_codec.training.data.held_out import whole_latents
 from vtok_codec.training.onedva.stages import OneDVARecipe
 from vtok_codec.training.onedva.validation import reconstructions, validate
@@ -50,14 +50,18 @@ class OneDVASubject(Subject[OneDVA, OneDVARecipe]):
         return {CODEC_SHA256: self._codec_file.sha256}
 
     def freeze(self, model: OneDVA, recipe: OneDVARecipe) -> None:
-        """Leave the gradients as they are, since the whole model trains."""
+        """Freeze what reads noise and what corrects features, if the stage has no use for it."""
+        for parameter in model.decoder.noise_parameters:
+            parameter.requires_grad_(recipe.noisy_share > 0)
+        for parameter in model.decoder.correction_parameters:
+            parameter.requires_grad_(recipe.pixel_start < 1)
 
     def networks(self, model: OneDVA) -> list[nn.Module]:
         """Return the transformer blocks, whose matrices Muon updates."""
         return [model.encoder.transformer, model.decoder.transformer]
 
     def linear_paths(self, model: OneDVA) -> list[FrameConv]:
-        """Return nothing: One-DVA has no linear path."""
+        """Return nothing: the linear path of One-DVA is no convolution, and trains at the usual rate."""
         return []
 
     def compile(self, model: OneDVA) -> None:
@@ -85,5 +89,8 @@ class OneDVASubject(Subject[OneDVA, OneDVARecipe]):
         return super().weights(model, {**named, **metadata})
 
     def companions(self, weights: bytes) -> Mapping[str, bytes]:
-        """Return the codec, unless it was shipped, so that the weights can be used by themselves."""
-        return {} if is_shipped(self._codec_file.name) else {RUN_CODEC: self._codec_file.data}
+        """Return the codec and its prior, unless they were shipped, so that the weights can be used by themselves."""
+        if self._codec_file.sha256 in {file.sha256 for file in shipped_weights()}:
+            return {}
+        prior = prior_file(self._codec_file)
+        return {RUN_CODEC: self._codec_file.data, **({RUN_PRIOR: prior.data} if prior else {})}

@@ -8,7 +8,7 @@ from vtok_codec.models.config import ModelConfig, OneVAEConfig
 from vtok_codec.models.precision import fast_type
 from vtok_codec.registry import CODEC_SHA256, WeightsFile
 from vtok_codec.tokens.prior.network import MAX_LEVELS, NetworkConfig
-from vtok_codec.tokens.prior.prior import prior_parts
+from vtok_codec.tokens.prior.prior import MAX_PLANES, prior_parts
 from vtok_codec.training.prior.digits import DigitBatches, all_digits, held_out_digits
 from vtok_codec.training.prior.errors import error_weights
 from vtok_codec.training.prior.network import PriorModel
@@ -43,9 +43,18 @@ def choose_config(settings: RunSettings, start: WeightsFile | None, codec: Weigh
         raise SettingError("a prior is for the codec that --from names; leave out --preset, --shape and --codec")
     assert codec is not None
     config = codec.codec_config
-    if config.codebook or max(config.fsq_levels) > MAX_LEVELS:
-        raise SettingError(f"a prior needs FSQ with at most {MAX_LEVELS} levels; files of this codec use waves or zstd")
+    if not can_have_prior(config):
+        raise SettingError(
+            f"a prior needs FSQ with at most {MAX_LEVELS} levels and {MAX_PLANES} digits per position; files of this "
+            "codec use waves or zstd"
+        )
     return config
+
+
+def can_have_prior(config: OneVAEConfig) -> bool:
+    """Return whether a prior can predict the tokens of a codec."""
+    planes = len(config.fsq_levels) * config.max_tokens
+    return not config.codebook and max(config.fsq_levels) <= MAX_LEVELS and planes <= MAX_PLANES
 
 
 def adapted(recipe: PriorRecipe, config: OneVAEConfig) -> PriorRecipe:

@@ -14,12 +14,12 @@ from vtok_codec.models.onedva import (
     Group,
     NoisyCodes,
     OneDVA,
+    cut_windows,
     following,
-    from_windows,
     group_ends,
+    join_windows,
     window_grid,
     window_motion,
-    windows,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -40,15 +40,15 @@ def all_tokens(latents: int, rows: int, columns: int, batch: int = 1) -> torch.T
 @pytest.mark.parametrize("margin", [0, 1, 2])
 def test_windows_join_to_what_they_were_cut_from(grid: tuple[int, int], margin: int) -> None:
     x = torch.randn(2, 3, *grid, 5)
-    cut = windows(x, TINY_DVA, margin)
+    cut = cut_windows(x, TINY_DVA, margin)
     down, right = window_grid(TINY_DVA, *grid)
     assert cut.shape == (2 * down * right, 3, 2 + 2 * margin, 3 + 2 * margin, 5)
-    assert torch.equal(from_windows(cut, (2, *grid), TINY_DVA, margin), x)
+    assert torch.equal(join_windows(cut, (2, *grid), TINY_DVA, margin), x)
 
 
 def test_a_margin_shows_the_neighbours() -> None:
     x = torch.arange(4 * 6).view(1, 1, 4, 6, 1).float()
-    first, beside, below, _ = windows(x, TINY_DVA, 1)
+    first, beside, below, _ = cut_windows(x, TINY_DVA, 1)
     assert torch.equal(first[0, 1:, 1:, 0], x[0, 0, :3, :4, 0])
     assert not first[0, 0].any() and not first[0, :, 0].any()
     assert torch.equal(beside[0, 1:, 0, 0], x[0, 0, :3, 2, 0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -17,7 +18,8 @@ from vtok_codec.codec.decoders import Decoders
 from vtok_codec.codec.pixel_decoder import DecoderChoice
 from vtok_codec.codec.tokenizer import load_tokenizer
 from vtok_codec.container.reader import TokenChunk, VtkReader
-from vtok_codec.errors import ModelError
+from vtok_codec.errors import FormatError, ModelError
+from vtok_codec.models.config import CONFIG_KEY
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import dump_weights
 from vtok_codec.registry import CODEC_SHA256, RUN_CODEC, WeightsFile, find_weights
@@ -66,7 +68,7 @@ def test_a_file_holds_its_1d_tokens_and_they_matter(weights: Path, clip: Path, t
     file = encoded(weights, clip, tmp_path / "a.vtk")
     chunks = chunks_of(file)
     # Two rows of two windows.
-    assert all(chunk.windows is not None and chunk.windows.counts.tolist() == [6] * 4 for chunk in chunks)
+    assert all(chunk.window_tokens is not None and chunk.window_tokens.counts.tolist() == [6] * 4 for chunk in chunks)
     assert VtkReader(io.BytesIO(file.read_bytes())).header.tokens_per_position == 1
     pictures = {}
     for name, options in (("own", ()), ("structural", ("--decoder", "structural"))):
@@ -93,7 +95,7 @@ def test_the_same_tokens_whatever_the_codec_does_with_them(weights: Path, clip: 
 @pytest.mark.parametrize("lengths", ["0", "3", "motion", "error"])
 def test_lengths_are_chosen(weights: Path, clip: Path, tmp_path: Path, lengths: str) -> None:
     file = encoded(weights, clip, tmp_path / "a.vtk", "--window-tokens", lengths, "--rdo", 0.5)
-    counts = np.concatenate([chunk.windows.counts for chunk in chunks_of(file) if chunk.windows])
+    counts = np.concatenate([chunk.window_tokens.counts for chunk in chunks_of(file) if chunk.window_tokens])
     if lengths.isdecimal():
         assert set(counts) == {int(lengths)}
     assert counts.max() <= 6
@@ -105,7 +107,7 @@ def test_a_dear_bit_leaves_fewer_1d_tokens(weights: Path, clip: Path, tmp_path: 
     for rdo in (0, 100):
         settings = ("--window-tokens", "error", "--rdo", min(rdo, 1))
         file = encoded(weights, clip, tmp_path / f"{rdo}.vtk", *settings)
-        totals.append(sum(int(chunk.windows.counts.sum()) for chunk in chunks_of(file) if chunk.windows))
+        totals.append(sum(int(chunk.window_tokens.counts.sum()) for chunk in chunks_of(file) if chunk.window_tokens))
     assert totals[1] < totals[0]
 
 
@@ -128,7 +130,8 @@ def test_a_part_decodes_as_in_the_whole(weights: Path, clip: Path, tmp_path: Pat
         (("--window-tokens", "7"), "give 0 to 6"),
         (("--window-tokens", "many"), "motion or error"),
         (("--tokens", "2"), "1 token per position"),
-        (("--effort", "slow"), "effort fast only"),
+        (("--sticky", "0.1"), "without stickiness"),
+        (("--effort", "slow"), "with effort fast only"),
     ],
 )
 def test_settings_that_do_not_go_with_1d_tokens(
@@ -178,3 +181,39 @@ def test_eval_measures_numbers_of_1d_tokens(weights: Path, clip: Path) -> None:
     assert results[0]["psnr_db"] != results[1]["psnr_db"]
     code, _, told = inside("eval", clip, "--model", weights, "--window-tokens", "9", "--no-cache")
     assert code == 2 and "give 0 to 6" in told
+
+
+def test_a_header_that_does_not_fit_the_transformers_is_refused(weights: Path, clip: Path, tmp_path: Path) -> None:
+    file = encoded(weights, clip, tmp_path / "a.vtk")
+    described = VtkReader(io.BytesIO(file.read_bytes())).header.windows
+    assert described is not None
+    decoders = Decoders(load_tokenizer(find_weights(weights), "cpu"))
+    for changes in ({"most": 7}, {"window": (4, 2, 2)}, {"levels": (8, 8)}):
+        with pytest.raises(FormatError, match="does not fit"):
+            decoders.choose(DecoderChoice(), replace(described, **changes))  # type: ignore[arg-type]
+
+
+def test_weights_of_one_name_are_told_apart(weights: Path, clip: Path, tmp_path: Path) -> None:
+    """Decoders are kept by the hash of the weights, since names say little."""
+    other = tmp_path / weights.name
+    (tmp_path / RUN_CODEC).write_bytes((weights.parent / RUN_CODEC).read_bytes())
+    metadata = {key: value for key, value in find_weights(weights).metadata.items() if key != CONFIG_KEY}
+    other.write_bytes(dump_weights(random_onedva(seed=1), TINY_DVA, metadata))
+    files = [encoded(each, clip, tmp_path / f"{n}.vtk") for n, each in enumerate((weights, other))]
+    decoders = Decoders(load_tokenizer(find_weights(weights), "cpu"))
+    first, second = (VtkReader(io.BytesIO(file.read_bytes())).header.windows for file in files)
+    assert first and second and first.name == second.name
+    decoders.choose(DecoderChoice(), first)
+    with pytest.raises(ModelError):
+        decoders.choose(DecoderChoice(), second)
+
+
+def test_a_still_image_has_1d_tokens_too(weights: Path, clip: Path, tmp_path: Path) -> None:
+    picture, file, back = tmp_path / "a.png", tmp_path / "a.vtk", tmp_path / "b.png"
+    assert (
+        inside("decode", encoded(weights, clip, file), picture, "--weights", weights, "--duration", 0.01, "-q")[0] == 0
+    )
+    encoded(weights, picture, file)
+    assert [len(chunk.pts) for chunk in chunks_of(file)] == [1]
+    assert inside("decode", file, back, "--weights", weights, "-q") == (0, "", "")
+    assert pixels_of(back)[0].shape == (42, 64, 3)
