@@ -9,9 +9,9 @@ from functools import partial
 from typing import BinaryIO, TypeAlias
 
 import numpy as np
-from torch import Tensor
 
 from vtok_codec.codec.lanes import Job, plan_lanes, run_in_lanes
+from vtok_codec.codec.onedva import OneDVAState
 from vtok_codec.codec.prefetch import Prefetch
 from vtok_codec.codec.refinement import MAX_BYTES_PER_PIXEL, Refiner
 from vtok_codec.codec.tokenizer import Tokenizer
@@ -63,8 +63,7 @@ class GopEncoder:
         self._state: State = None
         effort = find_effort(settings.effort)
         self._refiner = Refiner(tokenizer, effort, settings.rdo) if effort.steps else None
-        self._last: Tensor | None = None
-        """The codes of the last latent frame, for a model with 1D tokens."""
+        self._onedva_state: OneDVAState | None = None
 
     def code(self, chunk: FrameChunk) -> PackedChunk:
         """Encode and pack the next chunk of the GOP."""
@@ -76,7 +75,9 @@ class GopEncoder:
             values, self._state = self._tokenizer.encode_values(pixels, self._tokenizer.max_tokens, self._state)
             packed = self._packed(chunk.gop, pts, last_duration, values[: onedva.per_token])
             lengths = onedva.chosen_lengths(settings.window_tokens)
-            tokens, self._last = onedva.encode(values, packed.digits, pixels, lengths, settings.rdo, self._last)
+            tokens, self._onedva_state = onedva.encode(
+                values, packed.digits, pixels, lengths, settings.rdo, self._onedva_state
+            )
             return replace(packed, window_tokens=tokens)
         if self._refiner:
             values, self._state = self._tokenizer.encode_values(pixels, count, self._state)

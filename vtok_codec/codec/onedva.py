@@ -32,6 +32,18 @@ _TRIED_LENGTHS = 8
 """The parts of the largest number of 1D tokens that are tried by error and rate."""
 _TOKEN_BITS = 16
 """What a 1D token takes in a file, in bits."""
+_DIGIT_ERROR = 8e5
+"""About the squared error of the picture, in levels from 0 to 255, of a digit that is off by 1, which is the unit of
+`EncodeSettings.rdo`: at 0.02, a bit costs what it does on the curve of two tokens (`docs/notebook/refinement.md`)."""
+
+
+class OneDVAState(NamedTuple):
+    """What is known of the chunks of a GOP before."""
+
+    last: Tensor
+    """The codes of both tokens in the last latent frame."""
+    codec: State
+    """The state of the codec's decoder; None in an encoder that decodes nothing."""
 
 
 class DecodedTokens(NamedTuple):
@@ -103,8 +115,14 @@ class OneDVACoder:
 
     @torch.inference_mode()
     def encode(
-        self, values: Values, digits: Digits, frames: Pixels, lengths: str | int, rdo: float, last: Tensor | None
-    ) -> tuple[WindowTokens, Tensor]:
+        self,
+        values: Values,
+        digits: Digits,
+        frames: Pixels,
+        lengths: str | int,
+        rdo: float,
+        state: OneDVAState | None,
+    ) -> tuple[WindowTokens, OneDVAState]:
         """Encode the 1D tokens of a chunk.
 
         Args:
@@ -113,40 +131,39 @@ class OneDVACoder:
             frames: The frames of the chunk, uint8 RGB `T H W 3`.
             lengths: How many 1D tokens each window gets; see `chosen_lengths`.
             rdo: What a bit costs, for lengths by error and rate; see `EncodeSettings.rdo`.
-            last: The codes of the latent frame before, as this method returned them; None at the start of a GOP.
+            state: The state after the chunk before; None at the start of a GOP.
 
         Returns:
-            The 1D tokens, and the codes of the last latent frame.
+            The 1D tokens, and the state after the chunk.
         """
-        group, structural = Group(last is None, last), self._codes(digits)
+        group, structural = _group(state), self._codes(digits)
         smooth = self._normalized(torch.from_numpy(values)[None].to(self._device))
         found = self.model.digits(self.model.encode(self._fit(smooth), self._fit(structural), group).float())
-        codes = self._fit(self.model.codes_of(found))
+        codes, codec = self._fit(self.model.codes_of(found)), None
         if lengths == BY_MOTION:
             counts = self._by_motion(frames)
         elif lengths == BY_ERROR:
-            second = smooth[:, self.per_token : 2 * self.per_token]
-            counts = self._by_error(structural, codes, second, group, rdo)
+            counts = self._by_error(structural, codes, frames, rdo, state)
         else:
             counts = torch.full((len(codes),), int(lengths), device=self._device)
-        second = self.model.decode(self._fit(structural), codes, counts, group).second
+        made = self._decoded(structural, codes, counts, group)
+        if lengths == BY_ERROR:
+            _, codec = self.pictures(made, frames.shape[1:3], state)
         read = torch.arange(codes.shape[1], device=self._device) < counts[:, None]
         kept = found[read].cpu().numpy().T[:, :, None, None]
         tokens = digits_to_tokens(kept, self.header.levels).ravel()
-        after = following(structural, second.float()).last
-        assert after is not None
-        return WindowTokens(counts.cpu().numpy().astype(np.uint8), tokens), after
+        return WindowTokens(counts.cpu().numpy().astype(np.uint8), tokens), OneDVAState(made.last, codec)
 
     @torch.inference_mode()
-    def decode(self, digits: Digits, window_tokens: WindowTokens | None, last: Tensor | None) -> DecodedTokens:
+    def decode(self, digits: Digits, window_tokens: WindowTokens | None, state: OneDVAState | None) -> DecodedTokens:
         """Decode the tokens of a chunk.
 
         Args:
             digits: The digits of the first token, `d t h w`.
             window_tokens: The 1D tokens of the chunk; None where they are missing.
-            last: See `encode`.
+            state: See `encode`.
         """
-        group, structural = Group(last is None, last), self._codes(digits)
+        structural = self._codes(digits)
         count = int(np.prod(window_grid(self.model.config, *digits.shape[2:])))
         counts = np.zeros(count, np.int64) if window_tokens is None else window_tokens.counts.astype(np.int64)
         if len(counts) != count:
@@ -157,12 +174,41 @@ class OneDVACoder:
             found[read] = tokens_to_digits(window_tokens.tokens[:, None, None, None], self.header.levels)[:, :, 0, 0].T
         codes = self._fit(self.model.codes_of(torch.from_numpy(found).to(self._device)))
         lengths = torch.from_numpy(counts).to(self._device)
-        added = self.model.decode(self._fit(structural), codes, lengths, group)
+        return self._decoded(structural, codes, lengths, _group(state))
+
+    def _decoded(self, structural: Tensor, codes: Tensor, counts: Tensor, group: Group) -> DecodedTokens:
+        """Decode the codes of the first token, and as many 1D tokens of each window as `counts` says."""
+        added = self.model.decode(self._fit(structural), codes, counts, group)
         after = following(structural, added.second.float()).last
         assert after is not None
         left = self.tokenizer.model.config.latent_channels - 2 * self.per_token
         whole = F.pad(torch.cat([self._fit(structural), self._fit(added.second)], 1), (0,) * 7 + (left,))
         return DecodedTokens(whole, added.correction, after)
+
+    @torch.inference_mode()
+    def pictures(self, tokens: DecodedTokens, size: tuple[int, int], state: OneDVAState | None) -> tuple[Pixels, State]:
+        """Let the codec decode a chunk.
+
+        Args:
+            tokens: The tokens of the chunk.
+            size: The height and width of the video.
+            state: The state after the chunk before; None at the start of a GOP.
+
+        Returns:
+            All frames that the tokens stand for, uint8 RGB `T H W 3`, and the state of the codec's decoder.
+        """
+        tokenizer, device = self.tokenizer, self._device
+        count, parts = torch.full((1,), 2, device=device), list[Pixels]()
+        codec: State = state.codec if state else None
+        steps, begin, first = latents_at_once(device.type, size), 0, state is None
+        for step in range(0, tokens.correction.features.shape[2], steps):
+            end = begin + tokenizer.layout.stored_latents(steps, first)
+            features = tokens.correction.features[:, :, step : step + steps]
+            correction = Correction(features, tokens.correction.first if first else None)
+            video, codec = tokenizer.model.decoder(tokens.codes[:, :, begin:end], codec, count, correction=correction)
+            parts.append(to_pixels(video[0], size))
+            begin, first = end, False
+        return np.concatenate(parts)[tokenizer.layout.filled_frames(state is None) :], codec
 
     def _by_motion(self, frames: Pixels) -> Tensor:
         """Return the number of 1D tokens of each window by its motion (One-DVA, appendix A)."""
@@ -173,19 +219,23 @@ class OneDVACoder:
         motion = window_motion(video.permute(3, 0, 1, 2)[None] / 127.5 - 1, self.model.config)
         return self.model.lengths(motion).round().long()
 
-    def _by_error(self, structural: Tensor, codes: Tensor, second: Tensor, group: Group, rdo: float) -> Tensor:
-        """Return the number of 1D tokens of each window with the least error plus cost of bits."""
+    def _by_error(
+        self, structural: Tensor, codes: Tensor, frames: Pixels, rdo: float, state: OneDVAState | None
+    ) -> Tensor:
+        """Return the number of 1D tokens of each window with the least error of the picture plus cost of bits."""
         windows, most = codes.shape[:2]
         tried = sorted({most * part // _TRIED_LENGTHS for part in range(_TRIED_LENGTHS + 1)})
-        costs = []
+        config = self.model.config
+        _, below, beside = config.codec.stride
+        size, costs = (config.window_rows * below, config.window_columns * beside), list[Tensor]()
         for length in tried:
             counts = torch.full((windows,), length, device=self._device)
-            made = self.model.decode(self._fit(structural), codes, counts, group).second.float()
-            error = ((made - second).square() * self._harm(made.shape[2], group)).sum((1, 2))
-            grid = self.model.config.window_rows, self.model.config.window_columns
-            summed = F.avg_pool2d(error[:, None], grid, ceil_mode=True, divisor_override=1).flatten()
-            costs.append(summed + rdo * _TOKEN_BITS * length)
-        return torch.tensor(tried, device=self._device)[torch.stack(costs).argmin(0)]
+            made = self._decoded(structural, codes, counts, _group(state))
+            pixels, _ = self.pictures(made, frames.shape[1:3], state)
+            error = np.square(pixels[: len(frames)].astype(np.float32) - frames).sum((0, 3))
+            sums = F.avg_pool2d(torch.from_numpy(error)[None, None], size, ceil_mode=True, divisor_override=1)
+            costs.append(sums.flatten() + rdo * _DIGIT_ERROR * _TOKEN_BITS * length)
+        return torch.tensor(tried, device=self._device)[torch.stack(costs).argmin(0).to(self._device)]
 
     def _codes(self, digits: Digits) -> Tensor:
         """Return the codes of digits of the first token, `1 d t h w` in fp32."""
@@ -196,21 +246,6 @@ class OneDVACoder:
         zero = self.tokenizer.model.fsq.zero_digit[: values.shape[1]].float()
         return (values - zero) / zero
 
-    def _harm(self, latents: int, group: Group) -> Tensor:
-        """Return how much the squared error of a code of the second token harms the picture, `d t 1 1`.
-
-        The unit is the squared error of a mean digit that is off by 1, as in `Prior.error_weight`.
-        """
-        prior, planes = self.tokenizer.prior, range(self.per_token, 2 * self.per_token)
-        first, later = (
-            [prior.error_weight(2 * self.per_token, plane, at) if prior else 1.0 for plane in planes]
-            for at in (True, False)
-        )
-        phases = self.tokenizer.layout.phases if group.first else 0
-        weights = torch.tensor([first] * phases + [later] * (latents - phases), device=self._device).T
-        half = self.tokenizer.model.fsq.zero_digit[: self.per_token].float()
-        return weights[:, :, None, None] * half.square()
-
     @property
     def _device(self) -> torch.device:
         return self.tokenizer.placement.device
@@ -220,13 +255,9 @@ class OneDVACoder:
         return x.to(self.tokenizer.placement.dtype)
 
 
-class _DecoderState(NamedTuple):
-    """What a decoder remembers of the chunks before."""
-
-    codec: State
-    """The state of the codec's decoder."""
-    last: Tensor
-    """The codes of the last latent frame."""
+def _group(state: OneDVAState | None) -> Group:
+    """Return the place of a chunk that follows a state, or that starts a GOP."""
+    return Group(state is None, state.last if state else None)
 
 
 @dataclass(frozen=True)
@@ -276,28 +307,15 @@ class OneDVADecoder:
         digits: Digits,
         size: tuple[int, int],
         frames: int,
-        state: _DecoderState | None,
+        state: OneDVAState | None,
         gop: int = 0,
         window_tokens: WindowTokens | None = None,
-    ) -> tuple[Pixels, _DecoderState]:
+    ) -> tuple[Pixels, OneDVAState]:
         """Decode a whole chunk; see `Tokenizer.decode`. Where the 1D tokens are missing, it does without."""
-        tokenizer = self.coder.tokenizer
-        tokenizer.check_process()
-        tokens = self.coder.decode(digits, window_tokens, state.last if state else None)
-        codec_state: State = state.codec if state else None
-        skipped, device = tokenizer.layout.filled_frames(state is None), tokenizer.placement.device
-        parts: list[Pixels] = []
-        count = torch.full((1,), 2, device=device)
-        steps, begin, first = latents_at_once(device.type, size), 0, state is None
-        for step in range(0, tokens.correction.features.shape[2], steps):
-            end = begin + tokenizer.layout.stored_latents(steps, first)
-            features = tokens.correction.features[:, :, step : step + steps]
-            correction = Correction(features, tokens.correction.first if first else None)
-            given = tokens.codes[:, :, begin:end]
-            video, codec_state = tokenizer.model.decoder(given, codec_state, count, correction=correction)
-            parts.append(to_pixels(video[0], size))
-            begin, first = end, False
-        return np.concatenate(parts)[skipped : skipped + frames], _DecoderState(codec_state, tokens.last)
+        self.coder.tokenizer.check_process()
+        tokens = self.coder.decode(digits, window_tokens, state)
+        pixels, codec = self.coder.pictures(tokens, size, state)
+        return pixels[:frames], OneDVAState(tokens.last, codec)
 
     def warm_up(self) -> None:
         """Code a small picture, so that later timings do not include what torch sets up at its first use."""
