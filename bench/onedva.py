@@ -26,18 +26,31 @@ from vtok_codec.registry import find_codec, find_weights
 from vtok_codec.stream.settings import BY_ERROR, BY_MOTION
 
 THIRDS = ("still", "middle", "moving")
+_ALL = 1 << 20
+"""More frames than any clip has."""
 
 
 def measured(clips: list[Path], *options: str) -> list[dict[str, Any]]:
     """Return the results of `vtok eval` on clips."""
-    command = [sys.executable, "-m", "vtok_codec", "eval", *map(str, clips), "--measures", "psnr", "--json", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "vtok_codec",
+        "eval",
+        *map(str, clips),
+        "--measures",
+        "psnr",
+        "--json",
+        "-q",
+        *options,
+    ]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     return [result for evaluation in json.loads(done.stdout)["evaluations"] for result in evaluation["results"]]
 
 
 def motion(clip: Path) -> float:
     """Return the mean absolute change of grey from frame to frame of a clip, in levels from 0 to 255."""
-    grey = read_pixels(clip).astype(np.float32).mean(3)
+    grey = read_pixels(clip, _ALL).astype(np.float32).mean(3)
     return float(np.abs(np.diff(grey, axis=0)).mean()) if len(grey) > 1 else 0.0
 
 
