@@ -95,7 +95,7 @@ def test_shipped_diffusion_decoders_look_more_like_the_source(
 
 def test_decoders_that_cannot_be_used_are_told_in_one_line(clip: Path, diffusion_weights: Path, tmp_path: Path) -> None:
     for options, expected, message in (
-        (("--decoder", "euler"), 6, "no decoder 'euler'; use one of deterministic, sharp, ddim, flow"),
+        (("--decoder", "euler"), 6, "no decoder 'euler'; use one of deterministic, structural, sharp, ddim, flow"),
         (("--decoder", tmp_path), 6, "holds no ema.safetensors"),
         (("--decoder", diffusion_weights, "--steps", 99), 2, "steps 99: give 1 to 16"),
         (("--steps", 2), 2, "no steps and no noise"),

@@ -94,6 +94,15 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert (ROOT / page.parent / target).exists(), target
 
 
+def test_the_front_matter_of_model_cards_has_one_key_per_line() -> None:
+    """A list item that swallowed the next key still looks like text to most readers of Markdown."""
+    for card in (ROOT / "weights").glob("*.md"):
+        _, front, _ = card.read_text(encoding="utf-8").split("---\n", 2)
+        keys = [line.split(":")[0] for line in front.splitlines() if not line.startswith("  - ")]
+        assert "license" in keys and "tags" in keys, card.name
+        assert not [line for line in front.splitlines() if line.startswith("  - ") and ":" in line], card.name
+
+
 def test_prose_is_wrapped() -> None:
     """At 100 columns, tables, links that cannot be broken, and code apart."""
     wide = []

@@ -37,11 +37,15 @@ from vtok_codec.stream.settings import EncodeSettings, make_header
 from vtok_codec.training.codec import setup
 from vtok_codec.training.codec.klt import warm_start
 from vtok_codec.training.codec.objective import CodecObjective
+from vtok_codec.training.codec.stages import CodecRecipe
 from vtok_codec.training.codec.subject import CodecSubject
 from vtok_codec.training.codec.validation import validate
 from vtok_codec.training.data.crops import CropSampler
 from vtok_codec.training.data.library import ClipLibrary
 from vtok_codec.training.optimizer import StageOptimizer
+from vtok_codec.training.prior.network import PriorModel
+from vtok_codec.training.prior.setup import network_configs
+from vtok_codec.training.prior.stages import STAGES as PRIOR_STAGES
 from vtok_codec.training.processes import Processes
 from vtok_codec.training.recipe import Augmentation, CropShape
 from vtok_codec.training.stages import STAGES
@@ -249,7 +253,11 @@ def test_a_finer_model_gives_the_first_frame_its_weights() -> None:
 def test_every_parameter_trains(name: str) -> None:
     model = randomized(OneVAE(ENHANCED))
     start = Augmentation(gop_start=1.0)
-    objective = CodecObjective(replace(STAGES[name].recipe, lpips_weight=0.0, augmentation=start), ENHANCED, None)
+    recipe = replace(STAGES[name].recipe, lpips_weight=0.0, augmentation=start)
+    assert isinstance(recipe, CodecRecipe)
+    networks = network_configs(PRIOR_STAGES["prior"][1], ENHANCED.layout.phases)
+    prior = PriorModel(*networks, ENHANCED.fsq_levels, ENHANCED.max_tokens) if any(recipe.rate_weights) else None
+    objective = CodecObjective(recipe, ENHANCED, None, prior=prior)
     assert objective.unseen_frames == 3
     video = torch.rand(8, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     video[:, :, :4] = video[:, :, :1]

@@ -359,13 +359,13 @@ def _names(tokenizers: Sequence[Tokenizer]) -> dict[int, str]:
     Raises:
         ModelError: A model has the name of an anchor.
     """
-    weights = [each.onedva.weights if each.onedva else each.weights for each in tokenizers]
-    plain = [each.name for each in weights]
+    plain = [each.onedva.header.name if each.onedva else each.id.name for each in tokenizers]
+    hashes = [each.onedva.header.weights_sha256 if each.onedva else each.id.weights_sha256 for each in tokenizers]
     if taken := set(plain) & set(ANCHORS):
         raise ModelError(f"a model must not be called {min(taken)}; rename its file")
     return {
-        id(tokenizer): name if plain.count(name) == 1 else f"{name}-{own.sha256[:8]}"
-        for tokenizer, own, name in zip(tokenizers, weights, plain, strict=True)
+        id(tokenizer): name if plain.count(name) == 1 else f"{name}-{sha256[:8]}"
+        for tokenizer, sha256, name in zip(tokenizers, hashes, plain, strict=True)
     }
 
 
