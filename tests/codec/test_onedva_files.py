@@ -67,8 +67,9 @@ def chunks_of(path: Path) -> list[TokenChunk]:
 def test_a_file_holds_its_1d_tokens_and_they_matter(weights: Path, clip: Path, tmp_path: Path) -> None:
     file = encoded(weights, clip, tmp_path / "a.vtk")
     chunks = chunks_of(file)
-    # Two rows of two windows.
-    assert all(chunk.window_tokens is not None and chunk.window_tokens.counts.tolist() == [6] * 4 for chunk in chunks)
+    # Three by four positions are two rows of two windows of two by three, of which the first alone is full.
+    counts = [chunk.window_tokens.counts.tolist() for chunk in chunks if chunk.window_tokens]
+    assert len(counts) == len(chunks) and set(map(tuple, counts)) == {(6, 2, 3, 1)}
     assert VtkReader(io.BytesIO(file.read_bytes())).header.tokens_per_position == 1
     pictures = {}
     for name, options in (("own", ()), ("structural", ("--decoder", "structural"))):
@@ -97,7 +98,7 @@ def test_lengths_are_chosen(weights: Path, clip: Path, tmp_path: Path, lengths: 
     file = encoded(weights, clip, tmp_path / "a.vtk", "--window-tokens", lengths, "--rdo", 0.5)
     counts = np.concatenate([chunk.window_tokens.counts for chunk in chunks_of(file) if chunk.window_tokens])
     if lengths.isdecimal():
-        assert set(counts) == {int(lengths)}
+        assert counts.max() == int(lengths)
     assert counts.max() <= 6
     assert inside("decode", file, tmp_path / "a.mkv", "--weights", weights, "-q") == (0, "", "")
 

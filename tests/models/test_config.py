@@ -84,7 +84,7 @@ def test_diffusion_decoders_from_before_configurations_load(objective: str, tmp_
 
 def test_shipped_models_carry_their_configuration() -> None:
     models = [weights for weights in shipped_weights() if weights.is_model]
-    assert len(models) == 4
+    assert len(models) == 5
     for weights in models:
         assert config_from_json(weights.metadata["config"]) == weights.config
     former = {"6b766bf54559", "0750c81d7119"}

@@ -141,11 +141,11 @@ class OneDVACoder:
         found = self.model.digits(self.model.encode(self._fit(smooth), self._fit(structural), group).float())
         codes, codec = self._fit(self.model.codes_of(found)), None
         if lengths == BY_MOTION:
-            counts = self._by_motion(frames)
+            counts = self._shared(self._by_motion(frames), digits.shape[2:])
         elif lengths == BY_ERROR:
             counts = self._by_error(structural, codes, frames, rdo, state)
         else:
-            counts = torch.full((len(codes),), int(lengths), device=self._device)
+            counts = self._shared(torch.full((len(codes),), float(lengths), device=self._device), digits.shape[2:])
         made = self._decoded(structural, codes, counts, group)
         if lengths == BY_ERROR:
             _, codec = self.pictures(made, frames.shape[1:3], state)
@@ -211,13 +211,21 @@ class OneDVACoder:
         return np.concatenate(parts)[tokenizer.layout.filled_frames(state is None) :], codec
 
     def _by_motion(self, frames: Pixels) -> Tensor:
-        """Return the number of 1D tokens of each window by its motion (One-DVA, appendix A)."""
+        """Return how many 1D tokens each window deserves by its motion, before rounding (One-DVA, appendix A)."""
         rows, columns = self.tokenizer.layout.grid(*frames.shape[1:3])
         height, width = self.tokenizer.layout.picture(rows, columns)
         padding = ((0, 0), (0, height - frames.shape[1]), (0, width - frames.shape[2]), (0, 0))
         video = torch.from_numpy(np.pad(frames, padding, mode="edge")).to(self._device)
         motion = window_motion(video.permute(3, 0, 1, 2)[None] / 127.5 - 1, self.model.config)
-        return self.model.lengths(motion).round().long()
+        return self.model.lengths(motion)
+
+    def _shared(self, lengths: Tensor, grid: tuple[int, ...]) -> Tensor:
+        """Return the share of the given numbers of 1D tokens that windows of a grid get which it fills in part."""
+        config = self.model.config
+        size = config.window_rows, config.window_columns
+        filled = torch.ones(1, 1, *grid, device=self._device)
+        share = F.avg_pool2d(filled, size, ceil_mode=True, divisor_override=size[0] * size[1]).flatten()
+        return (lengths * share).ceil().long()
 
     def _by_error(
         self, structural: Tensor, codes: Tensor, frames: Pixels, rdo: float, state: OneDVAState | None
