@@ -238,7 +238,9 @@ def find_codec(weights: WeightsFile) -> WeightsFile:
     """
     wanted, beside = weights.metadata.get(CODEC_SHA256, ""), weights.path.parent / RUN_CODEC
     named = WeightsFile(weights.metadata.get("codec", beside.stem), beside)
-    for codec in (*([named] if beside.is_file() else []), *shipped_weights()):
+    # Reading a file takes time, so the one of the right name comes first.
+    shipped = sorted(shipped_weights(), key=lambda file: file.name != named.name)
+    for codec in (*([named] if beside.is_file() else []), *shipped):
         if codec.is_model and isinstance(codec.config, OneVAEConfig) and wanted in codec.reads:
             return codec
     raise ModelError(

@@ -192,7 +192,7 @@ def encode(
     chosen = find_quality(quality or DEFAULT_QUALITY)
     from vtok_codec.codec.encoder import encode_video
     from vtok_codec.codec.tokenizer import load_tokenizer
-    from vtok_codec.registry import find_weights, is_onedva
+    from vtok_codec.registry import find_weights
     from vtok_codec.stream.settings import EncodeSettings
 
     @cache
@@ -203,7 +203,8 @@ def encode(
         return tokenizer
 
     preset_model = model or chosen.model
-    usual_tokens = 1 if is_onedva(find_weights(preset_model)) else chosen.tokens_per_position
+    single = not (goal or dry_run) and load(preset_model).onedva
+    usual_tokens = 1 if single else chosen.tokens_per_position
     settings = EncodeSettings(
         tokens_per_position=usual_tokens if tokens is None else tokens,
         gop_seconds=gop,
@@ -214,8 +215,6 @@ def encode(
         effort=effort,
         window_tokens=window_tokens,
     )
-    if not (goal or dry_run):
-        load(preset_model)
 
     def trials(source: str) -> AbstractContextManager[Trials]:
         return tried(source, partial(given.open, source), settings, load, quiet)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vtok_codec.training.recipe import Augmentation, CropShape, Phase, Recipe
 
@@ -27,35 +27,17 @@ class OneDVARecipe(Recipe):
     """The weight of the cosine distance from each 1D token to the one before it (One-DVA, 3.5)."""
 
 
-_WINDOWS = (Phase(0.0, CropShape(batch=1, frames=32, size=256)),)
 _ALL_QUERIES = OneDVARecipe(
-    phases=_WINDOWS,
+    phases=(Phase(0.0, CropShape(batch=1, frames=32, size=256)),),
     learning_rate=2e-3,
     warmup_steps=100,
     ema_decay=0.998,
     augmentation=Augmentation(gop_start=1.0),
 )
-_LENGTHS = OneDVARecipe(
-    phases=_WINDOWS,
-    learning_rate=1.5e-3,
-    warmup_steps=100,
-    ema_decay=0.998,
-    whole_share=0.1,
-    structural_share=0.1,
-    pixel_start=0.6,
-    lpips_weight=0.02,
-    augmentation=Augmentation(gop_start=1.0),
+_LENGTHS = replace(
+    _ALL_QUERIES, learning_rate=1.5e-3, whole_share=0.1, structural_share=0.1, pixel_start=0.6, lpips_weight=0.02
 )
-_NOISE = OneDVARecipe(
-    phases=_WINDOWS,
-    learning_rate=1e-3,
-    warmup_steps=100,
-    ema_decay=0.998,
-    whole_share=0.1,
-    structural_share=0.1,
-    noisy_share=0.8,
-    augmentation=Augmentation(gop_start=1.0),
-)
+_NOISE = replace(_LENGTHS, learning_rate=1e-3, pixel_start=1.0, lpips_weight=0.0, noisy_share=0.8)
 
 STAGES: dict[str, tuple[str, OneDVARecipe, str]] = {
     "onedva": (
