@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,26 @@ import numpy as np
 import pytest
 import torch
 from helpers import LANES, TINY, inside, randomized
-from prior_helpers import LATER, PHASES
+from prior_helpers import FIRST, LATER, PHASES
 from safetensors.numpy import load_file
 
+from vtok_codec.codec.tokenizer import Placement, Tokenizer
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import TrainingError
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import dump_weights
 from vtok_codec.registry import PRIOR_FOLDERS, RUN_PRIOR, WeightsFile
-from vtok_codec.tokens.prior.network import Network
+from vtok_codec.stream.reading import read_gops
+from vtok_codec.tokens.prior.network import Network, NetworkConfig
 from vtok_codec.tokens.prior.prior import parse_prior
+from vtok_codec.tokens.radix import tokens_to_digits
 from vtok_codec.training.checkpoint import read_checkpoint
+from vtok_codec.training.prior.digits import DigitBatches, digits_of_files
 from vtok_codec.training.prior.export import export_prior
+from vtok_codec.training.prior.growing import can_grow, grown
 from vtok_codec.training.prior.network import ABSENT, PriorModel
+from vtok_codec.training.prior.stages import STAGES
+from vtok_codec.training.recipe import CropShape
 from vtok_codec.training.trainer import Trainer
 
 LEVELS = (8, 5)
@@ -51,6 +59,29 @@ def test_the_written_network_predicts_what_the_trained_one_does() -> None:
                 expected = trained(*arguments)[:, 0].numpy().reshape(planes, -1, 8)
             expected[1::2, :, 5:] = 0
             assert np.array_equal(logits_of(network, past, int(place), frames[0]), expected)
+
+
+@pytest.mark.parametrize("first", [FIRST, PHASES], ids=["without slots", "with slots"])
+def test_a_grown_prior_predicts_the_same_and_can_learn_more(first: NetworkConfig) -> None:
+    torch.manual_seed(4)
+    model = PriorModel(first, LATER, LEVELS, 2)
+    larger = [replace(old, channels=old.channels + 3, blocks=old.blocks + 1, features=7) for old in (first, LATER)]
+    assert can_grow(first, larger[0]) and not can_grow(larger[0], first)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    made = grown(model, *larger)
+    planes, grid = 4, (6, 7)
+    limits = torch.tensor(LEVELS * 2).view(-1, 1, 1)
+    for old, new in ((model.first, made.first), (model.later, made.later)):
+        past = torch.randint(0, 40, (3, max(1, old.config.slots), planes, *grid)) % limits
+        digits = torch.randint(0, 40, (3, planes, *grid)) % limits
+        arguments = past.to(torch.uint8), digits.to(torch.uint8), torch.zeros(3, dtype=torch.int64)
+        assert torch.equal(old(*arguments), new(*arguments))
+        new.bits(*arguments).mean().backward()
+        assert new.logits.grad is not None and new.logits.grad[:, :, old.config.features :].any()
+        assert not old.config.slots or bool(new.from_trunk.grad[:, :, old.config.channels :].any())
+    assert parse_prior(export_prior(made, {})).later.config == larger[1]
 
 
 def logits_of(network: Network, past: list[np.ndarray | None], place: int, digits: np.ndarray) -> np.ndarray:
@@ -145,3 +176,38 @@ def test_it_learns(codec: Path, data: Path, tmp_path: Path, one_thread: None) ->
 def test_a_prior_is_for_one_codec(codec: Path, data: Path, tmp_path: Path, wrong: tuple[str, str]) -> None:
     code, _, told = trained(codec, data, tmp_path / "run", "--steps", 1, *wrong)
     assert code == 2 and told.count("\n") == 1 and "--from" in told
+
+
+def test_files_of_tokens_are_trained_on_as_they_are(
+    codec: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], one_thread: None
+) -> None:
+    """Their digits come from the file; planes of tokens that it lacks are absent, and damaged files are skipped."""
+    weights = WeightsFile("codec", codec)
+    folder = tmp_path / "encoded" / "deeper"
+    folder.mkdir(parents=True)
+    file = folder / "lanes.vtk"
+    assert inside("encode", "--model", codec, "--tokens", 1, "--gop", 0.7, LANES, file, "-q")[0] == 0
+    (folder / "broken.vtk").write_bytes(file.read_bytes()[:-40])
+    read = digits_of_files([str(folder.parent)], weights)
+    with file.open("rb") as stream:
+        gops = list(read_gops(VtkReader(stream)))
+    assert "broken.vtk" in capsys.readouterr().err
+    levels = weights.codec_config.fsq_levels
+    expected = [tokens_to_digits(gop.tokens, levels) for gop in gops]
+    assert len(expected) > 1 and len(read) >= len(expected)
+    assert all(any(np.array_equal(one, other) for other in read) for one in expected)
+
+    tokenizer = Tokenizer(weights, Placement(torch.device("cpu"), torch.float32))
+    batches = DigitBatches(read, STAGES["prior"][1], tokenizer, (0, 2), seed=1)
+    batch = batches.batch(0, CropShape(batch=8, frames=16, size=32)).later
+    assert batch.digits.shape[1] == len(levels) * weights.codec_config.max_tokens
+    assert (batch.digits[:, : len(levels)] != ABSENT).any() and (batch.digits[:, len(levels) :] == ABSENT).all()
+
+    assert trained(codec, data, tmp_path / "run", "--data", folder, "--steps", 2, "-q")[0] == 0
+
+
+def test_files_of_other_tokens_are_refused(codec: Path, data: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.vtk"
+    assert inside("encode", "--model", "onevae-nano-4x16x16", LANES, other, "-q")[0] == 0
+    code, _, told = trained(codec, data, tmp_path / "run", "--data", tmp_path, "--steps", 1, "-q")
+    assert code == 2 and told.count("\n") == 1 and "other.vtk" in told

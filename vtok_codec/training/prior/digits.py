@@ -14,8 +14,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vtok_codec.codec.tokenizer import Tokenizer
+from vtok_codec.container.reader import VtkReader
+from vtok_codec.errors import SettingError, VtokError
+from vtok_codec.registry import WeightsFile
+from vtok_codec.stream.reading import read_gops
 from vtok_codec.stream.settings import EncodeSettings
-from vtok_codec.tokens.radix import Digits
+from vtok_codec.tokens.radix import Digits, tokens_to_digits
 from vtok_codec.training.data.library import ClipLibrary
 from vtok_codec.training.prior.network import ABSENT
 from vtok_codec.training.prior.stages import PriorRecipe
@@ -83,6 +87,37 @@ def all_digits(library: ClipLibrary, tokenizer: Tokenizer, mirrored: bool, quiet
     return [digits_of(np.ascontiguousarray(view), tokenizer) for view in views]
 
 
+def digits_of_files(folders: Sequence[str], codec: WeightsFile) -> list[Digits]:
+    """Read the GOPs of all `.vtk` files of some folders, with the digits that their encoder chose.
+
+    A file that cannot be read is reported on stderr and skipped.
+
+    Args:
+        folders: The folders, which are searched recursively.
+        codec: The weights whose tokens the files must hold.
+
+    Returns:
+        The digits of each GOP, `P t h w`, with as many planes P as the tokens of its file have.
+
+    Raises:
+        SettingError: A file holds the tokens of other weights.
+    """
+    made: list[Digits] = []
+    for path in sorted(path for folder in folders for path in Path(folder).rglob("*.vtk") if path.is_file()):
+        try:
+            with path.open("rb") as stream:
+                reader = VtkReader(stream)
+                model = reader.header.model
+                if model.weights_sha256 not in codec.reads:
+                    raise SettingError(f"{path} holds tokens of {model.name}, by other weights than those of --from")
+                made += [tokens_to_digits(gop.tokens, model.levels) for gop in read_gops(reader)]
+        except SettingError:
+            raise
+        except (VtokError, OSError) as error:
+            print(f"vtok: {path}: {error}; skipped", file=sys.stderr)
+    return made
+
+
 class DigitBatches:
     """Cuts random latent frames out of encoded clips. A batch depends only on the seed and its number."""
 
@@ -92,7 +127,7 @@ class DigitBatches:
         """Create the batches.
 
         Args:
-            clips: The digits of clips, `P t h w` each.
+            clips: The digits of clips, `P t h w` each. They may have fewer planes than all tokens have.
             recipe: The settings of the stage.
             tokenizer: The codec that made the digits.
             slots: The latent frames before that the networks `first` and `later` read.
@@ -100,6 +135,7 @@ class DigitBatches:
         """
         self._clips, self._recipe, self._seed = clips, recipe, seed
         self._stride, self._phases, self._slots = tokenizer.layout.stride, tokenizer.layout.phases, slots
+        self._planes = len(tokenizer.id.levels) * tokenizer.max_tokens
         self._longer = [clip for clip in clips if clip.shape[1] > self._phases] or list(clips)
         # Long and large clips are drawn more often, but not in full proportion to what they hold.
         sizes = np.sqrt([clip[0].size for clip in self._longer])
@@ -118,7 +154,7 @@ class DigitBatches:
 
     def _frames(self, rng: np.random.Generator, count: int, side: tuple[int, int], first: bool) -> FrameBatch:
         slots = self._slots[0 if first else 1]
-        planes = len(self._clips[0])
+        planes = self._planes
         past = np.full((count, slots, planes, *side), ABSENT, np.uint8)
         digits = np.full((count, planes, *side), ABSENT, np.uint8)
         places = np.zeros(count, np.int64)
@@ -133,7 +169,7 @@ class DigitBatches:
             spare = (max(0, whole - part) for whole, part in zip(clip.shape[2:], side, strict=True))
             top, left = (2 * int(rng.integers(most // 2 + 1)) for most in spare)
             window = clip[:, :, top : top + side[0], left : left + side[1]]
-            inside = (..., slice(window.shape[2]), slice(window.shape[3]))
+            inside = tuple(slice(size) for size in (len(window), *window.shape[2:]))
             digits[sample][inside] = window[:, latent]
             for slot in range(min(slots, latent)):
                 past[sample, slot][inside] = window[:, latent - 1 - slot]

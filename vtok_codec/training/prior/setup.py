@@ -9,8 +9,9 @@ from vtok_codec.models.precision import fast_type
 from vtok_codec.registry import CODEC_SHA256, WeightsFile
 from vtok_codec.tokens.prior.network import MAX_LEVELS, NetworkConfig
 from vtok_codec.tokens.prior.prior import MAX_PLANES, prior_parts
-from vtok_codec.training.prior.digits import DigitBatches, all_digits, held_out_digits
+from vtok_codec.training.prior.digits import DigitBatches, all_digits, digits_of_files, held_out_digits
 from vtok_codec.training.prior.errors import error_weights
+from vtok_codec.training.prior.growing import can_grow, grown
 from vtok_codec.training.prior.network import PriorModel
 from vtok_codec.training.prior.objective import PriorObjective
 from vtok_codec.training.prior.restoring import restored_prior
@@ -105,22 +106,29 @@ def network_configs(recipe: PriorRecipe, phases: int) -> tuple[NetworkConfig, Ne
 def initial_prior(request: Request, config: OneVAEConfig) -> tuple[PriorModel, tuple[str, ...]]:
     """Return the prior that a run starts from, and notes about it.
 
-    It is that of the codec, if there is one, unless the recipe asks for another shape.
+    It is that of the codec, if there is one. If the recipe asks for larger networks, it grows; if it asks for another
+    shape that is not larger, the prior is new.
     """
     recipe = request.recipe if isinstance(request.recipe, PriorRecipe) else STAGES["prior"][1]
     first, later = network_configs(recipe, config.layout.phases)
     asked = [getattr(recipe, name) != getattr(STAGES["prior"][1], name) for name in _SHAPE]
-    if request.prior and not any(asked):
-        known = prior_parts(request.prior)
-        if (known.levels, known.tokens) == (config.fsq_levels, config.max_tokens):
+    known = prior_parts(request.prior) if request.prior else None
+    if request.prior and known and (known.levels, known.tokens) == (config.fsq_levels, config.max_tokens):
+        if not any(asked):
             return restored_prior(request.prior), ("goes on with the prior of these tokens",)
+        if all(can_grow(old, new) for (old, _), new in zip(known.networks, (first, later), strict=True)):
+            grown_prior = grown(restored_prior(request.prior), first, later)
+            return grown_prior, ("goes on with the prior of these tokens, in larger networks",)
     return PriorModel(first, later, config.fsq_levels, config.max_tokens), ("starts a new prior",)
 
 
 def prepare(request: Request) -> Prepared[PriorModel, PriorRecipe]:
     """Encode all clips with the codec, and create the networks, their loss and their batches.
 
+    Files of the codec's tokens among the data are trained on as they are.
+
     Raises:
+        SettingError: Such a file holds the tokens of other weights.
         ModelError: The weights of the codec cannot be used, or no clip can be read.
     """
     config, recipe, weights = request.config, request.recipe, request.codec
@@ -132,6 +140,7 @@ def prepare(request: Request) -> Prepared[PriorModel, PriorRecipe]:
     clips = all_digits(library, tokenizer, bool(recipe.mirrored), quiet)
     if not clips:
         raise ModelError("none of the clips can be read")
+    files = digits_of_files(request.data, weights)
     model, about_start = initial_prior(request, config)
     held_out = [held_out_digits(clip, tokenizer) for clip in request.clips]
     metadata = {"codec": weights.name, CODEC_SHA256: weights.sha256}
@@ -141,11 +150,12 @@ def prepare(request: Request) -> Prepared[PriorModel, PriorRecipe]:
     # Each process draws batches of its own.
     seed = request.seed + request.processes.rank * 1_000_003
     slots = model.first.config.slots, model.later.config.slots
-    batches = DigitBatches(clips, recipe, tokenizer, slots, seed)
+    batches = DigitBatches([*clips, *files], recipe, tokenizer, slots, seed)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     notes = (
         f"a prior for {weights.name}, weights {weights.sha256[:12]}, of {parameters / 1e6:.2f} M parameters; "
-        f"{sum(clip[0].size for clip in clips) / 1e6:.1f} M positions to train on",
+        f"{sum(clip[0].size for clip in clips) / 1e6:.1f} M positions of clips to train on, "
+        f"{sum(clip[0].size for clip in files) / 1e6:.1f} M of .vtk files",
         *about_start,
     )
     return Prepared(model, subject, objective, notes=notes, batches=batches)
