@@ -20,8 +20,9 @@ from vtok_codec.api import Codec
 from vtok_codec.cli.train import _DENOISERS
 from vtok_codec.codec.decoder import decode_events
 from vtok_codec.codec.decoders import Decoders
-from vtok_codec.codec.diffusion import MAX_SEED, DiffusionDecoder
+from vtok_codec.codec.diffusion import DiffusionDecoder
 from vtok_codec.codec.encoder import encode_video
+from vtok_codec.codec.noise import MAX_SEED
 from vtok_codec.codec.pixel_decoder import DecoderChoice
 from vtok_codec.codec.tokenizer import Tokenizer, load_tokenizer
 from vtok_codec.container.reader import VtkReader

@@ -6,6 +6,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -15,6 +16,7 @@ from onedva_helpers import ENHANCED, TINY_DVA, random_onedva
 
 import vtok_codec
 from vtok_codec.codec.decoders import Decoders
+from vtok_codec.codec.onedva import FROM_NOISE
 from vtok_codec.codec.pixel_decoder import DecoderChoice
 from vtok_codec.codec.tokenizer import load_tokenizer
 from vtok_codec.container.reader import TokenChunk, VtkReader
@@ -51,6 +53,15 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 out.mux(packet)
         for packet in stream.encode():
             out.mux(packet)
+    return path
+
+
+@pytest.fixture(scope="module")
+def noisy(weights: Path) -> Path:
+    """The same transformers, said to be trained for decoding from noise."""
+    path = weights.parent / "tiny-noisy.safetensors"
+    named = {"codec": "tiny", CODEC_SHA256: WeightsFile("tiny", weights.parent / RUN_CODEC).sha256}
+    path.write_bytes(dump_weights(random_onedva(), TINY_DVA, {**named, "stage": FROM_NOISE}))
     return path
 
 
@@ -218,3 +229,31 @@ def test_a_still_image_has_1d_tokens_too(weights: Path, clip: Path, tmp_path: Pa
     assert [len(chunk.pts) for chunk in chunks_of(file)] == [1]
     assert inside("decode", file, back, "--weights", weights, "-q") == (0, "", "")
     assert pixels_of(back)[0].shape == (42, 64, 3)
+
+
+def test_drawing_from_noise(noisy: Path, clip: Path, tmp_path: Path) -> None:
+    """The same seed gives the same frames, in a part of the file too; another seed, or fewer steps, gives others."""
+    file = encoded(noisy, clip, tmp_path / "a.vtk", "--gop", 0.64)
+    made = {}
+    choices = (("mean", ()), ("again", ("flow", 4, 0)), ("drawn", ("flow", None, 0)))
+    for name, choice in (*choices, ("other seed", ("flow", 4, 7)), ("fewer steps", ("flow", 2, 0))):
+        with vtok_codec.open(file, model=noisy) as opened:
+            options: dict[str, Any] = dict(zip(("decoder", "steps", "seed"), choice, strict=False))
+            made[name] = np.stack([frame.pixels for frame in opened.frames(**options)])
+            part = np.stack([frame.pixels for frame in opened.frames(start=0.8, **options)])
+        assert np.array_equal(part, made[name][-len(part) :])
+    assert np.array_equal(made["again"], made["drawn"])
+    for other in ("mean", "other seed", "fewer steps"):
+        assert not np.array_equal(made["drawn"], made[other])
+
+
+def test_only_transformers_trained_for_it_draw_from_noise(
+    weights: Path, noisy: Path, clip: Path, tmp_path: Path
+) -> None:
+    file, target = encoded(weights, clip, tmp_path / "a.vtk"), tmp_path / "a.mkv"
+    code, _, said = inside("decode", file, target, "--weights", weights, "--decoder", "flow", "-q")
+    assert code == 6 and said.count("\n") == 1 and FROM_NOISE in said and not target.exists()
+    drawn = encoded(noisy, clip, tmp_path / "b.vtk")
+    for wrong in (("--steps", 17), ("--seed", -1)):
+        code, _, said = inside("decode", drawn, target, "--weights", noisy, "--decoder", "flow", "-q", *wrong)
+        assert code == 2 and said.count("\n") == 1

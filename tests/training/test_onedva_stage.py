@@ -77,7 +77,13 @@ def test_all_stages_train_from_the_one_before(codec: Path, data: Path, tmp_path:
     assert trained(codec, data, first, "--steps", 1, "-q")[0] == 0
     pixels = ("--set", "pixel_start=0", "--from", first)
     assert trained(codec, data, lengths, "--steps", 1, "-q", *pixels, stage="onedva-lengths")[0] == 0
-    assert trained(codec, data, noise, "--steps", 2, "-q", "--from", lengths, stage="onedva-noise")[0] == 0
+    watched = ("--val", data, "--val-clips", 1)
+    assert trained(codec, data, noise, "--steps", 2, "-q", "--from", lengths, *watched, stage="onedva-noise")[0] == 0
+    assert "psnr_6_from_noise" in (noise / "log.jsonl").read_text(encoding="utf-8")
+    out = tmp_path / "out.vtk"
+    assert inside("encode", "--model", noise, LANES, out, "--duration", 0.6, "-q") == (0, "", "")
+    drawn = ("--weights", noise, "--decoder", "flow", "--steps", 2)
+    assert inside("decode", out, tmp_path / "out.mkv", "-q", *drawn) == (0, "", "")
 
 
 def test_a_resumed_run_ends_with_the_same_weights(

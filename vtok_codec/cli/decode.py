@@ -74,7 +74,9 @@ def decode(
     ] = DETERMINISTIC,
     steps: Annotated[
         int | None,
-        typer.Option(help="Steps of a diffusion decoder, 1 to 16; 1 by default.", rich_help_panel=MODEL),
+        typer.Option(
+            help="Steps of a diffusion decoder, 1 to 16; by default 1, for 1D tokens 4.", rich_help_panel=MODEL
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of a diffusion decoder's noise.", rich_help_panel=MODEL)] = 0,
     engine: Annotated[

@@ -13,6 +13,7 @@ from vtok_codec.codec.tokenizer import Tokenizer, load_tokenizer
 from vtok_codec.container.header import ModelId, WindowHeader
 from vtok_codec.errors import ModelError, SettingError
 from vtok_codec.models.config import OBJECTIVES, SHARP, SharpConfig
+from vtok_codec.models.sampling import FLOW
 from vtok_codec.registry import (
     DETERMINISTIC,
     STRUCTURAL,
@@ -43,7 +44,7 @@ class Decoders:
         """Return the decoder of a choice.
 
         Args:
-            choice: The choice. The deterministic decoder of a file with 1D tokens is that of One-DVA.
+            choice: The choice. For a file with 1D tokens, `deterministic` and `flow` are those of One-DVA.
             windows: What the file says about its 1D tokens; None if it has none.
 
         Raises:
@@ -58,6 +59,8 @@ class Decoders:
         Raises:
             ModelError, SettingError: See `choose`.
         """
+        if windows and choice.name == FLOW:
+            return self._with_windows(windows).from_noise(choice.steps, choice.seed)
         own = choice.name in (DETERMINISTIC, STRUCTURAL)
         decoder = None if own else self._load(choice.name)
         if windows and choice.name == DETERMINISTIC:

@@ -1,7 +1,4 @@
-"""A diffusion decoder ready to use: it turns digits and noise into frames.
-
-The noise depends only on a seed, the GOP and the latent frame.
-"""
+"""A diffusion decoder ready to use: it turns digits and noise into frames."""
 
 from __future__ import annotations
 
@@ -11,10 +8,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from vtok_codec.codec.noise import check_seed, noise_of
 from vtok_codec.codec.slices import latents_at_once, slices
 from vtok_codec.codec.tokenizer import Tokenizer, to_pixels
 from vtok_codec.container.window_tokens import WindowTokens
-from vtok_codec.errors import InputError, ModelError, SettingError
+from vtok_codec.errors import ModelError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import RGB
@@ -23,11 +21,6 @@ from vtok_codec.models.weights import build_denoiser
 from vtok_codec.registry import CODEC_SHA256, WeightsFile
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits
-
-MAX_SEED = (1 << 64) - 1
-"""The largest seed of the noise."""
-MAX_GOP = (1 << 64) - 1
-"""The largest GOP number that the noise can depend on."""
 
 
 class DiffusionDecoder:
@@ -73,8 +66,7 @@ class DiffusionDecoder:
         other = copy.copy(self)
         other.steps = DEFAULT_STEPS if steps is None else steps
         check_steps(other.steps)
-        if not 0 <= seed <= MAX_SEED:
-            raise SettingError(f"seed {seed}: give 0 to {MAX_SEED}")
+        check_seed(seed)
         other.seed = seed
         return other
 
@@ -131,19 +123,12 @@ class DiffusionDecoder:
         self.decode(np.zeros((planes, 1, 1, 1), np.uint8), self.id.stride[1:], 1, None)
 
     def _noise(self, gop: int, latent: int, grid: tuple[int, ...]) -> np.ndarray:
-        """Draw the noise for the frames of one latent frame, `3 st H W`.
-
-        It depends only on the seed, the GOP and the latent frame, so that decoding gives the same frames wherever it
-        starts.
+        """Draw the noise for the frames of one latent frame, `3 st H W`; see `noise_of`.
 
         Args:
             gop: The number of the GOP in the file.
             latent: The number of the latent frame in the GOP.
             grid: Rows and columns of the latent grid.
         """
-        if not 0 <= gop <= MAX_GOP:
-            raise InputError(f"there is no GOP {gop}")
         st, sh, sw = self.id.stride
-        key, counter = (np.array(words, np.uint64) for words in ([self.seed, 0], [0, 0, latent, gop]))
-        stream = np.random.Generator(np.random.Philox(key=key, counter=counter))
-        return stream.standard_normal((RGB, st, grid[0] * sh, grid[1] * sw), np.float32)
+        return noise_of(self.seed, gop, latent, (RGB, st, grid[0] * sh, grid[1] * sw))

@@ -5,14 +5,16 @@ The state of both directions is explicit. Besides the codec's own state it holds
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
+from vtok_codec.codec.noise import check_seed, noise_of
 from vtok_codec.codec.slices import latents_at_once
 from vtok_codec.codec.tokenizer import Tokenizer, to_pixels
 from vtok_codec.container.header import ModelId, WindowHeader
@@ -20,14 +22,19 @@ from vtok_codec.container.window_tokens import WindowTokens
 from vtok_codec.errors import FormatError, ModelError, SettingError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
-from vtok_codec.models.onedva import Group, following, window_grid, window_motion
+from vtok_codec.models.onedva import Group, Prediction, following, window_grid, window_motion
 from vtok_codec.models.onevae import Correction
+from vtok_codec.models.sampling import check_steps, sample_second
 from vtok_codec.models.weights import build_onedva
 from vtok_codec.registry import CODEC_SHA256, WeightsFile
 from vtok_codec.stream.settings import BY_ERROR, BY_MOTION
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits, Values, digits_to_tokens, tokens_to_digits
 
+FROM_NOISE = "onedva-noise"
+"""The stage of training after which One-DVA can decode from noise."""
+DEFAULT_STEPS = 4
+"""The default number of steps of decoding from noise."""
 _TRIED_LENGTHS = 8
 """The parts of the largest number of 1D tokens that are tried by error and rate."""
 _TOKEN_BITS = 16
@@ -44,6 +51,8 @@ class OneDVAState(NamedTuple):
     """The codes of both tokens in the last latent frame."""
     codec: State
     """The state of the codec's decoder; None in an encoder that decodes nothing."""
+    latents: int
+    """The number of latent frames of the GOP so far."""
 
 
 class DecodedTokens(NamedTuple):
@@ -152,16 +161,26 @@ class OneDVACoder:
         read = torch.arange(codes.shape[1], device=self._device) < counts[:, None]
         kept = found[read].cpu().numpy().T[:, :, None, None]
         tokens = digits_to_tokens(kept, self.header.levels).ravel()
-        return WindowTokens(counts.cpu().numpy().astype(np.uint8), tokens), OneDVAState(made.last, codec)
+        after = OneDVAState(made.last, codec, (state.latents if state else 0) + digits.shape[1])
+        return WindowTokens(counts.cpu().numpy().astype(np.uint8), tokens), after
 
     @torch.inference_mode()
-    def decode(self, digits: Digits, window_tokens: WindowTokens | None, state: OneDVAState | None) -> DecodedTokens:
+    def decode(
+        self,
+        digits: Digits,
+        window_tokens: WindowTokens | None,
+        state: OneDVAState | None,
+        noise: NDArray[np.float32] | None = None,
+        steps: int = DEFAULT_STEPS,
+    ) -> DecodedTokens:
         """Decode the tokens of a chunk.
 
         Args:
             digits: The digits of the first token, `d t h w`.
             window_tokens: The 1D tokens of the chunk; None where they are missing.
             state: See `encode`.
+            noise: The noise to draw the second token from, of the shape of `digits`; None takes its mean.
+            steps: How often the transformer is evaluated to draw it.
         """
         structural = self._codes(digits)
         count = int(np.prod(window_grid(self.model.config, *digits.shape[2:])))
@@ -174,11 +193,19 @@ class OneDVACoder:
             found[read] = tokens_to_digits(window_tokens.tokens[:, None, None, None], self.header.levels)[:, :, 0, 0].T
         codes = self._fit(self.model.codes_of(torch.from_numpy(found).to(self._device)))
         lengths = torch.from_numpy(counts).to(self._device)
-        return self._decoded(structural, codes, lengths, _group(state))
+        group = _group(state)
+        if noise is None:
+            return self._decoded(structural, codes, lengths, group)
+        drawn = torch.from_numpy(noise)[None].to(self._device)
+        added = sample_second(self.model, self._fit(structural), codes, lengths, group, drawn, steps)
+        return self._joined(structural, added)
 
     def _decoded(self, structural: Tensor, codes: Tensor, counts: Tensor, group: Group) -> DecodedTokens:
         """Decode the codes of the first token, and as many 1D tokens of each window as `counts` says."""
-        added = self.model.decode(self._fit(structural), codes, counts, group)
+        return self._joined(structural, self.model.decode(self._fit(structural), codes, counts, group))
+
+    def _joined(self, structural: Tensor, added: Prediction) -> DecodedTokens:
+        """Return what the codec's decoder reads: the codes of the first token, and what 1D tokens add."""
         after = following(structural, added.second.float()).last
         assert after is not None
         left = self.tokenizer.model.config.latent_channels - 2 * self.per_token
@@ -274,6 +301,32 @@ class OneDVADecoder:
 
     coder: OneDVACoder
     """The transformers, and the codec."""
+    steps: int | None = None
+    """How often the transformer is evaluated to draw the second token from noise; None takes its mean."""
+    seed: int = 0
+    """The seed of the noise."""
+
+    def from_noise(self, steps: int | None, seed: int) -> OneDVADecoder:
+        """Return a decoder with the same transformers that draws the second token from noise.
+
+        Args:
+            steps: How often the transformer is evaluated; None for the default.
+            seed: The seed of the noise.
+
+        Raises:
+            ModelError: The transformers were not trained for it.
+            SettingError: A number is out of range.
+        """
+        weights = self.coder.weights
+        if weights.metadata.get("stage") != FROM_NOISE:
+            raise ModelError(
+                f"{weights.name} was not trained to decode from noise; use the deterministic decoder, or train it: "
+                f"'vtok train --stage {FROM_NOISE}'"
+            )
+        chosen = DEFAULT_STEPS if steps is None else steps
+        check_steps(chosen)
+        check_seed(seed)
+        return replace(self, steps=chosen, seed=seed)
 
     @property
     def id(self) -> ModelId:
@@ -298,12 +351,14 @@ class OneDVADecoder:
     @property
     def identity(self) -> dict[str, str]:
         """Everything that the decoded frames depend on, apart from the tokens and their codec."""
-        return {"decoder": self.coder.weights.sha256}
+        drawn = {} if self.steps is None else {"steps": str(self.steps), "seed": str(self.seed)}
+        return {"decoder": self.coder.weights.sha256, **drawn}
 
     @property
     def description(self) -> str:
         """The decoder in a few words, for reports."""
-        return f"One-DVA {self.coder.weights.sha256[:12]}"
+        drawn = "" if self.steps is None else f" in {self.steps} steps"
+        return f"One-DVA {self.coder.weights.sha256[:12]}{drawn}"
 
     def find_prior(self, sha256: str) -> Prior:
         """Find a prior by its hash; see `vtok_codec.registry.find_prior`."""
@@ -321,9 +376,15 @@ class OneDVADecoder:
     ) -> tuple[Pixels, OneDVAState]:
         """Decode a whole chunk; see `Tokenizer.decode`. Where the 1D tokens are missing, it does without."""
         self.coder.tokenizer.check_process()
-        tokens = self.coder.decode(digits, window_tokens, state)
+        begin = state.latents if state else 0
+        if self.steps is None:
+            tokens = self.coder.decode(digits, window_tokens, state)
+        else:
+            places = range(begin, begin + digits.shape[1])
+            noise = [noise_of(self.seed, gop, place, (len(digits), *digits.shape[2:])) for place in places]
+            tokens = self.coder.decode(digits, window_tokens, state, np.stack(noise, axis=1), self.steps)
         pixels, codec = self.coder.pictures(tokens, size, state)
-        return pixels[:frames], OneDVAState(tokens.last, codec)
+        return pixels[:frames], OneDVAState(tokens.last, codec, begin + digits.shape[1])
 
     def warm_up(self) -> None:
         """Code a small picture, so that later timings do not include what torch sets up at its first use."""

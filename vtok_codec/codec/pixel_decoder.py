@@ -23,11 +23,12 @@ class DecoderChoice:
 
     name: str = DETERMINISTIC
     """`deterministic`, `structural` (without the 1D tokens of a file), `sharp`, the objective of a shipped diffusion
-    decoder (`ddim` or `flow`), or the path of a weights file or of a training run's folder."""
+    decoder (`ddim` or `flow`), or the path of a weights file or of a training run's folder. For a file with 1D tokens,
+    `flow` draws what they add from noise."""
     steps: int | None = None
-    """How often a diffusion decoder evaluates its network; None for its default."""
+    """How often a decoder that draws from noise evaluates its network; None for its default."""
     seed: int = 0
-    """The seed of a diffusion decoder's noise."""
+    """The seed of the noise."""
 
 
 class PixelDecoder(Protocol):

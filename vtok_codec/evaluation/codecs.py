@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -15,7 +15,6 @@ import imageio_ffmpeg
 from vtok_codec.codec.decoder import decode_events
 from vtok_codec.codec.decoders import Decoders, OtherDecoder
 from vtok_codec.codec.encoder import encode_video
-from vtok_codec.codec.onedva import OneDVADecoder
 from vtok_codec.codec.pixel_decoder import DecoderChoice
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.reader import VtkReader
@@ -308,7 +307,7 @@ def model_codecs(
 ) -> list[VtokCodec]:
     """Combine each model with each decoder that fits it, each number of tokens, and each of the other settings.
 
-    A model with 1D tokens has one token per position, its own decoder, and each choice of `window_tokens`.
+    A model with 1D tokens has one token per position, no effort, and each choice of `window_tokens`.
 
     Args:
         tokenizers: The models.
@@ -333,17 +332,16 @@ def model_codecs(
         check_rdo(rdo)
     for effort, delta in product(efforts, stickinesses):
         check_effort(effort, delta)
-    usual = [tokenizer for tokenizer in tokenizers if not tokenizer.onedva]
-    if len(usual) == len(tokenizers) and any(window_tokens):
+    if any(window_tokens) and not any(tokenizer.onedva for tokenizer in tokenizers):
         raise SettingError("window tokens: none of the models has 1D tokens")
     names = _names(tokenizers)
     codecs = []
-    for tokenizer in tokenizers:
-        if tokenizer.onedva:
-            codecs += _with_windows(tokenizer, names[id(tokenizer)], rdos, window_tokens)
-    for tokenizer, decoder, loaded in _pairs(usual, decoders) if usual else ():
+    for tokenizer, decoder, loaded in _pairs(tokenizers, decoders):
         name = names[id(tokenizer)]
-        titled = f"{name} {_short(decoder, decoders)}" if loaded else name
+        titled = name if decoder == DETERMINISTIC else f"{name} {_short(decoder, decoders)}"
+        if tokenizer.onedva:
+            codecs += _with_windows(VtokCodec(tokenizer, 1, titled, decoder=loaded), rdos, window_tokens)
+            continue
         for count in counts:
             check_token_count(count, tokenizer.max_tokens, name)
             codecs += [
@@ -369,18 +367,12 @@ def _names(tokenizers: Sequence[Tokenizer]) -> dict[int, str]:
     }
 
 
-def _with_windows(
-    tokenizer: Tokenizer, name: str, rdos: Sequence[float], window_tokens: Sequence[str]
-) -> list[VtokCodec]:
-    """Return a model with 1D tokens at each choice of how many."""
-    assert tokenizer.onedva
+def _with_windows(codec: VtokCodec, rdos: Sequence[float], window_tokens: Sequence[str]) -> list[VtokCodec]:
+    """Return a codec with 1D tokens at each choice of how many."""
+    assert codec.tokenizer.onedva
     for choice in window_tokens:
-        tokenizer.onedva.chosen_lengths(choice)
-    decoder = OneDVADecoder(tokenizer.onedva)
-    return [
-        VtokCodec(tokenizer, 1, name, decoder=decoder, rdo=rdo, window_tokens=choice)
-        for rdo, choice in product(rdos, window_tokens)
-    ]
+        codec.tokenizer.onedva.chosen_lengths(choice)
+    return [replace(codec, rdo=rdo, window_tokens=choice) for rdo, choice in product(rdos, window_tokens)]
 
 
 def _pairs(
@@ -414,7 +406,8 @@ def _loaded(tokenizer: Tokenizer, decoder: str) -> OtherDecoder | None:
     name, colon, steps = decoder.partition(":")
     if colon and not steps.isdecimal():
         raise SettingError(f"decoder {decoder}: write the steps as a number, such as ddim:2")
-    return Decoders(tokenizer).other(DecoderChoice(name, int(steps) if steps else None))
+    windows = tokenizer.onedva.header if tokenizer.onedva else None
+    return Decoders(tokenizer).other(DecoderChoice(name, int(steps) if steps else None), windows)
 
 
 def _short(decoder: str, decoders: Sequence[str]) -> str:

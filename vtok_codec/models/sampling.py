@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch import Tensor
 from vtok_codec.errors import ModelError, SettingError
 from vtok_codec.models.causal import State
 from vtok_codec.models.denoiser import Denoiser
+from vtok_codec.models.onedva import Group, NoisyCodes, OneDVA, Prediction
 
 _SNR_LIMITS = (0.2, 5.0)
 """The limits of the signal-to-noise ratio, which is the weight of the DDIM loss at each time (CDT, eq. 10).
@@ -100,6 +102,10 @@ PATHS = {
 """The path of each objective (`vtok_codec.models.config.OBJECTIVES`)."""
 
 
+FLOW = "flow"
+"""The objective of flow matching, along whose path One-DVA decodes from noise."""
+
+
 def path_of(objective: str) -> Path:
     """Return the path of a training objective.
 
@@ -166,3 +172,33 @@ def sample(
         after.append(kept)
         x = path.step(x.float(), clean.float(), time, times[number + 1]).to(noise.dtype)
     return x, tuple(after)
+
+
+def sample_second(
+    model: OneDVA, structural: Tensor, tokens: Tensor, counts: Tensor, group: Group, noise: Tensor, steps: int
+) -> Prediction:
+    """Draw what 1D tokens add to a group from noise, along the path of flow matching (One-DVA, eq. 1 and 2).
+
+    Args:
+        model: One-DVA, trained with noise.
+        structural: See `OneDVA.decode`, as the next three.
+        tokens: The codes of the 1D tokens.
+        counts: How many of them each window reads.
+        group: The place of the group.
+        noise: Normal noise of the shape of the second token's codes, `B d t h w`.
+        steps: The number of steps, 1 to `MAX_STEPS`. One step gives the mean of what could have been there.
+
+    Returns:
+        The codes of the second token that were drawn, and the features that the last step adds to them.
+
+    Raises:
+        SettingError: The number of steps is out of range.
+    """
+    check_steps(steps)
+    path, x = path_of(FLOW), noise
+    times = torch.linspace(1, 0, steps + 1, device=noise.device)
+    for time, to in pairwise(times):
+        noisy = NoisyCodes(x.to(structural.dtype), time.expand(len(x)))
+        made = model.decode(structural, tokens, counts, group, noisy)
+        x = path.step(x.float(), made.second.float(), time, to)
+    return made._replace(second=x.to(made.second.dtype))

@@ -63,6 +63,8 @@ def decoded(codec: OneVAE, structural: Tensor, added: Prediction) -> Tensor:
 class OneDVAObjective(TrainingObjective[OneDVARecipe]):
     """The loss of One-DVA: the error of the second token that it predicts, or that of the pixels.
 
+    Steps from noise always have the former.
+
     Raises:
         SettingError: A number in the recipe is out of its range.
     """
@@ -116,11 +118,13 @@ class OneDVAObjective(TrainingObjective[OneDVARecipe]):
         per_sample = self._latent_errors(added.second, given.second, model.config.codec.layout.phases)
         parts["latent"] = per_sample.mean()
         made = video
-        if progress < recipe.pixel_start:
+        if noise or progress < recipe.pixel_start:
             total = total + (per_sample * _PATH.weight(noise.time) if noise else per_sample).mean()
-        else:
+        if progress >= recipe.pixel_start:
+            # Pixels would teach a step from noise to predict the mean; they teach how far to trust what it predicts.
+            shown = added._replace(second=added.second.detach()) if noise else added
             seen = model.config.codec.layout.repeated_frames
-            made, video = decoded(self.codec, given.structural, added)[:, :, seen:], video[:, :, seen:]
+            made, video = decoded(self.codec, given.structural, shown)[:, :, seen:], video[:, :, seen:]
             parts |= self._pixel_errors(video, made, generator)
             total = total + parts["rmse"] + recipe.lpips_weight * parts.get("lpips", 0)
         if self.processes.count > 1:

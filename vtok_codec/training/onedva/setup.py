@@ -105,7 +105,7 @@ def prepare(request: Request) -> Prepared[OneDVA, OneDVARecipe]:
     objective = OneDVAObjective(
         recipe, codec, _harm(weights, config.codec), lpips if recipe.lpips_weight else None, request.processes
     )
-    subject = OneDVASubject(config, request.clips, codec, weights, lpips)
+    subject = OneDVASubject(config, request.clips, codec, weights, lpips, recipe.noisy_share > 0)
     return Prepared(model, subject, objective, notes=tuple(notes))
 
 

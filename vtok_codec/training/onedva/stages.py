@@ -16,7 +16,8 @@ class OneDVARecipe(Recipe):
     structural_share: float = 0.0
     """The share of windows that read none. The others read as many as their motion asks for, times a random factor."""
     pixel_start: float = 1.0
-    """The fraction of the stage after which the error of pixels is the loss; before it, that of the second token."""
+    """The fraction of the stage after which the error of pixels is the loss; before it, that of the second token. Steps
+    from noise keep the latter."""
     noisy_share: float = 0.0
     """The share of steps that train a diffusion decoder instead of decoding without noise."""
     noise_only_share: float = 0.1
@@ -37,7 +38,7 @@ _ALL_QUERIES = OneDVARecipe(
 _LENGTHS = replace(
     _ALL_QUERIES, learning_rate=1.5e-3, whole_share=0.1, structural_share=0.1, pixel_start=0.6, lpips_weight=0.02
 )
-_NOISE = replace(_LENGTHS, learning_rate=1e-3, pixel_start=1.0, lpips_weight=0.0, noisy_share=0.8)
+_NOISE = replace(_LENGTHS, learning_rate=1e-3, lpips_weight=0.0, noisy_share=0.8)
 
 STAGES: dict[str, tuple[str, OneDVARecipe, str]] = {
     "onedva": (

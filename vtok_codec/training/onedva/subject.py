@@ -31,6 +31,7 @@ class OneDVASubject(Subject[OneDVA, OneDVARecipe]):
         codec: OneVAE,
         codec_file: WeightsFile,
         lpips: LPIPS | None,
+        noisy: bool,
     ) -> None:
         """Describe a model.
 
@@ -40,8 +41,10 @@ class OneDVASubject(Subject[OneDVA, OneDVARecipe]):
             codec: The codec that it is for.
             codec_file: The weights file of the codec.
             lpips: The LPIPS network; without it, validation leaves LPIPS out.
+            noisy: Whether it learns to decode from noise.
         """
         super().__init__(config, clips)
+        self._noisy = noisy
         self._codec, self._codec_file, self._lpips = codec, codec_file, lpips
 
     @property
@@ -72,7 +75,7 @@ class OneDVASubject(Subject[OneDVA, OneDVARecipe]):
 
     def figures(self, model: OneDVA) -> dict[str, float]:
         """Measure the model on the held-out clips (`vtok_codec.training.onedva.validation.validate`)."""
-        return validate(model, self._codec, self.clips, self._lpips)
+        return validate(model, self._codec, self.clips, self._lpips, self._noisy)
 
     @torch.inference_mode()
     def strip(self, model: OneDVA) -> Pixels:
@@ -80,7 +83,7 @@ class OneDVASubject(Subject[OneDVA, OneDVARecipe]):
         rows = []
         for clip in self.clips[:PICTURED_CLIPS]:
             video = whole_latents(clip[None].to(self._codec.device), self._codec.config.layout)
-            rows.append([video, *reconstructions(model, self._codec, video).values()])
+            rows.append([video, *reconstructions(model, self._codec, video, self._noisy).values()])
         return last_frames(rows)
 
     def weights(self, model: OneDVA, metadata: Mapping[str, str]) -> bytes:
