@@ -1,0 +1,131 @@
+"""Measures tokens of shipped models: how many of their values occur, and how quality depends on the resolution.
+
+    .venv/bin/python bench/tokens.py use MODEL… --clips CLIP… [--rdo 0,0.02] [--json FILE]
+    .venv/bin/python bench/tokens.py resolutions MODEL… --clips CLIP… [--sides 128,256,512,720] [--json FILE]
+
+`use` counts the values of each token of a position over all clips. Perplexity is the number of values that, used
+equally often, would have the same entropy. It cannot exceed the number of positions, which is why that is printed too.
+`resolutions` scales the first frames of each clip so that the shorter side has a given length, and codes them as one
+GOP with two tokens per position.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import print_table, write_json
+
+from vtok_codec.api import Codec
+from vtok_codec.codec.encoder import encode_video
+from vtok_codec.codec.tokenizer import Tokenizer, load_tokenizer
+from vtok_codec.container.reader import VtkReader
+from vtok_codec.media.reader import VideoReader
+from vtok_codec.media.types import Pixels
+from vtok_codec.metrics.lpips import LPIPS, load_lpips
+from vtok_codec.registry import find_weights
+from vtok_codec.stream.reading import read_all_gops
+from vtok_codec.stream.settings import EncodeSettings
+from vtok_codec.tokens.coders import CODERS, PRIOR, DigitLayout
+from vtok_codec.tokens.radix import Tokens, tokens_to_digits
+
+_FRAMES = 49
+"""The frames of a clip that are scaled and coded."""
+_JUDGED = 8
+"""LPIPS is measured on one frame of so many."""
+_TOKENS = 2
+"""The tokens per position at which resolutions are compared."""
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=["use", "resolutions"])
+    parser.add_argument("models", nargs="+", metavar="MODEL")
+    parser.add_argument("--clips", nargs="+", type=Path, required=True)
+    parser.add_argument("--rdo", default="0,0.02", help="costs of a bit, separated by commas")
+    parser.add_argument("--sides", default="128,256,512,720", help="lengths of the shorter side, separated by commas")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    tokenizers = [load_tokenizer(find_weights(model)) for model in arguments.models]
+    if arguments.task == "use":
+        rows = [row for each in tokenizers for row in used(each, arguments.clips, arguments.rdo.split(","))]
+        heads = ["tokens", "λ", "token", "positions", "values used", "perplexity", "entropy, bits"]
+    else:
+        sides = [int(side) for side in arguments.sides.split(",")]
+        rows = [row for each in tokenizers for row in by_resolution(each, arguments.clips, sides)]
+        heads = ["tokens", "shorter side", "clips", "bits/pixel", "PSNR dB", "LPIPS"]
+    print_table(heads, rows)
+    write_json(arguments.json, {"heads": heads, "rows": rows})
+
+
+def used(tokenizer: Tokenizer, clips: list[Path], costs: list[str]) -> Iterator[list[object]]:
+    """Yield how often the values of each token occur, for each cost of a bit."""
+    values = int(np.prod(tokenizer.id.levels))
+    for rdo in map(float, costs):
+        counts = np.zeros((tokenizer.max_tokens, values), np.int64)
+        for clip in clips:
+            for tokens in tokens_of(clip, tokenizer, rdo):
+                for number in range(tokenizer.max_tokens):
+                    counts[number] += np.bincount(tokens[..., number].ravel(), minlength=values)
+        for number, each in enumerate(counts):
+            shares = each[each > 0] / each.sum()
+            entropy = float(-(shares * np.log2(shares)).sum())
+            share = f"{(each > 0).mean():.0%}"
+            yield [tokenizer.id.name, rdo, number + 1, int(each.sum()), share, round(2**entropy), entropy]
+
+
+def tokens_of(clip: Path, tokenizer: Tokenizer, rdo: float) -> list[Tokens]:
+    """Encode a clip with all tokens of the model. Returns those of each GOP."""
+    file = io.BytesIO()
+    settings = EncodeSettings(tokens_per_position=tokenizer.max_tokens, rdo=rdo)
+    with VideoReader(clip, audio=False) as reader:
+        encode_video(reader.info, reader.events(), tokenizer, settings, file)
+    file.seek(0)
+    return [gop.tokens for gop in read_all_gops(VtkReader(file))]
+
+
+def by_resolution(tokenizer: Tokenizer, clips: list[Path], sides: list[int]) -> Iterator[list[object]]:
+    """Yield the quality and the size of clips by the length of their shorter side; no clip is enlarged."""
+    lpips = load_lpips()
+    for side in sides:
+        found = []
+        for clip in clips:
+            with VideoReader(clip, audio=False) as reader:
+                if min(reader.info.width, reader.info.height) < side:
+                    continue
+            found.append(coded(clip, tokenizer, side, lpips))
+        if found:
+            yield [tokenizer.id.name, side, len(found), *np.mean(found, axis=0).tolist()]
+
+
+def coded(clip: Path, tokenizer: Tokenizer, side: int, lpips: LPIPS) -> tuple[float, float, float]:
+    """Return bits per pixel, PSNR in dB and LPIPS of the first frames of a clip, scaled to a shorter side."""
+    scale = f"scale='if(gt(iw,ih),-2,{side})':'if(gt(iw,ih),{side},-2)'"
+    with VideoReader(clip, audio=False, filters=scale) as reader:
+        frames = np.stack([frame.pixels for frame in islice(reader.frames(), _FRAMES)])
+    codec, levels = Codec(tokenizer), tokenizer.id.levels
+    tokens = codec.tokenize(frames, _TOKENS)
+    made = codec.detokenize(tokens, size=frames.shape[1:3], frames=len(frames))
+    layout = DigitLayout(levels, _TOKENS, tokenizer.layout.phases, tokenizer.prior, tokens.shape[1:3])
+    packed = CODERS[PRIOR.name].make(layout).pack(tokens_to_digits(tokens, levels))
+    error = np.mean([np.square(a.astype(np.float32) - b).mean() for a, b in zip(frames, made, strict=True)])
+    pairs = zip(frames[::_JUDGED], made[::_JUDGED], strict=True)
+    distance = np.mean([perceived(lpips, a, b) for a, b in pairs])
+    return 8 * len(packed) / frames[..., 0].size, float(10 * np.log10(255**2 / error)), float(distance)
+
+
+def perceived(lpips: LPIPS, a: Pixels, b: Pixels) -> float:
+    """Return the LPIPS distance of two pictures."""
+    pictures = (torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1 for picture in (a, b))
+    with torch.inference_mode():
+        return float(lpips(*pictures))
+
+
+if __name__ == "__main__":
+    main()
