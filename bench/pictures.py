@@ -17,8 +17,9 @@ import av
 import numpy as np
 
 from vtok_codec.codec.tokenizer import load_tokenizer
+from vtok_codec.evaluation.anchors import ANCHORS, Anchor
 from vtok_codec.evaluation.clips import SourceClip, open_clip
-from vtok_codec.evaluation.codecs import ANCHORS, Anchor, VtokCodec, model_codecs
+from vtok_codec.evaluation.codecs import VtokCodec, model_codecs
 from vtok_codec.evaluation.comparison import anchor_of_size, centre, frame_at
 from vtok_codec.media.types import Pixels
 from vtok_codec.registry import DEFAULT_MODEL, find_weights

@@ -21,11 +21,12 @@ from torch import Tensor
 
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.errors import InputError, ModelError, OutputError, SettingError
+from vtok_codec.evaluation.anchors import ANCHORS, AnchorCodec, anchor_codecs
 from vtok_codec.evaluation.bdrate import RatePoint, bd_rate
 from vtok_codec.evaluation.cache import ResultCache
 from vtok_codec.evaluation.campaign import Evaluation, evaluate_all
 from vtok_codec.evaluation.clips import SourceClip, open_clip
-from vtok_codec.evaluation.codecs import ANCHORS, AnchorCodec, VtokCodec, anchor_codecs, model_codecs
+from vtok_codec.evaluation.codecs import VtokCodec, model_codecs
 from vtok_codec.evaluation.comparison import make_strips
 from vtok_codec.evaluation.fd_codec import CodecFeatures
 from vtok_codec.evaluation.frechet import frechet_distance

@@ -10,17 +10,8 @@ from onedva_helpers import ENHANCED, TINY_DVA, random_onedva
 
 from vtok_codec.errors import ModelError
 from vtok_codec.models.config import OneDVAConfig, config_from_json, config_to_json
-from vtok_codec.models.onedva import (
-    Group,
-    NoisyCodes,
-    OneDVA,
-    cut_windows,
-    following,
-    group_ends,
-    join_windows,
-    window_grid,
-    window_motion,
-)
+from vtok_codec.models.onedva import Group, NoisyCodes, OneDVA, following
+from vtok_codec.models.windows import cut_windows, group_ends, join_windows, window_grid, window_motion
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PHASES = ENHANCED.layout.phases

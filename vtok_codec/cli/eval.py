@@ -146,9 +146,10 @@ def evaluate(
         _claim_page(report, force)
     _require_packages()
     from vtok_codec.codec.tokenizer import load_tokenizer
+    from vtok_codec.evaluation.anchors import anchor_codecs
     from vtok_codec.evaluation.cache import ResultCache, default_folder
     from vtok_codec.evaluation.campaign import evaluate_all
-    from vtok_codec.evaluation.codecs import anchor_codecs, model_codecs
+    from vtok_codec.evaluation.codecs import model_codecs
     from vtok_codec.evaluation.protocols import open_groups
     from vtok_codec.evaluation.table import to_csv, to_json
 
@@ -275,7 +276,7 @@ def _taken(wanted: list[str], i3d: Path | None, tokenizer: Tokenizer) -> Measure
 
 def _context(codecs: list[CodecUnderTest], notes: list[str]) -> dict[str, object]:
     """What somebody else needs in order to get the same figures."""
-    from vtok_codec.evaluation.codecs import ffmpeg_version
+    from vtok_codec.evaluation.anchors import ffmpeg_version
 
     return {
         "vtok": __version__,
@@ -289,8 +290,8 @@ def _context(codecs: list[CodecUnderTest], notes: list[str]) -> dict[str, object
 def _write_page(
     folder: Path, evaluations: list[Evaluation], codecs: list[CodecUnderTest], context: dict[str, object], force: bool
 ) -> None:
+    from vtok_codec.evaluation.anchors import ANCHORS
     from vtok_codec.evaluation.campaign import BD_ANCHOR
-    from vtok_codec.evaluation.codecs import ANCHORS
     from vtok_codec.evaluation.comparison import make_strips
     from vtok_codec.evaluation.report import html_report
 

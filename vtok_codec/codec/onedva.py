@@ -22,10 +22,11 @@ from vtok_codec.container.window_tokens import WindowTokens
 from vtok_codec.errors import FormatError, ModelError, SettingError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
-from vtok_codec.models.onedva import Group, Prediction, following, window_grid, window_motion
+from vtok_codec.models.onedva import Group, Prediction, following
 from vtok_codec.models.onevae import Correction
 from vtok_codec.models.sampling import check_steps, sample_second
 from vtok_codec.models.weights import build_onedva
+from vtok_codec.models.windows import window_grid, window_motion
 from vtok_codec.registry import CODEC_SHA256, WeightsFile
 from vtok_codec.stream.settings import BY_ERROR, BY_MOTION
 from vtok_codec.tokens.prior.prior import Prior

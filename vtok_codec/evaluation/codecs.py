@@ -1,16 +1,12 @@
-"""The codecs that are compared, behind one interface: vtok models, and FFmpeg's encoders as anchors."""
+"""The interface of codecs that are compared, and vtok models behind it."""
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Protocol
-
-import imageio_ffmpeg
 
 from vtok_codec.codec.decoder import decode_events
 from vtok_codec.codec.decoders import Decoders, OtherDecoder
@@ -19,19 +15,15 @@ from vtok_codec.codec.pixel_decoder import DecoderChoice
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import ModelError, SettingError
+from vtok_codec.evaluation.anchors import ANCHORS
 from vtok_codec.evaluation.clips import SourceClip
-from vtok_codec.evaluation.usage import Cost, measured, run_measured
+from vtok_codec.evaluation.usage import Cost, measured
 from vtok_codec.media.reader import VideoReader
 from vtok_codec.media.types import Frame, Pixels
 from vtok_codec.registry import DETERMINISTIC
 from vtok_codec.stream.effort import DEFAULT_EFFORT, find_effort
 from vtok_codec.stream.settings import EncodeSettings, check_effort, check_rdo, check_stickiness, check_token_count
 from vtok_codec.text import counted
-
-_MATRIX_RGB = 0
-"""The code point of RGB among the matrix coefficients of ISO/IEC 23091-2."""
-_LEFT_SITED = ("h264", "hevc", "mpeg2video", "mpeg4")
-"""Codecs, by FFmpeg's names, whose chroma samples are left-sited unless the stream says otherwise."""
 
 
 class CodecUnderTest(Protocol):
@@ -169,133 +161,6 @@ class VtokCodec:
                     yield event.pixels
 
 
-@dataclass(frozen=True)
-class Anchor:
-    """One of FFmpeg's encoders with its preset, and the smallest file format that holds its stream."""
-
-    name: str
-    """The name that users choose the encoder by."""
-    title: str
-    """The encoder and its preset, for reports."""
-    suffix: str
-    """The suffix of a file that holds a bare elementary stream."""
-    options: tuple[str, ...]
-    """FFmpeg's output options, without the CRF."""
-    crfs: tuple[float, ...]
-    """The default CRFs, from the largest file to the smallest. On small pictures they span the rates of the models."""
-
-
-# Bare elementary streams without the encoder's signature, so that no anchor pays for a container or for text.
-ANCHORS = {
-    anchor.name: anchor
-    for anchor in (
-        Anchor(
-            "x264",
-            "x264, medium",
-            ".h264",
-            ("-c:v", "libx264", "-preset", "medium", "-bsf:v", "filter_units=remove_types=6"),
-            (22, 29, 36, 43, 50),
-        ),
-        Anchor(
-            "x265",
-            "x265, medium",
-            ".hevc",
-            ("-c:v", "libx265", "-preset", "medium", "-x265-params", "log-level=error:info=0"),
-            (22, 29, 36, 43, 50),
-        ),
-        Anchor(
-            "av1",
-            "SVT-AV1, preset 6",
-            ".obu",
-            ("-c:v", "libsvtav1", "-preset", "6", "-svtav1-params", "lp=2"),
-            (30, 39, 48, 57, 63),
-        ),
-    )
-}
-"""The encoders that models are compared with, by name."""
-
-
-@dataclass(frozen=True)
-class AnchorCodec:
-    """One of FFmpeg's encoders at one CRF, in 8-bit 4:2:0."""
-
-    anchor: Anchor
-    """The encoder."""
-    crf: float
-    """The constant rate factor, which sets the quality; a higher value gives a smaller file."""
-    is_anchor = True
-    """An encoder of FFmpeg is an anchor."""
-
-    @property
-    def name(self) -> str:
-        """The name of the encoder, which has one curve in a plot."""
-        return self.anchor.name
-
-    @property
-    def setting(self) -> str:
-        """The CRF, such as `crf 29`."""
-        return f"crf {self.crf:g}"
-
-    @property
-    def description(self) -> str:
-        """The encoder, its preset and its output, as one line for reports."""
-        return f"{self.name}: {self.anchor.title}, 8-bit 4:2:0, its own keyframe interval, bare elementary stream"
-
-    @property
-    def suffix(self) -> str:
-        """The suffix of the files that the encoder writes, with its dot."""
-        return self.anchor.suffix
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """Everything that results depend on, apart from the clip and the measures."""
-        return {"ffmpeg": ffmpeg_version(), "options": " ".join(self.anchor.options), "crf": f"{self.crf:g}"}
-
-    def encode(self, clip: SourceClip, target: Path) -> Cost:
-        """Encode the video of a clip, without audio, into a file.
-
-        Raises:
-            OutputError: FFmpeg failed.
-        """
-        info = clip.info
-        # As in a .vtk file, rotation stays metadata, and every frame is coded exactly once, whatever its time.
-        source = ["-noautorotate", "-i", str(clip.path.resolve()), "-map", f"0:{clip.stream}"]
-        kept = ["-fps_mode", "passthrough", "-pix_fmt", "yuv420p"]
-        filters = []
-        if info.color.matrix == _MATRIX_RGB:
-            filters.append("scale=out_color_matrix=bt601:out_range=tv")
-            kept += ["-colorspace", "smpte170m", "-color_range", "tv"]
-        right, below = info.width % 2, info.height % 2
-        if right or below:
-            # 4:2:0 needs even sides. Padding is done in 4:4:4, where the last row and column still have chroma.
-            filters += ["format=yuv444p", "pad=ceil(iw/2)*2:ceil(ih/2)*2"]
-            filters += [f"fillborders=right={right}:bottom={below}:mode=smear"]
-        if filters:
-            kept += ["-vf", ",".join(filters)]
-        if clip.codec not in _LEFT_SITED or filters:
-            # FFmpeg centres chroma that it converts to 4:2:0 or that has no chroma location. Without this option, a
-            # decoder would take the chroma of an H.264 stream as left-sited.
-            kept += ["-chroma_sample_location", "center"]
-        coding = [*self.anchor.options, "-crf", f"{self.crf:g}"]
-        return run_measured([*_ffmpeg(), *source, *kept, *coding, str(target.resolve())])
-
-    def decode(self, coded: Path) -> Cost:
-        """Decode a file to RGB without keeping the frames, to measure the cost.
-
-        Raises:
-            OutputError: FFmpeg failed.
-        """
-        return run_measured(
-            [*_ffmpeg(), "-i", str(coded.resolve()), "-pix_fmt", "rgb24", "-f", "rawvideo", "/dev/null"]
-        )
-
-    def frames(self, coded: Path) -> Iterator[Pixels]:
-        """Yield the decoded frames, uint8 RGB `H W 3`, padded to even sides."""
-        with VideoReader(coded, audio=False) as reader:
-            for frame in reader.frames():
-                yield frame.pixels
-
-
 def model_codecs(
     tokenizers: Sequence[Tokenizer],
     counts: Sequence[int],
@@ -414,30 +279,3 @@ def _short(decoder: str, decoders: Sequence[str]) -> str:
     """Shorten a decoder's path to the file name, unless another decoder has the same file name."""
     names = [Path(other).name for other in decoders]
     return Path(decoder).name if names.count(Path(decoder).name) == 1 else decoder
-
-
-def anchor_codecs(name: str, crfs: tuple[float, ...] | None = None) -> list[AnchorCodec]:
-    """Make the codecs of an anchor, one for each CRF.
-
-    Args:
-        name: The name of the anchor, one of `ANCHORS`.
-        crfs: The CRFs; None for the anchor's default ones.
-
-    Raises:
-        SettingError: There is no such anchor.
-    """
-    if name not in ANCHORS:
-        raise SettingError(f"no anchor {name!r}; choose from {', '.join(ANCHORS)}")
-    anchor = ANCHORS[name]
-    return [AnchorCodec(anchor, crf) for crf in crfs or anchor.crfs]
-
-
-@cache
-def ffmpeg_version() -> str:
-    """Return the first line of `ffmpeg -version`."""
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-version"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
-
-
-def _ffmpeg() -> list[str]:
-    return [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y"]

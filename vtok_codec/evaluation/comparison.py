@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from vtok_codec.errors import VtokError
+from vtok_codec.evaluation.anchors import Anchor, AnchorCodec
 from vtok_codec.evaluation.campaign import Evaluation
 from vtok_codec.evaluation.clips import SourceClip
-from vtok_codec.evaluation.codecs import Anchor, AnchorCodec, CodecUnderTest
+from vtok_codec.evaluation.codecs import CodecUnderTest
 from vtok_codec.media.types import Pixels
 from vtok_codec.metrics.squared_error import SquaredError
 

@@ -11,8 +11,8 @@ from math import isfinite
 
 from matplotlib.figure import Figure
 
+from vtok_codec.evaluation.anchors import ANCHORS
 from vtok_codec.evaluation.campaign import BD_ANCHOR, Evaluation, MeanBDRate
-from vtok_codec.evaluation.codecs import ANCHORS
 from vtok_codec.evaluation.comparison import Panel, Strip
 from vtok_codec.evaluation.measure import ClipResult
 from vtok_codec.evaluation.scores import HIGHER_IS_BETTER

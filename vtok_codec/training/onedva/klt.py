@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vtok_codec.models.onedva import LinearPath, OneDVA, cut_windows, group_ends
+from vtok_codec.models.onedva import LinearPath, OneDVA
 from vtok_codec.models.onevae import OneVAE
+from vtok_codec.models.windows import cut_windows, group_ends
 from vtok_codec.training.data.crops import CropSampler
 from vtok_codec.training.onedva.objective import codec_latents
 from vtok_codec.training.recipe import CropShape

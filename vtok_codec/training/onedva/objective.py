@@ -10,18 +10,10 @@ from torch import Tensor, nn
 
 from vtok_codec.errors import SettingError
 from vtok_codec.metrics.lpips import LPIPS
-from vtok_codec.models.onedva import (
-    Group,
-    NoisyCodes,
-    OneDVA,
-    Prediction,
-    following,
-    group_ends,
-    joined,
-    window_motion,
-)
+from vtok_codec.models.onedva import Group, NoisyCodes, OneDVA, Prediction, following, joined
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.sampling import path_of
+from vtok_codec.models.windows import group_ends, window_motion
 from vtok_codec.training.objective import Loss, TrainingObjective, perceptual_distance
 from vtok_codec.training.onedva.stages import OneDVARecipe
 from vtok_codec.training.processes import Processes

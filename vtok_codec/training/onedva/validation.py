@@ -10,9 +10,10 @@ from torch import Tensor
 
 from vtok_codec.codec.onedva import DEFAULT_STEPS
 from vtok_codec.metrics.lpips import LPIPS
-from vtok_codec.models.onedva import Group, OneDVA, Prediction, following, group_ends, joined
+from vtok_codec.models.onedva import Group, OneDVA, Prediction, following, joined
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.sampling import sample_second
+from vtok_codec.models.windows import group_ends
 from vtok_codec.training.codec.validation import decode_codes
 from vtok_codec.training.data.held_out import whole_latents
 from vtok_codec.training.measures import mean_lpips, psnr_db, to_levels
