@@ -28,10 +28,10 @@ def random_generator(config: GeneratorConfig = SMALL, seed: int = 0) -> Generato
     return model
 
 
-def generator_weights(folder: Path, codec: Path) -> Path:
+def generator_weights(folder: Path, codec: Path, classes: tuple[str, ...] = ()) -> Path:
     """The weights file of a small generator for the tokens of a codec, with two per position."""
     weights = WeightsFile(codec.stem, codec)
-    config = replace(SMALL, codec=weights.codec_config)
+    config = replace(SMALL, codec=weights.codec_config, classes=classes)
     path = folder / "generator.safetensors"
     metadata = {"codec": weights.name, CODEC_SHA256: weights.sha256}
     path.write_bytes(dump_weights(random_generator(config), config, metadata))

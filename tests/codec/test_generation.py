@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,12 @@ from vtok_codec.stream.reading import Gop
 def generator(tmp_path_factory: pytest.TempPathFactory) -> TokenGenerator:
     folder = tmp_path_factory.mktemp("generator")
     return TokenGenerator(find_weights(generator_weights(folder, tiny_weights(folder))), "cpu")
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> TokenGenerator:
+    folder = tmp_path_factory.mktemp("labelled")
+    return TokenGenerator(find_weights(generator_weights(folder, tiny_weights(folder), ("cat", "dog"))), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +166,36 @@ def test_a_generator_is_found_by_the_tokens_it_draws(generator: TokenGenerator, 
         load_generator(DEFAULT_MODEL)
     with pytest.raises(ModelError, match="vtok train --stage generator"):
         load_generator(None, "cpu", frozenset(["0" * 64]))
+
+
+def test_a_class_and_its_guidance_change_what_is_drawn(labelled: TokenGenerator) -> None:
+    tokens = tokens_of(3)
+    assert labelled.classes == ("cat", "dog")
+    settings = [Sampling(1), Sampling(1, label="cat"), Sampling(1, label="dog"), Sampling(1, label="cat", guidance=3)]
+    drawn = [labelled.continue_(tokens, 3, each) for each in settings]
+    assert all(each.shape == (3, 3, 4, 2) and each.max() < 64000 for each in drawn)
+    assert all(not np.array_equal(one, other) for one, other in combinations(drawn, 2))
+    assert np.array_equal(drawn[3], labelled.continue_(tokens, 3, settings[3]))
+
+
+def test_guidance_moves_along_the_line_between_both_distributions() -> None:
+    """Without any, values come from the distribution without a class; 1 gives the one with it."""
+    labelled = torch.tensor([3.0, 0.0, -torch.inf]).expand(20000, -1)
+    free = torch.tensor([0.0, 1.0, -torch.inf]).expand(20000, -1)
+    for guidance in (0.0, 1.0, 2.0):
+        pick = generation._guided(Sampling(1, top_p=1).picker(torch.device("cpu")), guidance)
+        values = pick(torch.cat([labelled, free]))
+        assert torch.equal(values[:20000], values[20000:]) and int(values.max()) == 1
+        expected = torch.tensor([3 * guidance, 1 - guidance]).softmax(0)
+        assert float((values == 0).float().mean()) == pytest.approx(float(expected[0]), abs=0.02)
+
+
+def test_labels_that_cannot_be_drawn_are_refused(generator: TokenGenerator, labelled: TokenGenerator) -> None:
+    with pytest.raises(SettingError, match="no classes"):
+        generator.continue_(tokens_of(2), 1, Sampling(label="cat"))
+    with pytest.raises(SettingError, match="cat, dog"):
+        labelled.continue_(tokens_of(2), 1, Sampling(label="cow"))
+    with pytest.raises(SettingError, match="name a label"):
+        Sampling(guidance=2)
+    with pytest.raises(SettingError, match="0 to 100"):
+        Sampling(label="cat", guidance=-1)

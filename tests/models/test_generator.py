@@ -139,3 +139,30 @@ def test_weights_and_shape_survive_their_file() -> None:
 def test_impossible_generators_are_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ModelError):
         replace(SMALL, **changes)  # type: ignore[arg-type]
+
+
+def test_a_class_matters_and_an_unknown_one_is_no_class() -> None:
+    model, digits = random_generator(replace(SMALL, classes=("cat", "dog"))), digits_of().expand(4, -1, -1, -1, -1)
+    frames = kinds(LATENTS, PHASES).expand(4, -1)
+    with torch.no_grad():
+        labelled, state = model.costs(digits, frames, labels=torch.tensor([0, 1, 2, 1]))
+        free, _ = model.costs(digits, frames)
+        parts = [model.costs(digits[:, :, :2], frames[:, :2], labels=torch.tensor([0, 1, 2, 1]))]
+        parts.append(model.costs(digits[:, :, 2:], frames[:, 2:], parts[0][1], torch.tensor([0, 1, 2, 1])))
+        drawn = [model.draw(PHASES, state, lambda logits: logits.argmax(-1), torch.tensor(each))[0] for each in LABELS]
+    assert torch.allclose(labelled[0], free[0], atol=1e-4) and torch.allclose(labelled[1], labelled[3], atol=1e-4)
+    assert not torch.allclose(labelled[1], labelled[2], atol=1e-2)
+    assert torch.allclose(torch.cat([part for part, _ in parts], 2), labelled, atol=1e-3)
+    assert not torch.equal(drawn[0][0], drawn[1][0]) and torch.equal(drawn[0][3], drawn[1][3])
+
+
+LABELS = ((0, 1, 2, 1), (2, 1, 2, 1))
+"""Two choices of the classes of four videos."""
+
+
+@pytest.mark.parametrize("classes", [("a", "a"), ("",)])
+def test_classes_need_names_of_their_own(classes: tuple[str, ...]) -> None:
+    with pytest.raises(ModelError, match="different names"):
+        replace(SMALL, classes=classes)
+    named = replace(SMALL, classes=("a", "b"))
+    assert config_from_json(config_to_json(named)) == named

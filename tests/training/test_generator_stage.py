@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 
 from vtok_codec.corpus.windows import JoinedWindows, TokenWindows
 from vtok_codec.errors import TrainingError
+from vtok_codec.models.config import GeneratorConfig
 from vtok_codec.models.weights import dump_weights
 from vtok_codec.registry import CODEC_SHA256, WeightsFile, find_weights, is_decoder, is_generator
 from vtok_codec.tokens.radix import tokens_to_digits
@@ -195,3 +196,30 @@ def test_it_goes_on_from_a_generator(corpus: Path, tmp_path: Path, one_thread: N
     command = ("train", "--stage", "generator", "--data", corpus, "--run", tmp_path / "third", "--from", first)
     got, _, told = inside(*command, "--set", "width=64", "--steps", 1)
     assert got == 2 and "bring their shape along" in told
+
+
+def test_it_learns_the_classes_of_a_column(corpus: Path, tmp_path: Path, one_thread: None) -> None:
+    """A clip without a value has no class; the classes are kept in the weights, and `vtok generate` draws them."""
+    clips, codec = corpus.parent / "clips", corpus.parent / "tiny.safetensors"
+    rows = (("00", "turning"), ("01", ""), ("02", "blue"))
+    (tmp_path / "list.csv").write_text("path,kind\n" + "".join(f"{clips}/{n}.mp4,{kind}\n" for n, kind in rows))
+    make(tmp_path / "named", begin(tmp_path / "named", [tmp_path / "list.csv"], codec))
+    run, out = tmp_path / "run", tmp_path / "out.vtk"
+    code, _, told = train(tmp_path / "named", run, "--steps", 2, "--set", "label=kind")
+    assert code == 0 and "2 classes" in told
+    config = WeightsFile("run", run / "ema.safetensors").config
+    assert isinstance(config, GeneratorConfig) and config.classes == ("blue", "turning")
+    drawn = ("generate", out, "-g", run, "--codec", codec, "--size", "64x48", "--seconds", 0.2, "-q", "--label")
+    assert inside(*drawn, "blue", "--guidance", 2) == (0, "", "")
+    code, _, told = inside(*drawn, "green", "--force")
+    assert code == 2 and "blue, turning" in told and told.count("\n") == 1
+
+    windows = TokenWindows(tmp_path / "named", 3, start="every", columns=["kind"])
+    levels, layout = config.codec.fsq_levels, config.codec.layout
+    batches = WindowBatches(JoinedWindows([windows]), levels, layout, 1, 0, Processes(), "kind", config.classes)
+    seen = {int(batches.batch(number, CropShape(1, 12, 32)).labels) for number in range(len(windows))}
+    assert seen == {0, 1, 2}
+
+    for wrong, said in (("label=title", "title"), ("label_dropout=2", "label_dropout")):
+        code, _, told = train(tmp_path / "named", tmp_path / "wrong", "--steps", 1, "--set", wrong)
+        assert code == 2 and said in told and told.count("\n") == 1

@@ -43,6 +43,10 @@ TopP = Annotated[
         rich_help_panel=PICTURE,
     ),
 ]
+Label = Annotated[str, typer.Option(help="Class of the video, if the generator knows any.", rich_help_panel=PICTURE)]
+Guidance = Annotated[
+    float, typer.Option(help="How much the class counts; above 1, more than in training.", rich_help_panel=PICTURE)
+]
 GeneratorName = Annotated[
     str | None,
     typer.Option(
@@ -62,6 +66,8 @@ def continue_(
     seed: Seed = 0,
     temperature: Temperature = 1.0,
     top_p: TopP = 0.95,
+    label: Label = "",
+    guidance: Guidance = 1.0,
     generator: GeneratorName = None,
     weights: Annotated[
         str | None,
@@ -83,7 +89,7 @@ def continue_(
     from vtok_codec.stream.assembling import TokenModel
     from vtok_codec.stream.reading import read_all_gops
 
-    sampling = Sampling(seed, temperature, top_p)
+    sampling = Sampling(seed, temperature, top_p, label, guidance)
     shown = "standard input" if source == STANDARD_STREAM else source
     with open_input(source) as stream:
         reader = VtkReader(stream)
@@ -117,6 +123,8 @@ def generate(
     seed: Seed = 0,
     temperature: Temperature = 1.0,
     top_p: TopP = 0.95,
+    label: Label = "",
+    guidance: Guidance = 1.0,
     generator: GeneratorName = None,
     codec: Annotated[
         str | None,
@@ -137,7 +145,7 @@ def generate(
     from vtok_codec.stream.arrays import as_rate
     from vtok_codec.stream.assembling import TokenModel
 
-    sampling, ticks = Sampling(seed, temperature, top_p), as_rate(rate)
+    sampling, ticks = Sampling(seed, temperature, top_p, label, guidance), as_rate(rate)
     width, height = _size(size)
     require_pixels("the output", width, height, max_pixels)
     drawer = load_generator(generator, device)

@@ -21,8 +21,11 @@ from vtok_codec.tokens.radix import Digits, Tokens, check_range, digits_to_token
 MAX_POSITIONS = 1 << 12
 """The largest number of positions of a latent frame: each attends to all others, so that memory grows with its square,
 to a gigabyte for this number."""
+_SHOWN_CLASSES = 20
+"""The most classes that a message names."""
 _TEMPERATURES = (0.01, 100.0)
 """The lowest and the highest temperature above 0."""
+_MAX_GUIDANCE = 100.0
 _CONTEXT_LATENTS = 24
 """The latent frames that a generator looks back on. Beyond its reach per block times its blocks it sees nothing."""
 
@@ -37,12 +40,21 @@ class Sampling:
     """What the logits are divided by: below 1, likely values become likelier; 0 always takes the likeliest."""
     top_p: float = 0.95
     """Of each digit's values, only the likeliest are drawn that together have this probability (nucleus sampling)."""
+    label: str = ""
+    """The class of the video, one of `TokenGenerator.classes`; empty for any."""
+    guidance: float = 1.0
+    """How much the class counts: the logits with it, minus those without, are multiplied by this (classifier-free
+    guidance, arXiv:2207.12598). Above 1 takes twice as long."""
 
     def __post_init__(self) -> None:
         if self.temperature and not _TEMPERATURES[0] <= self.temperature <= _TEMPERATURES[1]:
             raise SettingError(f"temperature {self.temperature}: give 0, or {_TEMPERATURES[0]} to {_TEMPERATURES[1]:g}")
         if not 0 < self.top_p <= 1:
             raise SettingError(f"top-p {self.top_p}: give a number above 0 and up to 1")
+        if not 0 <= self.guidance <= _MAX_GUIDANCE:
+            raise SettingError(f"guidance {self.guidance}: give a number from 0 to {_MAX_GUIDANCE:g}")
+        if self.guidance != 1 and not self.label:
+            raise SettingError(f"guidance {self.guidance}: name a label that is to guide")
         if not 0 <= self.seed < 1 << 63:
             raise SettingError(f"seed {self.seed}: give a number of at least 0")
 
@@ -95,6 +107,11 @@ class TokenGenerator:
         """The tokens per latent position that it draws."""
         return self._model.config.tokens
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes of videos that it can draw; none if it was trained without."""
+        return self._model.config.classes
+
     def continue_(
         self,
         tokens: Tokens,
@@ -131,11 +148,14 @@ class TokenGenerator:
         if latents < 1:
             raise SettingError(f"latents {latents}: give at least 1")
         self._check_alike([*before, tokens])
-        pick = (sampling or Sampling()).picker(self._placement.device)
-        state = self._state([*before, tokens])
+        sampling = sampling or Sampling()
+        labels, pick = self._labels(sampling), sampling.picker(self._placement.device)
+        if labels is not None and len(labels) > 1:
+            pick = _guided(pick, sampling.guidance)
+        state = self._state([*before, tokens], labels)
         phases = self._model.config.codec.layout.phases
         for latent in range(len(tokens), len(tokens) + latents):
-            drawn, state = self._model.draw(min(latent, phases), state, pick)
+            drawn, state = self._model.draw(min(latent, phases), state, pick, labels)
             yield digits_to_tokens(_as_digits(drawn), self._levels)
 
     @torch.inference_mode()
@@ -153,7 +173,7 @@ class TokenGenerator:
         self._check_alike(gops)
         total, state = 0.0, self._model.start(1, *gops[0].shape[1:3])
         for tokens in gops:
-            bits, state = self._read(tokens, state)
+            bits, state = self._read(tokens, state, None)
             total += bits
         return total
 
@@ -182,31 +202,59 @@ class TokenGenerator:
         except ValueError as error:
             raise InputError(str(error)) from None
 
-    def _state(self, gops: Sequence[Tokens]) -> GeneratorState:
+    def _labels(self, sampling: Sampling) -> Tensor | None:
+        """Return the class of each video of a batch: with guidance, there is one with the class and one without."""
+        if not sampling.label:
+            return None
+        if sampling.label not in self.classes:
+            known = f"it knows {', '.join(self.classes[:_SHOWN_CLASSES])}" if self.classes else "it has no classes"
+            more = len(self.classes) - _SHOWN_CLASSES
+            raise SettingError(f"label {sampling.label!r}: {known}{f' and {more} more' if more > 0 else ''}")
+        number = self.classes.index(sampling.label) + 1
+        both = [number] if sampling.guidance == 1 else [number, 0]
+        return torch.tensor(both, device=self._placement.device)
+
+    def _state(self, gops: Sequence[Tokens], labels: Tensor | None) -> GeneratorState:
         """Return the state after GOPs, of which only the last latent frames are looked at."""
         rows, columns = gops[-1].shape[1:3]
-        state = self._model.start(1, rows, columns)
+        state = self._model.start(1 if labels is None else len(labels), rows, columns)
         skipped = max(0, sum(map(len, gops)) - _CONTEXT_LATENTS)
         for tokens in gops:
             begin = min(skipped, len(tokens))
             skipped -= begin
-            _, state = self._read(tokens, state, begin)
+            _, state = self._read(tokens, state, labels, begin)
         return state
 
-    def _read(self, tokens: Tokens, state: GeneratorState, begin: int = 0) -> tuple[float, GeneratorState]:
+    def _read(
+        self, tokens: Tokens, state: GeneratorState, labels: Tensor | None, begin: int = 0
+    ) -> tuple[float, GeneratorState]:
         """Read the latent frames of a GOP from `begin` on. Returns what they cost in bits, and the state after them."""
         phases, device = self._model.config.codec.layout.phases, self._placement.device
         total = 0.0
         # One at a time, since a mask for several would take much memory.
         for latent in range(begin, len(tokens)):
-            digits = torch.from_numpy(tokens_to_digits(tokens[latent : latent + 1], self._levels))
-            costs, state = self._model.costs(digits[None].to(device), kinds(1, phases, latent)[None].to(device), state)
+            digits = torch.from_numpy(tokens_to_digits(tokens[latent : latent + 1], self._levels)).to(device)
+            batch = digits.expand(len(state.digits), -1, -1, -1, -1)
+            kind = kinds(1, phases, latent).expand(len(batch), -1).to(device)
+            costs, state = self._model.costs(batch, kind, state, labels)
             total += float(costs.sum())
         return total, state
 
 
+def _guided(pick: Pick, guidance: float) -> Pick:
+    """Return a function that draws the same values for videos with a class and for as many without, guided by it."""
+
+    def draw(logits: Tensor) -> Tensor:
+        labelled, free = logits.chunk(2)
+        # Impossible values have −∞ in both.
+        difference = torch.where(torch.isinf(free), 0, labelled - free)
+        return pick(free + guidance * difference).repeat(2)
+
+    return draw
+
+
 def _as_digits(drawn: Tensor) -> Digits:
-    """Convert drawn digits, int64 `1 P h w`, to uint8 `P 1 h w`."""
+    """Convert the drawn digits of the first video, int64 `B P h w`, to uint8 `P 1 h w`."""
     return drawn[0, :, None].to(torch.uint8).cpu().numpy()
 
 

@@ -208,6 +208,10 @@ class TokenWindows:
             raise InputError(f"{self._keys[clip]}: its shard holds fewer latent frames than the index says")
         return np.ascontiguousarray(tokens[..., : self._tokens])
 
+    def values(self, column: str) -> set[str]:
+        """Return the different values of one of the columns asked for, as text, without empty ones."""
+        return {str(value) for value in self._user[column] if value is not None} - {""}
+
     def grids(self) -> NDArray[np.int64]:
         """Return the latent grid of each window as its rows and columns, `(windows, 2)`."""
         return np.stack([self._of["rows"][self._clip], self._of["columns"][self._clip]], axis=1)

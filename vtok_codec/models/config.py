@@ -34,6 +34,8 @@ OBJECTIVES = ("ddim", "flow")
 ORDERS = ("raster", "waves")
 """The orders in which a generator goes through a latent frame: row by row, or all rows at once, each two columns behind
 the row above it."""
+MAX_CLASSES = 1 << 14
+"""The largest number of classes of videos that a generator tells apart."""
 MAX_QUERIES = 255
 """The largest number of 1D tokens per window, which one byte of a file counts."""
 MAX_WINDOW_STEPS = 4
@@ -202,8 +204,12 @@ class GeneratorConfig:
     """Latent frames before its own that a block attends to. Deeper blocks see further through those below them."""
     order: str = "waves"
     """The order of the positions within a latent frame, one of `ORDERS`."""
+    classes: tuple[str, ...] = ()
+    """The names of the classes of videos that it can draw; none if it draws all videos alike."""
 
     def __post_init__(self) -> None:
+        if len(set(self.classes)) < len(self.classes) or "" in self.classes or len(self.classes) > MAX_CLASSES:
+            raise ModelError(f"classes must have different names, and at most {MAX_CLASSES}")
         if self.codec.codebook or not self.codec.causal:
             raise ModelError("a generator needs the tokens of a causal FSQ codec")
         if not 1 <= self.tokens <= self.codec.max_tokens:
@@ -308,9 +314,9 @@ def _parse(type_: type[ModelConfig], members: Mapping[str, Any]) -> ModelConfig:
         return SharpConfig(codec)
     if type_ is GeneratorConfig:
         codec = _parse(OneVAEConfig, values.pop("codec"))
-        order = str(values.pop("order"))
+        order, classes = str(values.pop("order")), tuple(map(str, values.pop("classes", ())))
         sizes = {name: _integers([value], name, 1)[0] for name, value in values.items()}
-        return GeneratorConfig(codec=codec, order=order, **sizes)  # type: ignore[arg-type]
+        return GeneratorConfig(codec=codec, order=order, classes=classes, **sizes)  # type: ignore[arg-type]
     if type_ is OneDVAConfig:
         codec = _parse(OneVAEConfig, values.pop("codec"))
         sizes = {name: _integers([value], name, 0 if name == "margin" else 1)[0] for name, value in values.items()}

@@ -117,10 +117,16 @@ class Generator(nn.Module):
         self.own = nn.Linear(len(_OWN) * values, width, bias=False)
         self.before = nn.Linear((len(_BEFORE) + 1) * values, width, bias=False)
         self.kind = nn.Embedding(config.codec.layout.phases + 1, width)
+        self.label: nn.Embedding | None = None
+        """What a class adds to each position. The first row is for videos whose class is not known."""
+        if config.classes:
+            self.label = nn.Embedding(len(config.classes) + 1, width)
         self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.blocks))
         self.head = _Head(width, config.levels)
         for layer in (self.own, self.before, self.kind):
             nn.init.normal_(layer.weight, std=_EMBEDDING_STD)
+        if self.label:
+            nn.init.normal_(self.label.weight, std=_EMBEDDING_STD)
         offsets = torch.tensor([sum(config.levels[:plane]) for plane in range(len(config.levels))])
         self.register_buffer("_offsets", offsets, persistent=False)
         self._offsets: Tensor
@@ -143,7 +149,7 @@ class Generator(nn.Module):
         return GeneratorState(empty, empty, digits, 0)
 
     def costs(
-        self, digits: Tensor, kinds: Tensor, state: GeneratorState | None = None
+        self, digits: Tensor, kinds: Tensor, state: GeneratorState | None = None, labels: Tensor | None = None
     ) -> tuple[Tensor, GeneratorState]:
         """Return what each digit costs in bits if the generator packs it.
 
@@ -151,6 +157,7 @@ class Generator(nn.Module):
             digits: The digits of latent frames, integers `B P t h w`.
             kinds: The kind of each latent frame, int64 `B t`: see `kinds`.
             state: The state after the latent frames before; None at the start.
+            labels: The class of each video, int64 `B`, counted from 1; 0, or None for all, where it is not known.
 
         Returns:
             Bits, float32 `B P t h w`, and the state after these latent frames.
@@ -159,7 +166,7 @@ class Generator(nn.Module):
         state = state or self.start(batch, rows, columns)
         indicators = self.indicators(digits)
         history = torch.cat([state.digits.to(indicators.dtype), indicators], 1)
-        x = self._entering(history, kinds)
+        x = self._entering(history, kinds) + self._from_label(labels, batch)
         rotation = self._rotation(state.frames, frames, rows, columns, x)
         mask = self._mask(state.frames, batch, frames, rows, columns)
         keys, values = [], []
@@ -179,13 +186,16 @@ class Generator(nn.Module):
         kept = history[:, -_KEPT_DIGITS:].detach()
         return bits, GeneratorState(tuple(keys), tuple(values), kept, state.frames + frames)
 
-    def draw(self, kind: int, state: GeneratorState, pick: Pick) -> tuple[Tensor, GeneratorState]:
+    def draw(
+        self, kind: int, state: GeneratorState, pick: Pick, labels: Tensor | None = None
+    ) -> tuple[Tensor, GeneratorState]:
         """Draw the next latent frame.
 
         Args:
             kind: The kind of the latent frame: see `kinds`.
             state: The state after the latent frames before.
             pick: Draws values from logits.
+            labels: The class of each video; see `costs`.
 
         Returns:
             The digits, int64 `B P h w`, and the state after the latent frame.
@@ -203,7 +213,7 @@ class Generator(nn.Module):
         ]
         frame = state.digits.new_zeros(batch, rows + _MARGIN, columns + 2 * _MARGIN, state.digits.shape[-1])
         drawn = torch.zeros(batch, places, len(self.config.levels), dtype=torch.int64, device=frame.device)
-        base = self._from_before(state.digits)[:, 0] + self.kind.weight[kind]
+        base = self._from_before(state.digits)[:, 0] + self.kind.weight[kind] + self._from_label(labels, batch)[:, 0]
         rotation = self._rotation(state.frames, 1, rows, columns, base)[0]
         done = 0
         for place in order.split(torch.bincount(rank).tolist()):
@@ -261,6 +271,14 @@ class Generator(nn.Module):
         near = [_shifted(padded, down, right, rows, columns) for down, right in _BEFORE]
         x: Tensor = self.before(torch.cat([*near, history[:, :-1]], -1))
         return x.flatten(2, 3)
+
+    def _from_label(self, labels: Tensor | None, batch: int) -> Tensor:
+        """Return what classes give to every position of every latent frame, `B 1 1 width`; 0 without classes."""
+        if self.label is None:
+            return self.own.weight.new_zeros(1, 1, 1, 1)
+        none = torch.zeros(batch, dtype=torch.int64, device=self.own.weight.device)
+        given: Tensor = self.label(none if labels is None else labels)
+        return given[:, None, None]
 
     def _within_reach(self, every: Tensor) -> Tensor:
         """Stack what each latent frame attends to: `B (R + t) heads n f` → `(B·t) heads (R + 1)·n f`."""

@@ -24,6 +24,8 @@ class GeneratorObjective(TrainingObjective[GeneratorRecipe]):
         super().__init__(recipe, tokens, None, processes)
         if not 0 <= recipe.dropout < 1:
             raise SettingError(f"setting dropout={recipe.dropout}: give a probability below 1")
+        if not 0 <= recipe.label_dropout <= 1:
+            raise SettingError(f"setting label_dropout={recipe.label_dropout}: give a probability")
 
     def forward(
         self,
@@ -36,7 +38,8 @@ class GeneratorObjective(TrainingObjective[GeneratorRecipe]):
         """Compute the loss of a batch; see `TrainingObjective`."""
         # Dropout draws from the global generator, so the step's own one must seed it for runs to resume exactly.
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)) + self.processes.rank)
-        bits, _ = model.costs(batch.digits, batch.kinds)
+        kept = torch.rand(len(batch.labels), device=batch.labels.device) >= self.recipe.label_dropout
+        bits, _ = model.costs(batch.digits, batch.kinds, labels=batch.labels * kept if model.label else None)
         total = bits.mean()
         nothing = total.detach().new_zeros(1, 3, 1, 1, 1)
         return Loss(total, {}, nothing, nothing, None)

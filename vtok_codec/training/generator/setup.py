@@ -55,13 +55,16 @@ def choose_config(settings: RunSettings, start: WeightsFile | None, codec: Weigh
     if not 1 <= tokens <= plan.tokens_per_position:
         raise SettingError(f"setting tokens={tokens}: the corpus has 1 to {plan.tokens_per_position} per position")
     shape = {name: getattr(recipe, name) for name in _SHAPE}
+    classes = corpus_classes(settings.data, recipe.label) if recipe.label else ()
     if start is None:
-        return GeneratorConfig(codec.codec_config, tokens, **shape)
+        return GeneratorConfig(codec.codec_config, tokens, classes=classes, **shape)
     assert isinstance(start.config, GeneratorConfig)
     if start.metadata.get(CODEC_SHA256) not in codec.reads or start.config.tokens > plan.tokens_per_position:
         raise SettingError(f"{start.path} draws other tokens than those of the corpus")
     if given := sorted({key for key, _ in settings.overrides} & {"tokens", *_SHAPE}):
         raise SettingError(f"setting {given[0]}: weights to start from (--from) bring their shape along")
+    if unknown := sorted(set(classes) - set(start.config.classes)):
+        raise SettingError(f"setting label={recipe.label}: {start.path} does not know the class {unknown[0]!r}")
     return start.config
 
 
@@ -107,11 +110,23 @@ def prepare(request: Request) -> Prepared[Generator, GeneratorRecipe]:
     if request.start and request.fresh:
         model.load_state_dict(request.start.tensors)
     longest = max(phase.shape.frames for phase in recipe.phases) // layout.stride[0]
-    windows = JoinedWindows([TokenWindows(path, longest, config.tokens, start="every") for path in request.data])
+    columns = [recipe.label] if recipe.label else []
+    windows = JoinedWindows(
+        [TokenWindows(path, longest, config.tokens, start="every", columns=columns) for path in request.data]
+    )
     sizes = {phase.shape.batch for phase in recipe.phases}
     if len(sizes) > 1:
         raise SettingError("setting phases: give all phases of a generator the same batch size")
-    batches = WindowBatches(windows, config.codec.fsq_levels, layout, sizes.pop(), request.seed, request.processes)
+    batches = WindowBatches(
+        windows,
+        config.codec.fsq_levels,
+        layout,
+        sizes.pop(),
+        request.seed,
+        request.processes,
+        recipe.label,
+        config.classes,
+    )
     tokenizer = Tokenizer(weights, Placement(request.device, fast_type(request.device)))
     held_out = [held_out_digits(clip, tokenizer) for clip in request.clips]
     metadata = {"codec": weights.name, CODEC_SHA256: weights.sha256}
@@ -121,8 +136,21 @@ def prepare(request: Request) -> Prepared[Generator, GeneratorRecipe]:
     notes = (
         f"a generator for {weights.name}, weights {weights.sha256[:12]}, of {parameters / 1e6:.2f} M parameters; "
         f"{len(windows)} windows of {longest} latent frames to train on",
+        *([f"{len(config.classes)} classes"] if config.classes else []),
     )
     return Prepared(model, subject, objective, notes=notes, batches=batches)
+
+
+def corpus_classes(data: Sequence[str], column: str) -> tuple[str, ...]:
+    """Return the different values of a column of some corpora as text, in alphabetical order; empty ones are left out.
+
+    Raises:
+        SettingError: A corpus has no such column, or the column has no value.
+    """
+    found = {value for path in data for value in TokenWindows(path, 1, columns=[column]).values(column)}
+    if not found:
+        raise SettingError(f"setting label={column}: the corpora have no value in this column")
+    return tuple(sorted(found))
 
 
 def corpus_plan(data: Sequence[str]) -> Plan:

@@ -27,6 +27,10 @@ class GeneratorRecipe(Recipe):
     """Latent frames before its own that a block attends to."""
     order: str = "waves"
     """The order of the positions within a latent frame, one of `vtok_codec.models.config.ORDERS`."""
+    label: str = ""
+    """The column of the corpora whose values are the classes of the clips; empty for none."""
+    label_dropout: float = 0.1
+    """The probability with which a window is trained on as if its class were not known, so that classes can guide."""
     dropout: float = 0.1
     """The probability with which what a block adds to a position is left out."""
 

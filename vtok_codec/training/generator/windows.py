@@ -25,6 +25,8 @@ class TokenBatch(NamedTuple):
     """The digits, uint8 `B P t h w`."""
     kinds: Tensor
     """The kind of each latent frame, int64 `B t` (`vtok_codec.models.generator.kinds`)."""
+    labels: Tensor
+    """The class of each window, int64 `B`, counted from 1; 0 where it is not known."""
 
     def to(self, device: torch.device) -> TokenBatch:
         """Return the batch on a device."""
@@ -42,6 +44,8 @@ class WindowBatches:
         batch_size: int,
         seed: int,
         processes: Processes,
+        label: str = "",
+        classes: tuple[str, ...] = (),
     ) -> None:
         """Create the batches.
 
@@ -52,7 +56,10 @@ class WindowBatches:
             batch_size: Windows per batch and process.
             seed: The seed of all random choices.
             processes: The processes that train together.
+            label: The column of the windows with the name of their class; empty for none.
+            classes: The names of the classes.
         """
+        self._label, self._numbers = label, {name: 1 + number for number, name in enumerate(classes)}
         self._windows, self._levels, self._layout = windows, levels, layout
         self._seed, self._rank = seed, processes.rank
         self._sampler = WindowSampler(
@@ -89,12 +96,14 @@ class WindowBatches:
 
     def _part(
         self, number: int, rng: np.random.Generator, grid: tuple[int, int], latents: int
-    ) -> tuple[Digits, NDArray[np.int64]]:
-        """Return the digits and kinds of a random part of a window with at most the rows and columns of `grid`."""
+    ) -> tuple[Digits, NDArray[np.int64], NDArray[np.int64]]:
+        """Return the parts of `TokenBatch` for a random part of a window, of at most the rows and columns of `grid`."""
         window = self._windows[number]
         tokens = window["tokens"][:latents]
         spare = (max(0, whole - part) for whole, part in zip(tokens.shape[1:3], grid, strict=True))
         top, left = (int(rng.integers(most + 1)) for most in spare)
         part = tokens[:, top : top + grid[0], left : left + grid[1]]
         kinds = np.minimum(window["gop_latent"][:latents], self._layout.phases)
-        return tokens_to_digits(part, self._levels), kinds
+        name = window[self._label] if self._label else None
+        label = self._numbers.get("" if name is None else str(name), 0)
+        return tokens_to_digits(part, self._levels), kinds, np.asarray(label)
