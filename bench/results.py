@@ -151,7 +151,7 @@ def packing(rate: dict[str, Any]) -> str:
         f"Means over {rate['clips']} clips, {of_weights(rate)}. The last three rows are not packings but code lengths "
         "of simpler adaptive coders."
     )
-    return f"## Packing\n\n{note}\n\n    bench/rate.py val/*.mp4\n\n{table(heads, rows)}"
+    return f"## Packing\n\n{note}\n\n    .venv/bin/python bench/rate.py val/*.mp4\n\n{table(heads, rows)}"
 
 
 def speed(figures: dict[str, Any]) -> str:
@@ -176,7 +176,7 @@ def speed(figures: dict[str, Any]) -> str:
     return (
         f"## Speed and memory\n\n{figures['cpu']}, {figures['cores']} cores, torch {figures['torch']}, "
         f"{of_weights(figures)}.\n\n"
-        "    bench/speed.py\n\n"
+        "    .venv/bin/python bench/speed.py\n\n"
         "The model alone. Its largest convolution by itself reaches "
         f"{figures['limit_gmac_s']:.0f} GMAC/s with all threads; the last column compares the whole model with it, for "
         "the same number of threads.\n\n"
@@ -194,7 +194,7 @@ def latency(figures: dict[str, Any]) -> str:
     title = f"{figures['size']} at {figures['rate']} frames/s"
     note = "The delay of `vtok encode - - | vtok decode - -` in the second half of a run. A chunk has 16 frames. The "
     note += f"model has {of_weights(figures)}."
-    return f"## Live pipes\n\n{note}\n\n    bench/latency.py\n\n{table([title, ''], rows)}"
+    return f"## Live pipes\n\n{note}\n\n    .venv/bin/python bench/latency.py\n\n{table([title, ''], rows)}"
 
 
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {

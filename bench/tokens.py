@@ -53,13 +53,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     tokenizers = [load_tokenizer(find_weights(model)) for model in arguments.models]
+    if any(tokenizer.onedva for tokenizer in tokenizers):
+        parser.error("name codecs; the structural tokens of One-DVA are those of its codec")
     if arguments.task == "use":
         rows = [row for each in tokenizers for row in used(each, arguments.clips, arguments.rdo.split(","))]
-        heads = ["tokens", "λ", "token", "positions", "values used", "perplexity", "entropy, bits"]
+        heads = ["model", "λ", "token", "positions", "values used", "perplexity", "entropy, bits"]
     else:
         sides = [int(side) for side in arguments.sides.split(",")]
         rows = [row for each in tokenizers for row in by_resolution(each, arguments.clips, sides)]
-        heads = ["tokens", "shorter side", "clips", "bits/pixel", "PSNR dB", "LPIPS"]
+        heads = ["model", "shorter side", "clips", "bits/pixel", "PSNR dB", "LPIPS"]
     print_table(heads, rows)
     write_json(arguments.json, {"heads": heads, "rows": rows})
 
@@ -85,23 +87,26 @@ def tokens_of(clip: Path, tokenizer: Tokenizer, rdo: float) -> list[Tokens]:
     file = io.BytesIO()
     settings = EncodeSettings(tokens_per_position=tokenizer.max_tokens, rdo=rdo)
     with VideoReader(clip, audio=False) as reader:
-        encode_video(reader.info, reader.events(), tokenizer, settings, file)
+        summary = encode_video(reader.info, reader.events(), tokenizer, settings, file)
+    if summary.failure:
+        raise summary.failure
     file.seek(0)
-    return [gop.tokens for gop in read_all_gops(VtkReader(file))]
+    return [gop.tokens for gop in read_all_gops(VtkReader(file), priors=tokenizer.find_prior)]
 
 
 def by_resolution(tokenizer: Tokenizer, clips: list[Path], sides: list[int]) -> Iterator[list[object]]:
-    """Yield the quality and the size of clips by the length of their shorter side; no clip is enlarged."""
+    """Yield the size and the quality by the length of the shorter side, of clips that reach the largest one."""
     lpips = load_lpips()
+    fitting = [clip for clip in clips if shorter_side(clip) >= max(sides)]
     for side in sides:
-        found = []
-        for clip in clips:
-            with VideoReader(clip, audio=False) as reader:
-                if min(reader.info.width, reader.info.height) < side:
-                    continue
-            found.append(coded(clip, tokenizer, side, lpips))
-        if found:
-            yield [tokenizer.id.name, side, len(found), *np.mean(found, axis=0).tolist()]
+        found = [coded(clip, tokenizer, side, lpips) for clip in fitting]
+        yield [tokenizer.id.name, side, len(found), *np.mean(found, axis=0).tolist()]
+
+
+def shorter_side(clip: Path) -> int:
+    """Return the smaller of a clip's width and height."""
+    with VideoReader(clip, audio=False) as reader:
+        return min(reader.info.width, reader.info.height)
 
 
 def coded(clip: Path, tokenizer: Tokenizer, side: int, lpips: LPIPS) -> tuple[float, float, float]:

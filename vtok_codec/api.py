@@ -92,10 +92,12 @@ class Codec:
             tokens: uint16 `t h w n`.
             size: The height and width to crop the frames to; by default nothing is cropped.
             frames: The number of frames to return; by default all that the tokens stand for.
-            decoder: `deterministic`, `ddim`, `flow`, or the path of a diffusion decoder's weights.
-            steps: How often a diffusion decoder evaluates its network.
-            seed: The seed of a diffusion decoder's noise.
-            gop: The number of the GOP, from which a diffusion decoder's noise follows too.
+            decoder: `deterministic`, `ddim`, `flow`, or the path of the weights of a diffusion or sharp decoder. In
+                `Clip.frames`, also `structural` for a file with 1D tokens; `flow` then draws what they add from noise.
+            steps: How often a decoder that draws from noise evaluates its network; by default once, with 1D tokens four
+                times.
+            seed: The seed of the noise.
+            gop: The number of the GOP, from which the noise follows too.
 
         Returns:
             uint8 RGB `T H W 3`.

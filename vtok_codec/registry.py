@@ -37,6 +37,8 @@ DETERMINISTIC = "deterministic"
 STRUCTURAL = "structural"
 """The name that chooses the codec's own decoder for a file with 1D tokens, which that decoder ignores."""
 SUFFIX = ".safetensors"
+DRAWS = "draws"
+"""The metadata key of One-DVA's weights that can draw from noise; its value is the objective of their training."""
 READS = "reads"
 """The metadata key that lists other weights whose tokens this file's decoder reads: SHA-256 hashes, separated by
 spaces."""

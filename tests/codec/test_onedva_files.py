@@ -16,15 +16,14 @@ from onedva_helpers import ENHANCED, TINY_DVA, random_onedva
 
 import vtok_codec
 from vtok_codec.codec.decoders import Decoders
-from vtok_codec.codec.onedva import FROM_NOISE
 from vtok_codec.codec.pixel_decoder import DecoderChoice
 from vtok_codec.codec.tokenizer import load_tokenizer
 from vtok_codec.container.reader import TokenChunk, VtkReader
 from vtok_codec.errors import FormatError, ModelError
-from vtok_codec.models.config import CONFIG_KEY
+from vtok_codec.models.config import CONFIG_KEY, FLOW
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import dump_weights
-from vtok_codec.registry import CODEC_SHA256, RUN_CODEC, WeightsFile, find_weights
+from vtok_codec.registry import CODEC_SHA256, DRAWS, RUN_CODEC, WeightsFile, find_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -61,7 +60,7 @@ def noisy(weights: Path) -> Path:
     """The same transformers, said to be trained for decoding from noise."""
     path = weights.parent / "tiny-noisy.safetensors"
     named = {"codec": "tiny", CODEC_SHA256: WeightsFile("tiny", weights.parent / RUN_CODEC).sha256}
-    path.write_bytes(dump_weights(random_onedva(), TINY_DVA, {**named, "stage": FROM_NOISE}))
+    path.write_bytes(dump_weights(random_onedva(), TINY_DVA, {**named, DRAWS: FLOW}))
     return path
 
 
@@ -252,7 +251,7 @@ def test_only_transformers_trained_for_it_draw_from_noise(
 ) -> None:
     file, target = encoded(weights, clip, tmp_path / "a.vtk"), tmp_path / "a.mkv"
     code, _, said = inside("decode", file, target, "--weights", weights, "--decoder", "flow", "-q")
-    assert code == 6 and said.count("\n") == 1 and FROM_NOISE in said and not target.exists()
+    assert code == 6 and said.count("\n") == 1 and "onedva-noise" in said and not target.exists()
     drawn = encoded(noisy, clip, tmp_path / "b.vtk")
     for wrong in (("--steps", 17), ("--seed", -1)):
         code, _, said = inside("decode", drawn, target, "--weights", noisy, "--decoder", "flow", "-q", *wrong)

@@ -188,17 +188,18 @@ def test_files_of_tokens_are_trained_on_as_they_are(
     file = folder / "lanes.vtk"
     assert inside("encode", "--model", codec, "--tokens", 1, "--gop", 0.7, LANES, file, "-q")[0] == 0
     (folder / "broken.vtk").write_bytes(file.read_bytes()[:-40])
-    read = digits_of_files([str(folder.parent)], weights)
+    tokenizer = Tokenizer(weights, Placement(torch.device("cpu"), torch.float32))
+    files = digits_of_files([str(folder.parent)], tokenizer)
     with file.open("rb") as stream:
         gops = list(read_gops(VtkReader(stream)))
     assert "broken.vtk" in capsys.readouterr().err
     levels = weights.codec_config.fsq_levels
     expected = [tokens_to_digits(gop.tokens, levels) for gop in gops]
-    assert len(expected) > 1 and len(read) >= len(expected)
-    assert all(any(np.array_equal(one, other) for other in read) for one in expected)
+    (read,) = files
+    assert len(read) == len(expected) > 1
+    assert all(np.array_equal(one, other) for one, other in zip(read, expected, strict=True))
 
-    tokenizer = Tokenizer(weights, Placement(torch.device("cpu"), torch.float32))
-    batches = DigitBatches(read, STAGES["prior"][1], tokenizer, (0, 2), seed=1)
+    batches = DigitBatches(files, STAGES["prior"][1], tokenizer, (0, 2), seed=1)
     batch = batches.batch(0, CropShape(batch=8, frames=16, size=32)).later
     assert batch.digits.shape[1] == len(levels) * weights.codec_config.max_tokens
     assert (batch.digits[:, : len(levels)] != ABSENT).any() and (batch.digits[:, len(levels) :] == ABSENT).all()
@@ -206,8 +207,54 @@ def test_files_of_tokens_are_trained_on_as_they_are(
     assert trained(codec, data, tmp_path / "run", "--data", folder, "--steps", 2, "-q")[0] == 0
 
 
-def test_files_of_other_tokens_are_refused(codec: Path, data: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other.vtk"
+def test_files_packed_with_the_prior_of_their_codec_are_read(
+    codec: Path, data: Path, tmp_path: Path, one_thread: None
+) -> None:
+    """It lies beside the codec's weights. A prior that is missing is no reason to go on without the file."""
+    run, chosen = tmp_path / "run", tmp_path / "chosen"
+    assert trained(codec, data, run, "--steps", 1, "-q")[0] == 0
+    (codec.parent / RUN_PRIOR).write_bytes((run / "ema.safetensors").read_bytes())
+    chosen.mkdir()
+    assert inside("encode", "--model", codec, "-o", chosen, LANES, "-q")[0] == 0
+    code, _, told = trained(codec, data, tmp_path / "again", "--data", chosen, "--steps", 1)
+    assert code == 0 and "skipped" not in told and "1 .vtk file" in told
+    (codec.parent / RUN_PRIOR).unlink()
+    code, _, told = trained(codec, data, tmp_path / "without", "--data", chosen, "--steps", 1, "-q")
+    assert code == 6 and told.count("\n") == 1 and "packed with the prior" in told
+
+
+def test_files_of_other_tokens_are_left_out(codec: Path, data: Path, tmp_path: Path, one_thread: None) -> None:
+    other = tmp_path / "other.vtok"
     assert inside("encode", "--model", "onevae-nano-4x16x16", LANES, other, "-q")[0] == 0
-    code, _, told = trained(codec, data, tmp_path / "run", "--data", tmp_path, "--steps", 1, "-q")
-    assert code == 2 and told.count("\n") == 1 and "other.vtk" in told
+    code, _, told = trained(codec, data, tmp_path / "run", "--data", tmp_path, "--steps", 1)
+    assert code == 0 and "other.vtok" in told and "by other weights" in told and "0 .vtk files" in told
+
+
+def test_a_long_file_does_not_outweigh_many_clips(codec: Path) -> None:
+    """Its groups of pictures count by the square root of their sum, not each by its own."""
+    tokenizer = Tokenizer(WeightsFile("codec", codec), Placement(torch.device("cpu"), torch.float32))
+    planes = len(tokenizer.id.levels)
+    clips = [[np.zeros((planes, 4, 4, 4), np.uint8)] for _ in range(4)]
+    long = [np.ones((planes, 4, 4, 4), np.uint8) for _ in range(100)]
+    batches = DigitBatches([*clips, long], STAGES["prior"][1], tokenizer, (0, 2), seed=1)
+    batch = batches.batch(0, CropShape(batch=800, frames=16, size=32))
+    assert float((batch.later.digits[:, 0, 0, 0] == 1).float().mean()) == pytest.approx(10 / 14, abs=0.06)
+    assert float((batch.first.digits[:, 0, 0, 0] == 1).float().mean()) == pytest.approx(1 / 5, abs=0.09)
+
+
+def test_a_prior_grows_from_the_shape_that_it_has(codec: Path, data: Path, tmp_path: Path, one_thread: None) -> None:
+    """What is not asked for stays as it is, though the stage has other defaults."""
+    run = tmp_path / "run"
+    assert trained(codec, data, run, "--steps", 1, "-q")[0] == 0
+    (codec.parent / RUN_PRIOR).write_bytes((run / "ema.safetensors").read_bytes())
+    usual = ("--from", codec, "--data", data, "--set", "phases=4x4x64", "--steps", 1)
+    larger = ("--run", tmp_path / "larger", "--set", "features=6")
+    code, _, told = inside("train", "--stage", "prior", *usual, *larger)
+    assert code == 0 and "larger networks" in told
+    before, after = (parse_prior((path / "ema.safetensors").read_bytes()) for path in (run, tmp_path / "larger"))
+    assert after.later.config == replace(before.later.config, features=6) and after.first.config == before.first.config
+    for wrong, said in (("features=257", "257"), ("channels=0", "channels")):
+        code, _, told = inside("train", "--stage", "prior", *usual, "--run", tmp_path / "wrong", "--set", wrong, "-q")
+        assert code == 2 and told.count("\n") == 1 and said in told
+    smaller = ("--run", tmp_path / "smaller", "--set", "channels=2", "--set", "features=2")
+    assert "starts a new prior" in inside("train", "--stage", "prior", *usual, *smaller)[2]

@@ -124,8 +124,11 @@ def _decoders(loader: DecoderLoader, header: Header) -> tuple[str, ...]:
     from vtok_codec.registry import (
         CODEC_SHA256,
         DETERMINISTIC,
+        DRAWS,
         STRUCTURAL,
         decoder_name,
+        find_shipped,
+        find_weights,
         is_decoder,
         shipped_weights,
         weights_of,
@@ -134,7 +137,9 @@ def _decoders(loader: DecoderLoader, header: Header) -> tuple[str, ...]:
     if loader.engine != TORCH:
         return (DETERMINISTIC,)
     if header.windows:
-        return DETERMINISTIC, STRUCTURAL
+        named = find_weights(loader.weights) if loader.weights else find_shipped(header.windows.name)
+        draws = named.metadata.get(DRAWS)
+        return (DETERMINISTIC, STRUCTURAL, *([draws] if draws else []))
     reads = weights_of(header.model, loader.weights).reads
     fitting = (each for each in filter(is_decoder, shipped_weights()) if each.metadata.get(CODEC_SHA256) in reads)
     return (DETERMINISTIC, *dict.fromkeys(map(decoder_name, fitting)))

@@ -62,15 +62,16 @@ def train(
     codec: Annotated[
         str | None,
         typer.Option(
-            help=f"For stages diffusion and generator: the weights whose tokens are meant; {DEFAULT_MODEL} by default, "
-            "or those of the corpus.",
+            help=f"For stages diffusion, generator and onedva: the weights whose tokens are meant; {DEFAULT_MODEL} by "
+            "default, or those of the corpus.",
             rich_help_panel=MODEL,
         ),
     ] = None,
     data: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Folder of training videos and images; may be repeated. For stage generator, a corpus.",
+            help="Folder of training videos and images; may be repeated. For stage prior also of .vtk files of its "
+            "codec, for stage generator a corpus.",
             rich_help_panel=_DATA,
         ),
     ] = None,

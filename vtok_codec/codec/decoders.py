@@ -12,8 +12,7 @@ from vtok_codec.codec.sharp import SharpDecoder
 from vtok_codec.codec.tokenizer import Tokenizer, load_tokenizer
 from vtok_codec.container.header import ModelId, WindowHeader
 from vtok_codec.errors import ModelError, SettingError
-from vtok_codec.models.config import OBJECTIVES, SHARP, SharpConfig
-from vtok_codec.models.sampling import FLOW
+from vtok_codec.models.config import FLOW, OBJECTIVES, SHARP, SharpConfig
 from vtok_codec.registry import (
     DETERMINISTIC,
     STRUCTURAL,

@@ -22,18 +22,17 @@ from vtok_codec.container.window_tokens import WindowTokens
 from vtok_codec.errors import FormatError, ModelError, SettingError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
+from vtok_codec.models.config import FLOW
 from vtok_codec.models.onedva import Group, Prediction, following
 from vtok_codec.models.onevae import Correction
 from vtok_codec.models.sampling import check_steps, sample_second
 from vtok_codec.models.weights import build_onedva
 from vtok_codec.models.windows import window_grid, window_motion
-from vtok_codec.registry import CODEC_SHA256, WeightsFile
+from vtok_codec.registry import CODEC_SHA256, DRAWS, WeightsFile
 from vtok_codec.stream.settings import BY_ERROR, BY_MOTION
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits, Values, digits_to_tokens, tokens_to_digits
 
-FROM_NOISE = "onedva-noise"
-"""The stage of training after which One-DVA can decode from noise."""
 DEFAULT_STEPS = 4
 """The default number of steps of decoding from noise."""
 _TRIED_LENGTHS = 8
@@ -180,7 +179,8 @@ class OneDVACoder:
             digits: The digits of the first token, `d t h w`.
             window_tokens: The 1D tokens of the chunk; None where they are missing.
             state: See `encode`.
-            noise: The noise to draw the second token from, of the shape of `digits`; None takes its mean.
+            noise: The noise to draw the second token from, of the shape of `digits`; None takes the mean of
+                what it could be.
             steps: How often the transformer is evaluated to draw it.
         """
         structural = self._codes(digits)
@@ -303,7 +303,8 @@ class OneDVADecoder:
     coder: OneDVACoder
     """The transformers, and the codec."""
     steps: int | None = None
-    """How often the transformer is evaluated to draw the second token from noise; None takes its mean."""
+    """How often the transformer is evaluated to draw the second token from noise; None takes the mean of what it
+    could be."""
     seed: int = 0
     """The seed of the noise."""
 
@@ -319,10 +320,10 @@ class OneDVADecoder:
             SettingError: A number is out of range.
         """
         weights = self.coder.weights
-        if weights.metadata.get("stage") != FROM_NOISE:
+        if weights.metadata.get(DRAWS) != FLOW:
             raise ModelError(
-                f"{weights.name} was not trained to decode from noise; use the deterministic decoder, or train it: "
-                f"'vtok train --stage {FROM_NOISE}'"
+                f"{weights.name} was not trained to draw from noise; use the deterministic decoder, or train it: 'vtok "
+                "train --stage onedva-noise'"
             )
         chosen = DEFAULT_STEPS if steps is None else steps
         check_steps(chosen)

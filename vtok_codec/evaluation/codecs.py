@@ -11,6 +11,7 @@ from typing import Protocol
 from vtok_codec.codec.decoder import decode_events
 from vtok_codec.codec.decoders import Decoders, OtherDecoder
 from vtok_codec.codec.encoder import encode_video
+from vtok_codec.codec.onedva import OneDVADecoder
 from vtok_codec.codec.pixel_decoder import DecoderChoice
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.reader import VtkReader
@@ -118,8 +119,14 @@ class VtokCodec:
             "effort": repr(find_effort(self.effort)),
             "prior": self.tokenizer.prior.sha256 if self.tokenizer.prior else "",
             "placement": f"{placement.device} {placement.dtype}",
-            **({"window_tokens": self.window_tokens} if self.tokenizer.onedva else {}),
+            **self._windows_identity,
         } | (self.decoder.identity if self.decoder else {})
+
+    @property
+    def _windows_identity(self) -> dict[str, str]:
+        """What 1D tokens depend on."""
+        onedva = self.tokenizer.onedva
+        return {"window_tokens": self.window_tokens, "onedva": onedva.header.weights_sha256} if onedva else {}
 
     def encode(self, clip: SourceClip, target: Path) -> Cost:
         """Encode the video of a clip, without audio, into a file.
@@ -172,7 +179,8 @@ def model_codecs(
 ) -> list[VtokCodec]:
     """Combine each model with each decoder that fits it, each number of tokens, and each of the other settings.
 
-    A model with 1D tokens has one token per position, no effort, and each choice of `window_tokens`.
+    A model with 1D tokens has one token per position and each choice of `window_tokens`; it takes no effort and no
+    stickiness.
 
     Args:
         tokenizers: The models.
@@ -205,7 +213,9 @@ def model_codecs(
         name = names[id(tokenizer)]
         titled = name if decoder == DETERMINISTIC else f"{name} {_short(decoder, decoders)}"
         if tokenizer.onedva:
-            codecs += _with_windows(VtokCodec(tokenizer, 1, titled, decoder=loaded), rdos, window_tokens)
+            # Other decoders do not read 1D tokens, so the file has none.
+            choices = window_tokens if isinstance(loaded, OneDVADecoder) else ("0",)
+            codecs += _with_windows(VtokCodec(tokenizer, 1, titled, decoder=loaded), rdos, choices)
             continue
         for count in counts:
             check_token_count(count, tokenizer.max_tokens, name)

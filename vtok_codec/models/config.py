@@ -29,7 +29,9 @@ CODEBOOK_KINDS = ("vq", "simvq", "lfq")
 """The quantizers that FSQ can be compared with."""
 SHARP = "sharp"
 """The name of the sharp decoder of a codec."""
-OBJECTIVES = ("ddim", "flow")
+FLOW = "flow"
+"""The objective of flow matching, along whose path One-DVA draws from noise too."""
+OBJECTIVES = ("ddim", FLOW)
 """The training objectives of diffusion decoders."""
 ORDERS = ("raster", "waves")
 """The orders in which a generator goes through a latent frame: row by row, or all rows at once, each two columns behind

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vtok_codec.errors import ModelError, SettingError
 from vtok_codec.models.causal import State
+from vtok_codec.models.config import FLOW
 from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.onedva import Group, NoisyCodes, OneDVA, Prediction
 
@@ -102,10 +103,6 @@ PATHS = {
 """The path of each objective (`vtok_codec.models.config.OBJECTIVES`)."""
 
 
-FLOW = "flow"
-"""The objective of flow matching, along whose path One-DVA decodes from noise."""
-
-
 def path_of(objective: str) -> Path:
     """Return the path of a training objective.
 
@@ -181,12 +178,12 @@ def sample_second(
 
     Args:
         model: One-DVA, trained with noise.
-        structural: See `OneDVA.decode`, as the next three.
+        structural: See `QueryDecoder.forward`, also for the next three.
         tokens: The codes of the 1D tokens.
         counts: How many of them each window reads.
         group: The place of the group.
         noise: Normal noise of the shape of the second token's codes, `B d t h w`.
-        steps: The number of steps, 1 to `MAX_STEPS`. One step gives the mean of what could have been there.
+        steps: The number of steps, 1 to `MAX_STEPS`. A single step gives about the mean of what could have been there.
 
     Returns:
         The codes of the second token that were drawn, and the features that the last step adds to them.

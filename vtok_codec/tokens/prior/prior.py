@@ -160,6 +160,17 @@ def _network(said: Mapping[str, Any], tensors: Tensors, prefix: str) -> tuple[Ne
     return config, {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
+def check_shape(config: NetworkConfig) -> None:
+    """Check that a file can hold a network of a shape.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    for name, (least, most) in _LIMITS.items():
+        if not least <= getattr(config, name) <= most:
+            raise ValueError(f"{name} {getattr(config, name)}: a file can hold {least} to {most}")
+
+
 def _errors(said: Mapping[str, Any], digits: int) -> ErrorWeights:
     """Check the weights of errors."""
     made: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {}

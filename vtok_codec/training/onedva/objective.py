@@ -55,7 +55,8 @@ def decoded(codec: OneVAE, structural: Tensor, added: Prediction) -> Tensor:
 class OneDVAObjective(TrainingObjective[OneDVARecipe]):
     """The loss of One-DVA: the error of the second token that it predicts, or that of the pixels.
 
-    Steps from noise always have the former.
+    Steps from noise always have the error of the second token; when pixels are the loss of the others, theirs is added,
+    but it only teaches how far to trust the prediction.
 
     Raises:
         SettingError: A number in the recipe is out of its range.
@@ -113,7 +114,7 @@ class OneDVAObjective(TrainingObjective[OneDVARecipe]):
         if noise or progress < recipe.pixel_start:
             total = total + (per_sample * _PATH.weight(noise.time) if noise else per_sample).mean()
         if progress >= recipe.pixel_start:
-            # Pixels would teach a step from noise to predict the mean; they teach how far to trust what it predicts.
+            # Pixels would teach a step from noise to predict the mean, so they teach only how far to trust it.
             shown = added._replace(second=added.second.detach()) if noise else added
             seen = model.config.codec.layout.repeated_frames
             made, video = decoded(self.codec, given.structural, shown)[:, :, seen:], video[:, :, seen:]
@@ -165,7 +166,9 @@ class OneDVAObjective(TrainingObjective[OneDVARecipe]):
             mixed = noise and NoisyCodes(noise.codes[:, :, part], noise.time)
             parts.append(model.decode(structural, tokens, counts, group, mixed))
             regular.append(torch.stack(_regularizers(tokens, structural)))
-            begin, group = end, following(structural, parts[-1].second.float())
+            # What pixels teach about later groups must not reach the prediction of a step from noise either.
+            second = parts[-1].second.detach() if noise else parts[-1].second
+            begin, group = end, following(structural, second.float())
         alignment, similarity = torch.stack(regular).mean(0)
         return joined(parts), {"alignment": alignment, "similarity": similarity}
 

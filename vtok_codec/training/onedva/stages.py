@@ -17,7 +17,7 @@ class OneDVARecipe(Recipe):
     """The share of windows that read none. The others read as many as their motion asks for, times a random factor."""
     pixel_start: float = 1.0
     """The fraction of the stage after which the error of pixels is the loss; before it, that of the second token. Steps
-    from noise keep the latter."""
+    from noise have the latter throughout."""
     noisy_share: float = 0.0
     """The share of steps that train a diffusion decoder instead of decoding without noise."""
     noise_only_share: float = 0.1

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from vtok_codec.media.types import Pixels
 from vtok_codec.metrics.lpips import LPIPS
 from vtok_codec.models.causal import FrameConv
-from vtok_codec.models.config import OneDVAConfig
+from vtok_codec.models.config import FLOW, OneDVAConfig
 from vtok_codec.models.onedva import OneDVA
 from vtok_codec.models.onevae import OneVAE
-from vtok_codec.registry import CODEC_SHA256, RUN_CODEC, RUN_PRIOR, WeightsFile, prior_file, shipped_weights
+from vtok_codec.registry import CODEC_SHA256, DRAWS, RUN_CODEC, RUN_PRIOR, WeightsFile, prior_file, shipped_weights
 from vtok_codec.training.data.held_out import whole_latents
 from vtok_codec.training.onedva.stages import OneDVARecipe
 from vtok_codec.training.onedva.validation import reconstructions, validate
@@ -89,7 +89,8 @@ class OneDVASubject(Subject[OneDVA, OneDVARecipe]):
     def weights(self, model: OneDVA, metadata: Mapping[str, str]) -> bytes:
         """Serialize the model as a weights file that names its codec."""
         named = {"codec": self._codec_file.name, CODEC_SHA256: self._codec_file.sha256}
-        return super().weights(model, {**named, **metadata})
+        drawing = {DRAWS: FLOW} if self._noisy else {}
+        return super().weights(model, {**named, **drawing, **metadata})
 
     def companions(self, weights: bytes) -> Mapping[str, bytes]:
         """Return the codec and its prior, unless they were shipped, so that the weights can be used by themselves."""

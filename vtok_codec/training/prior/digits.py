@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from vtok_codec.codec.pixel_decoder import check_fits
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.reader import VtkReader
-from vtok_codec.errors import SettingError, VtokError
-from vtok_codec.registry import WeightsFile
+from vtok_codec.errors import FormatError, InputError
 from vtok_codec.stream.reading import read_gops
 from vtok_codec.stream.settings import EncodeSettings
 from vtok_codec.tokens.radix import Digits, tokens_to_digits
@@ -24,6 +24,9 @@ from vtok_codec.training.data.library import ClipLibrary
 from vtok_codec.training.prior.network import ABSENT
 from vtok_codec.training.prior.stages import PriorRecipe
 from vtok_codec.training.recipe import CropShape
+
+SUFFIXES = (".vtk", ".vtok")
+"""The suffixes of files of tokens."""
 
 
 class FrameBatch(NamedTuple):
@@ -87,33 +90,34 @@ def all_digits(library: ClipLibrary, tokenizer: Tokenizer, mirrored: bool, quiet
     return [digits_of(np.ascontiguousarray(view), tokenizer) for view in views]
 
 
-def digits_of_files(folders: Sequence[str], codec: WeightsFile) -> list[Digits]:
-    """Read the GOPs of all `.vtk` files of some folders, with the digits that their encoder chose.
+def digits_of_files(folders: Sequence[str], tokenizer: Tokenizer) -> list[list[Digits]]:
+    """Read the files of a codec's tokens in some folders, with the digits that their encoder chose.
 
-    A file that cannot be read is reported on stderr and skipped.
+    A file that cannot be read, or that holds other tokens, is reported on stderr and skipped.
 
     Args:
         folders: The folders, which are searched recursively.
-        codec: The weights whose tokens the files must hold.
+        tokenizer: The codec.
 
     Returns:
-        The digits of each GOP, `P t h w`, with as many planes P as the tokens of its file have.
+        For each file, the digits `P t h w` of its GOPs, with as many planes P as its tokens have.
 
     Raises:
-        SettingError: A file holds the tokens of other weights.
+        ModelError: The prior that a file was packed with is not here.
     """
-    made: list[Digits] = []
-    for path in sorted(path for folder in folders for path in Path(folder).rglob("*.vtk") if path.is_file()):
+    paths = sorted(path for folder in folders for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
+    made: list[list[Digits]] = []
+    for path in filter(Path.is_file, paths):
         try:
             with path.open("rb") as stream:
                 reader = VtkReader(stream)
                 model = reader.header.model
-                if model.weights_sha256 not in codec.reads:
-                    raise SettingError(f"{path} holds tokens of {model.name}, by other weights than those of --from")
-                made += [tokens_to_digits(gop.tokens, model.levels) for gop in read_gops(reader)]
-        except SettingError:
-            raise
-        except (VtokError, OSError) as error:
+                if model.weights_sha256 not in tokenizer.weights.reads:
+                    raise InputError(f"it holds tokens of {model.name}, by other weights than {tokenizer.weights.path}")
+                check_fits(tokenizer, reader.header)
+                gops = read_gops(reader, priors=tokenizer.find_prior)
+                made.append([tokens_to_digits(gop.tokens, model.levels) for gop in gops])
+        except (InputError, FormatError, OSError) as error:
             print(f"vtok: {path}: {error}; skipped", file=sys.stderr)
     return made
 
@@ -122,12 +126,17 @@ class DigitBatches:
     """Cuts random latent frames out of encoded clips. A batch depends only on the seed and its number."""
 
     def __init__(
-        self, clips: Sequence[Digits], recipe: PriorRecipe, tokenizer: Tokenizer, slots: tuple[int, int], seed: int
+        self,
+        clips: Sequence[Sequence[Digits]],
+        recipe: PriorRecipe,
+        tokenizer: Tokenizer,
+        slots: tuple[int, int],
+        seed: int,
     ) -> None:
         """Create the batches.
 
         Args:
-            clips: The digits of clips, `P t h w` each. They may have fewer planes than all tokens have.
+            clips: The digits `P t h w` of the GOPs of each clip, which may have fewer tokens than the codec gives.
             recipe: The settings of the stage.
             tokenizer: The codec that made the digits.
             slots: The latent frames before that the networks `first` and `later` read.
@@ -136,9 +145,10 @@ class DigitBatches:
         self._clips, self._recipe, self._seed = clips, recipe, seed
         self._stride, self._phases, self._slots = tokenizer.layout.stride, tokenizer.layout.phases, slots
         self._planes = len(tokenizer.id.levels) * tokenizer.max_tokens
-        self._longer = [clip for clip in clips if clip.shape[1] > self._phases] or list(clips)
+        longer = [[gop for gop in clip if gop.shape[1] > self._phases] for clip in clips]
+        self._longer = [clip for clip in longer if clip] or clips
         # Long and large clips are drawn more often, but not in full proportion to what they hold.
-        sizes = np.sqrt([clip[0].size for clip in self._longer])
+        sizes = np.sqrt([sum(gop[0].size for gop in clip) for clip in self._longer])
         self._weights = sizes / sizes.sum()
 
     def batch(self, number: int, shape: CropShape) -> DigitBatch:
@@ -160,10 +170,10 @@ class DigitBatches:
         places = np.zeros(count, np.int64)
         for sample in range(count):
             if first:
-                clip = self._clips[int(rng.integers(len(self._clips)))]
+                clip = _drawn_gop(rng, self._clips[int(rng.integers(len(self._clips)))])
                 latent = int(rng.integers(min(self._phases, clip.shape[1])))
             else:
-                clip = self._longer[int(rng.choice(len(self._longer), p=self._weights))]
+                clip = _drawn_gop(rng, self._longer[int(rng.choice(len(self._longer), p=self._weights))])
                 latent = int(rng.integers(min(self._phases, clip.shape[1] - 1), clip.shape[1]))
             # Even offsets keep the checkerboard of the picture.
             spare = (max(0, whole - part) for whole, part in zip(clip.shape[2:], side, strict=True))
@@ -175,3 +185,11 @@ class DigitBatches:
                 past[sample, slot][inside] = window[:, latent - 1 - slot]
             places[sample] = latent if first else max(0, latent - self._phases)
         return FrameBatch(*map(torch.from_numpy, (past, digits, places)))
+
+
+def _drawn_gop(rng: np.random.Generator, gops: Sequence[Digits]) -> Digits:
+    """Draw one of the GOPs of a clip, large ones in proportion more often."""
+    if len(gops) == 1:
+        return gops[0]
+    sizes = np.array([gop[0].size for gop in gops], np.float64)
+    return gops[int(rng.choice(len(gops), p=sizes / sizes.sum()))]

@@ -1,7 +1,7 @@
 """Makes the networks of a prior larger without changing what they predict, so that training goes on from there.
 
-Old outputs do not read what is new, and what is new starts from random weights, as in Net2Net (Chen, Goodfellow and
-Shlens, arXiv:1511.05641).
+New units start from random weights, and nothing that was there before reads them at first; the last layer of a new
+block starts from 0. The idea is that of Net2Net (Chen, Goodfellow and Shlens, arXiv:1511.05641).
 """
 
 from __future__ import annotations

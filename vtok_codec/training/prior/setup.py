@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from vtok_codec.codec.tokenizer import Placement, Tokenizer
 from vtok_codec.errors import ModelError, SettingError
 from vtok_codec.models.config import ModelConfig, OneVAEConfig
 from vtok_codec.models.precision import fast_type
 from vtok_codec.registry import CODEC_SHA256, WeightsFile
+from vtok_codec.text import counted
 from vtok_codec.tokens.prior.network import MAX_LEVELS, NetworkConfig
-from vtok_codec.tokens.prior.prior import MAX_PLANES, prior_parts
+from vtok_codec.tokens.prior.prior import MAX_PLANES, check_shape, prior_parts
 from vtok_codec.training.prior.digits import DigitBatches, all_digits, digits_of_files, held_out_digits
 from vtok_codec.training.prior.errors import error_weights
 from vtok_codec.training.prior.growing import can_grow, grown
@@ -79,7 +83,7 @@ def kept_tokens(stage: Stage, config: ModelConfig, start: WeightsFile | None) ->
 
 
 def network_configs(recipe: PriorRecipe, phases: int) -> tuple[NetworkConfig, NetworkConfig]:
-    """Return the shapes of the networks `first` and `later`."""
+    """Return the shapes of the networks `first` and `later` of a new prior."""
     first = NetworkConfig(
         slots=phases - 1,
         places=phases,
@@ -106,20 +110,55 @@ def network_configs(recipe: PriorRecipe, phases: int) -> tuple[NetworkConfig, Ne
 def initial_prior(request: Request, config: OneVAEConfig) -> tuple[PriorModel, tuple[str, ...]]:
     """Return the prior that a run starts from, and notes about it.
 
-    It is that of the codec, if there is one. If the recipe asks for larger networks, it grows; if it asks for another
-    shape that is not larger, the prior is new.
+    It is that of the codec, if there is one. If the recipe asks for larger networks, it grows; if it asks for smaller
+    ones, the prior is new.
+
+    Raises:
+        SettingError: The recipe asks for networks that a file cannot hold.
     """
     recipe = request.recipe if isinstance(request.recipe, PriorRecipe) else STAGES["prior"][1]
-    first, later = network_configs(recipe, config.layout.phases)
-    asked = [getattr(recipe, name) != getattr(STAGES["prior"][1], name) for name in _SHAPE]
+    usual = STAGES["prior"][1]
+    asked = {name: getattr(recipe, name) for name in _SHAPE if getattr(recipe, name) != getattr(usual, name)}
     known = prior_parts(request.prior) if request.prior else None
     if request.prior and known and (known.levels, known.tokens) == (config.fsq_levels, config.max_tokens):
-        if not any(asked):
+        old = (known.networks[0][0], known.networks[1][0])
+        new = _checked(_reshaped(*old, asked))
+        if new == old:
             return restored_prior(request.prior), ("goes on with the prior of these tokens",)
-        if all(can_grow(old, new) for (old, _), new in zip(known.networks, (first, later), strict=True)):
-            grown_prior = grown(restored_prior(request.prior), first, later)
-            return grown_prior, ("goes on with the prior of these tokens, in larger networks",)
-    return PriorModel(first, later, config.fsq_levels, config.max_tokens), ("starts a new prior",)
+        if all(map(can_grow, old, new)):
+            made = grown(restored_prior(request.prior), *new)
+            return made, ("goes on with the prior of these tokens, in larger networks",)
+    shapes = _checked(network_configs(recipe, config.layout.phases))
+    return PriorModel(*shapes, config.fsq_levels, config.max_tokens), ("starts a new prior",)
+
+
+def _reshaped(
+    first: NetworkConfig, later: NetworkConfig, asked: Mapping[str, int]
+) -> tuple[NetworkConfig, NetworkConfig]:
+    """Return the shapes of a prior with the settings of the recipe that were asked for."""
+    trunk = asked.get("channels", later.channels)
+    first = replace(
+        first,
+        channels=trunk if first.slots else first.channels,
+        blocks=asked.get("first_blocks", first.blocks),
+        features=asked.get("first_features", first.features),
+    )
+    blocks, features = asked.get("blocks", later.blocks), asked.get("features", later.features)
+    return first, replace(later, channels=trunk, blocks=blocks, features=features)
+
+
+def _checked(shapes: tuple[NetworkConfig, NetworkConfig]) -> tuple[NetworkConfig, NetworkConfig]:
+    """Return shapes that a file can hold.
+
+    Raises:
+        SettingError: One of them is too large or too small.
+    """
+    for shape in shapes:
+        try:
+            check_shape(shape)
+        except ValueError as error:
+            raise SettingError(f"the networks of the prior: {error}") from None
+    return shapes
 
 
 def prepare(request: Request) -> Prepared[PriorModel, PriorRecipe]:
@@ -128,8 +167,8 @@ def prepare(request: Request) -> Prepared[PriorModel, PriorRecipe]:
     Files of the codec's tokens among the data are trained on as they are.
 
     Raises:
-        SettingError: Such a file holds the tokens of other weights.
-        ModelError: The weights of the codec cannot be used, or no clip can be read.
+        SettingError: The recipe asks for networks that a file cannot hold.
+        ModelError: The weights of the codec or the prior of a file cannot be used, or no clip can be read.
     """
     config, recipe, weights = request.config, request.recipe, request.codec
     assert isinstance(config, OneVAEConfig) and isinstance(recipe, PriorRecipe)
@@ -137,11 +176,11 @@ def prepare(request: Request) -> Prepared[PriorModel, PriorRecipe]:
     tokenizer = Tokenizer(weights, Placement(device, fast_type(device)))
     assert request.sampler is not None
     library, quiet = request.sampler.library, not request.processes.leads
+    model, about_start = initial_prior(request, config)
+    files = digits_of_files(request.data, tokenizer)
     clips = all_digits(library, tokenizer, bool(recipe.mirrored), quiet)
     if not clips:
         raise ModelError("none of the clips can be read")
-    files = digits_of_files(request.data, weights)
-    model, about_start = initial_prior(request, config)
     held_out = [held_out_digits(clip, tokenizer) for clip in request.clips]
     metadata = {"codec": weights.name, CODEC_SHA256: weights.sha256}
     errors = error_weights(clips[:: max(1, len(clips) // _ERROR_CLIPS)][:_ERROR_CLIPS], tokenizer, request.seed)
@@ -150,12 +189,13 @@ def prepare(request: Request) -> Prepared[PriorModel, PriorRecipe]:
     # Each process draws batches of its own.
     seed = request.seed + request.processes.rank * 1_000_003
     slots = model.first.config.slots, model.later.config.slots
-    batches = DigitBatches([*clips, *files], recipe, tokenizer, slots, seed)
+    batches = DigitBatches([*([clip] for clip in clips), *files], recipe, tokenizer, slots, seed)
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    positions = sum(gop[0].size for file in files for gop in file)
     notes = (
         f"a prior for {weights.name}, weights {weights.sha256[:12]}, of {parameters / 1e6:.2f} M parameters; "
         f"{sum(clip[0].size for clip in clips) / 1e6:.1f} M positions of clips to train on, "
-        f"{sum(clip[0].size for clip in files) / 1e6:.1f} M of .vtk files",
+        f"{positions / 1e6:.1f} M of {counted(len(files), '.vtk file')}",
         *about_start,
     )
     return Prepared(model, subject, objective, notes=notes, batches=batches)
