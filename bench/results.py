@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ names the command that makes its tables and the weights that were measured. `ben
 JSON output of these commands.
 """
 _EVAL_COMMAND = (
-    "vtok eval CLIPS -m onevae-nano-4x8x8 -m onevae-nano-4x16x16 --tokens 1,2,4 --against x264,x265,av1"
+    "vtok eval CLIPS -m onevae-nano-4x8x8 -m onevae-nano-4x16x16 --tokens 1,2,4 --rdo 0.02 --against x264,x265,av1"
     " --report out/ --json"
 )
 
@@ -79,8 +80,13 @@ def quality(document: dict[str, Any]) -> str:
     return (
         f"## Quality and size\n\nMeasured on {len(evaluation['clips'])} held-out clips with {frames} frames in all, on "
         f"{context['machine']}. The clips are every third file of `val` (`ls val/*.mp4 | awk 'NR % 3 == 1'`), which "
-        "takes ten to twenty minutes; all clips would take three times as long. The model cards have the figures of "
-        "vtok on all clips. *enc s* and *dec s* are the seconds for all these clips together.\n\n"
+        "takes ten to twenty minutes; all clips would take three times as long. The folder holds excerpts of videos of "
+        "others and is not published; the same command measures clips of your own. The model cards have the figures "
+        "of vtok on all clips.\n\n"
+        "*energy* is the amount of fine detail relative to the source: 1 for a copy, less for a blur. *flicker* is how "
+        "far the changes of brightness from frame to frame differ from those of the source, on a scale from 0 to 255. "
+        "VMAF-NEG is VMAF without credit for sharpening. Less is better for LPIPS and flicker. *enc s* and *dec s* are "
+        "the seconds for all these clips together.\n\n"
         f"    {_EVAL_COMMAND}\n\n"
         + "".join(f"- {line}\n" for line in [*context["codecs"], *context["notes"]])
         + f"\n{table(heads, rows)}\n"
@@ -219,7 +225,15 @@ def main() -> None:
         sections.append(
             write(json.loads(figures.read_text(encoding="utf-8"))) if figures.exists() else old.rstrip("\n") + "\n"
         )
-    page.write_text("\n".join([_INTRO, *sections]), encoding="utf-8")
+    blocks = "\n".join([_INTRO, *sections]).split("\n\n")
+    page.write_text("\n\n".join(map(wrapped, blocks)), encoding="utf-8")
+
+
+def wrapped(block: str) -> str:
+    """Return a paragraph wrapped at 100 columns, and anything else as it is."""
+    if block.startswith(("|", " ", "#", "- ", "\n")) or not block.strip():
+        return block
+    return textwrap.fill(" ".join(block.split()), 100, break_long_words=False, break_on_hyphens=False)
 
 
 if __name__ == "__main__":
