@@ -12,7 +12,7 @@ from helpers import TINY
 from training_helpers import SHAPE, sampler_of
 
 from vtok_codec.training.data.crops import CropSampler, ThreadedBatches, blurred
-from vtok_codec.training.data.library import ClipLibrary
+from vtok_codec.training.data.library import ClipLibrary, files_in
 from vtok_codec.training.data.resident import ResidentCrops, batches_for
 from vtok_codec.training.recipe import Augmentation, CropShape
 
@@ -128,3 +128,17 @@ def test_clips_that_do_not_fit_a_gpu_are_cut_by_the_cpu(data: Path, monkeypatch:
         assert torch.equal(batches.batch(5, shape), sampler_of(data).batch(5, shape))
     finally:
         batches.close()
+
+
+def test_the_order_of_files_does_not_depend_on_how_folders_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run begins with the names that it was given, and resumes with whole paths."""
+    for name in ("a/z.mp4", "b/deeper/a.mp4", "here/c.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path / "here")
+    given = [Path("../b"), Path("."), Path("../a"), Path("../b")]
+    whole = [folder.resolve() for folder in given]
+    assert [path.resolve() for path in files_in(given)] == files_in(whole)
+    assert [path.name for path in files_in(given)] == ["z.mp4", "a.mp4", "a.mp4", "c.mp4"]

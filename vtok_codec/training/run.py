@@ -81,11 +81,9 @@ def run_training(settings: RunSettings, folder: Path, budget: Budget, quiet: boo
         reads=_setup(stage).kept_tokens(dataclasses.replace(stage, recipe=recipe), config, start),
         augmentation=tuple(dataclasses.asdict(recipe.augmentation).items()),
     )
-    # The order of the data follows from these paths, and a resumed run has no others.
-    settings = settings.with_whole_paths()
     with _alone(folder):
         trainer = _trainer(settings, folder, start, fresh=True, quiet=quiet)
-        _keep(settings, folder, trainer)
+        _keep(settings.with_whole_paths(), folder, trainer)
         if trainer.processes.leads:
             # An earlier run that ended before its first checkpoint may have left a log and pictures.
             for left in (folder / LOG, *folder.glob(STRIP.format("*"))):

@@ -44,7 +44,7 @@ class ClipLibrary:
             TrainingError: The folders hold neither a video nor an image.
         """
         folders = list(folders)
-        files = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
+        files = files_in(folders)
         self.videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
         self.images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
         if not self.videos and not self.images:
@@ -91,6 +91,20 @@ class ClipLibrary:
             while self._held_bytes > self._budget_bytes and len(self._cache) > 1:
                 self._held_bytes -= self._cache.popitem(last=False)[1].nbytes
         return clip
+
+
+def files_in(folders: Iterable[Path]) -> list[Path]:
+    """Return all files of some folders, searched recursively, in the order of their whole paths.
+
+    So the order is the same whether a run names the folders by relative paths or resumes with whole ones.
+    """
+    found = (
+        (folder.resolve() / path.relative_to(folder), path)
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file()
+    )
+    return [path for _, path in sorted(found)]
 
 
 def _read_clip(path: Path) -> NDArray[np.uint8]:

@@ -20,7 +20,7 @@ from vtok_codec.errors import FormatError, InputError
 from vtok_codec.stream.reading import read_gops
 from vtok_codec.stream.settings import EncodeSettings
 from vtok_codec.tokens.radix import Digits, tokens_to_digits
-from vtok_codec.training.data.library import ClipLibrary
+from vtok_codec.training.data.library import ClipLibrary, files_in
 from vtok_codec.training.prior.network import ABSENT
 from vtok_codec.training.prior.stages import PriorRecipe
 from vtok_codec.training.recipe import CropShape
@@ -105,9 +105,9 @@ def digits_of_files(folders: Sequence[str], tokenizer: Tokenizer) -> list[list[D
     Raises:
         ModelError: The prior that a file was packed with is not here.
     """
-    paths = sorted(path for folder in folders for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
+    paths = [path for path in files_in(map(Path, folders)) if path.suffix.lower() in SUFFIXES]
     made: list[list[Digits]] = []
-    for path in filter(Path.is_file, paths):
+    for path in paths:
         try:
             with path.open("rb") as stream:
                 reader = VtkReader(stream)
