@@ -26,8 +26,8 @@ from vtok_codec.registry import DEFAULT_MODEL
 _INTRO = """# Results
 
 This page shows the quality, the file sizes and the speed of vtok, and compares them with other codecs. Every section
-names the command that makes its tables and the weights that were measured. `bench/results.py` writes the page from the
-JSON output of these commands.
+names the command that makes its tables and the weights that were measured; 6b766bf54559 is an earlier file of the same
+model as 2bf891d84d66. `bench/results.py` writes the page from the JSON output of these commands.
 """
 _EVAL_COMMAND = (
     "vtok eval CLIPS -m onevae-nano-4x8x8 -m onevae-nano-4x16x16 --tokens 1,2,4 --rdo 0.02 --against x264,x265,av1"
@@ -86,7 +86,8 @@ def quality(document: dict[str, Any]) -> str:
         "*energy* is the amount of fine detail relative to the source: 1 for a copy, less for a blur. *flicker* is how "
         "far the changes of brightness from frame to frame differ from those of the source, on a scale from 0 to 255. "
         "VMAF-NEG is VMAF without credit for sharpening. Less is better for LPIPS and flicker. *enc s* and *dec s* are "
-        "the seconds for all these clips together.\n\n"
+        "the seconds for all these clips together. Files are those of `--effort fast`; with `slow` they are about 16 % "
+        "smaller at equal PSNR ([notebook](notebook/refinement.md)).\n\n"
         f"    {_EVAL_COMMAND}\n\n"
         + "".join(f"- {line}\n" for line in [*context["codecs"], *context["notes"]])
         + f"\n{table(heads, rows)}\n"
