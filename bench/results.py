@@ -232,9 +232,17 @@ def main() -> None:
 
 def wrapped(block: str) -> str:
     """Return a paragraph wrapped at 100 columns, and anything else as it is."""
-    if block.startswith(("|", " ", "#", "- ", "\n")) or not block.strip():
+    if block.startswith("- "):
+        return "\n".join(_filled(line, "  ") for line in block.split("\n"))
+    if block.startswith(("|", " ", "#", "\n")) or not block.strip():
         return block
-    return textwrap.fill(" ".join(block.split()), 100, break_long_words=False, break_on_hyphens=False)
+    return _filled(block)
+
+
+def _filled(text: str, indent: str = "") -> str:
+    return textwrap.fill(
+        " ".join(text.split()), 100, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 if __name__ == "__main__":
