@@ -11,6 +11,12 @@ from pathlib import Path
 
 import torch
 
+from vtok_codec.api import Codec
+from vtok_codec.media.types import Pixels
+from vtok_codec.metrics.lpips import LPIPS
+from vtok_codec.tokens.coders import CODERS, DigitLayout
+from vtok_codec.tokens.radix import Tokens, tokens_to_digits
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -53,3 +59,18 @@ def write_json(path: Path | None, figures: Mapping[str, object]) -> None:
     """Write the figures and the environment to a JSON file, if a path is given."""
     if path:
         path.write_text(json.dumps(environment() | dict(figures), indent=1) + "\n", encoding="utf-8")
+
+
+def packed(codec: Codec, tokens: Tokens, coder: str) -> int:
+    """Return the bytes that tokens take as one chunk."""
+    tokenizer = codec.tokenizer
+    levels, phases = tokenizer.id.levels, tokenizer.layout.phases
+    layout = DigitLayout(levels, tokens.shape[3], phases, tokenizer.prior, tokens.shape[1:3])
+    return len(CODERS[coder].make(layout).pack(tokens_to_digits(tokens, levels)))
+
+
+def perceived(lpips: LPIPS, a: Pixels, b: Pixels) -> float:
+    """Return the LPIPS distance of two pictures."""
+    pictures = (torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1 for picture in (a, b))
+    with torch.inference_mode():
+        return float(lpips(*pictures))

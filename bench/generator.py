@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from common import print_table, write_json
+from common import packed, perceived, print_table, write_json
 from pictures import write_jpeg
 
 from vtok_codec.api import Codec
@@ -29,8 +28,7 @@ from vtok_codec.media.reader import VideoReader, read_pixels
 from vtok_codec.media.types import Pixels
 from vtok_codec.metrics.lpips import load_lpips
 from vtok_codec.registry import find_weights
-from vtok_codec.tokens.coders import CODERS, PRIOR, WAVES, DigitLayout
-from vtok_codec.tokens.radix import Tokens, tokens_to_digits
+from vtok_codec.tokens.coders import PRIOR, WAVES
 from vtok_codec.training.data.library import MAX_FRAMES
 
 CLIPS = 10
@@ -94,14 +92,6 @@ def predicted(generator: TokenGenerator, codec: Codec, clips: list[Path]) -> dic
     print_table(["", "bits per pixel", "to the prior"], rows)
     print(f"the generator needs fewer bits than the prior on {smaller} of {len(clips)} clips")
     return {"bits_per_pixel": {name: total / pixels for name, total in totals.items()}, "clips": len(clips)}
-
-
-def packed(codec: Codec, tokens: Tokens, coder: str) -> int:
-    """Return the bytes that tokens take as one chunk."""
-    tokenizer = codec.tokenizer
-    levels, phases = tokenizer.id.levels, tokenizer.layout.phases
-    layout = DigitLayout(levels, tokens.shape[3], phases, tokenizer.prior, tokens.shape[1:3])
-    return len(CODERS[coder].make(layout).pack(tokens_to_digits(tokens, levels)))
 
 
 def cropped(path: Path, codec: Codec) -> Pixels:
@@ -170,7 +160,7 @@ class Judge:
         pairs = list(zip(self._cuts, videos, strict=True))
         distance = fd_codec(self._tokenizer, self._real, [self._part(cut, video) for cut, video in pairs])
         last = [(cut.frames[-1], video[len(cut.frames) - 1]) for cut, video in pairs]
-        return distance, float(np.mean([self._perceived(*pair) for pair in last]))
+        return distance, float(np.mean([perceived(self._lpips, *pair) for pair in last]))
 
     def halves(self) -> float:
         """Return FD-codec between one half of the clips and the other."""
@@ -178,11 +168,6 @@ class Judge:
 
     def _part(self, cut: Cut, video: Pixels) -> Pixels:
         return video[cut.known : cut.known + FRAMES]
-
-    def _perceived(self, a: Pixels, b: Pixels) -> float:
-        pictures = (torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1 for picture in (a, b))
-        with torch.inference_mode():
-            return float(self._lpips(*pictures))
 
 
 def continued(generator: TokenGenerator, codec: Codec, cut: Cut, sampling: Sampling) -> Pixels:

@@ -18,21 +18,19 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
-from common import print_table, write_json
+from common import packed, perceived, print_table, write_json
 
 from vtok_codec.api import Codec
 from vtok_codec.codec.encoder import encode_video
 from vtok_codec.codec.tokenizer import Tokenizer, load_tokenizer
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.media.reader import VideoReader
-from vtok_codec.media.types import Pixels
 from vtok_codec.metrics.lpips import LPIPS, load_lpips
 from vtok_codec.registry import find_weights
 from vtok_codec.stream.reading import read_all_gops
 from vtok_codec.stream.settings import EncodeSettings
-from vtok_codec.tokens.coders import CODERS, PRIOR, DigitLayout
-from vtok_codec.tokens.radix import Tokens, tokens_to_digits
+from vtok_codec.tokens.coders import PRIOR
+from vtok_codec.tokens.radix import Tokens
 
 _FRAMES = 49
 """The frames of a clip that are scaled and coded."""
@@ -114,22 +112,14 @@ def coded(clip: Path, tokenizer: Tokenizer, side: int, lpips: LPIPS) -> tuple[fl
     scale = f"scale='if(gt(iw,ih),-2,{side})':'if(gt(iw,ih),{side},-2)'"
     with VideoReader(clip, audio=False, filters=scale) as reader:
         frames = np.stack([frame.pixels for frame in islice(reader.frames(), _FRAMES)])
-    codec, levels = Codec(tokenizer), tokenizer.id.levels
+    codec = Codec(tokenizer)
     tokens = codec.tokenize(frames, _TOKENS)
     made = codec.detokenize(tokens, size=frames.shape[1:3], frames=len(frames))
-    layout = DigitLayout(levels, _TOKENS, tokenizer.layout.phases, tokenizer.prior, tokens.shape[1:3])
-    packed = CODERS[PRIOR.name].make(layout).pack(tokens_to_digits(tokens, levels))
+    size = packed(codec, tokens, PRIOR.name)
     error = np.mean([np.square(a.astype(np.float32) - b).mean() for a, b in zip(frames, made, strict=True)])
     pairs = zip(frames[::_JUDGED], made[::_JUDGED], strict=True)
     distance = np.mean([perceived(lpips, a, b) for a, b in pairs])
-    return 8 * len(packed) / frames[..., 0].size, float(10 * np.log10(255**2 / error)), float(distance)
-
-
-def perceived(lpips: LPIPS, a: Pixels, b: Pixels) -> float:
-    """Return the LPIPS distance of two pictures."""
-    pictures = (torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1 for picture in (a, b))
-    with torch.inference_mode():
-        return float(lpips(*pictures))
+    return 8 * size / frames[..., 0].size, float(10 * np.log10(255**2 / error)), float(distance)
 
 
 if __name__ == "__main__":

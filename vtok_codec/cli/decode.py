@@ -12,7 +12,7 @@ import typer
 
 from vtok_codec.cli.errors import notice, reports_errors
 from vtok_codec.cli.files import STANDARD_STREAM, open_input, require_pixels, standard_output, whole_output
-from vtok_codec.cli.jobs import VTK_SUFFIXES, frame_bar, job_pairs, run_jobs
+from vtok_codec.cli.jobs import frame_bar, job_pairs, run_jobs
 from vtok_codec.cli.options import (
     DEFAULT_MAX_PIXELS,
     INPUT,
@@ -28,6 +28,7 @@ from vtok_codec.cli.options import (
     Quiet,
     Verbose,
 )
+from vtok_codec.container import VTK_SUFFIXES
 from vtok_codec.errors import DamageError
 from vtok_codec.registry import DETERMINISTIC
 from vtok_codec.text import counted
@@ -67,8 +68,8 @@ def decode(
     decoder: Annotated[
         str,
         typer.Option(
-            help="deterministic, structural (without 1D tokens), sharp, a diffusion decoder (ddim or flow), or the "
-            "weights file of one.",
+            help="deterministic, structural (without 1D tokens), sharp, a diffusion decoder (ddim or flow, which also "
+            "draws what 1D tokens add), or the weights file of one.",
             rich_help_panel=MODEL,
         ),
     ] = DETERMINISTIC,

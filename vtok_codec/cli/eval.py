@@ -149,7 +149,7 @@ def evaluate(
     from vtok_codec.evaluation.anchors import anchor_codecs
     from vtok_codec.evaluation.cache import ResultCache, default_folder
     from vtok_codec.evaluation.campaign import evaluate_all
-    from vtok_codec.evaluation.codecs import model_codecs
+    from vtok_codec.evaluation.codecs import model_codecs, model_name
     from vtok_codec.evaluation.protocols import open_groups
     from vtok_codec.evaluation.table import to_csv, to_json
 
@@ -165,7 +165,7 @@ def evaluate(
         notes += [] if i3d else [_FVD_LEFT_OUT]
         notes += [] if jobs == 1 else [f"{jobs} clips were measured side by side, so that times and memory are shared"]
         used = [codec.tokenizer for codec in of_models]
-        notes += [f"{_name(each)} was left out: no --decoder is for it" for each in tokenizers if each not in used]
+        notes += [f"{model_name(each)} was left out: no --decoder is for it" for each in tokenizers if each not in used]
         for model_codec in of_models:
             model_codec.warm_up()
         evaluations = []
@@ -285,11 +285,6 @@ def _context(codecs: list[CodecUnderTest], notes: list[str]) -> dict[str, object
         "codecs": list(dict.fromkeys(codec.description for codec in codecs)),
         "notes": notes,
     }
-
-
-def _name(tokenizer: Tokenizer) -> str:
-    """Return the name of a model, which is that of the transformers if it has 1D tokens."""
-    return tokenizer.onedva.header.name if tokenizer.onedva else tokenizer.id.name
 
 
 def _write_page(

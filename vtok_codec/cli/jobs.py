@@ -19,8 +19,6 @@ from vtok_codec.cli.files import STANDARD_STREAM
 from vtok_codec.errors import InputError, OutputError, VtokError
 from vtok_codec.text import printable
 
-VTK_SUFFIXES = (".vtk", ".vtok")
-"""The suffixes of vtok's files. The second is for those to whom the first means the Visualization Toolkit's files."""
 Job: TypeAlias = tuple[str, str]
 """An input and its output."""
 

@@ -44,7 +44,7 @@ class Sampling:
     """The class of the video, one of `TokenGenerator.classes`; empty for any."""
     guidance: float = 1.0
     """How much the class counts: the logits with it, minus those without, are multiplied by this (classifier-free
-    guidance, arXiv:2207.12598). Above 1 takes twice as long."""
+    guidance, arXiv:2207.12598). Any number but 1 takes twice as long."""
 
     def __post_init__(self) -> None:
         if self.temperature and not _TEMPERATURES[0] <= self.temperature <= _TEMPERATURES[1]:

@@ -226,13 +226,18 @@ def model_codecs(
     return codecs
 
 
+def model_name(tokenizer: Tokenizer) -> str:
+    """Return the name of a model, which is that of the transformers if it has 1D tokens."""
+    return tokenizer.onedva.header.name if tokenizer.onedva else tokenizer.id.name
+
+
 def _names(tokenizers: Sequence[Tokenizer]) -> dict[int, str]:
     """Return a name for each model, by its `id()`; those of equal names get a part of the hash of their weights.
 
     Raises:
         ModelError: A model has the name of an anchor.
     """
-    plain = [each.onedva.header.name if each.onedva else each.id.name for each in tokenizers]
+    plain = list(map(model_name, tokenizers))
     hashes = [each.onedva.header.weights_sha256 if each.onedva else each.id.weights_sha256 for each in tokenizers]
     if taken := set(plain) & set(ANCHORS):
         raise ModelError(f"a model must not be called {min(taken)}; rename its file")
