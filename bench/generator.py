@@ -1,12 +1,14 @@
 """Measures a generator on held-out clips: how well it predicts tokens, and what it continues clips with.
 
     .venv/bin/python bench/generator.py predict GENERATOR CLIPS…
-    .venv/bin/python bench/generator.py continue GENERATOR CLIPS… [--picture docs/continued.jpg]
+    .venv/bin/python bench/generator.py continue GENERATOR CLIPS… [--picture docs/continued.jpg] [--decoder WEIGHTS]
 
 `predict` compares the bits that whole clips would take with the generator's predictions with what the coders need for
 the same tokens. `continue` keeps the ten longest clips up to their last second, draws that second with several seeds,
 and compares it with the source, beside repeating the last frame that was kept. LPIPS is that of the frame at the end of
 the second, FD-codec that of the first 17 frames. The pictures show the first clips by name and the first two seeds.
+GENERATOR is a generator of tokens or a latent flow, whose latents are decoded without rounding unless `--rounded` is
+given. `--decoder` decodes with the decoder of other weights, such as one that was trained on drawn latents.
 """
 
 from __future__ import annotations
@@ -17,18 +19,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from common import packed, perceived, print_table, write_json
 from pictures import write_jpeg
 
 from vtok_codec.api import Codec
-from vtok_codec.codec.generation import Sampling, TokenGenerator, load_generator
-from vtok_codec.codec.tokenizer import load_tokenizer
+from vtok_codec.codec.drawing import Sampling, TokenDrawer
+from vtok_codec.codec.generation import TokenGenerator
+from vtok_codec.codec.generators import load_generator
+from vtok_codec.codec.latent_generation import LatentGenerator
+from vtok_codec.codec.latents import Latents, decoded_latents
+from vtok_codec.codec.tokenizer import Tokenizer, load_tokenizer
 from vtok_codec.evaluation.fd_codec import FRAMES, fd_codec
 from vtok_codec.media.reader import VideoReader, read_pixels
 from vtok_codec.media.types import Pixels
 from vtok_codec.metrics.lpips import load_lpips
 from vtok_codec.registry import find_weights
 from vtok_codec.tokens.coders import PRIOR, WAVES
+from vtok_codec.tokens.radix import Tokens, tokens_to_digits
 from vtok_codec.training.data.library import MAX_FRAMES
 
 CLIPS = 10
@@ -62,12 +70,17 @@ def main() -> None:
     parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--temperature", type=float, default=Sampling.temperature)
     parser.add_argument("--top-p", type=float, default=Sampling.top_p)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--rounded", action="store_true")
+    parser.add_argument("--decoder", type=Path)
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     generator = load_generator(arguments.generator)
     codec = Codec(load_tokenizer(find_weights(generator.codec)))
     if arguments.task == "predict":
+        if not isinstance(generator, TokenGenerator):
+            parser.error("only a generator of tokens predicts bits")
         figures = predicted(generator, codec, sorted(arguments.clips))
     else:
         figures = continuations(generator, codec, sorted(arguments.clips), arguments)
@@ -118,17 +131,59 @@ def longest(clips: list[Path], codec: Codec) -> list[Cut]:
     return sorted(found[:CLIPS], key=lambda cut: cut.name)
 
 
+class Way:
+    """A way to go on with clips: through tokens, or through latents without rounding."""
+
+    def __init__(self, generator: TokenDrawer, codec: Codec, decoder: Tokenizer, rounded: bool) -> None:
+        """Use a generator, the codec whose tokens it draws, and a decoder of these tokens."""
+        self._generator, self._codec, self._decoder = generator, codec, decoder
+        self._flow = generator if isinstance(generator, LatentGenerator) and not rounded else None
+
+    def coded(self, frames: Pixels) -> Pixels:
+        """Return frames, encoded and decoded."""
+        return self._decoded(self._latents(frames), frames)
+
+    def continued(self, cut: Cut, sampling: Sampling) -> Pixels:
+        """Return a clip whose last second was drawn."""
+        latents = self._codec.tokenizer.layout.latents(len(cut.frames), first=True)
+        if self._flow:
+            known = self._latents(cut.frames[: cut.known])
+            drawn = self._flow.continue_latents(known, latents - known.shape[1], sampling)
+            return self._decoded(np.concatenate([known, drawn], axis=1), cut.frames)
+        tokens = self._codec.tokenize(cut.frames[: cut.known], self._generator.tokens_per_position)
+        drawn_tokens = self._generator.continue_(tokens, latents - len(tokens), sampling)
+        return self._decoded(self._codes(np.concatenate([tokens, drawn_tokens])), cut.frames)
+
+    def _latents(self, frames: Pixels) -> Latents:
+        """Return the latents of frames, rounded if tokens are drawn."""
+        wanted = self._generator.tokens_per_position
+        if self._flow is None:
+            return self._codes(self._codec.tokenize(frames, wanted))
+        videos = torch.from_numpy(frames).permute(3, 0, 1, 2)[None]
+        return self._codec.encode_latents(videos, wanted)[0].cpu().numpy()
+
+    def _codes(self, tokens: Tokens) -> Latents:
+        levels = self._codec.tokenizer.id.levels
+        zero = np.asarray(levels * tokens.shape[3]).reshape(-1, 1, 1, 1) // 2
+        return (tokens_to_digits(tokens, levels) / zero - 1).astype(np.float32)
+
+    def _decoded(self, latents: Latents, frames: Pixels) -> Pixels:
+        return np.concatenate(list(decoded_latents(latents, self._decoder, frames.shape[1:3])))[: len(frames)]
+
+
 def continuations(
-    generator: TokenGenerator, codec: Codec, clips: list[Path], arguments: argparse.Namespace
+    generator: TokenDrawer, codec: Codec, clips: list[Path], arguments: argparse.Namespace
 ) -> dict[str, object]:
     """Continue clips, and compare with the source and with a picture that stands still."""
     cuts = longest(clips, codec)
-    samplings = [Sampling(seed, arguments.temperature, arguments.top_p) for seed in range(SEEDS)]
+    decoder = load_tokenizer(find_weights(arguments.decoder)) if arguments.decoder else codec.tokenizer
+    way = Way(generator, codec, decoder, arguments.rounded)
+    samplings = [Sampling(seed, arguments.temperature, arguments.top_p, steps=arguments.steps) for seed in range(SEEDS)]
     started = time.perf_counter()
-    drawn = [[continued(generator, codec, cut, sampling) for cut in cuts] for sampling in samplings]
+    drawn = [[way.continued(cut, sampling) for cut in cuts] for sampling in samplings]
     took = time.perf_counter() - started
     speed = SEEDS * sum(len(cut.frames) - cut.known for cut in cuts) / took
-    decoded = [codec.detokenize(codec.tokenize(cut.frames, generator.tokens_per_position)) for cut in cuts]
+    decoded = [way.coded(cut.frames) for cut in cuts]
     still = [
         np.repeat(video[cut.known - 1 : cut.known], len(video), 0) for cut, video in zip(cuts, decoded, strict=True)
     ]
@@ -168,14 +223,6 @@ class Judge:
 
     def _part(self, cut: Cut, video: Pixels) -> Pixels:
         return video[cut.known : cut.known + FRAMES]
-
-
-def continued(generator: TokenGenerator, codec: Codec, cut: Cut, sampling: Sampling) -> Pixels:
-    """Return a clip whose last second was drawn."""
-    tokens = codec.tokenize(cut.frames[: cut.known], generator.tokens_per_position)
-    latents = codec.tokenizer.layout.latents(len(cut.frames), first=True)
-    drawn = generator.continue_(tokens, latents - len(tokens), sampling)
-    return codec.detokenize(np.concatenate([tokens, drawn]), frames=len(cut.frames))
 
 
 def _picture(cuts: list[Cut], decoded: list[Pixels], drawn: list[list[Pixels]]) -> Pixels:

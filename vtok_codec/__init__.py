@@ -23,7 +23,7 @@ from vtok_codec.version import __version__
 if TYPE_CHECKING:
     from vtok_codec.api import Codec
     from vtok_codec.clip import Clip
-    from vtok_codec.codec.generation import TokenGenerator
+    from vtok_codec.codec.drawing import TokenDrawer
     from vtok_codec.corpus.windows import TokenWindows
 
 __all__ = ["TokenWindows", "__version__", "load", "load_generator", "open"]
@@ -46,9 +46,9 @@ def load(model: str | Path = "onevae-nano-4x8x8", device: str = "auto") -> Codec
     return load(model, device)
 
 
-def load_generator(name: str | Path | None = None, device: str = "auto") -> TokenGenerator:
-    """Load a generator of tokens; see `vtok_codec.codec.generation.load_generator`."""
-    from vtok_codec.codec.generation import load_generator
+def load_generator(name: str | Path | None = None, device: str = "auto") -> TokenDrawer:
+    """Load a generator of tokens or of latents; see `vtok_codec.codec.generators.load_generator`."""
+    from vtok_codec.codec.generators import load_generator
 
     return load_generator(name, device)
 

@@ -18,6 +18,7 @@ from vtok_codec.models.config import (
     SHARP,
     DenoiserConfig,
     GeneratorConfig,
+    LatentFlowConfig,
     ModelConfig,
     OneDVAConfig,
     OneVAEConfig,
@@ -223,8 +224,8 @@ def is_decoder(weights: WeightsFile) -> bool:
 
 
 def is_generator(weights: WeightsFile) -> bool:
-    """Whether a file holds a generator of tokens."""
-    return weights.is_model and isinstance(weights.config, GeneratorConfig)
+    """Whether a file holds a generator of tokens or of latents."""
+    return weights.is_model and isinstance(weights.config, GeneratorConfig | LatentFlowConfig)
 
 
 def is_onedva(weights: WeightsFile) -> bool:

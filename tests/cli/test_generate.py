@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from command_helpers import make_still, vtok
 from corpus_helpers import make_clips, tiny_weights
-from generator_helpers import generator_weights
+from generator_helpers import flow_weights, generator_weights
 from helpers import ClipMaker, inside, pixels_of
 
 from vtok_codec.container.reader import VtkReader
@@ -64,6 +64,25 @@ def test_a_video_from_nothing(made: tuple[Path, Path, Path], tmp_path: Path) -> 
     header = VtkReader(io.BytesIO(out.read_bytes())).header
     assert (header.width, header.height, header.rate) == (60, 40, 20)
     assert inside("verify", out, "-q") == (0, "", "")
+
+
+def test_a_latent_flow_draws_tokens_as_well(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    clip, codec, generator = made
+    flow = flow_weights(tmp_path, codec)
+    longer, new = tmp_path / "longer.vtk", tmp_path / "new.vtk"
+    options = ("--seconds", 0.5, "--steps", 2, "-q")
+    assert inside("continue", clip, longer, "-g", flow, "--weights", codec, *options) == (0, "", "")
+    before, after = np.concatenate(gops_of(clip)), np.concatenate(gops_of(longer))
+    assert np.array_equal(after[: len(before) - 1], before[:-1]) and len(after) > len(before)
+    assert inside("generate", new, "-g", flow, "--codec", codec, "--size", "64x48", *options) == (0, "", "")
+    assert inside("verify", new, "-q") == (0, "", "")
+    for wrong, told in (
+        (("-g", generator, "--steps", 2), "takes no steps"),
+        (("-g", flow, "--top-p", 0.5), "top-p"),
+        (("-g", flow, "--steps", 40), "steps 40"),
+    ):
+        code, _, error = inside("continue", clip, tmp_path / "out.vtk", "--weights", codec, *wrong)
+        assert code == 2 and told in error and not (tmp_path / "out.vtk").exists()
 
 
 def test_what_is_wrong_is_said_in_one_line(made: tuple[Path, Path, Path], tmp_path: Path) -> None:

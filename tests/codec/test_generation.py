@@ -13,7 +13,9 @@ from generator_helpers import generator_weights
 
 from vtok_codec.codec import generation
 from vtok_codec.codec.continuation import begun, continued, matched, redrawn_frames
-from vtok_codec.codec.generation import Sampling, TokenGenerator, load_generator
+from vtok_codec.codec.drawing import Sampling
+from vtok_codec.codec.generation import TokenGenerator
+from vtok_codec.codec.generators import load_generator
 from vtok_codec.errors import InputError, ModelError, SettingError
 from vtok_codec.registry import DEFAULT_MODEL, find_weights
 from vtok_codec.stream.assembling import TokenModel
@@ -81,7 +83,7 @@ def test_gops_before_are_looked_at(generator: TokenGenerator) -> None:
 
 def test_only_the_last_latent_frames_are_read(generator: TokenGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading a long video costs no more than reading its end, and with enough of it the tokens are the same."""
-    monkeypatch.setattr(generation, "_CONTEXT_LATENTS", 8)
+    monkeypatch.setattr(generation, "CONTEXT_LATENTS", 8)
     long, greedy = tokens_of(20), Sampling(temperature=0)
     drawn = generator.continue_(long, 2, greedy)
     long[:5] = tokens_of(5, 9)

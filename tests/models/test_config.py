@@ -15,17 +15,18 @@ from vtok_codec.errors import ModelError, SettingError
 from vtok_codec.models.config import (
     Codebook,
     DenoiserConfig,
+    LatentFlowConfig,
     Level,
     ModelConfig,
     OneVAEConfig,
     config_from_json,
     config_to_json,
-    reshaped,
 )
 from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.former_config import inferred_config
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.presets import PRESETS
+from vtok_codec.models.reshaping import reshaped
 from vtok_codec.models.weights import build_denoiser, build_model, dump_weights
 from vtok_codec.registry import WeightsFile, shipped_weights
 
@@ -48,6 +49,7 @@ FORMER_4X16X16 = OneVAEConfig(
         *PRESETS.values(),
         replace(TINY, codebook=Codebook("vq", 4, 64), causal=False, blocks="3d", resampling="blend", expansion=1.5),
         FORMER_4X16X16,
+        LatentFlowConfig(FORMER_4X16X16, tokens=2, width=64, blocks=2, heads=2, reach=3),
     ],
 )
 def test_json_and_back(config: ModelConfig) -> None:

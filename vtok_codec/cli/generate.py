@@ -19,7 +19,7 @@ from vtok_codec.errors import InputError, ModelError, SettingError
 from vtok_codec.text import counted
 
 if TYPE_CHECKING:
-    from vtok_codec.codec.generation import Sampling, TokenGenerator
+    from vtok_codec.codec.drawing import Sampling, TokenDrawer
     from vtok_codec.container.header import Header
     from vtok_codec.media.types import VideoInfo
     from vtok_codec.stream.assembling import TokenModel
@@ -32,7 +32,11 @@ Seconds = Annotated[float, typer.Option(help="Seconds to draw.", min=0.01, max=3
 Seed = Annotated[int, typer.Option(help="Seed of all random choices.", min=0, rich_help_panel=PICTURE)]
 Temperature = Annotated[
     float,
-    typer.Option(help="Below 1, likely tokens become likelier; 0 always takes the likeliest.", rich_help_panel=PICTURE),
+    typer.Option(
+        help="Below 1, likely tokens become likelier; 0 always takes the likeliest. For a latent flow, the deviation "
+        "of the noise.",
+        rich_help_panel=PICTURE,
+    ),
 ]
 TopP = Annotated[
     float,
@@ -46,6 +50,13 @@ TopP = Annotated[
 Label = Annotated[str, typer.Option(help="Class of the video, if the generator knows any.", rich_help_panel=PICTURE)]
 Guidance = Annotated[
     float, typer.Option(help="How much the class counts; above 1, more than in training.", rich_help_panel=PICTURE)
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        help="Steps from noise to a latent frame, if a latent flow draws; 8 by default.",
+        rich_help_panel=PICTURE,
+    ),
 ]
 GeneratorName = Annotated[
     str | None,
@@ -68,6 +79,7 @@ def continue_(
     top_p: TopP = 0.95,
     label: Label = "",
     guidance: Guidance = 1.0,
+    steps: Steps = None,
     generator: GeneratorName = None,
     weights: Annotated[
         str | None,
@@ -83,13 +95,14 @@ def continue_(
     """Go on with a .vtk file: keep its tokens, and draw what might come next."""
     from vtok_codec.codec.continuation import continued, matched
     from vtok_codec.codec.decoder import video_info
-    from vtok_codec.codec.generation import Sampling, load_generator
+    from vtok_codec.codec.drawing import Sampling
+    from vtok_codec.codec.generators import load_generator
     from vtok_codec.container.reader import VtkReader
     from vtok_codec.registry import find_prior, prior_of, weights_of
     from vtok_codec.stream.assembling import TokenModel
     from vtok_codec.stream.reading import read_all_gops
 
-    sampling = Sampling(seed, temperature, top_p, label, guidance)
+    sampling = Sampling(seed, temperature, top_p, label, guidance, steps)
     shown = "standard input" if source == STANDARD_STREAM else source
     with open_input(source) as stream:
         reader = VtkReader(stream)
@@ -125,6 +138,7 @@ def generate(
     top_p: TopP = 0.95,
     label: Label = "",
     guidance: Guidance = 1.0,
+    steps: Steps = None,
     generator: GeneratorName = None,
     codec: Annotated[
         str | None,
@@ -139,13 +153,14 @@ def generate(
 ) -> None:
     """Draw a video from nothing, as a .vtk file."""
     from vtok_codec.codec.continuation import begun
-    from vtok_codec.codec.generation import Sampling, load_generator
+    from vtok_codec.codec.drawing import Sampling
+    from vtok_codec.codec.generators import load_generator
     from vtok_codec.media.types import VideoInfo
     from vtok_codec.registry import find_weights, prior_of
     from vtok_codec.stream.arrays import as_rate
     from vtok_codec.stream.assembling import TokenModel
 
-    sampling, ticks = Sampling(seed, temperature, top_p, label, guidance), as_rate(rate)
+    sampling, ticks = Sampling(seed, temperature, top_p, label, guidance, steps), as_rate(rate)
     width, height = _size(size)
     require_pixels("the output", width, height, max_pixels)
     drawer = load_generator(generator, device)
@@ -186,7 +201,7 @@ def _write(
         notice(f"{source} -> {shown}: {counted(frames, 'frame')} drawn, {frames / took:.1f} frames/s")
 
 
-def _losses(header: Header, gops: list[Gop], model: TokenModel, generator: TokenGenerator) -> Iterator[str]:
+def _losses(header: Header, gops: list[Gop], model: TokenModel, generator: TokenDrawer) -> Iterator[str]:
     """Yield what a continued file lacks of its source."""
     from vtok_codec.codec.continuation import redrawn_frames
 

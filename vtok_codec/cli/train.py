@@ -9,8 +9,8 @@ import typer
 
 from vtok_codec.cli.errors import notice, reports_errors
 from vtok_codec.cli.options import GENERAL, MODEL, Device, Quiet
-from vtok_codec.models.config import SHAPE_KEYS
 from vtok_codec.models.presets import PRESETS, denoiser_presets
+from vtok_codec.models.reshaping import SHAPE_KEYS
 from vtok_codec.registry import DEFAULT_MODEL
 from vtok_codec.training.stages import STAGES
 
@@ -62,8 +62,8 @@ def train(
     codec: Annotated[
         str | None,
         typer.Option(
-            help=f"For stages diffusion, generator and onedva: the weights whose tokens are meant; {DEFAULT_MODEL} by "
-            "default, or those of the corpus.",
+            help="For stages diffusion, generator, latent-flow and onedva: the weights whose tokens are meant; "
+            f"{DEFAULT_MODEL} by default, or those of the corpus.",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -163,12 +163,12 @@ def _tell_result(trainer: Trainer[Any]) -> None:
 
     figures = trainer.last_figures.items()
     told = [f"{value:.2f} dB ({key})" for key, value in figures if key.startswith("psnr_")][:3]
-    told += [f"{value:.3f} ({key})" for key, value in figures if key.startswith("size_")]
+    told += [f"{value:.3f} ({key})" for key, value in figures if key.startswith(("size_", "error_"))][:4]
     weights = trainer.run_folder / WEIGHTS
     use = f"vtok encode --model {weights} IN OUT.vtk"
     if STAGES[trainer.stage].kind == "diffusion":
         use = f"vtok decode --decoder {weights} IN.vtk OUT.mp4"
-    if STAGES[trainer.stage].kind == "generator":
+    if STAGES[trainer.stage].kind in ("generator", "latent_flow"):
         use = f"vtok continue --generator {weights} IN.vtk OUT.vtk"
     if STAGES[trainer.stage].kind == "prior":
         use = f"cp {weights} {RUN_PRIOR}, beside the weights of the codec"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vtok_codec.codec.generation import Sampling, TokenGenerator
+from vtok_codec.codec.drawing import Sampling, TokenDrawer
 from vtok_codec.container.header import MAX_GOP_LATENTS
 from vtok_codec.errors import InputError
 from vtok_codec.stream.assembling import TokenModel
@@ -16,7 +16,7 @@ from vtok_codec.text import counted
 from vtok_codec.tokens.radix import Tokens
 
 
-def matched(gops: Sequence[Gop], generator: TokenGenerator) -> list[Gop]:
+def matched(gops: Sequence[Gop], generator: TokenDrawer) -> list[Gop]:
     """Return GOPs with as many tokens per position as a generator draws.
 
     Args:
@@ -48,7 +48,7 @@ def redrawn_frames(gops: Sequence[Gop], model: TokenModel) -> int:
 def continued(
     gops: Sequence[Gop],
     model: TokenModel,
-    generator: TokenGenerator,
+    generator: TokenDrawer,
     frames: int,
     sampling: Sampling,
     on_frames: Callable[[int], object] = lambda count: None,
@@ -74,7 +74,7 @@ def continued(
 def begun(
     size: tuple[int, int],
     model: TokenModel,
-    generator: TokenGenerator,
+    generator: TokenDrawer,
     frames: int,
     sampling: Sampling,
     on_frames: Callable[[int], object] = lambda count: None,
@@ -102,7 +102,7 @@ def _longer(
     tokens: Tokens,
     frames: int,
     model: TokenModel,
-    generator: TokenGenerator,
+    generator: TokenDrawer,
     sampling: Sampling,
     before: Sequence[Tokens],
     on_frames: Callable[[int], object],

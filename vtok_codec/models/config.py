@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from vtok_codec.errors import ModelError, SettingError
+from vtok_codec.errors import ModelError
 from vtok_codec.layout import GopLayout, Stride
 
 CONFIG_KEY = "config"
@@ -227,6 +227,36 @@ class GeneratorConfig:
 
 
 @dataclass(frozen=True)
+class LatentFlowConfig:
+    """The configuration of a latent flow, which draws the continuous latents of a codec."""
+
+    codec: OneVAEConfig
+    """The codec whose latents it draws."""
+    tokens: int
+    """The tokens per latent position whose channels it draws; it knows nothing of the others."""
+    width: int
+    """Features per position."""
+    blocks: int
+    """Transformer blocks."""
+    heads: int
+    """Attention heads, each with an even share of the features."""
+    reach: int
+    """Latent frames before its own that a block attends to."""
+
+    def __post_init__(self) -> None:
+        if self.codec.codebook or not self.codec.causal:
+            raise ModelError("a latent flow needs the latents of a causal FSQ codec")
+        if not 1 <= self.tokens <= self.codec.max_tokens:
+            raise ModelError(f"tokens {self.tokens}: the codec has 1 to {self.codec.max_tokens} per position")
+        _check_heads(self.width, self.heads)
+
+    @property
+    def channels(self) -> int:
+        """The latent channels that it draws."""
+        return self.tokens * self.codec.token_channels
+
+
+@dataclass(frozen=True)
 class OneDVAConfig:
     """The configuration of the transformers of One-DVA, which code 1D tokens beside a codec's first token."""
 
@@ -260,7 +290,7 @@ class OneDVAConfig:
             raise ModelError(f"a window spans at most {MAX_WINDOW_STEPS} time steps, not {self.window_steps}")
 
 
-ModelConfig = OneVAEConfig | DenoiserConfig | SharpConfig | GeneratorConfig | OneDVAConfig
+ModelConfig = OneVAEConfig | DenoiserConfig | SharpConfig | GeneratorConfig | LatentFlowConfig | OneDVAConfig
 """The configuration of any kind of model."""
 
 
@@ -268,7 +298,7 @@ def not_a_codec(config: ModelConfig) -> str:
     """Return what to say about weights that stand where those of a codec belong."""
     if isinstance(config, OneDVAConfig):
         return "holds the transformers of One-DVA, which add to a codec; name that codec"
-    kind = "generator" if isinstance(config, GeneratorConfig) else "decoder"
+    kind = "generator" if isinstance(config, GeneratorConfig | LatentFlowConfig) else "decoder"
     return f"is a {kind}, which has no encoder; name it as the {kind}"
 
 
@@ -277,6 +307,7 @@ _KINDS: dict[str, type[ModelConfig]] = {
     "denoiser": DenoiserConfig,
     "sharp": SharpConfig,
     "generator": GeneratorConfig,
+    "latent_flow": LatentFlowConfig,
     "onedva": OneDVAConfig,
 }
 
@@ -317,120 +348,47 @@ def _parse(type_: type[ModelConfig], members: Mapping[str, Any]) -> ModelConfig:
     if type_ is GeneratorConfig:
         codec = _parse(OneVAEConfig, values.pop("codec"))
         order, classes = str(values.pop("order")), tuple(map(str, values.pop("classes", ())))
-        sizes = {name: _integers([value], name, 1)[0] for name, value in values.items()}
+        sizes = {name: integers([value], name, 1)[0] for name, value in values.items()}
         return GeneratorConfig(codec=codec, order=order, classes=classes, **sizes)  # type: ignore[arg-type]
+    if type_ is LatentFlowConfig:
+        codec = _parse(OneVAEConfig, values.pop("codec"))
+        sizes = {name: integers([value], name, 1)[0] for name, value in values.items()}
+        return LatentFlowConfig(codec=codec, **sizes)  # type: ignore[arg-type]
     if type_ is OneDVAConfig:
         codec = _parse(OneVAEConfig, values.pop("codec"))
-        sizes = {name: _integers([value], name, 0 if name == "margin" else 1)[0] for name, value in values.items()}
+        sizes = {name: integers([value], name, 0 if name == "margin" else 1)[0] for name, value in values.items()}
         return OneDVAConfig(codec=codec, **sizes)  # type: ignore[arg-type]
     if type_ is DenoiserConfig:
         values["codec"] = _parse(OneVAEConfig, values["codec"])
-        values["down_blocks"] = _integers(values["down_blocks"], "down_blocks", 0)
+        values["down_blocks"] = integers(values["down_blocks"], "down_blocks", 0)
         return DenoiserConfig(**values)
     levels = values["levels"]
     if not 1 <= len(levels) <= _MAX_ITEMS:
         raise ValueError(f"it has {len(levels)} levels")
     values["levels"] = tuple(_level(level) for level in levels)
-    values["fsq_levels"] = _integers(values["fsq_levels"], "fsq_levels", 2)
-    values["max_tokens"] = _integers([values["max_tokens"]], "max_tokens", 1)[0]
+    values["fsq_levels"] = integers(values["fsq_levels"], "fsq_levels", 2)
+    values["max_tokens"] = integers([values["max_tokens"]], "max_tokens", 1)[0]
     if values.get("codebook") is not None:
         values["codebook"] = Codebook(**values["codebook"])
     return OneVAEConfig(**values)
 
 
 def _level(members: Mapping[str, Any]) -> Level:
-    factor = _integers(members["factor"], "factor", 1)
+    factor = integers(members["factor"], "factor", 1)
     if len(factor) != 3:
         raise ValueError(f"factor {list(factor)} is not three integers")
-    channels, encoder_blocks, decoder_blocks = _integers(
+    channels, encoder_blocks, decoder_blocks = integers(
         [members[name] for name in ("channels", "encoder_blocks", "decoder_blocks")], "channels and blocks", 0
     )
     return Level((factor[0], factor[1], factor[2]), channels, encoder_blocks, decoder_blocks)
 
 
-def _integers(values: Sequence[Any], name: str, least: int) -> tuple[int, ...]:
+def integers(values: Sequence[Any], name: str, least: int) -> tuple[int, ...]:
+    """Return values as a tuple if all of them are integers of at least `least`.
+
+    Raises:
+        ValueError: They are not, or there are too many; the message calls them `name`.
+    """
     if len(values) > _MAX_ITEMS or not all(type(value) is int and least <= value <= _MAX_SIDE for value in values):
         raise ValueError(f"{name} {list(values)[:_MAX_ITEMS]} holds a value that is not an integer from {least} on")
     return tuple(values)
-
-
-SHAPE_KEYS = (
-    "quantizer",
-    "fsq_levels",
-    "max_tokens",
-    "widths",
-    "encoder_blocks",
-    "decoder_blocks",
-    "blocks",
-    "resampling",
-    "expansion",
-    "causal",
-    "enhanced_first_frame",
-)
-"""The keys that `reshaped` accepts."""
-
-
-def reshaped(config: OneVAEConfig, changes: Sequence[tuple[str, str]]) -> OneVAEConfig:
-    """Return a copy of a configuration in which some values are replaced by values given as text.
-
-    The values have these formats:
-
-    - `quantizer`: `fsq`, `vq:CHANNELS:SIZE`, `simvq:CHANNELS:SIZE` or `lfq:CHANNELS`.
-    - `widths`, `encoder_blocks`, `decoder_blocks`: one integer per level, from the finest on, separated by commas.
-    - `fsq_levels`: one integer per digit, separated by commas.
-    - `max_tokens`: an integer.
-    - `expansion`: a number above 0, up to 16.
-    - `blocks`, `resampling`: one of `BLOCK_KINDS` or `RESAMPLING_KINDS`.
-    - `causal`, `enhanced_first_frame`: `true` or `false`.
-
-    Args:
-        config: The configuration to start from.
-        changes: Pairs of a key from `SHAPE_KEYS` and the text of its new value.
-
-    Raises:
-        SettingError: A key is unknown or a value does not fit it.
-    """
-    for key, text in changes:
-        try:
-            config = _changed(config, key, text)
-        except ModelError as error:
-            raise SettingError(f"shape {key}={text}: {error}") from None
-        except (ValueError, TypeError, KeyError):
-            raise SettingError(f"shape {key}={text}: that value does not fit; see 'vtok train --help'") from None
-    return config
-
-
-def _changed(config: OneVAEConfig, key: str, text: str) -> OneVAEConfig:
-    per_level = {"widths": "channels", "encoder_blocks": "encoder_blocks", "decoder_blocks": "decoder_blocks"}
-    if key in per_level:
-        numbers = [int(part) for part in text.split(",")]
-        if min(numbers) < (1 if key == "widths" else 0):
-            raise ValueError
-        levels = tuple(
-            replace(level, **{per_level[key]: number})  # type: ignore[arg-type]
-            for level, number in zip(config.levels, numbers, strict=True)
-        )
-        return replace(config, levels=levels)
-    if key == "quantizer":
-        return replace(config, codebook=_codebook(text))
-    if key == "fsq_levels":
-        return replace(config, fsq_levels=_integers([int(part) for part in text.split(",")], key, 2))
-    if key in ("causal", "enhanced_first_frame"):
-        return replace(config, **{key: {"true": True, "false": False}[text]})  # type: ignore[arg-type]
-    if key == "max_tokens":
-        return replace(config, max_tokens=_integers([int(text)], key, 1)[0])
-    if key == "expansion":
-        expansion = float(text)
-        if not 0 < expansion <= 16:
-            raise ValueError
-        return replace(config, expansion=expansion)
-    if key in ("blocks", "resampling"):
-        return replace(config, **{key: text})  # type: ignore[arg-type]
-    raise ModelError(f"there is no such key; use {', '.join(SHAPE_KEYS)}")
-
-
-def _codebook(text: str) -> Codebook | None:
-    kind, *numbers = text.split(":")
-    if kind == "fsq" and not numbers:
-        return None
-    return Codebook(kind, *_integers([int(number) for number in numbers], "quantizer", 1))

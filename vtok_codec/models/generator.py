@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vtok_codec.models.config import GeneratorConfig
-from vtok_codec.models.transformer import Block, Norm, rotations
+from vtok_codec.models.transformer import Block, Norm, reach_mask, rotations, within_reach
 
 _OWN = ((0, -1), (0, -2), (-1, 0), (-1, -1), (-1, 1))
 """The neighbours in its own latent frame whose digits enter at a position, as rows and columns from it."""
@@ -168,13 +168,15 @@ class Generator(nn.Module):
         history = torch.cat([state.digits.to(indicators.dtype), indicators], 1)
         x = self._entering(history, kinds) + self._from_label(labels, batch)
         rotation = self._rotation(state.frames, frames, rows, columns, x)
-        mask = self._mask(state.frames, batch, frames, rows, columns)
+        reach = self.config.reach
+        rank = ranks(self.config.order, rows, columns).to(x.device)
+        mask = reach_mask(rank, reach, state.frames, batch, frames)
         keys, values = [], []
         for number, block in enumerate(self._typed_blocks):
             query, key, value = block.projections(x, rotation)
             all_keys, all_values = torch.cat([state.keys[number], key], 1), torch.cat([state.values[number], value], 1)
             attended = F.scaled_dot_product_attention(
-                query.flatten(0, 1), self._within_reach(all_keys), self._within_reach(all_values), mask
+                query.flatten(0, 1), within_reach(all_keys, reach), within_reach(all_values, reach), mask
             )
             x = block.rest(x, attended.unflatten(0, (batch, frames)))
             keys.append(all_keys[:, frames:].detach())
@@ -279,23 +281,6 @@ class Generator(nn.Module):
         none = torch.zeros(batch, dtype=torch.int64, device=self.own.weight.device)
         given: Tensor = self.label(none if labels is None else labels)
         return given[:, None, None]
-
-    def _within_reach(self, every: Tensor) -> Tensor:
-        """Stack what each latent frame attends to: `B (R + t) heads n f` → `(B·t) heads (R + 1)·n f`."""
-        frames, reach = every.shape[1] - self.config.reach, self.config.reach
-        windows = torch.stack([every[:, age : age + frames] for age in range(reach + 1)], 4)
-        return windows.flatten(0, 1).movedim(3, 2).flatten(2, 3)
-
-    def _mask(self, before: int, batch: int, frames: int, rows: int, columns: int) -> Tensor:
-        """Return which keys each query attends to, bool `(B·t) 1 n (R + 1)·n`."""
-        device, reach, places = self.own.weight.device, self.config.reach, rows * columns
-        rank = ranks(self.config.order, rows, columns).to(device)
-        own = rank[None] <= rank[:, None]
-        age = torch.arange(reach, 0, -1, device=device)
-        there = age <= torch.arange(before, before + frames, device=device)[:, None]
-        past = there.repeat_interleave(places, 1)[:, None].expand(-1, places, -1)
-        mask = torch.cat([past, own.expand(frames, -1, -1)], 2)
-        return mask[:, None].repeat(batch, 1, 1, 1)
 
     def _rotation(self, begin: int, frames: int, rows: int, columns: int, like: Tensor) -> Tensor:
         """Return the rotations of rotary position embeddings as cosines and sines, `t n 2 features/2`."""

@@ -16,6 +16,7 @@ from vtok_codec.models.config import (
     CONFIG_KEY,
     DenoiserConfig,
     GeneratorConfig,
+    LatentFlowConfig,
     ModelConfig,
     OneDVAConfig,
     OneVAEConfig,
@@ -25,6 +26,7 @@ from vtok_codec.models.config import (
 )
 from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.generator import Generator
+from vtok_codec.models.latent_flow import LatentFlow
 from vtok_codec.models.onedva import OneDVA
 from vtok_codec.models.onevae import Decoder, OneVAE
 
@@ -131,6 +133,22 @@ def build_generator(config: ModelConfig, data: bytes, source: str) -> Generator:
     if not isinstance(config, GeneratorConfig):
         raise ModelError(f"{source} is not a generator")
     return _loaded(Generator(config), data, source)
+
+
+def build_latent_flow(config: ModelConfig, data: bytes, source: str) -> LatentFlow:
+    """Build the latent flow that a weights file holds.
+
+    Args:
+        config: The configuration of the model.
+        data: The bytes of the weights file.
+        source: The name of the file in error messages.
+
+    Raises:
+        ModelError: The weights are not those of a latent flow, or do not fit the configuration.
+    """
+    if not isinstance(config, LatentFlowConfig):
+        raise ModelError(f"{source} is not a latent flow")
+    return _loaded(LatentFlow(config), data, source)
 
 
 def build_onedva(config: ModelConfig, data: bytes, source: str) -> OneDVA:

@@ -14,6 +14,8 @@ from vtok_codec.registry import is_shipped
 
 _PAIRS = ("shape", "overrides", "augmentation")
 """The settings that hold pairs of a name and a value."""
+_PATHS = ("latent_flow",)
+"""The settings of a stage that name a file or a folder."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class RunSettings:
     codec: str | None = None
     """The weights that a diffusion decoder is for: a shipped name, a file, or the folder of a run."""
     shape: tuple[tuple[str, str], ...] = ()
-    """Changes to the shape of the model (`vtok_codec.models.config.reshaped`)."""
+    """Changes to the shape of the model (`vtok_codec.models.reshaping.reshaped`)."""
     augmentation: tuple[tuple[str, float], ...] = ()
     """The fields of the recipe's `Augmentation`. Filled in when the run begins, so that it keeps them when resumed."""
     reads: tuple[str, ...] = ()
@@ -70,6 +72,7 @@ class RunSettings:
             codec=whole(self.codec),
             data=tuple(str(Path(folder).resolve()) for folder in self.data),
             validation=whole(self.validation),
+            overrides=tuple((key, (whole(value) or "") if key in _PATHS else value) for key, value in self.overrides),
         )
 
 

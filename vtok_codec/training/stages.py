@@ -12,7 +12,7 @@ from importlib import import_module
 from vtok_codec.errors import SettingError
 from vtok_codec.training.recipe import Recipe
 
-KINDS = ("codec", "diffusion", "prior", "generator", "onedva")
+KINDS = ("codec", "diffusion", "prior", "generator", "latent_flow", "onedva")
 """The kinds of models that can be trained, each named after its folder."""
 
 

@@ -13,6 +13,7 @@ from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.quantizer import Quantized, Quantizer
 from vtok_codec.training.codec.adversarial import adaptive_weight, generator_loss
 from vtok_codec.training.codec.rate import RateEstimate
+from vtok_codec.training.codec.redrawing import Redrawing
 from vtok_codec.training.codec.stages import CodecRecipe
 from vtok_codec.training.objective import Loss, TrainingObjective, perceptual_distance
 from vtok_codec.training.prior.network import PriorModel
@@ -57,6 +58,7 @@ class CodecObjective(TrainingObjective[CodecRecipe]):
         lpips: LPIPS | None,
         processes: Processes | None = None,
         prior: PriorModel | None = None,
+        redrawing: Redrawing | None = None,
     ) -> None:
         """Create the loss.
 
@@ -66,6 +68,7 @@ class CodecObjective(TrainingObjective[CodecRecipe]):
             lpips: The LPIPS network, if the recipe has an LPIPS term.
             processes: The processes that train together.
             prior: The prior for the rate term, if the recipe has one.
+            redrawing: What replaces latents by drawn ones, if the recipe has a latent flow.
         """
         super().__init__(recipe, config.max_tokens, lpips, processes)
         _check(recipe, config)
@@ -78,6 +81,7 @@ class CodecObjective(TrainingObjective[CodecRecipe]):
         spread = torch.full((config.latent_channels, 1, 1, 1), -2.0)
         self.log_std = nn.Parameter(spread, requires_grad=recipe.kl_weight > 0)
         self.rate = RateEstimate(prior, config.layout) if prior else None
+        self.redrawing = redrawing
 
     def forward(
         self,
@@ -99,6 +103,10 @@ class CodecObjective(TrainingObjective[CodecRecipe]):
         counts, rounded = self._draw(video, generator, progress)
         latents, kl = self._latents(model, video, generator)
         codes, quantized, codebook_terms = self._codes(model.quantizer, latents, rounded)
+        if self.redrawing and float(torch.rand((), generator=generator)) < self.recipe.redrawn_share:
+            smooth = model.quantizer.continuous(latents)
+            codes = self.redrawing(smooth, generator, self.processes)
+            counts = torch.full_like(counts, self.redrawing.tokens)
         decoded, _ = model.decoder(codes, None, counts)
         video, reconstruction = video[:, :, self.unseen_frames :], decoded[:, :, self.unseen_frames :]
         distortion = DISTORTIONS[self.recipe.distortion](reconstruction.float() - video)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vtok_codec.errors import SettingError, TrainingError
+from vtok_codec.errors import ModelError, SettingError, TrainingError
 from vtok_codec.metrics.lpips import load_lpips
-from vtok_codec.models.config import ModelConfig, OneVAEConfig, reshaped
+from vtok_codec.models.config import ModelConfig, OneVAEConfig
 from vtok_codec.models.convert import convert
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.presets import codec_presets
-from vtok_codec.registry import DEFAULT_MODEL, WeightsFile
+from vtok_codec.models.reshaping import reshaped
+from vtok_codec.models.weights import build_latent_flow
+from vtok_codec.registry import CODEC_SHA256, DEFAULT_MODEL, WeightsFile, find_weights
 from vtok_codec.tokens.prior.prior import prior_parts
 from vtok_codec.training.codec.adversarial import PatchAdversary
 from vtok_codec.training.codec.klt import warm_start
 from vtok_codec.training.codec.objective import CodecObjective
+from vtok_codec.training.codec.redrawing import Redrawing
 from vtok_codec.training.codec.stages import CodecRecipe
 from vtok_codec.training.codec.subject import CodecSubject
 from vtok_codec.training.prior.setup import can_have_prior, initial_prior
@@ -103,7 +106,8 @@ def prepare(request: Request) -> Prepared[OneVAE, CodecRecipe]:
         raise TrainingError("these tokens have no prior, and so no rate term; leave out rate_weights")
     prior, about_prior = initial_prior(request, config) if rated else (None, ())
     lpips = load_lpips() if recipe.lpips_weight else None
-    objective = CodecObjective(recipe, config, lpips, request.processes, prior)
+    redrawing = _redrawing(request, config, recipe)
+    objective = CodecObjective(recipe, config, lpips, request.processes, prior, redrawing)
     lpips = lpips or (load_lpips() if request.clips else None)
     model.quantizer.collective = request.processes
     errors = prior_parts(request.prior).errors if request.prior and prior else None
@@ -132,3 +136,25 @@ def _initial_model(request: Request, config: OneVAEConfig) -> tuple[OneVAE, list
     if start:
         notes.append(f"warm start from the KLT: {start.psnr_db:.2f} dB on training blocks, gain {start.gain}")
     return model, notes
+
+
+def _redrawing(request: Request, config: OneVAEConfig, recipe: CodecRecipe) -> Redrawing | None:
+    """Return what redraws latents with the latent flow that the recipe names; None if no batch is redrawn.
+
+    Raises:
+        ModelError: There is none, or it draws the latents of another codec.
+        SettingError: The recipe names none, or trains more than the decoder.
+    """
+    if not recipe.redrawn_share:
+        return None
+    if not 0 < recipe.redrawn_share <= 1:
+        raise SettingError(f"setting redrawn_share={recipe.redrawn_share}: give a share of 1")
+    if not recipe.latent_flow:
+        raise SettingError("setting latent_flow: name the weights or the run of a latent flow for this codec")
+    if recipe.trains != ("decoder",):
+        raise SettingError("setting redrawn_share: train the decoder alone (trains=decoder), so that latents stay")
+    weights = find_weights(recipe.latent_flow)
+    flow = build_latent_flow(weights.config, weights.data, str(weights.path))
+    if weights.metadata.get(CODEC_SHA256) not in request.reads:
+        raise ModelError(f"{weights.path} draws latents of {weights.metadata.get('codec')} with other weights")
+    return Redrawing(flow, config.layout, recipe.augmentation.gop_start == 1).to(request.device)

@@ -32,6 +32,10 @@ class CodecRecipe(Recipe):
     """The weight of the adversarial loss relative to the pixel loss. With 0 there is no discriminator."""
     adversarial_start: float = 0.0
     """The fraction of the stage after which the adversarial loss counts. The discriminator trains from the start."""
+    latent_flow: str = ""
+    """Weights of a latent flow whose latents the decoder trains on: a file or the folder of a run; empty for none."""
+    redrawn_share: float = 0.0
+    """The share of batches whose latents the latent flow redraws."""
     rate_weights: tuple[float, ...] = ()
     """λ of each of the N tokens: the weight of one bit per pixel relative to the pixel loss. If empty, there is no rate
     term and no prior. Later tokens gain less quality per bit, so their λ should be smaller."""
@@ -90,6 +94,15 @@ _ADVERSARIAL = CodecRecipe(
     adversarial_start=0.1,
     token_weights=_MOSTLY_TWO,
 )
+_REDRAWN = CodecRecipe(
+    phases=(Phase(0.0, _LARGE),),
+    learning_rate=2e-4,
+    trains=("decoder",),
+    discrete_share=0.5,
+    redrawn_share=0.75,
+    lpips_weight=0.1,
+    token_weights=_MOSTLY_TWO,
+)
 
 STAGES: dict[str, tuple[str, CodecRecipe, str]] = {
     "continuous": ("klt", _CONTINUOUS, "a fresh model without quantization"),
@@ -98,6 +111,7 @@ STAGES: dict[str, tuple[str, CodecRecipe, str]] = {
     "compress": ("discrete", _COMPRESS, "move to a preset with a coarser latent grid"),
     "rate": ("discrete", _RATE, "weigh bits against error, for smaller files"),
     "decoder": ("rate", _DECODER, "train the decoder alone on large crops; tokens keep their meaning"),
+    "redrawn": ("rate", _REDRAWN, "train the decoder on what a latent flow (--set latent_flow=) makes of latents"),
     "adversarial": ("rate", _ADVERSARIAL, "train the decoder against a temporal PatchGAN"),
 }
 """For each stage by name: the stage that usually comes before it, its recipe, and a summary."""

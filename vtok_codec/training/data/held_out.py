@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vtok_codec.errors import TrainingError
 from vtok_codec.layout import GopLayout
 from vtok_codec.media.reader import read_pixels
+from vtok_codec.media.types import Pixels
 from vtok_codec.training.data.library import VIDEO_SUFFIXES
 
 _FRAMES = 17
@@ -54,3 +56,9 @@ def whole_latents(video: Tensor, layout: GopLayout) -> Tensor:
     """Repeat the first frame of videos `B C T H W` as at the start of a GOP, and cut them to whole latent frames."""
     padded = torch.cat([video[:, :, :1].expand(-1, -1, layout.repeated_frames, -1, -1), video], dim=2)
     return padded[:, :, : layout.whole_latents(padded.shape[2])]
+
+
+def as_pixels(clip: Tensor) -> Pixels:
+    """Return a held-out clip, `3 T H W` in [−1, 1], as pixels `T H W 3`."""
+    pixels = ((clip + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0)
+    return np.ascontiguousarray(pixels.numpy())

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vtok_codec.codec.generation import Sampling
+from vtok_codec.codec.drawing import Sampling
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import FrameConv

@@ -21,6 +21,7 @@ from vtok_codec.errors import FormatError, InputError
 from vtok_codec.stream.reading import read_gops
 from vtok_codec.stream.settings import EncodeSettings
 from vtok_codec.tokens.radix import Digits, tokens_to_digits
+from vtok_codec.training.data.held_out import as_pixels
 from vtok_codec.training.data.library import ClipLibrary, files_in
 from vtok_codec.training.prior.network import ABSENT
 from vtok_codec.training.prior.stages import PriorRecipe
@@ -68,8 +69,7 @@ def digits_of(pixels: NDArray[np.uint8], tokenizer: Tokenizer) -> Digits:
 
 def held_out_digits(clip: Tensor, tokenizer: Tokenizer) -> Digits:
     """Encode a held-out clip, `3 T H W` in [−1, 1], as one GOP. Returns its digits with all tokens, `P t h w`."""
-    pixels = ((clip + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0)
-    return digits_of(np.ascontiguousarray(pixels.numpy()), tokenizer)
+    return digits_of(as_pixels(clip), tokenizer)
 
 
 def all_digits(library: ClipLibrary, tokenizer: Tokenizer, mirrored: bool, quiet: bool) -> list[Digits]:

@@ -1,0 +1,104 @@
+"""Latents that are drawn follow the seed and go on with a video; the tokens that they round to do the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from corpus_helpers import tiny_weights
+from generator_helpers import SMALL_FLOW, flow_weights
+
+from vtok_codec.codec import latent_generation
+from vtok_codec.codec.drawing import Sampling
+from vtok_codec.codec.generators import load_generator
+from vtok_codec.codec.latent_generation import LatentGenerator
+from vtok_codec.errors import InputError, SettingError
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory: pytest.TempPathFactory) -> LatentGenerator:
+    folder = tmp_path_factory.mktemp("flow")
+    loaded = load_generator(flow_weights(folder, tiny_weights(folder)), "cpu")
+    assert isinstance(loaded, LatentGenerator)
+    return loaded
+
+
+def latents_of(count: int, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return random.uniform(-1, 1, (SMALL_FLOW.channels, count, 3, 4)).astype(np.float32)
+
+
+def tokens_of(latents: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 64000, (latents, 3, 4, 2)).astype(np.uint16)
+
+
+def test_a_seed_draws_the_same_and_another_something_else(flow: LatentGenerator) -> None:
+    one, again, other = (flow.continue_latents(latents_of(4), 3, Sampling(seed)) for seed in (1, 1, 2))
+    assert one.shape == (12, 3, 3, 4) and one.dtype == np.float32 and np.abs(one).max() <= 1
+    assert np.array_equal(one, again) and not np.array_equal(one, other)
+    still = [flow.continue_latents(latents_of(4), 2, Sampling(seed, temperature=0)) for seed in (1, 2)]
+    assert np.array_equal(*still)
+
+
+def test_what_is_drawn_first_does_not_depend_on_how_much_is_drawn(flow: LatentGenerator) -> None:
+    known = latents_of(2)
+    assert np.array_equal(flow.continue_latents(known, 4)[:, :2], flow.continue_latents(known, 2))
+
+
+def test_steps_and_gops_before_count(flow: LatentGenerator) -> None:
+    known = latents_of(3)
+    plain = flow.continue_latents(known, 2)
+    assert np.array_equal(plain, flow.continue_latents(known, 2, Sampling(steps=8)))
+    assert not np.array_equal(plain, flow.continue_latents(known, 2, Sampling(steps=2)))
+    assert not np.array_equal(plain, flow.continue_latents(known, 2, before=[latents_of(3, 5)]))
+
+
+def test_only_the_last_latent_frames_are_read(flow: LatentGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latent_generation, "CONTEXT_LATENTS", 8)
+    long = latents_of(20)
+    drawn = flow.continue_latents(long, 2)
+    long[:, :5] = latents_of(5, 9)
+    assert np.array_equal(drawn, flow.continue_latents(long, 2))
+
+
+def test_tokens_are_rounded_latents(flow: LatentGenerator) -> None:
+    """From nothing both are drawn alike, so that each digit is the one nearest to its latent."""
+    tokens = flow.continue_(np.zeros((0, 3, 4, 2), np.uint16), 3)
+    latents = flow.continue_latents(np.zeros((12, 0, 3, 4), np.float32), 3)
+    levels = (8, 8, 8, 5, 5, 5) * 2
+    zero = np.array(levels).reshape(-1, 1, 1, 1) // 2
+    digits = np.clip(np.rint((latents + 1) * zero), 0, np.array(levels).reshape(-1, 1, 1, 1) - 1).astype(int)
+    weights = np.cumprod([1, 8, 8, 8, 5, 5])
+    first = sum(int(weight) * digits[plane] for plane, weight in enumerate(weights))
+    assert tokens.shape == (3, 3, 4, 2) and np.array_equal(tokens[..., 0], first)
+    seen = flow.continue_(tokens_of(4), 2, Sampling(3))
+    assert not np.array_equal(seen, flow.continue_(tokens_of(4, 1), 2, Sampling(3)))
+
+
+def test_wrong_arguments_are_refused(flow: LatentGenerator) -> None:
+    broken = latents_of(2)
+    broken[0, 0, 0, 0] = np.nan
+    for latents in (latents_of(2)[:11], latents_of(2)[0], broken, np.zeros((12, 1, 0, 4), np.float32)):
+        with pytest.raises(InputError):
+            flow.continue_latents(latents, 1)
+    with pytest.raises(InputError, match="too large"):
+        flow.continue_latents(np.zeros((12, 1, 200, 200), np.float32), 1)
+    with pytest.raises(InputError, match="different grids"):
+        flow.continue_latents(latents_of(2), 1, before=[latents_of(2)[:, :, :2]])
+    with pytest.raises(InputError):
+        flow.continue_(np.full((1, 2, 2, 2), 64000, np.uint16), 1)
+    for setting in ({"top_p": 0.5}, {"label": "cat"}):
+        with pytest.raises(SettingError):
+            flow.continue_latents(latents_of(2), 1, Sampling(**setting))  # type: ignore[arg-type]
+    with pytest.raises(SettingError):
+        flow.continue_latents(latents_of(2), 0)
+    for steps in (0, 17):
+        with pytest.raises(SettingError):
+            Sampling(steps=steps)
+
+
+def test_a_path_and_its_codec_name_it(tmp_path: Path) -> None:
+    codec = tiny_weights(tmp_path)
+    flow = load_generator(flow_weights(tmp_path, codec), "cpu")
+    assert (flow.name, flow.codec, flow.tokens_per_position) == ("flow", "tiny", 2)

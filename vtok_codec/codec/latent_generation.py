@@ -1,0 +1,143 @@
+"""Draws continuous latents with a latent flow, and the tokens that they round to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vtok_codec.codec.drawing import CONTEXT_LATENTS, Sampling, TokenDrawer, check_grid, check_latents
+from vtok_codec.codec.latents import Latents
+from vtok_codec.errors import InputError, SettingError
+from vtok_codec.models.latent_flow import FlowState, LatentFlow
+from vtok_codec.models.weights import build_latent_flow
+from vtok_codec.registry import WeightsFile
+from vtok_codec.tokens.radix import Tokens, digits_to_tokens, tokens_to_digits
+
+DEFAULT_STEPS = 8
+"""The default number of steps from noise to a latent frame."""
+
+
+class LatentGenerator(TokenDrawer):
+    """A latent flow ready to use: it draws continuous latents, or the tokens that these round to.
+
+    Example:
+        >>> codec, flow = vtok_codec.load("onevae-nano-4x16x16"), vtok_codec.load_generator("runs/latent-flow")
+        >>> latents = codec.encode_latents(videos, flow.tokens_per_position)[0].numpy()
+        >>> longer = np.concatenate([latents, flow.continue_latents(latents, count=12)], axis=1)
+    """
+
+    def __init__(self, weights: WeightsFile, device: str = "auto") -> None:
+        self._model: LatentFlow = build_latent_flow(weights.config, weights.data, str(weights.path))
+        super().__init__(weights, device)
+        self._model.to(self._placement.device, self._placement.dtype)
+        # Latents are shifted and scaled in fp32, whatever the network computes in.
+        for buffer in (self._model.mean, self._model.deviation):
+            buffer.data = buffer.data.float()
+        self._zero = np.asarray(self._levels * self.tokens_per_position).reshape(-1, 1, 1, 1) // 2
+
+    @property
+    def tokens_per_position(self) -> int:
+        """The tokens per latent position whose channels it draws."""
+        return self._model.config.tokens
+
+    @property
+    def _levels(self) -> tuple[int, ...]:
+        return self._model.config.codec.fsq_levels
+
+    def continue_latents(
+        self, latents: Latents, count: int, sampling: Sampling | None = None, before: Sequence[Latents] = ()
+    ) -> Latents:
+        """Draw the continuous latents that follow on those of a GOP.
+
+        Args:
+            latents: The latent frames of the GOP so far, float32 `C t h w`; none at the start of a GOP.
+            count: The number of latent frames to draw.
+            sampling: How to draw; None for the defaults. The temperature is the standard deviation of the noise.
+            before: The latents of the GOPs before, the last one at the end. They are optional.
+
+        Returns:
+            The drawn latent frames alone, float32 `C count h w`.
+
+        Raises:
+            InputError: The latents have another shape, or one is not finite.
+            SettingError: A number is out of range, or a setting is for generators of tokens alone.
+        """
+        return np.concatenate(list(self.stream_latents(latents, count, sampling, before)), axis=1)
+
+    @torch.inference_mode()
+    def stream_latents(
+        self, latents: Latents, count: int, sampling: Sampling | None = None, before: Sequence[Latents] = ()
+    ) -> Iterator[Latents]:
+        """Yield the latent frames of `continue_latents` one by one, each `C 1 h w`."""
+        check_latents(count)
+        sampling = sampling or Sampling()
+        _check_sampling(sampling, self.name)
+        for each in (*before, latents):
+            self._check_latents(each, latents.shape[2:])
+        device, phases = self._placement.device, self._model.config.codec.layout.phases
+        random = torch.Generator(device).manual_seed(sampling.seed)
+        state = self._state([*before, latents])
+        for latent in range(latents.shape[1], latents.shape[1] + count):
+            kind = min(latent, phases)
+            noise = torch.randn(state.latents[:, 0].shape, generator=random, device=device) * sampling.temperature
+            drawn = self._model.draw(kind, state, noise.to(self._placement.dtype), sampling.steps or DEFAULT_STEPS)
+            state = self._model.read(kind, state, drawn)
+            # The codes of digits lie in [−1, 1], so that everything beyond was not meant.
+            made: Tensor = self._model.restored(drawn).clamp(-1, 1)
+            yield made[0, :, None].float().cpu().numpy()
+
+    def stream(
+        self,
+        tokens: Tokens,
+        latents: int,
+        sampling: Sampling | None = None,
+        before: Sequence[Tokens] = (),
+    ) -> Iterator[Tokens]:
+        """Yield the tokens that drawn latents round to, frame by frame; the latents go on from unrounded ones."""
+        check_latents(latents)
+        self._check_alike([*before, tokens])
+        known = [self._codes(each) for each in (*before, tokens)]
+        most = np.asarray(self._levels * self.tokens_per_position).reshape(-1, 1, 1, 1) - 1
+        for drawn in self.stream_latents(known[-1], latents, sampling, known[:-1]):
+            digits = np.clip(np.rint((drawn + 1) * self._zero), 0, most).astype(np.uint8)
+            yield digits_to_tokens(digits, self._levels)
+
+    def _codes(self, tokens: Tokens) -> Latents:
+        """Return the latents that tokens stand for."""
+        if not len(tokens):
+            return np.zeros((len(self._zero), *tokens.shape[:3]), np.float32)
+        return (tokens_to_digits(tokens, self._levels) / self._zero - 1).astype(np.float32)
+
+    def _check_latents(self, latents: Latents, grid: tuple[int, ...]) -> None:
+        wanted = self._model.config.channels
+        if latents.ndim != 4 or len(latents) != wanted:
+            raise InputError(f"latents must be {wanted} t h w, as {self.name} draws them, not {latents.shape}")
+        check_grid(*latents.shape[2:])
+        if latents.shape[2:] != grid:
+            raise InputError("GOPs of different grids do not follow each other")
+        if not np.isfinite(latents).all():
+            raise InputError("a latent is not finite")
+
+    def _state(self, gops: Sequence[Latents]) -> FlowState:
+        """Return the state after GOPs, of which only the last latent frames are looked at."""
+        phases, device = self._model.config.codec.layout.phases, self._placement.device
+        state = self._model.start(1, *gops[-1].shape[2:])
+        skipped = max(0, sum(gop.shape[1] for gop in gops) - CONTEXT_LATENTS)
+        for gop in gops:
+            begin = min(skipped, gop.shape[1])
+            skipped -= begin
+            for latent in range(begin, gop.shape[1]):
+                frame = torch.from_numpy(np.ascontiguousarray(gop[:, latent], np.float32)).to(device)
+                state = self._model.read(min(latent, phases), state, self._model.standardized(frame[None]))
+        return state
+
+
+def _check_sampling(sampling: Sampling, name: str) -> None:
+    """Refuse what only a generator that predicts tokens can do."""
+    if sampling.top_p != Sampling.top_p:
+        raise SettingError(f"top-p {sampling.top_p}: {name} draws latents, not values with probabilities")
+    if sampling.label:
+        raise SettingError(f"label {sampling.label!r}: {name} has no classes")

@@ -1,0 +1,179 @@
+"""A latent flow: a causal transformer that draws continuous latents, frame by frame, by flow matching.
+
+It has the blocks of the generator of tokens (`vtok_codec.models.generator`), so that both ways to generate can be
+compared at one size. Where that one predicts digits position after position, this one moves a whole latent frame from
+noise to latents in a few steps (One-DVA, eq. 1 and 2). Each latent frame has a time of its own (diffusion forcing,
+arXiv:2407.01392): the frames before are clean, with time 0, while the last one goes from 1 to 0.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vtok_codec.models.config import FLOW, LatentFlowConfig
+from vtok_codec.models.sampling import path_of
+from vtok_codec.models.transformer import Block, Norm, reach_mask, rotations, within_reach
+
+_KEPT = 2
+"""The latent frames whose latents a state keeps: those whose neighbourhood enters at each position of the next."""
+_TIME_FEATURES = 64
+_LARGEST_FREQUENCY = 200.0
+"""The largest frequency of the features of a time, in radians."""
+
+
+class FlowState(NamedTuple):
+    """What a latent flow remembers of the latent frames so far."""
+
+    keys: tuple[Tensor, ...]
+    """The keys of the last latent frames in each block, `B R heads h·w features`, the last frame last."""
+    values: tuple[Tensor, ...]
+    """The values, of the same shape."""
+    latents: Tensor
+    """The estimates of the last two latent frames, standardized, `B 2 C h w`; all zero where there is none."""
+    frames: int
+    """The number of latent frames so far."""
+
+
+class LatentFlow(nn.Module):
+    """A causal transformer over the continuous latents of a codec.
+
+    Args:
+        config: The configuration of the latent flow.
+    """
+
+    def __init__(self, config: LatentFlowConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, channels = config.width, config.channels
+        self.own = nn.Conv2d(channels, width, 3, padding=1)
+        self.before = nn.Conv2d(_KEPT * channels, width, 3, padding=1, bias=False)
+        self.kind = nn.Embedding(config.codec.layout.phases + 1, width)
+        self.time = nn.Sequential(nn.Linear(_TIME_FEATURES, width), nn.SiLU(), nn.Linear(width, width))
+        self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.blocks))
+        self.norm = Norm(width)
+        self.out = nn.Linear(width, channels)
+        self.mean: Tensor
+        """The mean of each channel of the latents, `C 1 1`, set before training."""
+        self.deviation: Tensor
+        """The standard deviation of each channel, `C 1 1`."""
+        self.register_buffer("mean", torch.zeros(channels, 1, 1))
+        self.register_buffer("deviation", torch.ones(channels, 1, 1))
+        nn.init.normal_(self.kind.weight, std=0.05)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def drop(self, probability: float) -> None:
+        """Set the probability with which, in training, what a block adds to a feature is left out."""
+        for block in self._typed_blocks:
+            block.dropout = probability
+
+    def standardized(self, latents: Tensor) -> Tensor:
+        """Shift and scale latents `B t C h w` to mean 0 and variance 1 in each channel."""
+        return (latents - self.mean) / self.deviation
+
+    def restored(self, latents: Tensor) -> Tensor:
+        """Undo `standardized`."""
+        return latents * self.deviation + self.mean
+
+    def start(self, batch: int, rows: int, columns: int) -> FlowState:
+        """Return the state before the first latent frame of videos with the given latent grid."""
+        config, weight = self.config, self.out.weight
+        shape = (batch, config.reach, config.heads, rows * columns, config.width // config.heads)
+        empty = tuple(weight.new_zeros(shape) for _ in self.blocks)
+        return FlowState(empty, empty, weight.new_zeros(batch, _KEPT, config.channels, rows, columns), 0)
+
+    def forward(
+        self, noisy: Tensor, times: Tensor, kinds: Tensor, state: FlowState | None = None
+    ) -> tuple[Tensor, FlowState]:
+        """Predict clean latents.
+
+        Args:
+            noisy: Standardized latents mixed with noise, `B t C h w`.
+            times: The time of each latent frame, from 0 (clean) to 1 (nothing but noise), `B t`.
+            kinds: The kind of each latent frame, int64 `B t` (`vtok_codec.models.generator.kinds`).
+            state: The state after the latent frames before; None at the start.
+
+        Returns:
+            Predicted standardized latents, `B t C h w`, and the state after these latent frames.
+        """
+        batch, frames, _, rows, columns = noisy.shape
+        state = state or self.start(batch, rows, columns)
+        # What the best linear predictor makes of each noisy latent, if latents are standardized.
+        gain = (1 - times) / ((1 - times).square() + times.square())
+        likely = gain[..., None, None, None].to(noisy.dtype) * noisy
+        history = torch.cat([state.latents.to(noisy.dtype), likely], 1)
+        x = self._entering(noisy, history, times, kinds)
+        rotation = self._rotation(state.frames, frames, rows, columns, x)
+        everything = torch.zeros(rows * columns, dtype=torch.int64, device=x.device)
+        mask = reach_mask(everything, self.config.reach, state.frames, batch, frames)
+        keys, values = [], []
+        for number, block in enumerate(self._typed_blocks):
+            query, key, value = block.projections(x, rotation)
+            all_keys, all_values = torch.cat([state.keys[number], key], 1), torch.cat([state.values[number], value], 1)
+            reach = self.config.reach
+            attended = F.scaled_dot_product_attention(
+                query.flatten(0, 1), within_reach(all_keys, reach), within_reach(all_values, reach), mask
+            )
+            x = block.rest(x, attended.unflatten(0, (batch, frames)))
+            keys.append(all_keys[:, frames:].detach())
+            values.append(all_values[:, frames:].detach())
+        added = self.out(self.norm(x)).transpose(2, 3).unflatten(3, (rows, columns))
+        next_state = FlowState(tuple(keys), tuple(values), history[:, -_KEPT:].detach(), state.frames + frames)
+        return likely.float() + added.float(), next_state
+
+    def draw(self, kind: int, state: FlowState, noise: Tensor, steps: int, time: float = 1.0) -> Tensor:
+        """Draw a latent frame.
+
+        Args:
+            kind: The kind of the latent frame.
+            state: The state after the latent frames before.
+            noise: What to start from, standardized, `B C h w`: nothing but noise, or a mixture with latents.
+            steps: The number of steps.
+            time: The time of `noise`.
+
+        Returns:
+            Standardized latents `B C h w`. `read` brings the state behind them.
+        """
+        path, x = path_of(FLOW), noise[:, None].float()
+        kinds = torch.full((len(noise), 1), kind, device=noise.device)
+        times = torch.linspace(time, 0, steps + 1, device=noise.device)
+        for now, to in pairwise(times):
+            clean, _ = self(x.to(noise.dtype), now.expand(len(x), 1), kinds, state)
+            x = path.step(x, clean, now, to)
+        return x[:, 0]
+
+    def read(self, kind: int, state: FlowState, latents: Tensor) -> FlowState:
+        """Return the state after a clean latent frame, standardized, `B C h w`."""
+        kinds, times = (torch.full((len(latents), 1), value, device=latents.device) for value in (kind, 0.0))
+        after: FlowState = self(latents[:, None].to(self.out.weight.dtype), times, kinds.long(), state)[1]
+        return after
+
+    @property
+    def _typed_blocks(self) -> list[Block]:
+        return cast(list[Block], list(self.blocks))
+
+    def _entering(self, noisy: Tensor, history: Tensor, times: Tensor, kinds: Tensor) -> Tensor:
+        """Return the features that enter the first block, `B t h·w width`."""
+        batch, frames = noisy.shape[:2]
+        pairs = torch.cat([history[:, 1 : 1 + frames], history[:, :frames]], 2)
+        x = self.own(noisy.flatten(0, 1)) + self.before(pairs.flatten(0, 1))
+        common = self.kind(kinds) + self.time(_time_features(times).to(x.dtype))
+        return x.flatten(2).transpose(1, 2).unflatten(0, (batch, frames)) + common[:, :, None]
+
+    def _rotation(self, begin: int, frames: int, rows: int, columns: int, like: Tensor) -> Tensor:
+        features = self.config.width // self.config.heads
+        return rotations(range(begin, begin + frames), range(rows), range(columns), features, like)
+
+
+def _time_features(times: Tensor) -> Tensor:
+    """Return cosines and sines of times at several frequencies, `… F`."""
+    half = _TIME_FEATURES // 2
+    frequencies = torch.exp(torch.linspace(0, math.log(_LARGEST_FREQUENCY), half, device=times.device))
+    angle = times[..., None].float() * frequencies
+    return torch.cat([angle.cos(), angle.sin()], -1)
