@@ -17,6 +17,7 @@ comparison have the same start, order of data and number of steps. PSNR and LPIP
 the first 17 frames of 8 held-out clips. Differences below about 0.05 dB lie within the variation between seeds.
 "Order 0" is the entropy of the digits in bits per pixel, each plane of digits by itself. The coder of a file needs
 fewer bits, and has changed over time. Diffusion decoders have the shipped size and train on batches of 8 such crops.
+Flicker is the mean absolute error of the changes from frame to frame, in levels of 0 to 255.
 
 `bench/ablations.py --report` writes this page from the figures in the folder beside it. This command trains all runs:
 
@@ -35,6 +36,20 @@ _COLUMNS = (
     "order 0",
     "codebook used",
 )
+_CLOSE_COLUMNS = (
+    "run",
+    "M parameters",
+    "GMAC per frame",
+    "rounded: PSNR dB",
+    "LPIPS",
+    "flicker",
+    "unrounded: PSNR dB",
+    "LPIPS",
+    "bits/px",
+    "codebook used",
+)
+_BY_FRAME = "first frame, frame by frame"
+"""The comparison whose figure shows PSNR by frame instead of learning curves."""
 _DENOISING_COLUMNS = ("run", "M parameters", "GMAC per step", "steps", "PSNR dB", "LPIPS", "gradient energy")
 
 
@@ -62,8 +77,10 @@ def write_report(comparisons: Mapping[str, Sequence[str]], folder: Path, slug: A
             continue
         verdict = place / "verdict.md"
         text = verdict.read_text(encoding="utf-8").strip() + "\n\n" if verdict.exists() else ""
-        _curves(found).savefig(place / "curve.svg", metadata={"Date": None})
-        picture = f"![learning curves]({folder.name}/{slug(name)}/curve.svg)\n"
+        figure = _by_frame(found) if name == _BY_FRAME else _curves(found)
+        figure.savefig(place / "curve.svg", metadata={"Date": None})
+        shown = "PSNR by frame" if name == _BY_FRAME else "learning curves"
+        picture = f"![{shown}]({folder.name}/{slug(name)}/curve.svg)\n"
         table = _denoising_table(found) if _denoises(found) else _table(found)
         parts.append(f"## {name[0].upper()}{name[1:]}\n\n{text}{table}\n{picture}")
     folder.with_suffix(".md").write_text("\n".join(parts), encoding="utf-8")
@@ -80,6 +97,8 @@ def _all_tokens(run: dict[str, Any]) -> str:
 
 
 def _table(runs: Sequence[dict[str, Any]]) -> str:
+    if all(run.get("closely") for run in runs):
+        return _lines([_CLOSE_COLUMNS, *(_close_cells(run) for run in runs)])
     rows = [list(_COLUMNS)]
     for run in runs:
         counts = [_all_tokens(run)] if run["run"] != "nested" else ["1", "2", "4"]
@@ -88,8 +107,42 @@ def _table(runs: Sequence[dict[str, Any]]) -> str:
         # Early comparisons were made without LPIPS.
         place = _COLUMNS.index("LPIPS")
         rows = [row[:place] + row[place + 1 :] for row in rows]
+    return _lines(rows)
+
+
+def _lines(rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown, whose first row is its head."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "| --- |" + " ---: |" * (len(rows[0]) - 1), *lines[1:]]) + "\n"
+
+
+def _close_cells(run: dict[str, Any]) -> list[str]:
+    """Return the row of a run that was measured closely, with all tokens."""
+    rounded, unrounded = run["closely"]["rounded"], run["closely"]["unrounded"]
+    last, cost = run["curve"][-1], run["cost"]
+    return [
+        run["run"],
+        f"{cost['parameters'] / 1e6:.2f}",
+        f"{cost['encoder_gmac'] + cost['decoder_gmac']:.2f}",
+        f"{rounded['psnr']:.2f}",
+        f"{rounded['lpips']:.4f}",
+        f"{rounded['flicker']:.2f}",
+        f"{unrounded['psnr']:.2f}",
+        f"{unrounded['lpips']:.4f}",
+        f"{last[f'raw_bpp_{_all_tokens(run)}']:.4f}",
+        f"{100 * run['codebook_used']:.0f} %",
+    ]
+
+
+def _by_frame(runs: Sequence[dict[str, Any]]) -> Figure:
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.add_subplot(xlabel="frame", ylabel="PSNR, dB")
+    for run in runs:
+        frames = run["closely"]["rounded"]["psnr_by_frame"]
+        axes.plot(range(1, len(frames) + 1), frames, marker=".", label=run["run"])
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return figure
 
 
 def _denoises(runs: Sequence[dict[str, Any]]) -> bool:

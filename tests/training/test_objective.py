@@ -114,3 +114,21 @@ def test_each_token_has_its_own_rate_weight() -> None:
     assert cost(0.3, 0.2, 9.0, 9.0) == pytest.approx(3 * first + 2 * second, rel=1e-3)
     with pytest.raises(SettingError, match="4 tokens"):
         cost(0.1, 0.2)
+
+
+def test_the_temporal_loss_is_the_error_of_changes() -> None:
+    """A constant error, however large, has none; the loss grows with its weight."""
+    model = randomized(OneVAE(TINY)).eval()
+    video = torch.rand(2, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    recipe = replace(codec_recipe("decoder"), lpips_weight=0.0, token_weights=())
+    losses = [
+        CodecObjective(replace(recipe, temporal_weight=weight), TINY, None)(
+            model, video, torch.Generator().manual_seed(0)
+        )
+        for weight in (0.0, 0.5)
+    ]
+    changes = (losses[1].reconstruction.float() - losses[1].video).diff(dim=2)
+    expected = float(DISTORTIONS["rmse"](changes))
+    assert float(losses[1].parts["temporal"]) == pytest.approx(expected, rel=1e-4)
+    assert float(losses[1].total - losses[0].total) == pytest.approx(0.5 * expected, rel=1e-3)
+    assert float(losses[0].parts["temporal"]) == 0

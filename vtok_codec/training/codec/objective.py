@@ -109,14 +109,18 @@ class CodecObjective(TrainingObjective[CodecRecipe]):
             counts = torch.full_like(counts, self.redrawing.tokens)
         decoded, _ = model.decoder(codes, None, counts)
         video, reconstruction = video[:, :, self.unseen_frames :], decoded[:, :, self.unseen_frames :]
-        distortion = DISTORTIONS[self.recipe.distortion](reconstruction.float() - video)
+        error = reconstruction.float() - video
+        distortion = DISTORTIONS[self.recipe.distortion](error)
         perceptual = self._perceptual(video, reconstruction, generator)
         bits = self._token_bits(quantized.codes, counts, video)
         recipe = self.recipe
         total = distortion + recipe.lpips_weight * perceptual + recipe.kl_weight * kl
+        changes = DISTORTIONS[recipe.distortion](error.diff(dim=2)) if recipe.temporal_weight else error.new_zeros(())
+        total = total + recipe.temporal_weight * changes
         if self.rate is not None:
             total = total + (bits * torch.tensor(recipe.rate_weights, device=bits.device)).sum(1).mean()
-        parts = {recipe.distortion: distortion, "lpips": perceptual, "kl": kl, "bpp": bits.sum(1).mean()}
+        parts = {recipe.distortion: distortion, "temporal": changes, "lpips": perceptual, "kl": kl}
+        parts["bpp"] = bits.sum(1).mean()
         for name, (weight, term) in codebook_terms.items():
             total = total + weight * term
             parts[name] = term

@@ -22,6 +22,8 @@ class CodecRecipe(Recipe):
     """The fraction of the stage until which all samples stay continuous."""
     distortion: str = "rmse"
     """The pixel loss: `rmse`, `mse`, `l1` or `charbonnier`."""
+    temporal_weight: float = 0.0
+    """The weight of the error of the changes from frame to frame, a temporal loss against flicker."""
     kl_weight: float = 0.0
     """The weight of the KL term on the latents. With 0 there is no such term, and the latents get no noise."""
     commitment_weight: float = 0.0
