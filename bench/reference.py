@@ -19,6 +19,9 @@ from common import ROOT
 import vtok_codec
 from vtok_codec import api, clip
 from vtok_codec.cli.app import app
+from vtok_codec.codec.drawing import Sampling, TokenDrawer
+from vtok_codec.codec.generation import TokenGenerator
+from vtok_codec.codec.latent_generation import LatentGenerator
 from vtok_codec.corpus.sampler import WindowSampler
 from vtok_codec.corpus.windows import TokenWindows
 from vtok_codec.media.types import Frame
@@ -92,6 +95,10 @@ def python() -> str:
     parts = [_PYTHON_HEAD, *_function("vtok_codec.load", api.load), *_class("vtok_codec.open", clip.Clip)]
     for each in (api.Codec, Frame, FileSummary):
         parts += _class(each.__name__, each)
+    parts += _function("vtok_codec.load_generator", vtok_codec.load_generator)
+    for each in (TokenDrawer, TokenGenerator, LatentGenerator):
+        parts += _class(each.__name__, each)
+    parts += _class("vtok_codec.Sampling", Sampling)
     parts += [*_class("vtok_codec.TokenWindows", TokenWindows), *_class("WindowSampler", WindowSampler)]
     parts.append(f"Version of this page: {vtok_codec.__version__.rpartition('.')[0]}\n")
     return "\n".join(parts)
@@ -132,8 +139,10 @@ def _docstring(thing: Any) -> str:
             lines.append(f"- `{entry[1]}`: {entry[2]}")
         elif line.startswith(("    >>>", "    ...")):
             lines.append(line)
+        elif line.startswith("    ") and lines and lines[-1].startswith("- "):
+            lines[-1] += f" {line.strip()}"
         else:
-            lines.append(re.sub(r"^\s{4,}", "  " if lines and lines[-1].startswith(("-", "  ")) else "", line))
+            lines.append(re.sub(r"^\s{4,}", "", line))
     return "\n".join(lines)
 
 

@@ -23,10 +23,10 @@ from vtok_codec.version import __version__
 if TYPE_CHECKING:
     from vtok_codec.api import Codec
     from vtok_codec.clip import Clip
-    from vtok_codec.codec.drawing import TokenDrawer
+    from vtok_codec.codec.drawing import Sampling, TokenDrawer
     from vtok_codec.corpus.windows import TokenWindows
 
-__all__ = ["TokenWindows", "__version__", "load", "load_generator", "open"]
+__all__ = ["Sampling", "TokenWindows", "__version__", "load", "load_generator", "open"]
 
 
 def __getattr__(name: str) -> object:
@@ -35,6 +35,11 @@ def __getattr__(name: str) -> object:
         from vtok_codec.corpus.windows import TokenWindows
 
         return TokenWindows
+    # It draws with torch, which takes a second to import.
+    if name == "Sampling":
+        from vtok_codec.codec.drawing import Sampling
+
+        return Sampling
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -47,7 +52,20 @@ def load(model: str | Path = "onevae-nano-4x8x8", device: str = "auto") -> Codec
 
 
 def load_generator(name: str | Path | None = None, device: str = "auto") -> TokenDrawer:
-    """Load a generator of tokens or of latents; see `vtok_codec.codec.generators.load_generator`."""
+    """Load a generator of tokens or of latents.
+
+    Args:
+        name: The name of shipped weights, or the path of a weights file or of a training run's folder; None for the
+            first shipped generator.
+        device: `auto`, `cpu` or `cuda`.
+
+    Returns:
+        A `TokenGenerator` or a `LatentGenerator`.
+
+    Raises:
+        ModelError: There is none.
+        SettingError: The device cannot be used.
+    """
     from vtok_codec.codec.generators import load_generator
 
     return load_generator(name, device)
