@@ -37,7 +37,8 @@ from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import FormatError
 from vtok_codec.media.reader import VideoReader
 from vtok_codec.media.types import Pixels
-from vtok_codec.registry import find_prior, find_weights
+from vtok_codec.prior_files import find_prior
+from vtok_codec.registry import find_weights
 from vtok_codec.stream.reading import UnpackedChunk, salvaged_events, verify
 from vtok_codec.stream.settings import EncodeSettings
 from vtok_codec.tokens.coders import PRIOR, WAVES

@@ -45,6 +45,8 @@ PACKAGE = DATA.parent.parent / "vtok_codec"
         "models.onnx_parts",
         "cli.app",
         "registry",
+        "prior_files",
+        "graph_files",
     ],
 )
 def test_it_needs_no_torch(module: str) -> None:

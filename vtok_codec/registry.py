@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vtok_codec.container.header import ModelId
 from vtok_codec.errors import ModelError
@@ -27,10 +27,6 @@ from vtok_codec.models.config import (
     not_a_codec,
 )
 from vtok_codec.models.former_config import inferred_config
-from vtok_codec.models.onnx_parts import Part, graph_path
-
-if TYPE_CHECKING:
-    from vtok_codec.tokens.prior.prior import Prior
 
 DEFAULT_MODEL = "onevae-nano-4x8x8"
 DETERMINISTIC = "deterministic"
@@ -47,14 +43,8 @@ CODEC_SHA256 = "codec_sha256"
 """The metadata key by which a diffusion decoder names the codec weights whose tokens it decodes."""
 RUN_WEIGHTS = f"ema{SUFFIX}"
 """The name of the weights file in the folder of a training run."""
-RUN_PRIOR = f"prior{SUFFIX}"
-"""The name of a prior beside the weights that it belongs to, as in the folder of a training run."""
 RUN_CODEC = f"codec{SUFFIX}"
 """The name of a codec beside weights that are for it, where it was not shipped."""
-PRIOR_FOLDERS = "VTOK_PRIORS"
-"""The environment variable that lists further folders with priors."""
-_PRIOR_PREFIX = "prior-"
-"""How the names of shipped priors begin; the name of their model follows."""
 _PACKAGE = Path(__file__).resolve().parent
 _FOLDERS = (_PACKAGE / "weights", _PACKAGE.parent / "weights")
 """Where shipped weights lie: inside the package in a wheel, beside it in a checkout."""
@@ -192,7 +182,7 @@ def fetched_folder() -> Path:
 def shipped_weights() -> list[WeightsFile]:
     """All weights of this version that are here, by name: those that came with the package, and those fetched since."""
     known = known_hashes()
-    places = {path.name: path for path in sorted(_shipped_folder().glob(f"*{SUFFIX}"))}
+    places = {path.name: path for path in sorted(shipped_folder().glob(f"*{SUFFIX}"))}
     for name in known:
         if name not in places and (fetched := fetched_folder() / name).is_file():
             places[name] = fetched
@@ -205,14 +195,15 @@ def missing_weights() -> list[str]:
     return sorted({name.removesuffix(SUFFIX) for name in known_hashes()} - here)
 
 
-def _shipped_folder() -> Path:
+def shipped_folder() -> Path:
+    """Return the folder of the weights that came with the package."""
     return next((folder for folder in _FOLDERS if folder.is_dir()), _FOLDERS[0])
 
 
 def known_hashes(suffix: str = SUFFIX) -> dict[str, str]:
     """Return the hash of each file of this version with a suffix, by the name of the file."""
     try:
-        lines = (_shipped_folder() / _SUMS).read_text(encoding="ascii").splitlines()
+        lines = (shipped_folder() / _SUMS).read_text(encoding="ascii").splitlines()
     except OSError:
         return {}
     return {name: sha256 for sha256, name in (line.split() for line in lines) if name.endswith(suffix)}
@@ -377,94 +368,3 @@ def find_generator(name: str | Path | None, codec_hashes: frozenset[str] | None 
     raise ModelError(
         "there is no generator for the tokens of this codec; train one with 'vtok train --stage generator'"
     )
-
-
-def find_graph(weights: WeightsFile, part: Part) -> tuple[Path, bytes]:
-    """Find the ONNX graph of a part of a codec: beside its weights, or among the shipped ones.
-
-    Returns:
-        Where the graph lies, and its bytes.
-
-    Raises:
-        ModelError: There is none, it cannot be read, or it is not the one that was shipped.
-    """
-    beside = graph_path(weights.path, part)
-    shipped = _shipped_folder() / beside.name
-    path = beside if beside.is_file() else shipped
-    if not path.is_file():
-        raise ModelError(f"there is no {beside.name}, a graph of {weights.path}; 'vtok export' makes it")
-    known = known_hashes(".onnx").get(path.name) if path == shipped else _exported_hash(path, weights)
-    data = WeightsFile(path.name, path).data
-    if known and hashlib.sha256(data).hexdigest() != known:
-        raise ModelError(f"the graph {path} is damaged: it is not the one that was made; reinstall, or export it again")
-    return path, data
-
-
-def _exported_hash(graph: Path, weights: WeightsFile) -> str | None:
-    """Return the hash of a graph that the list of an export beside it holds, if there is one."""
-    try:
-        files = json.loads(weights.path.with_suffix(".json").read_text(encoding="utf-8"))["files"]
-        return str(files[graph.name]["sha256"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
-def find_prior(sha256: str, beside: Path | None = None) -> Prior:
-    """Find the prior with which the tokens of a file were packed.
-
-    Shipped priors are searched first, then the folder `beside`, then the folders that the environment variable
-    `VTOK_PRIORS` lists.
-
-    Args:
-        sha256: The hash of the prior's file, in hexadecimal.
-        beside: The folder of the model's weights, if they are known.
-
-    Raises:
-        ModelError: It is not there.
-    """
-    named = [Path(folder) for folder in os.environ.get(PRIOR_FOLDERS, "").split(os.pathsep) if folder]
-    places = [place for folder in (*([beside] if beside else []), *named) for place in sorted(folder.glob("prior*"))]
-    others = (WeightsFile(place.stem, place) for place in places if place.suffix == SUFFIX)
-    for file in (*_shipped_priors(), *others):
-        if (file.expected_sha256 or file.sha256) == sha256:
-            return parsed_prior(file)
-    raise ModelError(
-        f"the file was packed with the prior {sha256[:12]}, which is not here; put it beside the model's weights and "
-        f"name those (--weights), or name its folder in the environment variable {PRIOR_FOLDERS}"
-    )
-
-
-def prior_of(weights: WeightsFile) -> Prior | None:
-    """Return the prior of a codec's tokens, which lies beside its weights or is shipped; None if there is none.
-
-    Raises:
-        ModelError: It cannot be read.
-    """
-    file = prior_file(weights)
-    return parsed_prior(file) if file else None
-
-
-def prior_file(weights: WeightsFile) -> WeightsFile | None:
-    """Return the file of the prior of a codec's tokens; None if there is none."""
-    folder = weights.path.parent
-    named = (folder / RUN_PRIOR, folder / f"{_PRIOR_PREFIX}{weights.path.stem}{SUFFIX}")
-    files = [*(WeightsFile(place.stem, place) for place in named if place.is_file()), *_shipped_priors()]
-    return next((file for file in files if file.metadata.get(CODEC_SHA256) in weights.reads), None)
-
-
-def _shipped_priors() -> list[WeightsFile]:
-    return [weights for weights in shipped_weights() if weights.name.startswith(_PRIOR_PREFIX)]
-
-
-def parsed_prior(file: WeightsFile) -> Prior:
-    """Parse the file of a prior.
-
-    Raises:
-        ModelError: It cannot be used.
-    """
-    from vtok_codec.tokens.prior.prior import parse_prior
-
-    try:
-        return parse_prior(file.data)
-    except ValueError as error:
-        raise ModelError(f"the prior {file.path} cannot be used: {error}") from None

@@ -19,7 +19,7 @@ from vtok_codec.container.records import CRC, END, FIELDS, TOKENS
 from vtok_codec.container.writer import MAX_HEADER_BYTES, PREFIX, VtkWriter
 from vtok_codec.errors import DamageError, FormatError, InputError, ModelError
 from vtok_codec.media.types import AudioTrack, VideoInfo
-from vtok_codec.registry import PRIOR_FOLDERS
+from vtok_codec.prior_files import PRIOR_FOLDERS
 from vtok_codec.stream.reading import Damage, UnpackedChunk, read_tokens, salvaged_events, verify
 from vtok_codec.stream.settings import EncodeSettings, make_header
 from vtok_codec.tokens.coders import PRIOR

@@ -18,7 +18,7 @@ from sealing import with_checksums
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.writer import PREFIX
 from vtok_codec.errors import FormatError, ModelError
-from vtok_codec.registry import find_prior
+from vtok_codec.prior_files import find_prior
 from vtok_codec.stream.reading import UnpackedChunk, token_bytes, unpacked_events
 from vtok_codec.tokens.prior.prior import Prior, parse_prior
 from vtok_codec.tokens.radix import digits_to_tokens

@@ -21,7 +21,8 @@ from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import TrainingError
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import dump_weights
-from vtok_codec.registry import PRIOR_FOLDERS, RUN_PRIOR, WeightsFile
+from vtok_codec.prior_files import PRIOR_FOLDERS, RUN_PRIOR
+from vtok_codec.registry import WeightsFile
 from vtok_codec.stream.reading import read_gops
 from vtok_codec.tokens.prior.network import Network, NetworkConfig
 from vtok_codec.tokens.prior.prior import parse_prior

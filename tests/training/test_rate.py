@@ -19,7 +19,8 @@ from vtok_codec.layout import GopLayout
 from vtok_codec.models.fsq import FSQ
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import dump_weights
-from vtok_codec.registry import RUN_PRIOR, WeightsFile, find_weights, prior_file
+from vtok_codec.prior_files import RUN_PRIOR, prior_file
+from vtok_codec.registry import WeightsFile, find_weights
 from vtok_codec.tokens.prior.prior import prior_parts
 from vtok_codec.training.codec.objective import CodecObjective
 from vtok_codec.training.codec.rate import RateEstimate

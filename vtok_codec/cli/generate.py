@@ -98,7 +98,8 @@ def continue_(
     from vtok_codec.codec.drawing import Sampling
     from vtok_codec.codec.generators import load_generator
     from vtok_codec.container.reader import VtkReader
-    from vtok_codec.registry import find_prior, prior_of, weights_of
+    from vtok_codec.prior_files import find_prior, prior_of
+    from vtok_codec.registry import weights_of
     from vtok_codec.stream.assembling import TokenModel
     from vtok_codec.stream.reading import read_all_gops
 
@@ -156,7 +157,8 @@ def generate(
     from vtok_codec.codec.drawing import Sampling
     from vtok_codec.codec.generators import load_generator
     from vtok_codec.media.types import VideoInfo
-    from vtok_codec.registry import find_weights, prior_of
+    from vtok_codec.prior_files import prior_of
+    from vtok_codec.registry import find_weights
     from vtok_codec.stream.arrays import as_rate
     from vtok_codec.stream.assembling import TokenModel
 

@@ -42,7 +42,8 @@ def pack(
     if source == STANDARD_STREAM:
         raise InputError("an array cannot be read from standard input; name a .npy or .safetensors file")
 
-    from vtok_codec.registry import find_shipped, find_weights, prior_of
+    from vtok_codec.prior_files import prior_of
+    from vtok_codec.registry import find_shipped, find_weights
     from vtok_codec.stream.arrays import as_rate, read_array
     from vtok_codec.stream.assembling import TokenModel, assemble
 

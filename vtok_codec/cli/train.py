@@ -158,7 +158,7 @@ def train(
 
 def _tell_result(trainer: Trainer[Any]) -> None:
     """One line on how the run ended and what to do with its weights."""
-    from vtok_codec.registry import RUN_PRIOR
+    from vtok_codec.prior_files import RUN_PRIOR
     from vtok_codec.training.trainer import WEIGHTS
 
     figures = trainer.last_figures.items()

@@ -81,7 +81,7 @@ class DiffusionDecoder:
         return f"{self.weights_sha256[:12]} in {self.steps} steps"
 
     def find_prior(self, sha256: str) -> Prior:
-        """Find a prior by its hash; see `vtok_codec.registry.find_prior`."""
+        """Find a prior by its hash; see `vtok_codec.prior_files.find_prior`."""
         return self.tokenizer.find_prior(sha256)
 
     @torch.inference_mode()

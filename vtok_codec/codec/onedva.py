@@ -363,7 +363,7 @@ class OneDVADecoder:
         return f"One-DVA {self.coder.weights.sha256[:12]}{drawn}"
 
     def find_prior(self, sha256: str) -> Prior:
-        """Find a prior by its hash; see `vtok_codec.registry.find_prior`."""
+        """Find a prior by its hash; see `vtok_codec.prior_files.find_prior`."""
         return self.coder.tokenizer.find_prior(sha256)
 
     @torch.inference_mode()

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from vtok_codec.codec.pixel_decoder import DecoderState
 from vtok_codec.container.window_tokens import WindowTokens
 from vtok_codec.errors import ModelError
+from vtok_codec.graph_files import find_graph
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.onnx_parts import GraphAbout, Part, about_from_metadata
-from vtok_codec.registry import WeightsFile, find_graph, find_prior
+from vtok_codec.prior_files import find_prior
+from vtok_codec.registry import WeightsFile
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits
 
@@ -47,7 +49,7 @@ class OnnxDecoder:
         self._first = _Graph(weights, Part.FIRST_DECODER, threads) if self.layout.phases > 1 else None
 
     def find_prior(self, sha256: str) -> Prior:
-        """Find a prior by its hash; see `vtok_codec.registry.find_prior`."""
+        """Find a prior by its hash; see `vtok_codec.prior_files.find_prior`."""
         return find_prior(sha256, self._weights.path.parent)
 
     def decode(

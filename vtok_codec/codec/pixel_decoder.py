@@ -51,7 +51,7 @@ class PixelDecoder(Protocol):
         """The memory in bytes that decoding a chunk takes for each pixel of a frame."""
 
     def find_prior(self, sha256: str) -> Prior:
-        """Find a prior by its hash; see `vtok_codec.registry.find_prior`."""
+        """Find a prior by its hash; see `vtok_codec.prior_files.find_prior`."""
 
     def decode(
         self,

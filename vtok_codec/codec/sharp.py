@@ -59,7 +59,7 @@ class SharpDecoder:
         return self.weights_sha256[:12]
 
     def find_prior(self, sha256: str) -> Prior:
-        """Find a prior by its hash; see `vtok_codec.registry.find_prior`."""
+        """Find a prior by its hash; see `vtok_codec.prior_files.find_prior`."""
         return self._tokenizer.find_prior(sha256)
 
     def decode(

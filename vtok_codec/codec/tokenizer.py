@@ -23,7 +23,8 @@ from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import RGB
 from vtok_codec.models.precision import fast_type
 from vtok_codec.models.weights import build_model
-from vtok_codec.registry import WeightsFile, find_codec, find_prior, is_onedva, prior_of
+from vtok_codec.prior_files import find_prior, prior_of
+from vtok_codec.registry import WeightsFile, find_codec, is_onedva
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits, Values
 
@@ -186,7 +187,7 @@ class Tokenizer:
         return prior_of(self.weights)
 
     def find_prior(self, sha256: str) -> Prior:
-        """Find a prior by its hash; see `vtok_codec.registry.find_prior`."""
+        """Find a prior by its hash; see `vtok_codec.prior_files.find_prior`."""
         return find_prior(sha256, self.weights.path.parent)
 
     def check_process(self) -> None:

@@ -26,7 +26,8 @@ from vtok_codec.export.graphs import Graph, graph_of
 from vtok_codec.models.config import OneVAEConfig, config_to_json
 from vtok_codec.models.onnx_parts import METADATA_KEY, VERSION, GraphAbout, Part, graph_path
 from vtok_codec.models.weights import build_model
-from vtok_codec.registry import SUFFIX, WeightsFile, prior_file
+from vtok_codec.prior_files import prior_file
+from vtok_codec.registry import SUFFIX, WeightsFile
 from vtok_codec.version import __version__
 
 if TYPE_CHECKING:

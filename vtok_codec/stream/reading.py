@@ -14,7 +14,7 @@ from vtok_codec.container.header import Header
 from vtok_codec.container.reader import TokenChunk, VtkReader
 from vtok_codec.container.records import GopEntry, StoredPacket, Totals
 from vtok_codec.errors import DamageError, FormatError, InputError
-from vtok_codec.registry import find_prior
+from vtok_codec.prior_files import find_prior
 from vtok_codec.stream.limits import MAX_TOKEN_BYTES
 from vtok_codec.tokens.coders import PRIOR, Coder, CoderId, DigitLayout, make_coder
 from vtok_codec.tokens.prior.prior import Prior

@@ -11,7 +11,7 @@ from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.records import GopEntry, StoredPacket
 from vtok_codec.errors import DamageError, SettingError
 from vtok_codec.media.types import AudioPacket, Frame
-from vtok_codec.registry import find_prior
+from vtok_codec.prior_files import find_prior
 from vtok_codec.stream.reading import (
     Damage,
     PriorFinder,

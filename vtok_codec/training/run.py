@@ -25,16 +25,8 @@ from vtok_codec.metrics.complexity import complexity
 from vtok_codec.models.config import ModelConfig, OneVAEConfig, config_from_json, config_to_json
 from vtok_codec.models.presets import PRESETS
 from vtok_codec.models.weights import parse_tensors
-from vtok_codec.registry import (
-    DEFAULT_MODEL,
-    RUN_PRIOR,
-    WeightsFile,
-    find_codec,
-    find_weights,
-    is_onedva,
-    parsed_prior,
-    prior_file,
-)
+from vtok_codec.prior_files import RUN_PRIOR, parsed_prior, prior_file
+from vtok_codec.registry import DEFAULT_MODEL, WeightsFile, find_codec, find_weights, is_onedva
 from vtok_codec.training.checkpoint import CHECKPOINT, read_checkpoint
 from vtok_codec.training.codec.stages import CodecRecipe
 from vtok_codec.training.data.crops import CropSampler

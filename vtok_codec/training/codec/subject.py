@@ -13,7 +13,8 @@ from vtok_codec.metrics.lpips import LPIPS
 from vtok_codec.models.causal import FrameConv
 from vtok_codec.models.config import OneVAEConfig
 from vtok_codec.models.onevae import OneVAE
-from vtok_codec.registry import CODEC_SHA256, READS, RUN_PRIOR
+from vtok_codec.prior_files import RUN_PRIOR
+from vtok_codec.registry import CODEC_SHA256, READS
 from vtok_codec.tokens.prior.prior import ErrorWeights
 from vtok_codec.training.codec.pictures import reconstruction_strip
 from vtok_codec.training.codec.rate import RateEstimate

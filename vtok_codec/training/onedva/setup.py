@@ -13,7 +13,8 @@ from vtok_codec.models.config import ModelConfig, OneDVAConfig, OneVAEConfig
 from vtok_codec.models.onedva import OneDVA
 from vtok_codec.models.presets import onedva_presets
 from vtok_codec.models.weights import build_model
-from vtok_codec.registry import CODEC_SHA256, WeightsFile, prior_of
+from vtok_codec.prior_files import prior_of
+from vtok_codec.registry import CODEC_SHA256, WeightsFile
 from vtok_codec.training.onedva.klt import warm_start
 from vtok_codec.training.onedva.objective import OneDVAObjective
 from vtok_codec.training.onedva.stages import OneDVARecipe

@@ -13,7 +13,8 @@ from vtok_codec.models.causal import FrameConv
 from vtok_codec.models.config import FLOW, OneDVAConfig
 from vtok_codec.models.onedva import OneDVA
 from vtok_codec.models.onevae import OneVAE
-from vtok_codec.registry import CODEC_SHA256, DRAWS, RUN_CODEC, RUN_PRIOR, WeightsFile, prior_file, shipped_weights
+from vtok_codec.prior_files import RUN_PRIOR, prior_file
+from vtok_codec.registry import CODEC_SHA256, DRAWS, RUN_CODEC, WeightsFile, shipped_weights
 from vtok_codec.training.data.held_out import whole_latents
 from vtok_codec.training.onedva.stages import OneDVARecipe
 from vtok_codec.training.onedva.validation import reconstructions, validate
