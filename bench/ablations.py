@@ -117,7 +117,9 @@ class Workshop:
             "run": run.name,
             "start": start,
             "steps": self._steps,
-            "steps_before": self._steps - steps if start in STARTS else 0,
+            "steps_before": round(self._steps * STARTS[start].steps_share)
+            if start in STARTS and steps < self._steps
+            else 0,
             "seed": self._seed,
             "minutes": (time.monotonic() - started) / 60,
             "cost": asdict(cost),

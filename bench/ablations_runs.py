@@ -42,7 +42,8 @@ class Run:
     start: str = "klt"
     """What the run starts from: `random`, `klt`, or the name of a model in `STARTS`, whose weights are converted."""
     steps_share: float = 1.0
-    """The fraction of the usual number of steps. It is less than 1 if the start has taken the other steps."""
+    """The fraction of the usual number of steps. It is less than 1 if the start has taken steps of its own, or to save
+    time."""
 
 
 @dataclass(frozen=True)

@@ -46,20 +46,31 @@ def test_what_is_drawn_first_does_not_depend_on_how_much_is_drawn(flow: LatentGe
     assert np.array_equal(flow.continue_latents(known, 4)[:, :2], flow.continue_latents(known, 2))
 
 
-def test_steps_and_gops_before_count(flow: LatentGenerator) -> None:
+def test_steps_count_and_gops_before_do_not(flow: LatentGenerator) -> None:
     known = latents_of(3)
     plain = flow.continue_latents(known, 2)
     assert np.array_equal(plain, flow.continue_latents(known, 2, Sampling(steps=8)))
     assert not np.array_equal(plain, flow.continue_latents(known, 2, Sampling(steps=2)))
-    assert not np.array_equal(plain, flow.continue_latents(known, 2, before=[latents_of(3, 5)]))
+    drawn = flow.continue_(tokens_of(3), 2)
+    assert np.array_equal(drawn, flow.continue_(tokens_of(3), 2, before=[tokens_of(3, 5)]))
 
 
 def test_only_the_last_latent_frames_are_read(flow: LatentGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latent_generation, "CONTEXT_LATENTS", 8)
-    long = latents_of(20)
-    drawn = flow.continue_latents(long, 2)
-    long[:, :5] = latents_of(5, 9)
-    assert np.array_equal(drawn, flow.continue_latents(long, 2))
+    monkeypatch.setattr(latent_generation, "CONTEXT_LATENTS", 2)
+    long, other = latents_of(20), latents_of(20)
+    other[:, :18] = latents_of(18, 9)
+    assert np.array_equal(flow.continue_latents(long, 1), flow.continue_latents(other, 1))
+    other[:, 18] += 0.5
+    assert not np.array_equal(flow.continue_latents(long, 1), flow.continue_latents(other, 1))
+
+
+def test_rounded_latents_are_read_as_noisy_ones(flow: LatentGenerator) -> None:
+    """Rounding disturbs latents by a twelfth of the square of a step, on average over channels."""
+    known, steps = latents_of(4), np.array([4, 4, 4, 2, 2, 2] * 2)
+    spread = np.sqrt(np.mean((1 / (steps * 0.5)) ** 2 / 12))
+    assert flow._rounded_time == pytest.approx(spread / (1 + spread), rel=1e-3)
+    plain, rounded = (next(flow.stream_latents(known, 1, rounded=each)) for each in (False, True))
+    assert not np.array_equal(plain, rounded)
 
 
 def test_tokens_are_rounded_latents(flow: LatentGenerator) -> None:
@@ -70,8 +81,8 @@ def test_tokens_are_rounded_latents(flow: LatentGenerator) -> None:
     zero = np.array(levels).reshape(-1, 1, 1, 1) // 2
     digits = np.clip(np.rint((latents + 1) * zero), 0, np.array(levels).reshape(-1, 1, 1, 1) - 1).astype(int)
     weights = np.cumprod([1, 8, 8, 8, 5, 5])
-    first = sum(int(weight) * digits[plane] for plane, weight in enumerate(weights))
-    assert tokens.shape == (3, 3, 4, 2) and np.array_equal(tokens[..., 0], first)
+    expected = np.einsum("npthw,p->thwn", digits.reshape(2, 6, 3, 3, 4), weights)
+    assert tokens.shape == (3, 3, 4, 2) and np.array_equal(tokens, expected)
     seen = flow.continue_(tokens_of(4), 2, Sampling(3))
     assert not np.array_equal(seen, flow.continue_(tokens_of(4, 1), 2, Sampling(3)))
 
@@ -85,7 +96,7 @@ def test_wrong_arguments_are_refused(flow: LatentGenerator) -> None:
     with pytest.raises(InputError, match="too large"):
         flow.continue_latents(np.zeros((12, 1, 200, 200), np.float32), 1)
     with pytest.raises(InputError, match="different grids"):
-        flow.continue_latents(latents_of(2), 1, before=[latents_of(2)[:, :, :2]])
+        flow.continue_(tokens_of(2), 1, before=[tokens_of(2)[:, :2]])
     with pytest.raises(InputError):
         flow.continue_(np.full((1, 2, 2, 2), 64000, np.uint16), 1)
     for setting in ({"top_p": 0.5}, {"label": "cat"}):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from corpus_helpers import begin, make, make_clips, tiny_weights
 from generator_helpers import SMALL as SMALL_CONFIG
-from generator_helpers import random_generator
+from generator_helpers import flow_weights, random_generator
 from helpers import inside
 from safetensors.numpy import load_file
 
@@ -196,6 +196,10 @@ def test_it_goes_on_from_a_generator(corpus: Path, tmp_path: Path, one_thread: N
     command = ("train", "--stage", "generator", "--data", corpus, "--run", tmp_path / "third", "--from", first)
     got, _, told = inside(*command, "--set", "width=64", "--steps", 1)
     assert got == 2 and "bring their shape along" in told
+    flow = flow_weights(tmp_path, corpus.parent / "tiny.safetensors")
+    for wrong, reason in ((("--from", flow), "no generator of tokens"), (("--compile",), "--compile")):
+        got, _, told = train(corpus, tmp_path / "fourth", *wrong, "--steps", 1)
+        assert got != 0 and reason in told
 
 
 def test_it_learns_the_classes_of_a_column(corpus: Path, tmp_path: Path, one_thread: None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 from corpus_helpers import make_clips, tiny_weights
-from generator_helpers import flow_weights
+from generator_helpers import SMALL_FLOW, flow_weights, random_flow
 from helpers import inside
 from safetensors.numpy import load_file
 
 from vtok_codec.errors import TrainingError
 from vtok_codec.layout import GopLayout
-from vtok_codec.models.generator import kinds
+from vtok_codec.models.weights import build_latent_flow, dump_weights
 from vtok_codec.registry import CODEC_SHA256, WeightsFile, is_generator
 from vtok_codec.training.codec.redrawing import Redrawing
 from vtok_codec.training.latent_flow.latents import LatentBatches, moments
@@ -97,6 +99,8 @@ def test_it_goes_on_from_weights_of_its_own_shape(place: Path, tmp_path: Path, o
         (("--preset", "tiny"), "--preset"),
         (("--set", "clean_share=1"), "clean_share"),
         (("--set", "dropout=1"), "dropout"),
+        (("--set", "lpips_weight=1"), "lpips_weight"),
+        (("--compile",), "--compile"),
     ):
         code, _, error = inside(*command, "--run", tmp_path / "third", *more, *wrong)
         assert code != 0 and told in error, wrong
@@ -106,14 +110,16 @@ def test_batches_follow_from_their_number_and_differ_between_processes() -> None
     layout = GopLayout((4, 8, 8), (2, 2))
     random = np.random.default_rng(0)
     clips = [random.normal(size=(frames, 3, *grid)).astype(np.float16) for frames, grid in ((9, (6, 8)), (5, (4, 4)))]
+    for clip in clips:
+        clip[:, 2] = np.arange(len(clip))[:, None, None]
     shape = CropShape(2, 24, 48)
     made = [LatentBatches(clips, layout, 7, Processes()) for _ in range(2)]
     for number in (3, 0, 11):
         one, other = (batches.batch(number, shape) for batches in made)
         assert torch.equal(one.latents, other.latents) and torch.equal(one.kinds, other.kinds)
         assert one.latents.shape[1] <= 6 and one.latents.shape[3] <= 6 and one.kinds.shape == one.latents.shape[:2]
-        # Kinds tell the place in the GOP, from which a part may begin anywhere.
-        assert all(torch.equal(kind, kinds(len(kind), layout.phases, int(kind[0]))) for kind in one.kinds)
+        # Kinds tell the place in the GOP, which the third channel says here, and from which a part may begin anywhere.
+        assert torch.equal(one.kinds, one.latents[:, :, 2, 0, 0].long().clamp(max=layout.phases))
     second = LatentBatches(clips, layout, 7, Processes(1, 2)).batch(3, shape)
     assert not torch.equal(second.latents, made[0].batch(3, shape).latents)
     mean, deviation = moments(clips)
@@ -143,18 +149,34 @@ def test_a_decoder_trains_on_redrawn_latents(
     assert WeightsFile("tiny", codec).sha256 in trained.reads
 
 
-def test_redrawing_changes_latents_from_some_frame_on(place: Path) -> None:
-    from vtok_codec.models.weights import build_latent_flow
-
+def test_redrawing_keeps_what_stands_before_and_the_other_tokens(place: Path) -> None:
     weights = WeightsFile("flow", place / "flow.safetensors")
     flow = build_latent_flow(weights.config, weights.data, "flow")
     codes = torch.rand(2, 24, 5, 3, 4) * 2 - 1
     redrawing = Redrawing(flow, WeightsFile("tiny", place / "tiny.safetensors").codec_config.layout, True).train()
     assert not flow.training and redrawing.tokens == 2
-    made = redrawing(codes, torch.Generator().manual_seed(1), Processes())
-    again = redrawing(codes, torch.Generator().manual_seed(1), Processes())
-    assert torch.equal(made, again) and torch.equal(made[:, 12:], codes[:, 12:])
-    assert not torch.isclose(made[:, :12, -1], codes[:, :12, -1]).any(1).all() and made.abs().max() <= 1
+    kept = set()
+    for seed in range(8):
+        made, again = (redrawing(codes, torch.Generator().manual_seed(seed), Processes()) for _ in range(2))
+        assert torch.equal(made, again) and torch.equal(made[:, 12:], codes[:, 12:]) and made.abs().max() <= 1
+        begin = 1 if torch.allclose(made[:, :12, 0], codes[:, :12, 0], atol=1e-5) else 0
+        assert float((made[:, :12, begin:] != codes[:, :12, begin:]).float().mean()) > 0.99
+        kept.add(begin)
+    # The codec's first frame is a single latent frame, which stays or is redrawn.
+    assert kept == {0, 1}
+
+
+def test_a_resumed_run_notices_another_latent_flow(place: Path, tmp_path: Path, one_thread: None) -> None:
+    flow = tmp_path / "flow.safetensors"
+    shutil.copy(place / "flow.safetensors", flow)
+    command = ("train", "--stage", "redrawn", "--from", place / "tiny.safetensors", "--data", place / "clips", *REDRAWN)
+    run = tmp_path / "run"
+    assert inside(*command, "--run", run, "--steps", 1, "-q", "--set", f"latent_flow={flow}") == (0, "", "")
+    codec = WeightsFile("tiny", place / "tiny.safetensors")
+    config = replace(SMALL_FLOW, codec=codec.codec_config)
+    flow.write_bytes(dump_weights(random_flow(config, 1), config, {CODEC_SHA256: codec.sha256}))
+    code, _, told = inside("train", "--resume", run, "--steps", 2, "-q")
+    assert code == 8 and "made beside another latent flow" in told
 
 
 @pytest.mark.parametrize(

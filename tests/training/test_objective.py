@@ -117,7 +117,7 @@ def test_each_token_has_its_own_rate_weight() -> None:
 
 
 def test_the_temporal_loss_is_the_error_of_changes() -> None:
-    """A constant error, however large, has none; the loss grows with its weight."""
+    """It grows with its weight, and a single frame has none."""
     model = randomized(OneVAE(TINY)).eval()
     video = torch.rand(2, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     recipe = replace(codec_recipe("decoder"), lpips_weight=0.0, token_weights=())
@@ -132,3 +132,6 @@ def test_the_temporal_loss_is_the_error_of_changes() -> None:
     assert float(losses[1].parts["temporal"]) == pytest.approx(expected, rel=1e-4)
     assert float((losses[1].total - losses[0].total).detach()) == pytest.approx(0.5 * expected, rel=1e-3)
     assert float(losses[0].parts["temporal"]) == 0
+    starts = replace(recipe, temporal_weight=1.0, augmentation=replace(recipe.augmentation, gop_start=1.0))
+    single = CodecObjective(starts, TINY, None)(model, video[:, :, :4], torch.Generator().manual_seed(0))
+    assert single.video.shape[2] == 1 and torch.isfinite(single.total)

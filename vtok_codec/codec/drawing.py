@@ -30,12 +30,13 @@ _MAX_GUIDANCE = 100.0
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn from the distributions that a generator predicts."""
+    """How a generator draws."""
 
     seed: int = 0
     """The seed of all random choices."""
     temperature: float = 1.0
-    """What the logits are divided by: below 1, likely values become likelier; 0 always takes the likeliest."""
+    """Of tokens, what the logits are divided by: below 1, likely values become likelier; 0 always takes the likeliest.
+    For a latent flow, the standard deviation of the noise."""
     top_p: float = 0.95
     """Of each digit's values, only the likeliest are drawn that together have this probability (nucleus sampling)."""
     label: str = ""
@@ -45,7 +46,7 @@ class Sampling:
     guidance, arXiv:2207.12598). Any number but 1 takes twice as long."""
 
     steps: int | None = None
-    """The steps from noise to a latent frame, 1 to `MAX_STEPS`, if a latent flow draws; None for its default."""
+    """The steps from noise to a latent frame, 1 to 16, if a latent flow draws; None for its default, 8."""
 
     def __post_init__(self) -> None:
         if self.steps is not None:

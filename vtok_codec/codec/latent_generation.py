@@ -25,18 +25,21 @@ class LatentGenerator(TokenDrawer):
 
     Example:
         >>> codec, flow = vtok_codec.load("onevae-nano-4x16x16"), vtok_codec.load_generator("runs/latent-flow")
-        >>> latents = codec.encode_latents(videos, flow.tokens_per_position)[0].numpy()
+        >>> latents = codec.encode_latents(videos, flow.tokens_per_position)[0].cpu().numpy()
         >>> longer = np.concatenate([latents, flow.continue_latents(latents, count=12)], axis=1)
     """
 
     def __init__(self, weights: WeightsFile, device: str = "auto") -> None:
         self._model: LatentFlow = build_latent_flow(weights.config, weights.data, str(weights.path))
         super().__init__(weights, device)
-        self._model.to(self._placement.device, self._placement.dtype)
         # Latents are shifted and scaled in fp32, whatever the network computes in.
-        for buffer in (self._model.mean, self._model.deviation):
-            buffer.data = buffer.data.float()
+        exact = self._model.mean.clone(), self._model.deviation.clone()
+        self._model.to(self._placement.device, self._placement.dtype)
+        self._model.mean, self._model.deviation = (buffer.to(self._placement.device) for buffer in exact)
         self._zero = np.asarray(self._levels * self.tokens_per_position).reshape(-1, 1, 1, 1) // 2
+        rounding = float(((1 / (self._zero * exact[1].cpu().numpy()[:, None])) ** 2 / 12).mean() ** 0.5)
+        self._rounded_time = rounding / (1 + rounding)
+        """The time at which noise disturbs latents as much as rounding does."""
 
     @property
     def tokens_per_position(self) -> int:
@@ -47,16 +50,13 @@ class LatentGenerator(TokenDrawer):
     def _levels(self) -> tuple[int, ...]:
         return self._model.config.codec.fsq_levels
 
-    def continue_latents(
-        self, latents: Latents, count: int, sampling: Sampling | None = None, before: Sequence[Latents] = ()
-    ) -> Latents:
+    def continue_latents(self, latents: Latents, count: int, sampling: Sampling | None = None) -> Latents:
         """Draw the continuous latents that follow on those of a GOP.
 
         Args:
             latents: The latent frames of the GOP so far, float32 `C t h w`; none at the start of a GOP.
             count: The number of latent frames to draw.
             sampling: How to draw; None for the defaults. The temperature is the standard deviation of the noise.
-            before: The latents of the GOPs before, the last one at the end. They are optional.
 
         Returns:
             The drawn latent frames alone, float32 `C count h w`.
@@ -65,21 +65,23 @@ class LatentGenerator(TokenDrawer):
             InputError: The latents have another shape, or one is not finite.
             SettingError: A number is out of range, or a setting is for generators of tokens alone.
         """
-        return np.concatenate(list(self.stream_latents(latents, count, sampling, before)), axis=1)
+        return np.concatenate(list(self.stream_latents(latents, count, sampling)), axis=1)
 
     @torch.inference_mode()
     def stream_latents(
-        self, latents: Latents, count: int, sampling: Sampling | None = None, before: Sequence[Latents] = ()
+        self, latents: Latents, count: int, sampling: Sampling | None = None, rounded: bool = False
     ) -> Iterator[Latents]:
-        """Yield the latent frames of `continue_latents` one by one, each `C 1 h w`."""
+        """Yield the latent frames of `continue_latents` one by one, each `C 1 h w`.
+
+        With `rounded`, the latents are those that tokens stand for, and are read as noisy ones.
+        """
         check_latents(count)
         sampling = sampling or Sampling()
         _check_sampling(sampling, self.name)
-        for each in (*before, latents):
-            self._check_latents(each, latents.shape[2:])
+        self._check_latents(latents)
         device, phases = self._placement.device, self._model.config.codec.layout.phases
         random = torch.Generator(device).manual_seed(sampling.seed)
-        state = self._state([*before, latents])
+        state = self._state(latents, self._rounded_time if rounded else 0.0)
         for latent in range(latents.shape[1], latents.shape[1] + count):
             kind = min(latent, phases)
             noise = torch.randn(state.latents[:, 0].shape, generator=random, device=device) * sampling.temperature
@@ -96,12 +98,14 @@ class LatentGenerator(TokenDrawer):
         sampling: Sampling | None = None,
         before: Sequence[Tokens] = (),
     ) -> Iterator[Tokens]:
-        """Yield the tokens that drawn latents round to, frame by frame; the latents go on from unrounded ones."""
+        """Yield the tokens that drawn latents round to, frame by frame; the latents go on from unrounded ones.
+
+        A latent flow has learned from single GOPs, so it does not look at the GOPs before.
+        """
         check_latents(latents)
         self._check_alike([*before, tokens])
-        known = [self._codes(each) for each in (*before, tokens)]
         most = np.asarray(self._levels * self.tokens_per_position).reshape(-1, 1, 1, 1) - 1
-        for drawn in self.stream_latents(known[-1], latents, sampling, known[:-1]):
+        for drawn in self.stream_latents(self._codes(tokens), latents, sampling, rounded=True):
             digits = np.clip(np.rint((drawn + 1) * self._zero), 0, most).astype(np.uint8)
             yield digits_to_tokens(digits, self._levels)
 
@@ -111,27 +115,27 @@ class LatentGenerator(TokenDrawer):
             return np.zeros((len(self._zero), *tokens.shape[:3]), np.float32)
         return (tokens_to_digits(tokens, self._levels) / self._zero - 1).astype(np.float32)
 
-    def _check_latents(self, latents: Latents, grid: tuple[int, ...]) -> None:
+    def _check_latents(self, latents: Latents) -> None:
         wanted = self._model.config.channels
         if latents.ndim != 4 or len(latents) != wanted:
             raise InputError(f"latents must be {wanted} t h w, as {self.name} draws them, not {latents.shape}")
         check_grid(*latents.shape[2:])
-        if latents.shape[2:] != grid:
-            raise InputError("GOPs of different grids do not follow each other")
         if not np.isfinite(latents).all():
             raise InputError("a latent is not finite")
 
-    def _state(self, gops: Sequence[Latents]) -> FlowState:
-        """Return the state after GOPs, of which only the last latent frames are looked at."""
+    def _state(self, latents: Latents, time: float) -> FlowState:
+        """Return the state after the latent frames of a GOP, of which only the last ones are looked at.
+
+        Args:
+            latents: The latent frames, `C t h w`.
+            time: The time to which their noise belongs, 0 if they have none.
+        """
         phases, device = self._model.config.codec.layout.phases, self._placement.device
-        state = self._model.start(1, *gops[-1].shape[2:])
-        skipped = max(0, sum(gop.shape[1] for gop in gops) - CONTEXT_LATENTS)
-        for gop in gops:
-            begin = min(skipped, gop.shape[1])
-            skipped -= begin
-            for latent in range(begin, gop.shape[1]):
-                frame = torch.from_numpy(np.ascontiguousarray(gop[:, latent], np.float32)).to(device)
-                state = self._model.read(min(latent, phases), state, self._model.standardized(frame[None]))
+        state = self._model.start(1, *latents.shape[2:])
+        for latent in range(max(0, latents.shape[1] - CONTEXT_LATENTS), latents.shape[1]):
+            frame = torch.from_numpy(np.ascontiguousarray(latents[:, latent], np.float32)).to(device)
+            known = (1 - time) * self._model.standardized(frame[None])
+            state = self._model.read(min(latent, phases), state, known, time)
         return state
 
 

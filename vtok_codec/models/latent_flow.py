@@ -148,9 +148,9 @@ class LatentFlow(nn.Module):
             x = path.step(x, clean, now, to)
         return x[:, 0]
 
-    def read(self, kind: int, state: FlowState, latents: Tensor) -> FlowState:
-        """Return the state after a clean latent frame, standardized, `B C h w`."""
-        kinds, times = (torch.full((len(latents), 1), value, device=latents.device) for value in (kind, 0.0))
+    def read(self, kind: int, state: FlowState, latents: Tensor, time: float = 0.0) -> FlowState:
+        """Return the state after a latent frame, standardized, `B C h w`: clean, or mixed with the noise of a time."""
+        kinds, times = (torch.full((len(latents), 1), value, device=latents.device) for value in (kind, time))
         after: FlowState = self(latents[:, None].to(self.out.weight.dtype), times, kinds.long(), state)[1]
         return after
 

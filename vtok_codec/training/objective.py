@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vtok_codec.errors import SettingError
 from vtok_codec.metrics.lpips import LPIPS
 from vtok_codec.training.processes import Processes
 from vtok_codec.training.recipe import RecipeT, check_recipe
@@ -48,7 +49,7 @@ class TrainingObjective(nn.Module, Generic[RecipeT]):
     ) -> None:
         super().__init__()
         if recipe.lpips_weight and lpips is None:
-            raise ValueError("the recipe has an LPIPS term, but no LPIPS network was given")
+            raise SettingError(f"setting lpips_weight={recipe.lpips_weight}: this stage has no LPIPS term")
         check_recipe(recipe, tokens_per_position)
         self.recipe = recipe
         self.lpips = lpips

@@ -124,7 +124,7 @@ def resume_training(
         )
         trainer = _trainer(settings, folder, None, fresh=False, quiet=quiet)
         trainer.restore(state)
-        _keep(settings, folder, trainer)
+        _keep(settings.with_whole_paths(), folder, trainer)
         trainer.train(budget, quiet, begun)
     leave_processes()
     return trainer

@@ -115,7 +115,8 @@ class CodecObjective(TrainingObjective[CodecRecipe]):
         bits = self._token_bits(quantized.codes, counts, video)
         recipe = self.recipe
         total = distortion + recipe.lpips_weight * perceptual + recipe.kl_weight * kl
-        changes = DISTORTIONS[recipe.distortion](error.diff(dim=2)) if recipe.temporal_weight else error.new_zeros(())
+        moves = recipe.temporal_weight and error.shape[2] > 1
+        changes = DISTORTIONS[recipe.distortion](error.diff(dim=2)) if moves else error.new_zeros(())
         total = total + recipe.temporal_weight * changes
         if self.rate is not None:
             total = total + (bits * torch.tensor(recipe.rate_weights, device=bits.device)).sum(1).mean()

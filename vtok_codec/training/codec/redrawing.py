@@ -21,8 +21,9 @@ _TIMES = (0.3, 0.8)
 class Redrawing(nn.Module):
     """Replaces the latents of videos by what a latent flow makes of them.
 
-    From a random latent frame on, each one is mixed with noise and drawn from there, after those that were drawn
-    before. So it has the faults of what is generated, while the source remains what the decoder should show.
+    Latent frames are mixed with noise of a random time and drawn from there, each after those that were drawn before;
+    a random number of those of the first frame stay. So they have the faults of what is generated, while the source
+    remains what the decoder should show.
     """
 
     def __init__(self, flow: LatentFlow, layout: GopLayout, starts_gop: bool) -> None:
@@ -58,7 +59,7 @@ class Redrawing(nn.Module):
             processes: The processes that train together.
 
         Returns:
-            Codes of the same shape, of which the first `tokens` tokens are redrawn from some latent frame on.
+            Codes of the same shape, of which the first `tokens` tokens are redrawn.
         """
         flow, frames = self.flow, codes.shape[2]
         channels = flow.config.channels

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from vtok_codec.errors import ModelError, SettingError, TrainingError
 from vtok_codec.metrics.lpips import load_lpips
-from vtok_codec.models.config import ModelConfig, OneVAEConfig
+from vtok_codec.models.config import LatentFlowConfig, ModelConfig, OneVAEConfig
 from vtok_codec.models.convert import convert
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.presets import codec_presets
@@ -46,9 +46,9 @@ def choose_config(settings: RunSettings, start: WeightsFile | None, codec: Weigh
     """
     if settings.codec:
         raise SettingError(f"stage {settings.stage} trains a codec; --codec is for stage diffusion")
-    presets = codec_presets()
-    if settings.preset is None and start:
-        config = start.codec_config
+    presets, known = codec_presets(), start.codec_config if start else None
+    if settings.preset is None and known:
+        config = known
     elif (name := settings.preset or DEFAULT_MODEL) in presets:
         config = presets[name]
     else:
@@ -106,12 +106,14 @@ def prepare(request: Request) -> Prepared[OneVAE, CodecRecipe]:
         raise TrainingError("these tokens have no prior, and so no rate term; leave out rate_weights")
     prior, about_prior = initial_prior(request, config) if rated else (None, ())
     lpips = load_lpips() if recipe.lpips_weight else None
-    redrawing = _redrawing(request, config, recipe)
+    flow = _latent_flow(request, recipe)
+    redrawing = _redrawing(flow, request, config, recipe) if flow else None
     objective = CodecObjective(recipe, config, lpips, request.processes, prior, redrawing)
     lpips = lpips or (load_lpips() if request.clips else None)
     model.quantizer.collective = request.processes
     errors = prior_parts(request.prior).errors if request.prior and prior else None
-    subject = CodecSubject(config, request.clips, objective.rate, request.reads, lpips, errors)
+    drawn_by = flow.sha256 if flow else ""
+    subject = CodecSubject(config, request.clips, objective.rate, request.reads, lpips, errors, drawn_by)
     adversary = PatchAdversary if recipe.adversarial_weight else None
     return Prepared(model, subject, objective, adversary, (*notes, *about_prior))
 
@@ -138,11 +140,11 @@ def _initial_model(request: Request, config: OneVAEConfig) -> tuple[OneVAE, list
     return model, notes
 
 
-def _redrawing(request: Request, config: OneVAEConfig, recipe: CodecRecipe) -> Redrawing | None:
-    """Return what redraws latents with the latent flow that the recipe names; None if no batch is redrawn.
+def _latent_flow(request: Request, recipe: CodecRecipe) -> WeightsFile | None:
+    """Return the latent flow that redraws latents; None if no batch is redrawn.
 
     Raises:
-        ModelError: There is none, or it draws the latents of another codec.
+        ModelError: It is not there, or it draws the latents of another codec.
         SettingError: The recipe names none, or trains more than the decoder.
     """
     if not recipe.redrawn_share:
@@ -153,8 +155,19 @@ def _redrawing(request: Request, config: OneVAEConfig, recipe: CodecRecipe) -> R
         raise SettingError("setting latent_flow: name the weights or the run of a latent flow for this codec")
     if recipe.trains != ("decoder",):
         raise SettingError("setting redrawn_share: train the decoder alone (trains=decoder), so that latents stay")
-    weights = find_weights(recipe.latent_flow)
-    flow = build_latent_flow(weights.config, weights.data, str(weights.path))
-    if weights.metadata.get(CODEC_SHA256) not in request.reads:
-        raise ModelError(f"{weights.path} draws latents of {weights.metadata.get('codec')} with other weights")
-    return Redrawing(flow, config.layout, recipe.augmentation.gop_start == 1).to(request.device)
+    if recipe.augmentation.gop_start not in (0, 1):
+        raise SettingError("setting augmentation.gop_start: redrawing needs crops of one kind, 0 or 1")
+    flow = find_weights(recipe.latent_flow)
+    if isinstance(flow.config, LatentFlowConfig) and flow.metadata.get(CODEC_SHA256) not in request.reads:
+        raise ModelError(f"{flow.path} draws latents of {flow.metadata.get('codec')} with other weights")
+    return flow
+
+
+def _redrawing(flow: WeightsFile, request: Request, config: OneVAEConfig, recipe: CodecRecipe) -> Redrawing:
+    """Return what redraws latents with a latent flow.
+
+    Raises:
+        ModelError: The weights are not those of a latent flow.
+    """
+    model = build_latent_flow(flow.config, flow.data, str(flow.path))
+    return Redrawing(model, config.layout, recipe.augmentation.gop_start == 1).to(request.device)

@@ -44,6 +44,7 @@ class CodecSubject(Subject[OneVAE, CodecRecipe]):
         reads: Sequence[str] = (),
         lpips: LPIPS | None = None,
         errors: ErrorWeights | None = None,
+        latent_flow: str = "",
     ) -> None:
         """Describe a codec model.
 
@@ -54,11 +55,18 @@ class CodecSubject(Subject[OneVAE, CodecRecipe]):
             reads: SHA-256 hashes of earlier weights whose files the model decodes as well (`WeightsFile.reads`).
             lpips: The LPIPS network; without it, validation leaves LPIPS out.
             errors: How much an error of a digit harms the picture, for the file of the prior.
+            latent_flow: The hash of the latent flow that redraws latents; empty if there is none.
         """
         super().__init__(config, clips)
         self._rate, self._errors = rate, errors
         self._lpips = lpips
         self._reads = " ".join(reads)
+        self._latent_flow = latent_flow
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """The hash of the latent flow, which must be the same when a checkpoint is resumed."""
+        return {"latent flow": self._latent_flow} if self._latent_flow else {}
 
     def codebook_size(self, model: OneVAE) -> int:
         """Return the number of entries of the codebook, which FSQ has implicitly."""

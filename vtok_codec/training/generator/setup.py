@@ -13,7 +13,7 @@ from vtok_codec.errors import SettingError
 from vtok_codec.models.config import GeneratorConfig, ModelConfig, OneVAEConfig
 from vtok_codec.models.generator import Generator
 from vtok_codec.models.precision import fast_type
-from vtok_codec.registry import CODEC_SHA256, WeightsFile, is_generator
+from vtok_codec.registry import CODEC_SHA256, WeightsFile
 from vtok_codec.training.generator.objective import GeneratorObjective
 from vtok_codec.training.generator.stages import GeneratorRecipe
 from vtok_codec.training.generator.subject import GeneratorSubject
@@ -86,8 +86,10 @@ def check_start(stage: Stage, start: WeightsFile | None) -> None:
     Raises:
         SettingError: They are not.
     """
-    if start is not None and not is_generator(start):
-        raise SettingError(f"{start.path} is no generator; without --from, a generator starts from random weights")
+    if start is not None and not isinstance(start.config, GeneratorConfig):
+        raise SettingError(
+            f"{start.path} is no generator of tokens; without --from, a generator starts from random weights"
+        )
 
 
 def kept_tokens(stage: Stage, config: ModelConfig, start: WeightsFile | None) -> tuple[str, ...]:

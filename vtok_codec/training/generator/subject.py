@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vtok_codec.codec.drawing import Sampling
 from vtok_codec.codec.tokenizer import Tokenizer
+from vtok_codec.errors import SettingError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import FrameConv
 from vtok_codec.models.config import GeneratorConfig
@@ -64,9 +65,12 @@ class GeneratorSubject(Subject[Generator, GeneratorRecipe]):
         return []
 
     def compile(self, model: Generator) -> None:
-        """Compile the transformer blocks."""
-        for block in model.blocks:
-            block.compile()
+        """Refuse to compile: the size of batches varies with the clips.
+
+        Raises:
+            SettingError: Always.
+        """
+        raise SettingError("this stage does not compile, since its batches have many sizes; leave out --compile")
 
     @torch.inference_mode()
     def figures(self, model: Generator) -> dict[str, float]:
