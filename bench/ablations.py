@@ -117,9 +117,7 @@ class Workshop:
             "run": run.name,
             "start": start,
             "steps": self._steps,
-            "steps_before": round(self._steps * STARTS[start].steps_share)
-            if start in STARTS and steps < self._steps
-            else 0,
+            "steps_before": self._steps_before(start) if steps < self._steps else 0,
             "seed": self._seed,
             "minutes": (time.monotonic() - started) / 60,
             "cost": asdict(cost),
@@ -141,6 +139,10 @@ class Workshop:
     def _sampler(self, run: Run | DenoisingRun) -> CropSampler:
         codec = run.config if isinstance(run.config, OneVAEConfig) else run.config.codec
         return CropSampler(self._library, run.recipe.augmentation, self._seed, codec.layout)
+
+    def _steps_before(self, start: str) -> int:
+        """Return the steps that a start has taken."""
+        return round(self._steps * STARTS[start].steps_share) if start in STARTS else 0
 
     def _start(self, run: Run) -> Start:
         if run.name not in self._starts:
