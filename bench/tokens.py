@@ -1,10 +1,12 @@
-"""Measures tokens of shipped models: how many of their values occur, and how quality depends on the resolution.
+"""Measures tokens of shipped models: how many values occur, what rounding costs, and quality by resolution.
 
     .venv/bin/python bench/tokens.py use MODEL… --clips CLIP… [--rdo 0,0.02] [--json FILE]
+    .venv/bin/python bench/tokens.py rounding MODEL… --clips CLIP… [--json FILE]
     .venv/bin/python bench/tokens.py resolutions MODEL… --clips CLIP… [--sides 128,256,512,720] [--json FILE]
 
 `use` counts the values of each token of a position over all clips. Perplexity is the number of values that, used
 equally often, would have the same entropy. It cannot exceed the number of positions, which is why that is printed too.
+`rounding` decodes the first frames of each clip from its tokens and from its latents before rounding.
 `resolutions` scales the first frames of each clip so that the shorter side has a given length, and codes them as one
 GOP with two tokens per position.
 """
@@ -18,13 +20,16 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import torch
 from common import packed, perceived, print_table, write_json
 
 from vtok_codec.api import Codec
 from vtok_codec.codec.encoder import encode_video
+from vtok_codec.codec.latents import decoded_latents
 from vtok_codec.codec.tokenizer import Tokenizer, load_tokenizer
 from vtok_codec.container.reader import VtkReader
-from vtok_codec.media.reader import VideoReader
+from vtok_codec.media.reader import VideoReader, read_pixels
+from vtok_codec.media.types import Pixels
 from vtok_codec.metrics.lpips import LPIPS, load_lpips
 from vtok_codec.registry import find_weights
 from vtok_codec.stream.reading import read_all_gops
@@ -34,6 +39,8 @@ from vtok_codec.tokens.radix import Tokens
 
 _FRAMES = 49
 """The frames of a clip that are scaled and coded."""
+_FIRST_FRAMES = 17
+"""The frames of a clip that are decoded with and without rounding."""
 _JUDGED = 8
 """LPIPS is measured on one frame of so many."""
 _TOKENS = 2
@@ -43,7 +50,7 @@ _TOKENS = 2
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=["use", "resolutions"])
+    parser.add_argument("task", choices=["use", "rounding", "resolutions"])
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--clips", nargs="+", type=Path, required=True)
     parser.add_argument("--rdo", default="0,0.02", help="costs of a bit, separated by commas")
@@ -56,6 +63,9 @@ def main() -> None:
     if arguments.task == "use":
         rows = [row for each in tokenizers for row in used(each, arguments.clips, arguments.rdo.split(","))]
         heads = ["model", "λ", "token", "positions", "values used", "perplexity", "entropy, bits"]
+    elif arguments.task == "rounding":
+        rows = [row for each in tokenizers for row in by_rounding(each, arguments.clips)]
+        heads = ["model", "tokens", "rounded: PSNR dB", "LPIPS", "unrounded: PSNR dB", "LPIPS"]
     else:
         sides = [int(side) for side in arguments.sides.split(",")]
         rows = [row for each in tokenizers for row in by_resolution(each, arguments.clips, sides)]
@@ -92,6 +102,29 @@ def tokens_of(clip: Path, tokenizer: Tokenizer, rdo: float) -> list[Tokens]:
     return [gop.tokens for gop in read_all_gops(VtkReader(file), priors=tokenizer.find_prior)]
 
 
+def by_rounding(tokenizer: Tokenizer, clips: list[Path]) -> Iterator[list[object]]:
+    """Yield the quality from rounded and from unrounded latents, for each number of tokens."""
+    codec, lpips = Codec(tokenizer), load_lpips()
+    for tokens in sorted({1, 2, tokenizer.max_tokens}):
+        found = []
+        for clip in clips:
+            frames = read_pixels(clip, _FIRST_FRAMES)
+            size, videos = frames.shape[1:3], torch.from_numpy(frames).permute(3, 0, 1, 2)[None]
+            rounded = codec.detokenize(codec.tokenize(frames, tokens), size=size, frames=len(frames))
+            latents = codec.encode_latents(videos, tokens)[0].cpu().numpy()
+            unrounded = np.concatenate(list(decoded_latents(latents, tokenizer, size)))[: len(frames)]
+            found.append([*quality(frames, rounded, lpips), *quality(frames, unrounded, lpips)])
+        yield [tokenizer.id.name, tokens, *np.mean(found, axis=0).tolist()]
+
+
+def quality(frames: Pixels, made: Pixels, lpips: LPIPS) -> tuple[float, float]:
+    """Return PSNR in dB, and LPIPS of every few frames."""
+    error = np.mean([np.square(a.astype(np.float32) - b).mean() for a, b in zip(frames, made, strict=True)])
+    pairs = zip(frames[::_JUDGED], made[::_JUDGED], strict=True)
+    distance = np.mean([perceived(lpips, a, b) for a, b in pairs])
+    return float(10 * np.log10(255**2 / error)), float(distance)
+
+
 def by_resolution(tokenizer: Tokenizer, clips: list[Path], sides: list[int]) -> Iterator[list[object]]:
     """Yield the size and the quality by the length of the shorter side, of clips that reach the largest one."""
     lpips = load_lpips()
@@ -116,10 +149,7 @@ def coded(clip: Path, tokenizer: Tokenizer, side: int, lpips: LPIPS) -> tuple[fl
     tokens = codec.tokenize(frames, _TOKENS)
     made = codec.detokenize(tokens, size=frames.shape[1:3], frames=len(frames))
     size = packed(codec, tokens, PRIOR.name)
-    error = np.mean([np.square(a.astype(np.float32) - b).mean() for a, b in zip(frames, made, strict=True)])
-    pairs = zip(frames[::_JUDGED], made[::_JUDGED], strict=True)
-    distance = np.mean([perceived(lpips, a, b) for a, b in pairs])
-    return 8 * size / frames[..., 0].size, float(10 * np.log10(255**2 / error)), float(distance)
+    return 8 * size / frames[..., 0].size, *quality(frames, made, lpips)
 
 
 if __name__ == "__main__":
