@@ -44,7 +44,6 @@ class Sampling:
     guidance: float = 1.0
     """How much the class counts: the logits with it, minus those without, are multiplied by this (classifier-free
     guidance, arXiv:2207.12598). Any number but 1 takes twice as long."""
-
     steps: int | None = None
     """The steps from noise to a latent frame, 1 to 16, if a latent flow draws; None for its default, 8."""
 
