@@ -50,6 +50,8 @@ _CLOSE_COLUMNS = (
 )
 _BY_FRAME = "first frame, frame by frame"
 """The comparison whose figure shows PSNR by frame instead of learning curves."""
+_UNROUNDED = "channels of continuous latents"
+"""The comparison whose learning curves are those of unrounded latents."""
 _DENOISING_COLUMNS = ("run", "M parameters", "GMAC per step", "steps", "PSNR dB", "LPIPS", "gradient energy")
 
 
@@ -77,7 +79,7 @@ def write_report(comparisons: Mapping[str, Sequence[str]], folder: Path, slug: A
             continue
         verdict = place / "verdict.md"
         text = verdict.read_text(encoding="utf-8").strip() + "\n\n" if verdict.exists() else ""
-        figure = _by_frame(found) if name == _BY_FRAME else _curves(found)
+        figure = _by_frame(found) if name == _BY_FRAME else _curves(found, rounded=name != _UNROUNDED)
         figure.savefig(place / "curve.svg", metadata={"Date": None})
         shown = "PSNR by frame" if name == _BY_FRAME else "learning curves"
         picture = f"![{shown}]({folder.name}/{slug(name)}/curve.svg)\n"
@@ -187,13 +189,14 @@ def _cells(run: dict[str, Any], count: str, named: bool) -> list[str]:
     ]
 
 
-def _curves(runs: Sequence[dict[str, Any]]) -> Figure:
+def _curves(runs: Sequence[dict[str, Any]], rounded: bool) -> Figure:
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     denoising = _denoises(runs)
     label = "LPIPS, 1 token, 1 step" if denoising else "PSNR, dB"
     axes = figure.add_subplot(xlabel="steps", ylabel=label)
     for run in runs:
-        points, measure = run["curve"], "lpips_1_1_steps" if denoising else f"psnr_{_all_tokens(run)}"
+        judged = f"psnr_{'' if rounded else 'continuous_'}"
+        points, measure = run["curve"], "lpips_1_1_steps" if denoising else f"{judged}{_all_tokens(run)}"
         steps = [run.get("steps_before", 0) + point["step"] for point in points]
         axes.plot(steps, [point[measure] for point in points], marker=".", label=run["run"])
     axes.grid(alpha=0.3)
