@@ -12,14 +12,16 @@ from matplotlib.figure import Figure
 
 _HEAD = """# Ablations: claims of the papers, tested with small models
 
-Models are small (48 and 128 channels) and train on batches of 12 crops of 16 frames of 64×64 pixels. All runs of a
-comparison have the same start, order of data and number of steps. PSNR and LPIPS are measured with the EMA weights on
-the first 17 frames of 8 held-out clips. Differences below about 0.05 dB lie within the variation between seeds.
-"Order 0" is the entropy of the digits in bits per pixel, each plane of digits by itself. The coder of a file needs
-fewer bits, and has changed over time. Diffusion decoders have the shipped size and train on batches of 8 such crops.
+Models are small (48 and 128 channels) and train on batches of 12 crops of 16 frames of 64×64
+pixels. All runs of a comparison have the same start, order of data and number of steps. PSNR and
+LPIPS are measured with the EMA weights on the first 17 frames of 8 held-out clips. Differences
+below about 0.05 dB lie within the variation between seeds. "Order 0" is the entropy of the digits
+in bits per pixel, each plane of digits by itself. The coder of a file needs fewer bits, and has
+changed over time. Diffusion decoders have the shipped size and train on batches of 8 such crops.
 Flicker is the mean absolute error of the changes from frame to frame, in levels of 0 to 255.
 
-`bench/ablations.py --report` writes this page from the figures in the folder beside it. This command trains all runs:
+`bench/ablations.py --report` writes this page from the figures in the folder beside it. This
+command trains all runs:
 
     .venv/bin/python bench/ablations.py --data train/ --data images/ --val val/
 """
