@@ -61,7 +61,7 @@ def test_decoding_by_diffusion_repeats(clip: Path, diffusion_weights: Path, tmp_
     assert a == b != c and d != e
 
 
-@pytest.mark.parametrize(("decoder", "steps"), [("ddim", 1), ("ddim", 2), ("flow", 1)])
+@pytest.mark.parametrize(("decoder", "steps"), [("ddim", 1), ("flow", 1)])
 def test_shipped_diffusion_decoders_look_more_like_the_source(
     clip: Path, tmp_path: Path, decoder: str, steps: int
 ) -> None:
