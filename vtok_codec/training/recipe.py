@@ -90,6 +90,26 @@ class Recipe:
         return [phase.shape for phase in self.phases if phase.start <= progress][-1]
 
 
+@dataclass(frozen=True)
+class TransformerRecipe(Recipe):
+    """The settings of stages that train a causal transformer over latent frames.
+
+    `phases` count in the pixels that the latent frames stand for: 2x48x256 means batches of 2 windows of 12 latent
+    frames and 16×16 positions, for a codec with a stride of 4×16×16. Clips with fewer positions give smaller windows.
+    """
+
+    width: int = 320
+    """Features per position."""
+    blocks: int = 6
+    """Transformer blocks."""
+    heads: int = 5
+    """Attention heads."""
+    reach: int = 3
+    """Latent frames before its own that a block attends to."""
+    dropout: float = 0.1
+    """The probability with which what a block adds to a position is left out."""
+
+
 RecipeT = TypeVar("RecipeT", bound=Recipe)
 
 

@@ -4,35 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vtok_codec.training.recipe import Augmentation, CropShape, Phase, Recipe
+from vtok_codec.training.recipe import Augmentation, CropShape, Phase, TransformerRecipe
 
 
 @dataclass(frozen=True)
-class GeneratorRecipe(Recipe):
-    """The settings of a stage that trains a generator.
-
-    `phases` count in the pixels that the latent frames stand for: 2x48x256 means batches of 2 windows of 12 latent
-    frames and 16×16 positions, for a codec with a stride of 4×16×16. Clips with fewer positions give smaller windows.
-    """
+class GeneratorRecipe(TransformerRecipe):
+    """The settings of a stage that trains a generator."""
 
     tokens: int = 0
     """Tokens per latent position to predict; 0 for all that the corpus has."""
-    width: int = 320
-    """Features per position."""
-    blocks: int = 6
-    """Transformer blocks."""
-    heads: int = 5
-    """Attention heads."""
-    reach: int = 3
-    """Latent frames before its own that a block attends to."""
     order: str = "waves"
     """The order of the positions within a latent frame, one of `vtok_codec.models.config.ORDERS`."""
     label: str = ""
     """The column of the corpora whose values are the classes of the clips; empty for none."""
     label_dropout: float = 0.1
     """The probability with which a window is trained on as if its class were not known, so that classes can guide."""
-    dropout: float = 0.1
-    """The probability with which what a block adds to a position is left out."""
 
 
 _GENERATOR = GeneratorRecipe(

@@ -4,28 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vtok_codec.training.recipe import Augmentation, CropShape, Phase, Recipe
+from vtok_codec.training.recipe import Augmentation, CropShape, Phase, TransformerRecipe
 
 
 @dataclass(frozen=True)
-class LatentFlowRecipe(Recipe):
-    """The settings of a stage that trains a latent flow.
-
-    `phases` count in the pixels that the latent frames stand for, as those of a generator of tokens do.
-    """
+class LatentFlowRecipe(TransformerRecipe):
+    """The settings of a stage that trains a latent flow."""
 
     tokens: int = 2
     """The tokens per latent position whose channels it draws."""
-    width: int = 320
-    """Features per position."""
-    blocks: int = 6
-    """Transformer blocks."""
-    heads: int = 5
-    """Attention heads."""
-    reach: int = 3
-    """Latent frames before its own that a block attends to."""
-    dropout: float = 0.1
-    """The probability with which what a block adds to a position is left out."""
     clean_share: float = 0.4
     """The share of latent frames without noise, which are only there to go on from."""
     noise_only_share: float = 0.1
