@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vtok_codec.models.causal import FrameConv, unshuffle
@@ -25,6 +26,9 @@ from vtok_codec.training.recipe import CropShape
 
 _GAINS = (0.35, 0.5, 0.7, 0.9)
 """Standard deviations of the latents before tanh to try. The warm start takes the one with the smallest error."""
+
+_ROWS = 1 << 13
+"""The number of blocks that are fitted at once, to save memory."""
 
 
 @dataclass(frozen=True)
@@ -146,14 +150,21 @@ class _Fit(NamedTuple):
 
 def _fit(quantizer: Quantizer, blocks: Tensor, mean: Tensor, weights: Tensor) -> _Fit:
     """Fit the decoder to the quantized codes by least squares, for encoder weights `(pixels, channels)`."""
-    latents = (blocks - mean) @ weights
-    positions = latents.T[None, :, :, None, None]
     # A codebook that is learned holds nothing useful yet, so its latents stay unrounded.
     rounds = isinstance(quantizer, FSQ | LFQ)
-    codes = quantizer.quantize(positions).codes if rounds else quantizer.continuous(positions)
-    codes = codes[0, :, :, 0, 0].T
-    design = torch.cat([codes, torch.ones(len(codes), 1)], dim=1).double()
-    gram = design.T @ design / len(design)
-    solution = torch.linalg.solve(gram, design.T @ blocks.double() / len(design)).float()
-    error = torch.cat([codes, torch.ones(len(codes), 1)], dim=1) @ solution - blocks
-    return _Fit((weights.T, -(mean @ weights)), (solution[:-1].T, solution[-1]), float((error**2).mean()))
+    channels = weights.shape[1]
+    gram = torch.zeros(channels + 1, channels + 1, dtype=torch.float64)
+    product = torch.zeros(channels + 1, blocks.shape[1], dtype=torch.float64)
+    energy = 0.0
+    for part in blocks.split(_ROWS):
+        positions = ((part - mean) @ weights).T[None, :, :, None, None]
+        codes = quantizer.quantize(positions).codes if rounds else quantizer.continuous(positions)
+        design, targets = F.pad(codes[0, :, :, 0, 0].T, (0, 1), value=1.0).double(), part.double()
+        gram += design.T @ design
+        product += design.T @ targets
+        energy += float(targets.square().sum())
+    solution = torch.linalg.solve(gram, product)
+    # The error of a least-squares fit, without another pass over the blocks.
+    mse = (energy - float((solution * product).sum())) / blocks.numel()
+    fitted = solution.float()
+    return _Fit((weights.T, -(mean @ weights)), (fitted[:-1].T, fitted[-1]), mse)
