@@ -20,6 +20,8 @@ DATA = Path(__file__).parent / "data"
 
 
 LANES = DATA / "lanes.mp4"
+SMALL_LANES = DATA / "small-lanes.mp4"
+"""The same frames in half the size, for tests that only need a real clip."""
 
 
 TINY = OneVAEConfig(

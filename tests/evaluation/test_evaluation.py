@@ -16,7 +16,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from helpers import LANES, ClipMaker, inside, pixels_of
+from helpers import LANES, SMALL_LANES, ClipMaker, inside, pixels_of
 from torch import Tensor
 
 from vtok_codec.codec.tokenizer import Tokenizer
@@ -376,6 +376,14 @@ def test_efforts_are_settings_of_their_own(tokenizer: Tokenizer) -> None:
         model_codecs([tokenizer], [2], stickinesses=(0.1,), efforts=("slow",))
 
 
+def test_tunes_are_settings_of_their_own(tokenizer: Tokenizer) -> None:
+    codecs = model_codecs([tokenizer], [2], efforts=("slow",), tunes=("psnr", "lpips"))
+    assert [codec.setting for codec in codecs] == ["2 tokens, slow", "2 tokens, slow, tune lpips"]
+    assert codecs[0].identity != codecs[1].identity
+    with pytest.raises(SettingError, match="tune lpips needs effort normal or slow"):
+        model_codecs([tokenizer], [2], tunes=("lpips",))
+
+
 def test_models_have_names_of_their_own(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (codec.name for codec in model_codecs([tokenizer, tokenizer], [1]))
     assert first.startswith(tokenizer.id.name + "-") and first == second
@@ -547,15 +555,16 @@ def test_pictures_do_without_an_anchor_that_fails(
     assert [panel.title.split(",")[0] for panel in strip.panels] == ["source", "onevae-nano-4x8x8"]
 
 
-def test_protocols_have_figures_of_their_own_for_each_size(road: Path) -> None:
+def test_protocols_have_figures_of_their_own_for_each_size(road: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PROTOCOLS, "cdt", replace(PROTOCOLS["cdt"], sides=(64, 160)))
     options = ("-t", "1", "--protocol", "cdt", "--measures", "psnr", "--no-cache")
     code, _, err = inside("eval", road, *options)
     assert code == 3 and "6 frames of the 17" in err
-    code, out, err = inside("eval", LANES, *options, "--json")
+    code, out, err = inside("eval", SMALL_LANES, *options, "--json")
     assert code == 0, err
     evaluations = json.loads(out)["evaluations"]
-    assert [e["title"] for e in evaluations] == ["cdt, 17x256x256", "cdt, 17x720x720"]
-    assert [e["results"][0]["width"] for e in evaluations] == [256, 720]
+    assert [e["title"] for e in evaluations] == ["cdt, 17x64x64", "cdt, 17x160x160"]
+    assert [e["results"][0]["width"] for e in evaluations] == [64, 160]
     assert "1 of 1 clips had to be enlarged" in err
 
 

@@ -36,7 +36,7 @@ from vtok_codec.cli.options import (
 )
 from vtok_codec.codec.quality_presets import DEFAULT_QUALITY, QUALITIES, find_quality
 from vtok_codec.errors import InputError
-from vtok_codec.stream.effort import DEFAULT_EFFORT, EFFORTS
+from vtok_codec.stream.effort import DEFAULT_EFFORT, DEFAULT_TUNE, EFFORTS, TUNES
 from vtok_codec.text import counted
 from vtok_codec.tokens.coders import CODERS, DEFAULT_CODER
 
@@ -52,6 +52,12 @@ _CODER_HELP = "How tokens are packed: " + "; ".join(f"{spec.name}, {spec.summary
 _EFFORT_HELP = (
     "How long to look for tokens that need fewer bits: "
     + "; ".join(f"{name}, {effort.summary}" for name, effort in EFFORTS.items())
+    + "."
+)
+
+_TUNE_HELP = (
+    "What the efforts above fast make small: "
+    + "; ".join(f"{name}, {tune.summary}" for name, tune in TUNES.items())
     + "."
 )
 
@@ -122,6 +128,7 @@ def encode(
         ),
     ] = False,
     effort: Annotated[str, typer.Option(help=_EFFORT_HELP, rich_help_panel=PICTURE)] = DEFAULT_EFFORT,
+    tune: Annotated[str, typer.Option(help=_TUNE_HELP, rich_help_panel=PICTURE)] = DEFAULT_TUNE,
     window_tokens: Annotated[
         str,
         typer.Option(
@@ -213,6 +220,7 @@ def encode(
         rdo=rdo if rdo is not None else chosen.rdo if sticky is None else 0.0,
         coder=coder,
         effort=effort,
+        tune=tune,
         window_tokens=window_tokens,
     )
 

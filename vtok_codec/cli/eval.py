@@ -17,7 +17,7 @@ from vtok_codec.cli.files import STANDARD_STREAM, require_absent, whole_output
 from vtok_codec.cli.options import GENERAL, MODEL, OUTPUT, AsJson, Device, Force, Quiet
 from vtok_codec.errors import InputError, OutputError, VtokError
 from vtok_codec.registry import DEFAULT_MODEL, DETERMINISTIC, find_weights
-from vtok_codec.stream.effort import DEFAULT_EFFORT, EFFORTS
+from vtok_codec.stream.effort import DEFAULT_EFFORT, DEFAULT_TUNE, EFFORTS, TUNES
 from vtok_codec.text import counted
 from vtok_codec.version import __version__
 
@@ -70,6 +70,12 @@ def evaluate(
             help=f"Efforts to try (encode --effort), separated by commas: {', '.join(EFFORTS)}.", rich_help_panel=MODEL
         ),
     ] = DEFAULT_EFFORT,
+    tune: Annotated[
+        str,
+        typer.Option(
+            help=f"Tunes to try (encode --tune), separated by commas: {', '.join(TUNES)}.", rich_help_panel=MODEL
+        ),
+    ] = DEFAULT_TUNE,
     window_tokens: Annotated[
         str,
         typer.Option(
@@ -155,8 +161,8 @@ def evaluate(
 
     tokenizers = [load_tokenizer(find_weights(name), device) for name in dict.fromkeys(model or [DEFAULT_MODEL])]
     rdos, efforts = _numbers(rdo, "--rdo", float), _names(effort)
-    lengths = _names(window_tokens) or [""]
-    of_models = model_codecs(tokenizers, counts, stickinesses, decoders, rdos, efforts, lengths)
+    tunes, lengths = _names(tune), _names(window_tokens) or [""]
+    of_models = model_codecs(tokenizers, counts, stickinesses, decoders, rdos, efforts, tunes, lengths)
     codecs: list[CodecUnderTest] = [*of_models, *(codec for name in anchors for codec in anchor_codecs(name))]
     taken = _taken(wanted, i3d, tokenizers[0])
     kept = ResultCache(None if no_cache else cache or default_folder())

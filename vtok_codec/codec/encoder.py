@@ -10,6 +10,7 @@ from typing import BinaryIO, TypeAlias
 
 import numpy as np
 
+from vtok_codec.codec.distortion import Distortion, make_distortion
 from vtok_codec.codec.lanes import Job, plan_lanes, run_in_lanes
 from vtok_codec.codec.onedva import OneDVAState
 from vtok_codec.codec.prefetch import Prefetch
@@ -22,7 +23,7 @@ from vtok_codec.errors import InputError
 from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
 from vtok_codec.models.causal import State
 from vtok_codec.stream.chunks import Chunker, CodedChunk, FrameChunk, GopPacker, PackedChunk, chosen_coder
-from vtok_codec.stream.effort import find_effort
+from vtok_codec.stream.effort import find_effort, find_tune
 from vtok_codec.stream.settings import EncodeSettings, make_header
 from vtok_codec.tokens.coders import ChosenCoder
 from vtok_codec.tokens.radix import Values
@@ -53,16 +54,31 @@ class EncodeSummary:
 
 
 class GopEncoder:
-    """Encodes and packs the chunks of one GOP in order. It holds the state of the model and of the coder."""
+    """Encodes and packs the chunks of one GOP in order. It holds the state of the model and of the coder.
 
-    def __init__(self, tokenizer: Tokenizer, header: Header, coder: ChosenCoder, settings: EncodeSettings) -> None:
+    Args:
+        tokenizer: The model.
+        header: The header of the file.
+        coder: What packs the digits.
+        settings: What the user chose.
+        distortion: What refined digits make small; None if the effort refines none.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        header: Header,
+        coder: ChosenCoder,
+        settings: EncodeSettings,
+        distortion: Distortion | None,
+    ) -> None:
         self._tokenizer = tokenizer
         self._tokens_per_position = header.tokens_per_position
         self._settings = settings
         self._packer = GopPacker(header, coder)
         self._state: State = None
         effort = find_effort(settings.effort)
-        self._refiner = Refiner(tokenizer, effort, settings.rdo) if effort.steps else None
+        self._refiner = Refiner(tokenizer, effort, settings.rdo, distortion) if distortion else None
         self._onedva_state: OneDVAState | None = None
 
     def code(self, chunk: FrameChunk) -> PackedChunk:
@@ -121,19 +137,22 @@ def encode_video(
 
     Raises:
         SettingError, InputError: See `make_header`.
+        ModelError: The tune needs a network that is not there.
     """
     windows = tokenizer.onedva.header if tokenizer.onedva else None
     if tokenizer.onedva:
         tokenizer.onedva.chosen_lengths(settings.window_tokens)
     header = make_header(info, tokenizer.id, tokenizer.max_tokens, settings, tokenizer.prior, windows)
+    refines = find_effort(settings.effort).steps > 0
+    distortion = make_distortion(find_tune(settings.tune), tokenizer.placement) if refines else None
     writer = VtkWriter(stream, header, identified=True)
     parts = -(-header.gop_latents // header.chunk_latents)
-    refining = MAX_BYTES_PER_PIXEL if find_effort(settings.effort).steps else 0
+    refining = MAX_BYTES_PER_PIXEL if refines else 0
     lanes = plan_lanes(header, tokenizer.bytes_per_pixel + refining, tokenizer.lanes, parts)
     frames = audio_bytes = 0
     failure: list[InputError] = []
     with Prefetch(events, _FRAMES_AHEAD) as ready:
-        coded: Generator[_Item] = run_in_lanes(_jobs(ready, tokenizer, header, settings, failure), lanes)
+        coded: Generator[_Item] = run_in_lanes(_jobs(ready, tokenizer, header, settings, distortion, failure), lanes)
         with closing(coded):
             for item in coded:
                 if isinstance(item, PackedChunk):
@@ -152,6 +171,7 @@ def _jobs(
     tokenizer: Tokenizer,
     header: Header,
     settings: EncodeSettings,
+    distortion: Distortion | None,
     failure: list[InputError],
 ) -> Iterator[Job[_Item] | _Item]:
     """Yield a job for each chunk, and audio packets unchanged. An error of the input is appended to `failure`."""
@@ -160,7 +180,7 @@ def _jobs(
     for part in _parts(events, header, failure):
         if isinstance(part, FrameChunk):
             if part.starts_gop or gop is None:
-                gop = GopEncoder(tokenizer, header, coder, settings)
+                gop = GopEncoder(tokenizer, header, coder, settings, distortion)
             yield Job(part.starts_gop, partial(gop.code, part))
         else:
             yield part

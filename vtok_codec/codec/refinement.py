@@ -2,9 +2,9 @@
 
 An encoder network rounds every latent by itself. The decoder, however, makes each pixel from several digits, so a digit
 can make up for the rounding errors of its neighbours. Each step decodes the chunk, moves the values of all digits
-against the gradient of the squared error of the picture, and chooses the digits anew by rate and error. The idea is
-that of Yang et al., "Improving Inference for Neural Image Compression" (arXiv:2006.04240), with the quantizer and the
-entropy coder of the file itself in the loop.
+against the gradient of the distortion (`vtok_codec.codec.distortion`), and chooses the digits anew by rate and error.
+The idea is that of Yang et al., "Improving Inference for Neural Image Compression" (arXiv:2006.04240), with the
+quantizer and the entropy coder of the file itself in the loop.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from vtok_codec.codec.distortion import Distortion
 from vtok_codec.codec.slices import slices
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.media.types import Pixels
@@ -61,10 +62,11 @@ class Refiner:
         tokenizer: The model.
         effort: How many steps to take.
         rdo: What a bit costs; see `EncodeSettings.rdo`.
+        distortion: What the steps make small.
     """
 
-    def __init__(self, tokenizer: Tokenizer, effort: Effort, rdo: float) -> None:
-        self._tokenizer, self._effort, self._rdo = tokenizer, effort, rdo
+    def __init__(self, tokenizer: Tokenizer, effort: Effort, rdo: float, distortion: Distortion) -> None:
+        self._tokenizer, self._effort, self._rdo, self._distortion = tokenizer, effort, rdo, distortion
         self._state: State = None
 
     def refined(self, values: Values, frames: Pixels, choose: Choice) -> Digits:
@@ -78,7 +80,7 @@ class Refiner:
         steps, weights = self._effort.steps, self._weights(*values.shape[:2])
         digits = choose(values, self._rdo)
         for step in range(steps):
-            move = self._gradient(digits, frames) / weights
+            move = self._gradient(digits, frames, step) / weights
             size = float(np.sqrt(np.square(move).mean()))
             if not size:
                 break
@@ -99,8 +101,8 @@ class Refiner:
             weights[plane, phases:] = prior.error_weight(planes, plane, first=False)
         return weights
 
-    def _gradient(self, digits: Digits, frames: Pixels) -> NDArray[np.float32]:
-        """Return the gradient of the squared error of the decoded chunk by its digits, float32 `P t h w`.
+    def _gradient(self, digits: Digits, frames: Pixels, step: int) -> NDArray[np.float32]:
+        """Return the gradient of the distortion of the decoded chunk by its digits, float32 `P t h w`.
 
         The chunk goes through the decoder in slices, so that memory holds the graph of one slice at a time: forwards
         for the state before each slice, then backwards for the gradients.
@@ -111,7 +113,7 @@ class Refiner:
             states.append(self._tokenizer.decode(part.digits, frames.shape[1:3], 0, states[-1])[1])
         gradients, by_state = [], None
         for part, state in zip(reversed(parts), reversed(states), strict=True):
-            gradient, by_state = self._slice_gradient(part, state, by_state)
+            gradient, by_state = self._slice_gradient(part, state, by_state, step)
             gradients.append(gradient)
         return np.concatenate(gradients[::-1], axis=1)
 
@@ -125,7 +127,7 @@ class Refiner:
             begin += count
 
     def _slice_gradient(
-        self, part: _Slice, state: State, by_state: list[Tensor] | None
+        self, part: _Slice, state: State, by_state: list[Tensor] | None, step: int
     ) -> tuple[NDArray[np.float32], list[Tensor]]:
         """Return the gradients of a slice by its digits and by the tensors of the state before it.
 
@@ -133,6 +135,7 @@ class Refiner:
             part: The slice.
             state: The state before it.
             by_state: The gradients of all later slices by the tensors of the state after it; None for the last slice.
+            step: The number of the step.
         """
         device = self._tokenizer.placement.device
         count, height, width, _ = part.frames.shape
@@ -140,10 +143,8 @@ class Refiner:
             digits = torch.from_numpy(part.digits).to(device, torch.float32)[None].requires_grad_()
             before = tree_map(_leaf, state)
             video, after = self._tokenizer.model.decode_digits(digits, before)
-            shown = video[0, :, part.skipped : part.skipped + count, :height, :width].permute(1, 2, 3, 0)
-            error = (shown.float() + 1) * 127.5 - torch.from_numpy(part.frames).to(device)
-            outputs = [error.square().sum()]
-            given: list[Tensor | None] = [None]
+            shown = video[0, :, part.skipped : part.skipped + count, :height, :width].transpose(0, 1).float()
+            outputs, given = [shown], [self._distortion.gradient(shown.detach(), part.frames, step)]
             if by_state is not None:
                 outputs += tree_leaves(after)
                 given += by_state

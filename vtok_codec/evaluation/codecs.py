@@ -22,8 +22,15 @@ from vtok_codec.evaluation.usage import Cost, measured
 from vtok_codec.media.reader import VideoReader
 from vtok_codec.media.types import Frame, Pixels
 from vtok_codec.registry import DETERMINISTIC
-from vtok_codec.stream.effort import DEFAULT_EFFORT, find_effort
-from vtok_codec.stream.settings import EncodeSettings, check_effort, check_rdo, check_stickiness, check_token_count
+from vtok_codec.stream.effort import DEFAULT_EFFORT, DEFAULT_TUNE, find_effort, find_tune
+from vtok_codec.stream.settings import (
+    EncodeSettings,
+    check_effort,
+    check_rdo,
+    check_stickiness,
+    check_token_count,
+    check_tune,
+)
 from vtok_codec.text import counted
 
 
@@ -82,6 +89,8 @@ class VtokCodec:
     """What a bit costs when digits are chosen by rate and error; see `EncodeSettings`."""
     effort: str = DEFAULT_EFFORT
     """How much work the choice of digits is worth, one of `EFFORTS`."""
+    tune: str = DEFAULT_TUNE
+    """What the effort is for, one of `TUNES`."""
     window_tokens: str = ""
     """How many 1D tokens each window gets; see `EncodeSettings`."""
     suffix = ".vtk"
@@ -97,6 +106,7 @@ class VtokCodec:
         parts += [f"δ {self.stickiness:g}"] if self.stickiness else []
         parts += [f"λ {self.rdo:g}"] if self.rdo else []
         parts += [self.effort] if self.effort != DEFAULT_EFFORT else []
+        parts += [f"tune {self.tune}"] if self.tune != DEFAULT_TUNE else []
         return ", ".join(parts)
 
     @property
@@ -117,6 +127,7 @@ class VtokCodec:
             "stickiness": str(self.stickiness),
             "rdo": str(self.rdo),
             "effort": repr(find_effort(self.effort)),
+            "tune": repr(find_tune(self.tune)),
             "prior": self.tokenizer.prior.sha256 if self.tokenizer.prior else "",
             "placement": f"{placement.device} {placement.dtype}",
             **self._windows_identity,
@@ -139,6 +150,7 @@ class VtokCodec:
             stickiness=self.stickiness,
             rdo=self.rdo,
             effort=self.effort,
+            tune=self.tune,
             window_tokens=self.window_tokens,
         )
         with measured() as cost, VideoReader(clip.path, audio=False) as reader, target.open("wb") as stream:
@@ -175,6 +187,7 @@ def model_codecs(
     decoders: Sequence[str] = (DETERMINISTIC,),
     rdos: Sequence[float] = (0.0,),
     efforts: Sequence[str] = (DEFAULT_EFFORT,),
+    tunes: Sequence[str] = (DEFAULT_TUNE,),
     window_tokens: Sequence[str] = ("",),
 ) -> list[VtokCodec]:
     """Combine each model with each decoder that fits it, each number of tokens, and each of the other settings.
@@ -188,6 +201,7 @@ def model_codecs(
         stickinesses: The values of `EncodeSettings.stickiness`.
         rdos: The values of `EncodeSettings.rdo`.
         efforts: The values of `EncodeSettings.effort`.
+        tunes: The values of `EncodeSettings.tune`.
         window_tokens: The values of `EncodeSettings.window_tokens`, for models with 1D tokens.
         decoders: The decoders, each as in `DecoderChoice.name`. A number of steps may follow a colon, such as `ddim:2`.
 
@@ -205,6 +219,8 @@ def model_codecs(
         check_rdo(rdo)
     for effort, delta in product(efforts, stickinesses):
         check_effort(effort, delta)
+    for tune, effort in product(tunes, efforts):
+        check_tune(tune, effort)
     if any(window_tokens) and not any(tokenizer.onedva for tokenizer in tokenizers):
         raise SettingError("window tokens: none of the models has 1D tokens")
     names = _names(tokenizers)
@@ -220,8 +236,8 @@ def model_codecs(
         for count in counts:
             check_token_count(count, tokenizer.max_tokens, name)
             codecs += [
-                VtokCodec(tokenizer, count, titled, delta, loaded, rdo, effort)
-                for delta, rdo, effort in product(stickinesses, rdos, efforts)
+                VtokCodec(tokenizer, count, titled, delta, loaded, rdo, effort, tune)
+                for delta, rdo, effort, tune in product(stickinesses, rdos, efforts, tunes)
             ]
     return codecs
 

@@ -1,4 +1,7 @@
-"""How much work an encoder puts into the choice of digits. Nothing here imports torch."""
+"""How an encoder refines its choice of digits: how much work it puts into it, and what for.
+
+Nothing here imports torch.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,25 @@ EFFORTS = {
     "slow": Effort(5, 6.0, "about a sixth smaller, in 13 times the time"),
 }
 """All efforts by name, the fastest first."""
+
+
+@dataclass(frozen=True)
+class Tune:
+    """What an encoder minimizes when it refines digits; see `vtok_codec.codec.distortion`."""
+
+    lpips_weight: float
+    """How much LPIPS counts. With 1, a change of LPIPS by one percent counts as much as one of the squared error."""
+    summary: str
+    """A short description for help texts."""
+
+
+TUNES = {
+    "psnr": Tune(0.0, "the squared error of pixels"),
+    "lpips": Tune(0.5, "LPIPS as well, for pictures that look closer to their source"),
+}
+"""All tunes by name."""
+DEFAULT_TUNE = "psnr"
+"""The tune if none is named."""
 MAX_REFINED_PIXELS = 1 << 22
 """The most pixels of a picture whose digits are refined, which takes about 2.5 KB of memory for each."""
 DEFAULT_EFFORT = "fast"
@@ -41,3 +63,14 @@ def find_effort(name: str) -> Effort:
     if name not in EFFORTS:
         raise SettingError(f"effort {name}: choose from {', '.join(EFFORTS)}")
     return EFFORTS[name]
+
+
+def find_tune(name: str) -> Tune:
+    """Find a tune by name.
+
+    Raises:
+        SettingError: There is no such tune.
+    """
+    if name not in TUNES:
+        raise SettingError(f"tune {name}: choose from {', '.join(TUNES)}")
+    return TUNES[name]

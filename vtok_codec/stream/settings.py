@@ -19,7 +19,14 @@ from vtok_codec.container.writer import MAX_HEADER_BYTES
 from vtok_codec.errors import FormatError, InputError, SettingError
 from vtok_codec.media.types import DEFAULT_RATE, VideoInfo
 from vtok_codec.stream.chunks import chosen_coder
-from vtok_codec.stream.effort import DEFAULT_EFFORT, MAX_REFINED_PIXELS, find_effort
+from vtok_codec.stream.effort import (
+    DEFAULT_EFFORT,
+    DEFAULT_TUNE,
+    EFFORTS,
+    MAX_REFINED_PIXELS,
+    find_effort,
+    find_tune,
+)
 from vtok_codec.tokens.coders import CODERS, DEFAULT_CODER, PRIOR
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.version import __version__
@@ -57,6 +64,8 @@ class EncodeSettings:
     """The coder that packs the digits, one of `CODERS`."""
     effort: str = DEFAULT_EFFORT
     """How much work the choice of digits is worth, one of `EFFORTS`."""
+    tune: str = DEFAULT_TUNE
+    """What the effort is for, one of `TUNES`."""
     window_tokens: str = ""
     """How many 1D tokens each window gets, for a model that has some: a number, `BY_MOTION` or `BY_ERROR`. If empty, as
     many as the model has."""
@@ -90,6 +99,18 @@ def check_effort(effort: str, stickiness: float) -> None:
     """
     if find_effort(effort).steps and stickiness:
         raise SettingError(f"effort {effort} and sticky {stickiness:g}: sticky needs effort {DEFAULT_EFFORT}")
+
+
+def check_tune(tune: str, effort: str) -> None:
+    """Check that a tune exists and goes with an effort.
+
+    Raises:
+        SettingError: There is no such tune, or the effort refines nothing that it could apply to.
+    """
+    find_tune(tune)
+    if tune != DEFAULT_TUNE and not find_effort(effort).steps:
+        refining = " or ".join(name for name, each in EFFORTS.items() if each.steps)
+        raise SettingError(f"tune {tune} and effort {effort}: tune {tune} needs effort {refining}")
 
 
 def check_token_count(count: int, most: int, name: str) -> None:
@@ -136,6 +157,7 @@ def make_header(
     check_stickiness(settings.stickiness)
     check_rdo(settings.rdo)
     check_effort(settings.effort, settings.stickiness)
+    check_tune(settings.tune, settings.effort)
     if find_effort(settings.effort).steps and info.width * info.height > MAX_REFINED_PIXELS:
         raise InputError(f"pictures of {info.width}x{info.height} are too large for effort {settings.effort}; use fast")
     if settings.coder not in CODERS:
