@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import LANES
+from helpers import SMALL_LANES
 
 SCRIPTS = sorted(Path(__file__).parent.glob("*.sh"))
 
@@ -27,7 +27,7 @@ def test_script(script: Path, tmp_path: Path, ffmpeg: str) -> None:
     (programs / "vtok").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m vtok_codec "$@"\n', encoding="utf-8")
     (programs / "vtok").chmod(0o755)
     (programs / "ffmpeg").symlink_to(ffmpeg)
-    shutil.copy(LANES, work / "clip.mp4")
+    shutil.copy(SMALL_LANES, work / "clip.mp4")
     path = f"{programs}{os.pathsep}{os.environ['PATH']}"
     result = subprocess.run(
         ["bash", str(script)],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from command_helpers import text, vtok
-from helpers import DATA, LANES, ClipMaker, inside, pixels_of, times_of
+from helpers import DATA, SMALL_LANES, ClipMaker, inside, pixels_of, times_of
 
 from vtok_codec.codec.quality_presets import QUALITIES
 from vtok_codec.container.reader import VtkReader
@@ -26,7 +26,7 @@ def test_encode_then_decode_as_typed(clip: Path, tmp_path: Path) -> None:
     assert text(vtok("verify", clip)) == (0, f"{clip}: whole, 61 frames in 4 GOPs\n", "")
     code, out, err = text(vtok("decode", clip, tmp_path / "rec.mp4"))
     assert (code, out) == (0, "") and err.startswith(f"vtok: {clip} -> {tmp_path / 'rec.mp4'}: 61 frames, ")
-    assert times_of(tmp_path / "rec.mp4") == times_of(LANES)
+    assert times_of(tmp_path / "rec.mp4") == times_of(SMALL_LANES)
     assert [path.name for path in tmp_path.iterdir()] == ["rec.mp4"]
 
 
@@ -43,12 +43,12 @@ def test_the_coder_is_chosen_and_all_decode_alike(tmp_path: Path) -> None:
     sizes = {}
     for coder in CODERS:
         path = tmp_path / f"{coder}.vtk"
-        assert inside("encode", LANES, path, "-q", "--rdo", "0", "--coder", coder) == (0, "", "")
+        assert inside("encode", SMALL_LANES, path, "-q", "--rdo", "0", "--coder", coder) == (0, "", "")
         assert inside("decode", path, path.with_suffix(".mkv"), "--codec", "ffv1", "-q") == (0, "", "")
         assert np.array_equal(pixels_of(path.with_suffix(".mkv")), pixels_of(tmp_path / "prior.mkv"))
         sizes[coder] = path.stat().st_size
     assert sizes["prior"] < 0.9 * sizes["waves"] < 0.8 * sizes["zstd"]
-    code, _, err = inside("encode", LANES, tmp_path / "x.vtk", "--coder", "lzma")
+    code, _, err = inside("encode", SMALL_LANES, tmp_path / "x.vtk", "--coder", "lzma")
     assert (code, err) == (2, "vtok: coder 'lzma': choose from prior, waves, zstd\n")
 
 
@@ -105,15 +105,15 @@ def test_the_readme_tells_each_quality() -> None:
 
 
 def test_pictures_too_large_are_refused_before_any_work(clip: Path, tmp_path: Path) -> None:
-    for command, source, target in (("encode", LANES, "o.vtk"), ("decode", clip, "o.mp4")):
-        code, _, err = inside(command, source, tmp_path / target, "--max-pixels", 116735)
-        assert code == 3 and err.endswith("has pictures of 456x256, more than --max-pixels 116735\n")
+    for command, source, target in (("encode", SMALL_LANES, "o.vtk"), ("decode", clip, "o.mp4")):
+        code, _, err = inside(command, source, tmp_path / target, "--max-pixels", 29183)
+        assert code == 3 and err.endswith("has pictures of 228x128, more than --max-pixels 29183\n")
         assert not list(tmp_path.iterdir())
 
 
 def test_recovery_says_what_is_gone(tmp_path: Path) -> None:
     whole = tmp_path / "whole.vtk"
-    assert inside("encode", LANES, whole, "--gop", "0.8", "-q")[0] == 0
+    assert inside("encode", SMALL_LANES, whole, "--gop", "0.8", "-q")[0] == 0
     data = bytearray(whole.read_bytes())
     data[VtkReader(io.BytesIO(data)).index()[1].offset + 60] ^= 1
     damaged = tmp_path / "damaged.vtk"

@@ -96,7 +96,7 @@ def test_an_interrupt_leaves_nothing(make_clip: ClipMaker, tmp_path: Path) -> No
     source, target = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     target.mkdir()
-    clip = make_clip("clip.mp4", size="640x480", frames=800)
+    clip = make_clip("clip.mp4", size="320x240", frames=800)
     for number in range(2):
         (source / f"{number}.mp4").symlink_to(clip)
     run = subprocess.Popen([*VTOK, "encode", source, "-o", target, "-j", "2"], stderr=subprocess.DEVNULL)

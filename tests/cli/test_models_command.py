@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers import DATA, inside
+from helpers import DATA, SMALL_LANES, inside
 
 from vtok_codec import registry
 from vtok_codec.registry import WEIGHTS_FOLDER, find_weights, missing_weights
@@ -47,13 +47,13 @@ def test_what_is_not_here_is_told(light: Path, tmp_path: Path) -> None:
     assert NAME in missing_weights()
     code, out, _ = inside("models")
     assert code == 0 and f"{NAME}: not here" in out
-    code, _, told = inside("encode", DATA / "lanes.mp4", tmp_path / "out.vtk")
+    code, _, told = inside("encode", SMALL_LANES, tmp_path / "out.vtk")
     assert code == 6 and told == f"vtok: the weights of {NAME} are not here; 'vtok models fetch {NAME}' gets them\n"
 
 
 def test_a_decoder_that_is_not_here_can_be_fetched(light: Path, tmp_path: Path) -> None:
     assert inside("models", "fetch", NAME, "--from", WEIGHTS, "-q")[0] == 0
-    assert inside("encode", DATA / "lanes.mp4", tmp_path / "a.vtk", "--duration", 0.2, "-q") == (0, "", "")
+    assert inside("encode", SMALL_LANES, tmp_path / "a.vtk", "--duration", 0.2, "-q") == (0, "", "")
     code, _, told = inside("decode", tmp_path / "a.vtk", tmp_path / "a.mp4", "--decoder", "ddim")
     assert code == 6 and "fetch one that 'vtok models' lists" in told
 
@@ -62,7 +62,7 @@ def test_weights_are_fetched_from_a_folder(light: Path, tmp_path: Path) -> None:
     assert inside("models", "fetch", NAME, "--from", WEIGHTS) == (0, f"{NAME}: {light}/{NAME}.safetensors\n", "")
     assert NAME not in missing_weights()
     assert find_weights(NAME).data == (WEIGHTS / f"{NAME}.safetensors").read_bytes()
-    assert inside("encode", DATA / "lanes.mp4", tmp_path / "out.vtk", "-q") == (0, "", "")
+    assert inside("encode", SMALL_LANES, tmp_path / "out.vtk", "-q") == (0, "", "")
 
 
 def test_weights_are_fetched_from_a_server(light: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_other_files_of_the_name_are_refused(light: Path, tmp_path: Path) -> Non
     assert list(light.iterdir()) == []
     # One that was changed after it was fetched is found when it is used.
     (light / f"{NAME}.safetensors").write_bytes(wrong)
-    assert inside("encode", DATA / "lanes.mp4", tmp_path / "out.vtk")[0] == 6
+    assert inside("encode", SMALL_LANES, tmp_path / "out.vtk")[0] == 6
 
 
 @pytest.mark.parametrize(

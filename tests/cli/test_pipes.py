@@ -15,13 +15,13 @@ import av
 import numpy as np
 import pytest
 from command_helpers import GOLDEN, VTOK, text, vtok
-from helpers import LANES, ClipMaker, inside, pixels_of
+from helpers import SMALL_LANES, ClipMaker, inside, pixels_of
 
 
 def test_pipes_give_the_same_tokens_and_frames(clip: Path, tmp_path: Path, ffmpeg: str) -> None:
     """ffmpeg … -f nut - | vtok encode - - | vtok decode - - | ffmpeg, all at once."""
     shell = (
-        f"{ffmpeg} -v error -i {LANES} -c copy -f nut - | {' '.join(VTOK)} encode - - -q --gop 0.8 "
+        f"{ffmpeg} -v error -i {SMALL_LANES} -c copy -f nut - | {' '.join(VTOK)} encode - - -q --gop 0.8 "
         f"| tee {tmp_path}/piped.vtk | {' '.join(VTOK)} decode - - -q "
         f"| {ffmpeg} -v error -i - -c:v ffv1 {tmp_path}/rec.mkv"
     )
@@ -81,7 +81,7 @@ def test_decode_writes_every_pipe_format(clip: Path, tmp_path: Path) -> None:
 
 def test_binary_is_not_written_to_a_terminal(clip: Path) -> None:
     leader, follower = pty.openpty()
-    for command in (["encode", str(LANES), "-"], ["decode", str(clip), "-"]):
+    for command in (["encode", str(SMALL_LANES), "-"], ["decode", str(clip), "-"]):
         result = subprocess.run([*VTOK, *command], stdout=follower, stderr=subprocess.PIPE, timeout=300, check=False)
         assert result.returncode == 7
         assert result.stderr == b"vtok: will not write binary data to a terminal; redirect it, or name a file\n"
@@ -118,7 +118,7 @@ def test_a_reader_that_stalls_can_be_left(clip: Path, number: int, code: int) ->
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
 def test_a_full_disk_is_told(clip: Path) -> None:
-    for command in (["encode", str(LANES), "-", "-q"], ["info", str(GOLDEN)], ["decode", str(clip), "-", "-q"]):
+    for command in (["encode", str(SMALL_LANES), "-", "-q"], ["info", str(GOLDEN)], ["decode", str(clip), "-", "-q"]):
         with open("/dev/full", "wb") as full:
             result = subprocess.run([*VTOK, *command], stdout=full, stderr=subprocess.PIPE, timeout=300, check=False)
         assert result.returncode == 7, command

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_helpers import GOLDEN, VTOK, text, vtok
-from helpers import LANES, inside
+from helpers import SMALL_LANES, inside
 
 
 def test_help_names_every_command() -> None:
@@ -72,7 +72,7 @@ def test_closed_standard_streams_harm_nothing(tmp_path: Path, closed: str) -> No
 @pytest.mark.parametrize("words", ["encode lanes.mp4 - >&-", "decode golden.vtk - >&-", "encode - a.vtk <&-"])
 def test_a_closed_standard_stream_that_is_named_is_an_error(tmp_path: Path, words: str) -> None:
     shutil.copy(GOLDEN, tmp_path / "golden.vtk")
-    shutil.copy(LANES, tmp_path / "lanes.mp4")
+    shutil.copy(SMALL_LANES, tmp_path / "lanes.mp4")
     command = " ".join([*map(shlex.quote, VTOK), words])
     result = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
     stream, code = ("input", 3) if "<" in words else ("output", 7)
@@ -91,7 +91,7 @@ def test_help_for_a_full_device_is_one_line_of_error(words: str) -> None:
 
 
 def test_a_file_that_begins_with_a_dash_is_hinted_at(tmp_path: Path) -> None:
-    shutil.copy(LANES, tmp_path / "-dash.mp4")
+    shutil.copy(SMALL_LANES, tmp_path / "-dash.mp4")
     code, _, err = text(vtok("encode", "-dash.mp4", "a.vtk", cwd=tmp_path))
     assert code == 2
     assert err.endswith("vtok: to name a file that begins with '-', write ./-dash.mp4\n")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_helpers import GOLDEN, VTOK
-from helpers import DATA, LANES, inside, pixels_of
+from helpers import DATA, SMALL_LANES, inside, pixels_of
 
 from vtok_codec.container.writer import MAGIC
 
@@ -34,7 +34,7 @@ def run(environment: dict[str, str], *arguments: object) -> tuple[int, str, str]
 
 def test_files_are_read_and_written(without_torch: dict[str, str], tmp_path: Path) -> None:
     made = tmp_path / "made.vtok"
-    assert inside("encode", LANES, made, "-q") == (0, "", "")
+    assert inside("encode", SMALL_LANES, made, "-q") == (0, "", "")
     for file in (GOLDEN, made):
         assert run(without_torch, "verify", file)[0] == 0
         assert run(without_torch, "info", file, "--json")[0] == 0
@@ -49,7 +49,7 @@ def test_files_are_read_and_written(without_torch: dict[str, str], tmp_path: Pat
 
 def test_onnx_runtime_decodes_where_torch_is_missing(without_torch: dict[str, str], tmp_path: Path) -> None:
     made, out, source = tmp_path / "made.vtk", tmp_path / "out.mp4", tmp_path / "sitecustomize.py"
-    assert inside("encode", LANES, made, "--duration", 0.5, "-q") == (0, "", "")
+    assert inside("encode", SMALL_LANES, made, "--duration", 0.5, "-q") == (0, "", "")
     source.write_text("import sys\nsys.modules['torch'] = None\n")
     code, _, told = run(without_torch, "decode", made, out, "-v")
     assert code == 0 and "on ONNX Runtime" in told
@@ -63,7 +63,7 @@ def _gops(path: Path) -> list[np.ndarray]:
         return list(clip.gops())
 
 
-@pytest.mark.parametrize("command", [["encode", LANES, "out.vtk"], ["decode", GOLDEN, "out.mp4"]])
+@pytest.mark.parametrize("command", [["encode", SMALL_LANES, "out.vtk"], ["decode", GOLDEN, "out.mp4"]])
 def test_models_say_that_they_need_torch(without_torch: dict[str, str], tmp_path: Path, command: list[object]) -> None:
     *rest, name = command
     code, out, err = run(without_torch, *rest, tmp_path / str(name))

@@ -31,7 +31,8 @@ def as_videos(frames: np.ndarray) -> torch.Tensor:
 def test_a_batch_has_the_tokens_of_each_video(codec: vtok_codec.api.Codec, frames: np.ndarray) -> None:
     expected = np.stack([codec.tokenize(video, tokens=2) for video in frames])
     tokens = codec.tokenize_batch(as_videos(frames), tokens=2)
-    assert tokens.dtype == torch.int32 and np.array_equal(tokens.numpy(), expected)
+    # Without bf16, the sums of a batch differ from those of a single video in their last bit.
+    assert tokens.dtype == torch.int32 and (tokens.numpy() == expected).mean() > 0.999
     as_floats = codec.tokenize_batch(as_videos(frames).float() / 127.5 - 1, tokens=2)
     assert (as_floats == tokens).float().mean() > 0.999
 
@@ -43,7 +44,8 @@ def test_a_batch_decodes_to_the_pictures_of_each_gop(codec: vtok_codec.api.Codec
     for video, gop in zip(videos, tokens, strict=True):
         expected = codec.detokenize(gop)
         shown = ((video.permute(1, 2, 3, 0) + 1) * 127.5).round().to(torch.uint8).numpy()
-        assert np.array_equal(shown, expected)
+        # Without bf16, the sums of a batch differ from those of a single video in their last bit.
+        assert np.abs(shown.astype(int) - expected).max() <= 1 and (shown == expected).mean() > 0.999
 
 
 def test_codes_are_what_the_decoder_reads(codec: vtok_codec.api.Codec, frames: np.ndarray) -> None:

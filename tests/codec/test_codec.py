@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import LANES, ClipMaker, psnr_db
+from helpers import SMALL_LANES, ClipMaker, psnr_db
 from numpy.typing import NDArray
 
 import vtok_codec
@@ -59,27 +59,27 @@ def frames_of(events: list[Frame | AudioPacket | Gap]) -> list[Frame]:
 @pytest.fixture(scope="module")
 def lanes(tokenizer: Tokenizer) -> bytes:
     """The clip of the repository, in GOPs of about 0.8 s."""
-    return encoded(LANES, tokenizer, EncodeSettings(gop_seconds=0.8))
+    return encoded(SMALL_LANES, tokenizer, EncodeSettings(gop_seconds=0.8))
 
 
 def test_a_real_clip_looks_like_itself(lanes: bytes, tokenizer: Tokenizer) -> None:
-    source = read_pixels(LANES, 100)
+    source = read_pixels(SMALL_LANES, 100)
     frames = frames_of(decoded(lanes, tokenizer))
     assert psnr_db(np.stack([frame.pixels for frame in frames]), source) > 24
     assert verify(io.BytesIO(lanes)).bits_per_pixel < 0.12
 
 
 def test_sticky_digits_make_smaller_files_of_the_same_model(lanes: bytes, tokenizer: Tokenizer) -> None:
-    sticky = encoded(LANES, tokenizer, EncodeSettings(gop_seconds=0.8, stickiness=0.5))
+    sticky = encoded(SMALL_LANES, tokenizer, EncodeSettings(gop_seconds=0.8, stickiness=0.5))
     assert len(sticky) < 0.9 * len(lanes)
-    source = read_pixels(LANES, 100)
+    source = read_pixels(SMALL_LANES, 100)
     plain, held = (
         psnr_db(np.stack([frame.pixels for frame in frames_of(decoded(data, tokenizer))]), source)
         for data in (lanes, sticky)
     )
     assert plain - 3 < held < plain
     with pytest.raises(SettingError, match="stickiness"):
-        encoded(LANES, tokenizer, EncodeSettings(stickiness=-0.1))
+        encoded(SMALL_LANES, tokenizer, EncodeSettings(stickiness=-0.1))
 
 
 @pytest.mark.parametrize("latents", [1, 3])
@@ -87,7 +87,7 @@ def test_slices_change_no_digit_and_no_pixel(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, latents: int
 ) -> None:
     """How many latent frames go through the networks at once is a matter of speed and memory only."""
-    frames = read_pixels(LANES, 30)[:, :100, :150]
+    frames = read_pixels(SMALL_LANES, 30)[:, :100, :150]
 
     def coded() -> tuple[Digits, Pixels]:
         digits, state = tokenizer.encode(frames[:13], 2, None)
@@ -211,7 +211,7 @@ def test_what_no_reader_would_read_is_not_written(tokenizer: Tokenizer, info: Vi
 
 
 def test_fewer_tokens_are_worse_but_whole(lanes: bytes, tokenizer: Tokenizer) -> None:
-    source = read_pixels(LANES, 100)
+    source = read_pixels(SMALL_LANES, 100)
     quality = [
         psnr_db(np.stack([frame.pixels for frame in frames_of(decoded(lanes, tokenizer, tokens=k))]), source)
         for k in (1, 2)
@@ -220,7 +220,7 @@ def test_fewer_tokens_are_worse_but_whole(lanes: bytes, tokenizer: Tokenizer) ->
 
 
 def test_reading_one_of_two_tokens_equals_writing_one(lanes: bytes, tokenizer: Tokenizer) -> None:
-    single = encoded(LANES, tokenizer, EncodeSettings(tokens_per_position=1, gop_seconds=0.8))
+    single = encoded(SMALL_LANES, tokenizer, EncodeSettings(tokens_per_position=1, gop_seconds=0.8))
     assert np.array_equal(read_tokens(io.BytesIO(single)), read_tokens(io.BytesIO(lanes))[..., :1])
     with pytest.raises(SettingError, match="carries 1"):
         decoded(single, tokenizer, tokens=2)
@@ -276,7 +276,7 @@ def test_chunks_are_written_as_soon_as_they_are_whole(make_clip: ClipMaker, toke
 
 def test_the_api_codes_arrays(tokenizer: Tokenizer) -> None:
     codec = Codec(tokenizer)
-    frames = read_pixels(LANES, 18)[:, :50, :70]
+    frames = read_pixels(SMALL_LANES, 18)[:, :50, :70]
     tokens = codec.tokenize(frames, tokens=3)
     assert tokens.dtype == np.uint16 and tokens.shape == (6, 7, 9, 3)
     back = codec.detokenize(tokens, size=(50, 70), frames=18)
@@ -303,7 +303,7 @@ def test_the_api_equals_the_file(lanes: bytes, tokenizer: Tokenizer, tmp_path: P
         frames = [frame.pixels for frame in clip.frames(duration=0.2)]
     whole = frames_of(decoded(lanes, tokenizer))
     assert len(frames) == 5 and all(np.array_equal(a, b.pixels) for a, b in zip(frames, whole, strict=False))
-    first_gop = read_pixels(LANES, 4 * len(gop) - 3)
+    first_gop = read_pixels(SMALL_LANES, 4 * len(gop) - 3)
     assert np.array_equal(Codec(tokenizer).tokenize(first_gop), gop)
 
 
@@ -493,7 +493,7 @@ def test_recovery_within_a_window_minds_the_window_only(lanes: bytes, tokenizer:
 def test_a_last_chunk_is_not_taken_for_a_first_one(tokenizer: Tokenizer, last_chunk: int) -> None:
     """Without an index a short chunk may look like the first of its GOP: decoded so, it would be plausible nonsense."""
     out = io.BytesIO()
-    with VideoReader(LANES, audio=False) as reader:
+    with VideoReader(SMALL_LANES, audio=False) as reader:
         shown = islice(reader.frames(), 29 + 13 + last_chunk)
         encode_video(reader.info, shown, tokenizer, EncodeSettings(gop_seconds=1.28), out)
     data = out.getvalue()

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from helpers import LANES
+from helpers import SMALL_LANES
 
 from vtok_codec.codec import decoder, encoder
 from vtok_codec.codec.decoder import decode_events
@@ -162,7 +162,7 @@ def test_the_number_of_lanes_changes_no_byte_and_no_pixel(
 ) -> None:
     def both() -> tuple[bytes, list[Frame]]:
         file = io.BytesIO()
-        with VideoReader(LANES) as reader:
+        with VideoReader(SMALL_LANES) as reader:
             encode_video(reader.info, reader.events(), tokenizer, EncodeSettings(gop_seconds=0.48), file)
         events = decode_events(VtkReader(io.BytesIO(file.getvalue())), tokenizer)
         return file.getvalue(), [event for event in events if isinstance(event, Frame)]

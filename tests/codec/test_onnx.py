@@ -14,7 +14,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from helpers import DATA, LANES, TINY, inside, pixels_of, randomized
+from helpers import DATA, SMALL_LANES, TINY, inside, pixels_of, randomized
 
 from vtok_codec import registry
 from vtok_codec.codec.onnx_decoder import OnnxDecoder
@@ -83,7 +83,7 @@ def test_neither_pieces_nor_threads_change_the_frames(model: str) -> None:
 
 def test_decode_with_the_engine_onnx(tmp_path: Path) -> None:
     made, by_torch, by_onnx = tmp_path / "made.vtk", tmp_path / "torch.mkv", tmp_path / "onnx.mkv"
-    assert inside("encode", LANES, made, "--duration", 1, "-q") == (0, "", "")
+    assert inside("encode", SMALL_LANES, made, "--duration", 1, "-q") == (0, "", "")
     assert inside("decode", made, by_torch, "--codec", "ffv1", "-q") == (0, "", "")
     code, _, told = inside("decode", made, by_onnx, "--codec", "ffv1", "--engine", "onnx", "-v")
     assert code == 0 and "on ONNX Runtime" in told
@@ -103,7 +103,7 @@ def test_decode_with_the_engine_onnx(tmp_path: Path) -> None:
 )
 def test_what_the_engine_lacks_is_told(tmp_path: Path, code: int, words: str, options: list[str]) -> None:
     made = tmp_path / "made.vtk"
-    assert inside("encode", LANES, made, "--duration", 0.2, "-q") == (0, "", "")
+    assert inside("encode", SMALL_LANES, made, "--duration", 0.2, "-q") == (0, "", "")
     got, out, told = inside("decode", made, tmp_path / "out.mp4", "--engine", "onnx", *options)
     assert (got, out) == (code, "") and words in told and told.count("\n") == 1
     assert not (tmp_path / "out.mp4").exists()
@@ -146,7 +146,7 @@ def test_an_exported_codec_decodes_its_files(exported: Path, tmp_path: Path) -> 
     assert np.abs(got.astype(int) - expected).max() <= 1
     made = tmp_path / "made.vtk"
     options = ("--weights", exported / "tiny.safetensors", "--engine", "onnx", "-q")
-    assert inside("encode", "--model", exported / "tiny.safetensors", LANES, made, "-q") == (0, "", "")
+    assert inside("encode", "--model", exported / "tiny.safetensors", SMALL_LANES, made, "-q") == (0, "", "")
     assert inside("decode", made, tmp_path / "out.mp4", *options) == (0, "", "")
     assert len(pixels_of(tmp_path / "out.mp4")) == 61
 
@@ -156,7 +156,7 @@ def test_exported_encoders_make_the_same_digits(exported: Path) -> None:
     weights = WeightsFile("tiny", exported / "tiny.safetensors")
     layout = weights.codec_config.layout
     height, width = layout.picture(3, 4)
-    frames = np.stack(pixels_of(LANES))[:9, :height, :width]
+    frames = np.stack(pixels_of(SMALL_LANES))[:9, :height, :width]
     expected, _ = Tokenizer(weights, EXACT).encode(frames, 4, None)
     filled = np.concatenate([np.repeat(frames[:1], layout.repeated_frames, 0), frames])
     first = Part.FIRST_ENCODER if layout.phases > 1 else Part.ENCODER
