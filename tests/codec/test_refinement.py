@@ -131,7 +131,7 @@ def test_effort_gives_a_better_picture_or_a_smaller_file(tokenizer: Tokenizer, c
     assert coder != "prior" or len(normal) < 0.92 * len(fast)
 
 
-def test_a_tune_trades_psnr_for_lpips_at_the_same_size(tokenizer: Tokenizer, ffmpeg: str, tmp_path: Path) -> None:
+def test_a_tune_lowers_lpips_at_the_same_size(tokenizer: Tokenizer, ffmpeg: str, tmp_path: Path) -> None:
     clip = str(tmp_path / "lanes.mkv")
     options = ["-vf", "crop=112:80:100:120", "-frames:v", "13", "-c:v", "ffv1"]
     subprocess.run([ffmpeg, "-v", "error", "-i", str(LANES), *options, clip], check=True)

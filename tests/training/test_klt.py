@@ -10,7 +10,9 @@ import torch
 from helpers import LANES, TINY, pixels_of, psnr_db
 from training_helpers import sampler_of
 
+from vtok_codec.models.fsq import FSQ
 from vtok_codec.models.onevae import OneVAE
+from vtok_codec.training.codec import klt
 from vtok_codec.training.codec.klt import _equalizing_rotation, warm_start
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -38,3 +40,18 @@ def test_warm_start_codes_real_video_untrained(tmp_path: Path) -> None:
             for k in (1, 2, 4)
         ]
     assert 19 < quality[0] < quality[1] < quality[2]
+
+
+def test_the_error_of_a_fit_is_that_of_its_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It follows from the sums over all blocks, however few are fitted at once."""
+    monkeypatch.setattr(klt, "_ROWS", 64)
+    torch.manual_seed(0)
+    blocks, fsq = torch.randn(300, 20) @ torch.randn(20, 20) + 3, FSQ((8, 8, 8, 5, 5, 5), tokens=1)
+    fit = klt._fit(fsq, blocks, blocks.mean(0), torch.randn(20, 6) / 10)
+    (to_codes, shift), (to_pixels, offset) = fit.encoder, fit.decoder
+    latents = blocks @ to_codes.T + shift
+    codes = fsq.quantize(latents.T[None, :, :, None, None]).codes[0, :, :, 0, 0].T
+    error = codes @ to_pixels.T + offset - blocks
+    assert fit.mse == pytest.approx(float(error.square().mean()), rel=1e-4)
+    # No other offset or factor is better.
+    assert error.mean(0).abs().max() < 1e-3 and (codes.T @ error / len(codes)).abs().max() < 1e-3

@@ -13,13 +13,11 @@ from torch import Tensor
 
 from vtok_codec.codec.tokenizer import Placement
 from vtok_codec.media.types import Pixels
-from vtok_codec.metrics.lpips import LPIPS, load_lpips
+from vtok_codec.metrics.lpips import LEAST_SIDE, LPIPS, load_lpips
 from vtok_codec.stream.effort import Tune
 
 _LEVEL = 1 / 127.5
 """The distance of neighbouring levels of 8 bits on the scale from −1 to 1."""
-_LEAST_SIDE = 32
-"""The smallest height and width of a picture, in pixels, that LPIPS applies to."""
 _LEAST_LPIPS = 1e-3
 """The LPIPS below which a frame counts as equal to its source, so that no gradient becomes infinite."""
 
@@ -79,7 +77,8 @@ class Distortion:
     def _lpips_gradient(self, lpips: LPIPS, shown: Tensor, source: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Return the LPIPS of a frame `3 H W`, and its gradient by the decoded frame."""
         view, place = _VIEWS[step % len(_VIEWS)], self._placement
-        with torch.enable_grad(), torch.autocast(place.device.type, place.dtype, place.dtype is torch.bfloat16):
+        in_bf16 = torch.autocast(place.device.type, torch.bfloat16, enabled=place.dtype is torch.bfloat16)
+        with torch.enable_grad(), in_bf16:
             leaf = shown.clone().requires_grad_()
             distance = lpips(_seen(leaf.clamp(-1, 1), view), _seen(source, view)).sum()
             (change,) = torch.autograd.grad(distance, leaf)
@@ -90,7 +89,7 @@ def _seen(picture: Tensor, view: _View) -> Tensor:
     """Return a picture `3 H W` as LPIPS looks at it, `1 3 H W`; one that is too small grows by copies of its edge."""
     picture = picture.flip(-1) if view.mirrored else picture
     (height, width), (down, right, _) = picture.shape[1:], view
-    padding = (right, max(0, _LEAST_SIDE - width - right), down, max(0, _LEAST_SIDE - height - down))
+    padding = (right, max(0, LEAST_SIDE - width - right), down, max(0, LEAST_SIDE - height - down))
     return F.pad(picture[None], padding, mode="replicate")
 
 

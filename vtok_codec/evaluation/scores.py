@@ -13,18 +13,17 @@ from torch import Tensor
 from vtok_codec.evaluation.vmaf import VmafScores
 from vtok_codec.media.types import Pixels
 from vtok_codec.metrics.gradients import gradient_energy
-from vtok_codec.metrics.lpips import LPIPS
+from vtok_codec.metrics.lpips import LEAST_SIDE, LPIPS
 from vtok_codec.metrics.squared_error import SquaredError
 
 _PEAK = 255
 """The largest value of a channel."""
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """The weights of red, green and blue in luma (ITU-R BT.601)."""
-_LEAST_SIDES = {"ssim": 11, "ms_ssim": 161, "lpips": 32}
+_LEAST_SIDES = {"ssim": 11, "ms_ssim": 161, "lpips": LEAST_SIDE}
 """The smallest side of a picture, in pixels, that a measure applies to.
 
-SSIM needs one window, MS-SSIM one window at each of five scales, and LPIPS a picture that AlexNet's strides do not
-reduce to nothing.
+SSIM needs one window, and MS-SSIM one window at each of five scales.
 """
 
 
