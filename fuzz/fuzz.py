@@ -20,7 +20,7 @@ import atheris
 with atheris.instrument_imports(include=["vtok_codec"]):
     from sealing import with_checksums
 
-    from vtok_codec.container.header import header_from_json
+    from vtok_codec.container.header_json import header_from_json
     from vtok_codec.container.reader import TokenChunk, VtkReader
     from vtok_codec.errors import FormatError, ModelError
     from vtok_codec.stream.reading import salvaged_events, verify

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from vtok_codec.container.header import header_from_json
+from vtok_codec.container.header_json import header_from_json
 from vtok_codec.container.records import CRC, FIELDS
 from vtok_codec.container.writer import PREFIX
 from vtok_codec.errors import FormatError

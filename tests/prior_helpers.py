@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vtok_codec.tokens.prior.network import LARGEST, MAX_LEVELS, NetworkConfig, Tensors
+from vtok_codec.tokens.prior.layers import LARGEST, Tensors
+from vtok_codec.tokens.prior.network import MAX_LEVELS, NetworkConfig
 from vtok_codec.tokens.prior.prior import dump_prior
 
 FIRST = NetworkConfig(slots=0, places=1, channels=4, blocks=1, features=5, inputs=2, reach=5, steps=3)

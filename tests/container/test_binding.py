@@ -13,7 +13,8 @@ import pytest
 from container.test_container import HEADER, PACKETS, Crafted, write_file
 from helpers import DATA
 
-from vtok_codec.container.header import Header, header_from_json, header_to_json
+from vtok_codec.container.header import Header
+from vtok_codec.container.header_json import header_from_json, header_to_json
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.records import CRC, END, FIELDS, TOKENS
 from vtok_codec.container.writer import MAX_HEADER_BYTES, PREFIX, VtkWriter

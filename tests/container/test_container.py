@@ -17,7 +17,8 @@ from helpers import DATA
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vtok_codec.container.header import AudioHeader, Header, ModelId, header_from_json, header_to_json
+from vtok_codec.container.header import AudioHeader, Header, ModelId
+from vtok_codec.container.header_json import header_from_json, header_to_json
 from vtok_codec.container.reader import TokenChunk, VtkReader
 from vtok_codec.container.records import (
     CRC,

@@ -18,7 +18,7 @@ from helpers import DATA
 from vtok_codec import registry
 from vtok_codec.codec.decoders import tokenizer_of
 from vtok_codec.codec.tokenizer import load_tokenizer
-from vtok_codec.container.header import header_to_json
+from vtok_codec.container.header_json import header_to_json
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import ModelError
 from vtok_codec.registry import DEFAULT_MODEL, WeightsFile, find_weights, known_hashes, shipped_weights

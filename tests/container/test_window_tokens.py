@@ -15,7 +15,8 @@ from helpers import DATA
 from sealing import with_checksums
 from test_container import HEADER
 
-from vtok_codec.container.header import Header, WindowHeader, header_from_json, header_to_json
+from vtok_codec.container.header import Header, WindowHeader
+from vtok_codec.container.header_json import header_from_json, header_to_json
 from vtok_codec.container.reader import TokenChunk, VtkReader
 from vtok_codec.container.records import FIELDS, WINDOWS
 from vtok_codec.container.window_tokens import WindowTokens

@@ -20,7 +20,8 @@ from vtok_codec.codec.decoder import decode_events
 from vtok_codec.codec.encoder import encode_video
 from vtok_codec.codec.pixel_decoder import check_fits
 from vtok_codec.codec.tokenizer import Tokenizer, load_tokenizer
-from vtok_codec.container.header import Header, header_from_json, header_to_json
+from vtok_codec.container.header import Header
+from vtok_codec.container.header_json import header_from_json, header_to_json
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import FormatError, InputError, ModelError
 from vtok_codec.media.reader import VideoReader, read_pixels

@@ -13,7 +13,8 @@ from functools import cached_property
 from itertools import pairwise
 from typing import BinaryIO, TypeAlias
 
-from vtok_codec.container.header import Header, header_from_json
+from vtok_codec.container.header import Header
+from vtok_codec.container.header_json import header_from_json
 from vtok_codec.container.records import (
     AUDIO,
     CRC,

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import BinaryIO
 
-from vtok_codec.container.header import ID_BYTES, Header, header_to_json
+from vtok_codec.container.header import ID_BYTES, Header
+from vtok_codec.container.header_json import header_to_json
 from vtok_codec.container.records import (
     AUDIO,
     END,

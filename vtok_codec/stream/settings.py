@@ -12,9 +12,8 @@ from vtok_codec.container.header import (
     Header,
     ModelId,
     WindowHeader,
-    header_from_json,
-    header_to_json,
 )
+from vtok_codec.container.header_json import header_from_json, header_to_json
 from vtok_codec.container.writer import MAX_HEADER_BYTES
 from vtok_codec.errors import FormatError, InputError, SettingError
 from vtok_codec.media.types import DEFAULT_RATE, VideoInfo

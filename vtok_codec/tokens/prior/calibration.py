@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vtok_codec.tokens.prior.network import MAX_LEVELS, Whole
+from vtok_codec.tokens.prior.layers import Whole
+from vtok_codec.tokens.prior.network import MAX_LEVELS
 from vtok_codec.tokens.radix import Digits
 from vtok_codec.tokens.range_coder import PRECISION
 

@@ -8,22 +8,18 @@ Compression" (ICLR 2019), and codes the positions of a plane in the checkerboard
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vtok_codec.tokens.prior.layers import EXACT, LARGEST, Layer, LayerSource, Tensors, Whole
 from vtok_codec.tokens.radix import Digits
 
 MAX_LEVELS = 8
 """The largest number of levels of a digit, which is the number of logits per digit."""
-LARGEST = 127
-"""The largest activation, and the largest magnitude of a weight."""
-EXACT = 1 << 24
-"""Every sum is below this in magnitude."""
 NEIGHBOURS = {
     2: (((-1, 0), (1, 0), (0, -1), (0, 1)),),
     3: (((-1, -1), (-1, 1), (1, -1), (1, 1)), ((-1, 0), (1, 0), (0, -1), (0, 1))),
@@ -39,12 +35,6 @@ _WITH_CHANGE = 3
 """The inputs per digit, if they tell about changes."""
 _STRIP = 1 << 13
 """The number of positions that are convolved at once, which limits memory."""
-_MAX_SHIFT = 20
-
-Tensors: TypeAlias = Mapping[str, NDArray[np.generic]]
-"""The tensors of a network by name."""
-Whole: TypeAlias = NDArray[np.float32]
-"""Whole numbers below `EXACT` in magnitude."""
 
 
 @dataclass(frozen=True)
@@ -70,40 +60,6 @@ class NetworkConfig:
     """The steps in which the positions of a plane are coded: 2 or 3; see `step_grid`."""
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """A linear layer. Its sums are multiplied by `scale`, which is a power of two for each output, and rounded."""
-
-    weight: Whole
-    """Weights; the last axis but one is the input, the last axis the output."""
-    bias: Whole
-    """Biases plus half a unit of the result, so that rounding down afterwards rounds to the nearest."""
-    scale: NDArray[np.float32]
-    """The factor of each output."""
-
-    def __call__(self, inputs: Whole) -> Whole:
-        """Return the rounded outputs."""
-        return self.finished(inputs @ self.weight)
-
-    def finished(self, sums: Whole) -> Whole:
-        """Add the biases to products, scale and round them in place, and return them."""
-        sums += self.bias
-        return self.scaled(sums)
-
-    def scaled(self, sums: Whole) -> Whole:
-        """Scale sums in place, round them, and return them."""
-        sums *= self.scale
-        return np.floor(sums, out=sums)
-
-    def first(self, outputs: int) -> _Layer:
-        """Return the layer without all but its first outputs."""
-        return _Layer(np.ascontiguousarray(self.weight[:, :outputs]), self.bias[:outputs], self.scale[:outputs])
-
-    def worst(self) -> float:
-        """Return a limit of the magnitude of all sums and partial sums."""
-        return float((LARGEST * np.abs(self.weight).sum(-2) + np.abs(self.bias)).max())
-
-
 class Network:
     """A network that predicts the digits of one latent frame.
 
@@ -120,7 +76,7 @@ class Network:
         self.config = config
         self.planes = len(levels)
         self.levels = tuple(levels)
-        source, planes, features = _Source(tensors), self.planes, config.features
+        source, planes, features = LayerSource(tensors), self.planes, config.features
         self._table = input_table(levels)
         self._trunk = self._trunk_layers(source) if config.slots else []
         self._first_weights: dict[int, Whole] = {}
@@ -147,7 +103,7 @@ class Network:
         self._logits = [layer.first(count) for layer, count in zip(whole, levels, strict=True)]
         self._check()
 
-    def _trunk_layers(self, source: _Source) -> list[_Layer]:
+    def _trunk_layers(self, source: LayerSource) -> list[Layer]:
         config, window = self.config, _KERNEL**2
         inputs = config.slots * self.planes * config.inputs
         first = source.layer("trunk.in", window * inputs, config.channels, (config.places,))
@@ -367,51 +323,3 @@ def _unpadded_windows(values: Whole, side: int) -> Whole:
     view = np.lib.stride_tricks.sliding_window_view(values, (side, side), (0, 1))
     rows, columns, channels = view.shape[:3]
     return np.ascontiguousarray(view.transpose(0, 1, 3, 4, 2)).reshape(rows * columns, side * side * channels)
-
-
-class _Source:
-    """Checked access to the tensors of a network."""
-
-    def __init__(self, tensors: Tensors) -> None:
-        self._tensors = tensors
-
-    def weight(self, name: str, shape: tuple[int, ...]) -> Whole:
-        """Return weights, stored as int8."""
-        values = self._get(name, np.int8, shape)
-        if (values < -LARGEST).any():
-            raise ValueError(f"a weight of {name} is below {-LARGEST}")
-        return values
-
-    def bias(self, name: str, shape: tuple[int, ...]) -> Whole:
-        """Return biases, stored as int32."""
-        values = self._get(name, np.int32, shape)
-        if (np.abs(values) >= EXACT).any():
-            raise ValueError(f"a bias of {name} is out of range")
-        return values
-
-    def scale(self, name: str, shape: tuple[int, ...]) -> tuple[NDArray[np.float32], Whole]:
-        """Return 2⁻ˢ and half of 2ˢ for shifts s, stored as uint8."""
-        shift = self._get(name, np.uint8, shape)
-        if (shift > _MAX_SHIFT).any():
-            raise ValueError(f"a shift of {name} is above {_MAX_SHIFT}")
-        exponent = shift.astype(np.int32)
-        return np.ldexp(np.float32(1), -exponent), np.floor(np.ldexp(np.float32(1), exponent - 1))
-
-    def layer(self, name: str, inputs: int, outputs: int, places: tuple[int, ...] = ()) -> _Layer:
-        """Return a layer; with `places`, it has biases for each of several places."""
-        scale, half = self.scale(f"{name}.shift", (outputs,))
-        bias = self.bias(f"{name}.bias", (*places, outputs)) + half
-        return _Layer(self.weight(f"{name}.weight", (inputs, outputs)), bias, scale)
-
-    def layers(self, name: str, planes: int, inputs: int, outputs: int) -> list[_Layer]:
-        """Return one layer per plane."""
-        scale, half = self.scale(f"{name}.shift", (planes, outputs))
-        bias = self.bias(f"{name}.bias", (planes, outputs)) + half
-        weight = self.weight(f"{name}.weight", (planes, inputs, outputs))
-        return [_Layer(weight[plane], bias[plane], scale[plane]) for plane in range(planes)]
-
-    def _get(self, name: str, kind: type[np.generic], shape: tuple[int, ...]) -> NDArray[np.float32]:
-        values = self._tensors.get(name)
-        if values is None or values.dtype != kind or values.shape != shape:
-            raise ValueError(f"tensor {name} is missing, or is not {kind.__name__} {shape}")
-        return values.astype(np.float32)

@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as parse_safetensors
 from safetensors.numpy import save as dump_safetensors
 
-from vtok_codec.tokens.prior.network import MAX_LEVELS, Network, NetworkConfig, Tensors
+from vtok_codec.tokens.prior.layers import Tensors
+from vtok_codec.tokens.prior.network import MAX_LEVELS, Network, NetworkConfig
 
 PRIOR_KEY = "prior"
 """The metadata key of a safetensors file whose JSON value describes the prior that the file holds."""

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vtok_codec.tokens.prior.network import NetworkConfig, Tensors
+from vtok_codec.tokens.prior.layers import Tensors
+from vtok_codec.tokens.prior.network import NetworkConfig
 from vtok_codec.tokens.prior.prior import ErrorWeights, dump_prior
 from vtok_codec.training.prior.network import PriorModel, TrainedNetwork, shift_of
 

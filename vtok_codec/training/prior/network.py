@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vtok_codec.tokens.prior.network import LARGEST, MAX_LEVELS, NEIGHBOURS, NetworkConfig, input_table
+from vtok_codec.tokens.prior.layers import LARGEST
+from vtok_codec.tokens.prior.network import MAX_LEVELS, NEIGHBOURS, NetworkConfig, input_table
 
 ABSENT = 255
 """Stands for a digit outside the picture or of a latent frame that is missing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vtok_codec.tokens.prior.network import Tensors
+from vtok_codec.tokens.prior.layers import Tensors
 from vtok_codec.tokens.prior.prior import prior_parts
 from vtok_codec.training.prior.network import PriorModel, TrainedNetwork
 
