@@ -1,8 +1,8 @@
 """Draws the middle frame of each clip as a row of a JPEG: the source, then the output of each decoder.
 
     .venv/bin/python bench/pictures.py CLIPS --tokens 1 --out docs/decoders.jpg
-    .venv/bin/python bench/pictures.py tests/data/lanes.mp4 --tokens 2 --decoders deterministic --against x264 \\
-        --out docs/overview.jpg
+    .venv/bin/python bench/pictures.py tests/data/lanes.mp4 --tokens 2 --rdo 0.02 --decoders deterministic \\
+        --against x264 --out docs/overview.jpg
 
 A frame that is larger than 256×256 is cropped to its centre.
 """
@@ -70,12 +70,13 @@ def main() -> None:
     parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--tokens", type=int, default=1)
+    parser.add_argument("--rdo", type=float, default=0.0)
     parser.add_argument("--decoders", default="deterministic,ddim,flow")
     parser.add_argument("--against", choices=ANCHORS, help="an encoder to show at the size of the last file")
     parser.add_argument("--out", type=Path, required=True)
     chosen = parser.parse_args()
     tokenizer = load_tokenizer(find_weights(chosen.model))
-    codecs = model_codecs([tokenizer], [chosen.tokens], decoders=chosen.decoders.split(","))
+    codecs = model_codecs([tokenizer], [chosen.tokens], decoders=chosen.decoders.split(","), rdos=[chosen.rdo])
     with tempfile.TemporaryDirectory() as folder:
         anchor = ANCHORS[chosen.against] if chosen.against else None
         rows = [row(open_clip(path), codecs, anchor, Path(folder)) for path in chosen.clips]

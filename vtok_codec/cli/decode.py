@@ -68,8 +68,8 @@ def decode(
     decoder: Annotated[
         str,
         typer.Option(
-            help="deterministic, structural (without 1D tokens), sharp, a diffusion decoder (ddim or flow, which also "
-            "draws what 1D tokens add), or the weights file of one.",
+            help="deterministic; structural (ignores 1D tokens); ddim or flow (diffusion; flow also draws what 1D "
+            "tokens add); or the weights file of a sharp or a diffusion decoder.",
             rich_help_panel=MODEL,
         ),
     ] = DETERMINISTIC,

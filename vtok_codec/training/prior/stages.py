@@ -43,6 +43,6 @@ _PRIOR = PriorRecipe(
 )
 
 STAGES: dict[str, tuple[str, PriorRecipe, str]] = {
-    "prior": ("rate", _PRIOR, "the prior of the tokens of --from, with which files are a fifth smaller"),
+    "prior": ("rate", _PRIOR, "the prior of the tokens of --from, for smaller files"),
 }
 """For each stage by name: the stage that usually comes before it, its recipe, and a summary."""
