@@ -1,12 +1,13 @@
-"""Writes the reference pages of the command line and the Python API from help texts and docstrings in the code.
+"""Writes reference pages from help texts and docstrings in the code.
 
     .venv/bin/python bench/reference.py
 
-The pages are `docs/reference/command-line.md` and `docs/reference/python.md`.
+The pages are `command-line.md`, `python.md` and `training.md` in `docs/reference`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 import textwrap
@@ -26,6 +27,8 @@ from vtok_codec.corpus.sampler import WindowSampler
 from vtok_codec.corpus.windows import TokenWindows
 from vtok_codec.media.types import Frame
 from vtok_codec.stream.reading import FileSummary
+from vtok_codec.training.recipe import Augmentation, Phase, Recipe
+from vtok_codec.training.stages import STAGES, Stage
 
 _COLUMNS = 100
 _FOLDER = ROOT / "docs" / "reference"
@@ -48,6 +51,16 @@ _PYTHON_HEAD = """# Python
 
 Errors are subclasses of `vtok_codec.errors.VtokError`; see [exit codes](exit-codes.md).
 `bench/reference.py` writes this page from the docstrings.
+"""
+_TRAINING_HEAD = """# Settings of training stages
+
+`vtok train --set NAME=VALUE` changes a setting of a stage ([how to train](../howto/train.md)). This
+page lists what each setting means, with its default, and below what each stage has instead.
+`bench/reference.py` writes it from the code.
+
+Numbers and names are given as they are, lists with commas: `token_weights=0.5,0.5,0,0`. `phases`
+are the crops, `BATCHxFRAMESxPIXELS`; a later phase ends with `@` and the fraction of the stage at
+which it begins: `phases=12x16x64,6x16x96@0.45`.
 """
 
 
@@ -102,6 +115,56 @@ def python() -> str:
     parts += [*_class("vtok_codec.TokenWindows", TokenWindows), *_class("WindowSampler", WindowSampler)]
     parts.append(f"Version of this page: {vtok_codec.__version__.rpartition('.')[0]}\n")
     return "\n".join(parts)
+
+
+def training() -> str:
+    """Return the page of the settings of training stages."""
+    kinds = dict.fromkeys(kind for stage in STAGES.values() for kind in reversed(type(stage.recipe).__mro__))
+    own = [kind for kind in kinds if issubclass(kind, Recipe) and kind is not Recipe]
+    parts = [_TRAINING_HEAD, "## All stages\n", *_meanings(Recipe), *_meanings(Augmentation, "augmentation."), ""]
+    for kind in own:
+        names = [f"`{name}`" for name, stage in STAGES.items() if isinstance(stage.recipe, kind)]
+        parts += [f"## {', '.join(names)}\n", *_meanings(kind), ""]
+    parts += ["## What each stage has instead\n", *map(_stage, STAGES.values())]
+    return "\n".join(parts)
+
+
+def _meanings(kind: type, before: str = "") -> Iterator[str]:
+    """Yield what each setting of a recipe means, with its default."""
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for name, text in _field_docs(kind):
+        value = defaults[name]
+        if name != "augmentation":
+            default = "" if value in (dataclasses.MISSING, (), "") else f" ({_value(value)})"
+            yield f"- `{before}{name}`{default}: {text}"
+
+
+def _stage(stage: Stage) -> str:
+    """Return a paragraph on a stage and the settings that differ from the defaults."""
+    start = "the KLT of the data" if stage.starts_from == "klt" else f"`{stage.starts_from}`"
+    summary = stage.summary[0].upper() + stage.summary[1:]
+    settings = "\n".join(f"    --set {name}={value}" for name, value in _changed(stage.recipe))
+    return f"### {stage.name}\n\n{summary}. It usually starts from {start}.\n\n{settings}\n"
+
+
+def _changed(fields: Any, before: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the name and the value of each setting that differs from its default, as `--set` takes them."""
+    for field in dataclasses.fields(fields):
+        value = getattr(fields, field.name)
+        if isinstance(value, Augmentation):
+            yield from _changed(value, "augmentation.")
+        elif value != field.default:
+            yield before + field.name, _value(value)
+
+
+def _value(value: Any) -> str:
+    """Return the value of a setting as `--set` takes it."""
+    if isinstance(value, Phase):
+        shape = value.shape
+        return f"{shape.batch}x{shape.frames}x{shape.size}" + (f"@{value.start:g}" if value.start else "")
+    if isinstance(value, tuple):
+        return ",".join(map(_value, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _class(title: str, kind: type) -> Iterator[str]:
@@ -173,11 +236,12 @@ def _wrapped(page: str) -> str:
 
 def pages() -> Iterable[tuple[str, str]]:
     """Return the file name and the text of each page."""
-    return (("command-line.md", _wrapped(command_line())), ("python.md", _wrapped(python())))
+    made = {"command-line": command_line(), "python": python(), "training": training()}
+    return [(f"{name}.md", _wrapped(text)) for name, text in made.items()]
 
 
 def main() -> None:
-    """Write both pages."""
+    """Write all pages."""
     for name, text in pages():
         (_FOLDER / name).write_text(text, encoding="utf-8")
 

@@ -103,7 +103,7 @@ def train(
         list[str] | None,
         typer.Option(
             "--set",
-            help="Change a setting of the stage: KEY=VALUE; may be repeated. See docs/howto/train.md.",
+            help="Change a setting of the stage: KEY=VALUE; may be repeated. See docs/reference/training.md.",
             rich_help_panel=_RUN,
         ),
     ] = None,

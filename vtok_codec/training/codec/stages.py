@@ -15,7 +15,7 @@ class CodecRecipe(Recipe):
     """The settings of a stage that trains a codec."""
 
     trains: tuple[str, ...] = PARTS
-    """The parts of the model that train, out of `PARTS`; the others are frozen."""
+    """The parts of the model that train, out of `encoder`, `quantizer` and `decoder`; the others are frozen."""
     discrete_share: float = 1.0
     """The share of samples that are rounded by the quantizer (R_dis, OneVAE eq. 5); the others stay continuous."""
     continuous_until: float = 0.0

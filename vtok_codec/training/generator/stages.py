@@ -14,7 +14,7 @@ class GeneratorRecipe(TransformerRecipe):
     tokens: int = 0
     """Tokens per latent position to predict; 0 for all that the corpus has."""
     order: str = "waves"
-    """The order of the positions within a latent frame, one of `vtok_codec.models.config.ORDERS`."""
+    """The order of the positions within a latent frame: `raster`, or `waves`, which draws faster."""
     label: str = ""
     """The column of the corpora whose values are the classes of the clips; empty for none."""
     label_dropout: float = 0.1
