@@ -55,3 +55,16 @@ def test_the_error_of_a_fit_is_that_of_its_pictures(monkeypatch: pytest.MonkeyPa
     assert fit.mse == pytest.approx(float(error.square().mean()), rel=1e-4)
     # No other offset or factor is better.
     assert error.mean(0).abs().max() < 1e-3 and (codes.T @ error / len(codes)).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("kinds", [1, 2, 5, 25])
+def test_blocks_that_are_all_alike_have_a_warm_start(kinds: int) -> None:
+    """Flat or synthetic clips may have fewer kinds of blocks than a position has codes."""
+    torch.manual_seed(kinds)
+    blocks = (torch.rand(kinds, 1) * 2 - 1).expand(-1, 64) if kinds <= 5 else torch.rand(kinds, 64) * 2 - 1
+    blocks = blocks.repeat(40, 1)
+    mean = blocks.mean(0)
+    components, scale = klt._balanced_klt(blocks - mean, digits=6, tokens=4)
+    fit = klt._fit(FSQ((8, 8, 8, 5, 5, 5), tokens=4), blocks, mean, components / scale)
+    assert torch.isfinite(torch.cat([part.flatten() for path in (fit.encoder, fit.decoder) for part in path])).all()
+    assert klt.WarmStart(1.0, fit.mse).psnr_db > 20

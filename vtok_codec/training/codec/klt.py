@@ -29,6 +29,12 @@ _GAINS = (0.35, 0.5, 0.7, 0.9)
 
 _ROWS = 1 << 13
 """The number of blocks that are fitted at once, to save memory."""
+_RIDGE = 1e-10
+"""What is added to the diagonal of a least-squares system, relative to its mean."""
+_LEAST_DEVIATION = 1e-5
+"""The least standard deviation that a component is divided by."""
+_LEAST_MSE = 1e-12
+"""The least error that has a PSNR of its own."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class WarmStart:
     @property
     def psnr_db(self) -> float:
         """The PSNR in dB."""
-        return 10 * math.log10(4 / self.mse)
+        return 10 * math.log10(4 / max(self.mse, _LEAST_MSE))
 
 
 @torch.no_grad()
@@ -113,7 +119,7 @@ def _balanced_klt(blocks: Tensor, digits: int, tokens: int) -> tuple[Tensor, Ten
     for token in range(tokens):
         part = slice(token * digits, (token + 1) * digits)
         leading[:, part] = leading[:, part] @ _equalizing_rotation(variances[part])
-    return leading, (blocks @ leading).std(0)
+    return leading, (blocks @ leading).std(0).clamp(min=_LEAST_DEVIATION)
 
 
 def _equalizing_rotation(variances: Tensor) -> Tensor:
@@ -163,8 +169,10 @@ def _fit(quantizer: Quantizer, blocks: Tensor, mean: Tensor, weights: Tensor) ->
         gram += design.T @ design
         product += design.T @ targets
         energy += float(targets.square().sum())
+    # Blocks that are all alike have fewer dimensions than codes, so the system may be singular.
+    gram += _RIDGE * gram.diagonal().mean() * torch.eye(channels + 1, dtype=torch.float64)
     solution = torch.linalg.solve(gram, product)
-    # The error of a least-squares fit, without another pass over the blocks.
-    mse = (energy - float((solution * product).sum())) / blocks.numel()
+    # The error of a least-squares fit, without another pass over the blocks. Rounding may make it negative.
+    mse = max(0.0, energy - float((solution * product).sum())) / blocks.numel()
     fitted = solution.float()
     return _Fit((weights.T, -(mean @ weights)), (fitted[:-1].T, fitted[-1]), mse)
