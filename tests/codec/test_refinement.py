@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import subprocess
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from vtok_codec.codec import refinement
 from vtok_codec.codec.decoder import decode_events
 from vtok_codec.codec.distortion import Distortion, make_distortion
 from vtok_codec.codec.encoder import encode_video
-from vtok_codec.codec.refinement import Refiner
+from vtok_codec.codec.refinement import Refiner, refining_bytes_per_pixel
 from vtok_codec.codec.tokenizer import Placement, Tokenizer
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import SettingError
@@ -28,6 +30,7 @@ from vtok_codec.metrics.lpips import load_lpips
 from vtok_codec.registry import DEFAULT_MODEL, find_weights
 from vtok_codec.stream import settings
 from vtok_codec.stream.effort import EFFORTS, TUNES
+from vtok_codec.stream.reading import read_tokens
 from vtok_codec.stream.settings import EncodeSettings
 from vtok_codec.tokens.coders import CODERS
 from vtok_codec.tokens.radix import Digits
@@ -182,10 +185,18 @@ def test_efforts_that_do_not_exist_or_do_not_fit_are_refused(
 
 
 def test_every_coder_can_be_refined(tokenizer: Tokenizer, make_clip: ClipMaker) -> None:
-    source = make_clip("a.mp4", frames=20)
+    source = str(make_clip("a.mp4", frames=20))
     for coder in CODERS:
         chosen = EncodeSettings(rdo=0.02, coder=coder, effort="normal")
-        assert VtkReader(io.BytesIO(_file(str(source), tokenizer, chosen))).header.planes == 12
+        refined, usual = (_file(source, tokenizer, each) for each in (chosen, replace(chosen, effort="fast")))
+        one, other = (read_tokens(io.BytesIO(data)) for data in (refined, usual))
+        assert one.shape == other.shape and not np.array_equal(one, other)
+
+
+def test_memory_for_gradients_counts_the_floating_point_type(tokenizer: Tokenizer, exact: Tokenizer) -> None:
+    in_bf16 = replace(tokenizer.placement, dtype=torch.bfloat16)
+    half, whole = SimpleNamespace(placement=in_bf16), exact
+    assert refining_bytes_per_pixel(whole) == 2 * refining_bytes_per_pixel(half)  # type: ignore[arg-type]
 
 
 def test_lpips_applies_to_pictures_of_any_size(make_clip: ClipMaker, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from helpers import LANES, SMALL_LANES, ClipMaker, inside, pixels_of
 from torch import Tensor
 
+from vtok_codec.codec.encoder import EncodeSummary, encode_video
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.errors import InputError, ModelError, OutputError, SettingError
 from vtok_codec.evaluation.anchors import ANCHORS, AnchorCodec, anchor_codecs
@@ -34,11 +36,13 @@ from vtok_codec.evaluation.fvd import I3D
 from vtok_codec.evaluation.measure import Measures, evaluate_clip, mean_result
 from vtok_codec.evaluation.protocols import PROTOCOLS, prepare_clip
 from vtok_codec.evaluation.scores import HIGHER_IS_BETTER, Flicker, ScoreMeter, Scores
+from vtok_codec.evaluation.table import TextTable
 from vtok_codec.evaluation.usage import Cost, run_measured
 from vtok_codec.evaluation.vmaf import VmafMeter
 from vtok_codec.media.reader import VideoReader, read_pixels
 from vtok_codec.metrics.gradients import gradient_energy
 from vtok_codec.metrics.lpips import load_lpips
+from vtok_codec.stream.settings import EncodeSettings
 
 NO_CACHE = ResultCache(None)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -382,6 +386,38 @@ def test_tunes_are_settings_of_their_own(tokenizer: Tokenizer) -> None:
     assert codecs[0].identity != codecs[1].identity
     with pytest.raises(SettingError, match="tune lpips needs effort normal or slow"):
         model_codecs([tokenizer], [2], tunes=("lpips",))
+
+
+def test_what_eval_is_asked_to_tune_for_reaches_the_encoder(
+    tokenizer: Tokenizer, road: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[EncodeSettings] = []
+
+    def watched(*args: Any, **named: Any) -> EncodeSummary:
+        used.append(args[3])
+        return encode_video(*args, **named)
+
+    monkeypatch.setattr("vtok_codec.evaluation.codecs.encode_video", watched)
+    (codec,) = model_codecs([tokenizer], [1], rdos=[0.02], efforts=["normal"], tunes=["lpips"])
+    codec.encode(open_clip(road), tmp_path / "coded.vtk")
+    assert [(each.effort, each.tune, each.rdo) for each in used] == [("normal", "lpips", 0.02)]
+
+
+def test_columns_are_as_wide_as_their_settings(tokenizer: Tokenizer, road: Path, tmp_path: Path) -> None:
+    codecs = model_codecs([tokenizer], [1], rdos=[0.02], efforts=["fast", "slow"], tunes=["psnr"])
+    clip = open_clip(road)
+    shown = TextTable([clip], codecs, ["psnr_db"])
+    results = [
+        evaluate_clip(clip, codec, Measures(False, vmaf=False), tmp_path, ResultCache(None))[0] for codec in codecs
+    ]
+    lines = [shown.heading(), *map(shown.row, results)]
+    assert len({len(line) for line in lines}) == 1, lines
+
+
+@pytest.mark.parametrize("option", ["--effort", "--tune", "--decoder"])
+def test_an_empty_list_of_choices_is_refused(option: str) -> None:
+    code, out, err = inside("eval", LANES, option, ",")
+    assert (code, out) == (2, "") and option in err
 
 
 def test_models_have_names_of_their_own(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,8 +142,11 @@ def evaluate(
     """Encode and decode clips, and print size, quality, time and memory; compare with x264, x265 and SVT-AV1."""
     counts, stickinesses = _numbers(tokens, "--tokens", int), _numbers(sticky, "--sticky", float)
     anchors, wanted, decoders = _names(against), _names(measures), _names(decoder)
+    efforts, tunes = _names(effort), _names(tune)
     if not decoders:
         raise typer.BadParameter("--decoder: name one or more, such as deterministic,ddim:2")
+    if not efforts or not tunes:
+        raise typer.BadParameter("--effort and --tune: name one or more, such as fast,slow and psnr,lpips")
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv do not go together")
     if unknown := set(wanted) - set(_MEASURES):
@@ -160,8 +163,7 @@ def evaluate(
     from vtok_codec.evaluation.table import to_csv, to_json
 
     tokenizers = [load_tokenizer(find_weights(name), device) for name in dict.fromkeys(model or [DEFAULT_MODEL])]
-    rdos, efforts = _numbers(rdo, "--rdo", float), _names(effort)
-    tunes, lengths = _names(tune), _names(window_tokens) or [""]
+    rdos, lengths = _numbers(rdo, "--rdo", float), _names(window_tokens) or [""]
     of_models = model_codecs(tokenizers, counts, stickinesses, decoders, rdos, efforts, tunes, lengths)
     codecs: list[CodecUnderTest] = [*of_models, *(codec for name in anchors for codec in anchor_codecs(name))]
     taken = _taken(wanted, i3d, tokenizers[0])

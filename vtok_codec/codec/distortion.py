@@ -5,6 +5,7 @@ The squared error alone leads to the best PSNR. With LPIPS beside it, the frames
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from vtok_codec.stream.effort import Tune
 _LEVEL = 1 / 127.5
 """The distance of neighbouring levels of 8 bits on the scale from −1 to 1."""
 _LEAST_LPIPS = 1e-3
-"""The LPIPS below which a frame counts as equal to its source, so that no gradient becomes infinite."""
+"""The least LPIPS that a gradient is divided by."""
 
 
 class _View(NamedTuple):
@@ -105,4 +106,10 @@ def make_distortion(tune: Tune, placement: Placement) -> Distortion:
     """
     if not tune.lpips_weight:
         return Distortion(placement)
-    return Distortion(placement, load_lpips().to(placement.device), tune.lpips_weight)
+    return Distortion(placement, _lpips_on(placement.device), tune.lpips_weight)
+
+
+@lru_cache(maxsize=1)
+def _lpips_on(device: torch.device) -> LPIPS:
+    """Return the LPIPS network on a device, which is loaded once."""
+    return load_lpips().to(device)

@@ -14,7 +14,7 @@ from vtok_codec.codec.distortion import Distortion, make_distortion
 from vtok_codec.codec.lanes import Job, plan_lanes, run_in_lanes
 from vtok_codec.codec.onedva import OneDVAState
 from vtok_codec.codec.prefetch import Prefetch
-from vtok_codec.codec.refinement import MAX_BYTES_PER_PIXEL, Refiner
+from vtok_codec.codec.refinement import Refiner, refining_bytes_per_pixel
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.header import Header
 from vtok_codec.container.records import StoredPacket
@@ -147,7 +147,7 @@ def encode_video(
     distortion = make_distortion(find_tune(settings.tune), tokenizer.placement) if refines else None
     writer = VtkWriter(stream, header, identified=True)
     parts = -(-header.gop_latents // header.chunk_latents)
-    refining = MAX_BYTES_PER_PIXEL if refines else 0
+    refining = refining_bytes_per_pixel(tokenizer) if refines else 0
     lanes = plan_lanes(header, tokenizer.bytes_per_pixel + refining, tokenizer.lanes, parts)
     frames = audio_bytes = 0
     failure: list[InputError] = []

@@ -33,15 +33,18 @@ _LAST_STEP = 0.1
 _FARTHEST = 1.5
 """How far a value may lie from its digit, so that it can still return."""
 _GRAPH_BYTES_PER_PIXEL = 1300
-"""The memory in bytes that the gradient of each of four latent time steps takes for each pixel of a frame, measured at
-256×256."""
+"""The memory in bytes that the gradient of each of four latent time steps takes for each pixel of a frame, measured in
+bf16 at 256×256. In fp32, it takes twice as much."""
 _MAX_GRAPH_BYTES = 1 << 30
 """The most memory, in bytes, that a gradient takes, unless a single latent time step takes more."""
-MAX_BYTES_PER_PIXEL = 4 * _GRAPH_BYTES_PER_PIXEL
-"""The memory in bytes that refining a chunk takes for each pixel of a frame."""
 
 Choice: TypeAlias = "Callable[[Values, float], Digits]"
 """Chooses the digits of a chunk from values before rounding and the cost of a bit."""
+
+
+def refining_bytes_per_pixel(tokenizer: Tokenizer, latents: int = 4) -> int:
+    """Return the memory in bytes that the gradient of some latent time steps takes for each pixel of a frame."""
+    return latents * _GRAPH_BYTES_PER_PIXEL * tokenizer.placement.dtype.itemsize // torch.bfloat16.itemsize
 
 
 class _Slice(NamedTuple):
@@ -120,7 +123,7 @@ class Refiner:
     def _slices(self, digits: Digits, frames: Pixels) -> Iterator[_Slice]:
         """Yield the slices of a chunk."""
         layout, (height, width) = self._tokenizer.layout, frames.shape[1:3]
-        steps = max(1, _MAX_GRAPH_BYTES // (_GRAPH_BYTES_PER_PIXEL * height * width))
+        steps = max(1, _MAX_GRAPH_BYTES // (refining_bytes_per_pixel(self._tokenizer, 1) * height * width))
         first, begin = self._state is None, 0
         for part, count in slices(digits, layout, first, steps):
             yield _Slice(part, frames[begin : begin + count], layout.filled_frames(first and not begin))

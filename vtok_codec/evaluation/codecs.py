@@ -10,6 +10,7 @@ from typing import Protocol
 
 from vtok_codec.codec.decoder import decode_events
 from vtok_codec.codec.decoders import Decoders, OtherDecoder
+from vtok_codec.codec.distortion import make_distortion
 from vtok_codec.codec.encoder import encode_video
 from vtok_codec.codec.onedva import OneDVADecoder
 from vtok_codec.codec.pixel_decoder import DecoderChoice
@@ -162,6 +163,7 @@ class VtokCodec:
     def warm_up(self) -> None:
         """Encode and decode a small picture, so that timings do not include what torch sets up at its first use."""
         self.tokenizer.warm_up()
+        make_distortion(find_tune(self.tune), self.tokenizer.placement)
         if self.decoder:
             self.decoder.warm_up()
 
@@ -192,8 +194,8 @@ def model_codecs(
 ) -> list[VtokCodec]:
     """Combine each model with each decoder that fits it, each number of tokens, and each of the other settings.
 
-    A model with 1D tokens has one token per position and each choice of `window_tokens`; it takes no effort and no
-    stickiness.
+    A model with 1D tokens has one token per position and each choice of `window_tokens`; it takes no effort, no
+    tune and no stickiness.
 
     Args:
         tokenizers: The models.

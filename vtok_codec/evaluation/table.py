@@ -66,22 +66,27 @@ class TextTable:
         self._measures = measures
         self._clip_width = max(len(name) for name in ("mean of 100", *(clip.name for clip in clips)))
         self._codec_width = max(len(name) for name in ("codec", *(codec.name for codec in codecs)))
+        self._setting_width = max(len(name) for name in ("setting", *(codec.setting for codec in codecs)))
 
     def heading(self) -> str:
         """Return the heading of the table, one line."""
         names = "".join(f"{MEASURE_NAMES[measure]:>10}" for measure in self._measures)
-        start = f"{'clip':{self._clip_width}} {'codec':{self._codec_width}} {'setting':17}"
+        start = self._start("clip", "codec", "setting")
         return f"{start} {'bits/px':>8} {'kbit/s':>8}{names} {'enc s':>7} {'dec s':>7} {'enc MiB':>8} {'dec MiB':>8}"
 
     def row(self, result: ClipResult) -> str:
         """Format one result as a line."""
         values = "".join(f"{figure(name, getattr(result.scores, name)):>10}" for name in self._measures)
-        start = f"{result.clip:{self._clip_width}} {result.codec:{self._codec_width}} {result.setting:17}"
+        start = self._start(result.clip, result.codec, result.setting)
         memory = " ".join(f"{figure('mib', mib):>8}" for mib in (result.encode_mib, result.decode_mib))
         return (
             f"{start} {result.bits_per_pixel:8.4f} {figure('kbit_s', result.kbit_s):>8}{values} "
             f"{result.encode_s:7.2f} {result.decode_s:7.2f} {memory}"
         )
+
+    def _start(self, clip: str, codec: str, setting: str) -> str:
+        """Return the first three columns of a line."""
+        return f"{clip:{self._clip_width}} {codec:{self._codec_width}} {setting:{self._setting_width}}"
 
 
 def bd_lines(evaluation: Evaluation) -> list[str]:

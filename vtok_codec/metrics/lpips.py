@@ -20,7 +20,7 @@ _CONVOLUTIONS = (
     (256, 256, 3, 1, 1, False),
 )
 LEAST_SIDE = 32
-"""The smallest height and width of a picture, in pixels, that the network's strides do not reduce to nothing."""
+"""A height and width in pixels from which on the network's strides leave something of a picture."""
 _MEAN = (-0.030, -0.088, -0.188)
 _STD = (0.458, 0.448, 0.450)
 
