@@ -2,8 +2,9 @@
 
     .venv/bin/python bench/results.py FOLDER
 
-FOLDER holds some or all of these files: `eval.json`, the output of `vtok eval … --json`; and `rate.json`, `speed.json`
-and `latency.json`, which the scripts of these names write with `--out`. Sections without a file stay as they are.
+FOLDER holds some or all of these files: `eval.json`, the output of `vtok eval … --json`; and `rate.json`, `speed.json`,
+`latency.json` and `gop.json`, which the scripts of these names write with `--out`. Sections without a file stay as they
+are.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import math
 import re
 import textwrap
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -204,11 +206,25 @@ def latency(figures: dict[str, Any]) -> str:
     return f"## Live pipes\n\n{note}\n\n    .venv/bin/python bench/latency.py\n\n{table([title, ''], rows)}"
 
 
+def gops(figures: dict[str, Any]) -> str:
+    """Return the section on long groups of pictures."""
+    weights = " and ".join(f"{quality} {digest[:12]}" for quality, digest in figures["weights"].items())
+    note = f"Means over {figures['clips']} held-out clips of {figures['seconds']:g} s, scaled to {figures['lines']} "
+    note += f"lines, with a GOP every so many seconds; weights {weights}. The first and the last second are those of "
+    note += "the clips, which tells whether quality decays over a long GOP. *before a frame* is how many frames a "
+    note += "player must decode first, on average, when it seeks to a frame, since decoding starts with a GOP."
+    command = "    .venv/bin/python bench/gop.py val-hd/*.* --plot docs/gop.svg"
+    rows = [list(map(str, row)) for row in figures["rows"]]
+    picture = "![PSNR of each frame over the longest GOP](gop.svg)"
+    return f"## Long GOPs\n\n{note}\n\n{command}\n\n{table(figures['heads'], rows)}\n{picture}\n"
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "eval": quality,
     "rate": packing,
     "speed": speed,
     "latency": latency,
+    "gop": gops,
 }
 """The functions that write the sections of the page, in order, by the name of the JSON file that they read."""
 
@@ -221,20 +237,21 @@ def main() -> None:
     page = ROOT / "docs" / "results.md"
     _, *present = re.split(r"^(?=## )", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     sections = []
-    for (name, write), old in zip(SECTIONS.items(), present, strict=True):
+    for (name, write), old in zip_longest(SECTIONS.items(), present, fillvalue=""):
         figures = folder / f"{name}.json"
-        sections.append(
-            write(json.loads(figures.read_text(encoding="utf-8"))) if figures.exists() else old.rstrip("\n") + "\n"
-        )
+        if figures.exists():
+            sections.append(write(json.loads(figures.read_text(encoding="utf-8"))))
+        elif old:
+            sections.append(old.rstrip("\n") + "\n")
     blocks = "\n".join([_INTRO, *sections]).split("\n\n")
-    page.write_text("\n\n".join(map(wrapped, blocks)), encoding="utf-8")
+    page.write_text("\n\n".join(map(wrapped, blocks)).rstrip("\n") + "\n", encoding="utf-8")
 
 
 def wrapped(block: str) -> str:
     """Return a paragraph wrapped at 100 columns, and anything else as it is."""
     if block.startswith("- "):
-        return "\n".join(_filled(line, "  ") for line in block.split("\n"))
-    if block.startswith(("|", " ", "#", "\n")) or not block.strip():
+        return "\n".join(_filled(item, "  ") for item in re.split(r"\n(?=- )", block))
+    if block.startswith(("|", " ", "#", "!", "\n")) or not block.strip():
         return block
     return _filled(block)
 
