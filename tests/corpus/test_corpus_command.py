@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from command_helpers import VTOK, text, vtok
 from corpus_helpers import begin, contents, make, make_clips, tiny_weights
+from helpers import inside
 
 SIZES = [("64x48", 20), ("48x64", 9), ("64x48", 1), ("32x32", 40), ("64x48", 5), ("64x48", 30), ("32x32", 8)]
 
@@ -87,7 +88,7 @@ def test_clips_that_crash_or_stall_are_passed_over(place: Path, tmp_path: Path) 
     result = subprocess.run(run, capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert result.returncode == 9
     assert "2 of 4 clips are bad (1 crashed, 1 timeout)" in result.stderr and "Traceback" not in result.stderr
-    code, out, _ = text(vtok("corpus", "status", folder, "--json"))
+    code, out, _ = inside("corpus", "status", folder, "--json")
     told = {Path(clip["source"]).name: clip for clip in json.loads(out)["bad"]}
     assert code == 0 and {name: clip["status"] for name, clip in told.items()} == {
         "a-crash.mp4": "crashed",
@@ -97,7 +98,7 @@ def test_clips_that_crash_or_stall_are_passed_over(place: Path, tmp_path: Path) 
     # Without what made them crash, a second try reads them.
     code, _, err = text(vtok("corpus", "retry", folder, "-j", 1))
     assert code == 0 and "2 clips to try again" in err and "4 clips (4 ok)" in err
-    assert text(vtok("corpus", "verify", folder)) == (0, f"{folder}: whole, 4 clips in 2 shards\n", "")
+    assert inside("corpus", "verify", folder) == (0, f"{folder}: whole, 4 clips in 2 shards\n", "")
 
 
 def test_kills_lose_nothing(place: Path, tmp_path: Path) -> None:
@@ -127,10 +128,10 @@ def test_wrong_options_remove_nothing(place: Path, tmp_path: Path) -> None:
     folder = tmp_path / "c"
     shutil.copytree(place / "undisturbed", folder)
     for option in (["--max-bad", "few"], ["--engine", "slurm"], ["--progress", "dots"]):
-        code, _, _ = text(vtok("corpus", "retry", folder, "--status", "ok", *option))
+        code, _, _ = inside("corpus", "retry", folder, "--status", "ok", *option)
         assert code == 2 and contents(folder) == contents(place / "undisturbed")
     (place / "tiny.safetensors").rename(place / "away")
-    code, _, err = text(vtok("corpus", "retry", folder, "--status", "ok"))
+    code, _, err = inside("corpus", "retry", folder, "--status", "ok")
     (place / "away").rename(place / "tiny.safetensors")
     assert code == 6 and "no weights file" in err and contents(folder) == contents(place / "undisturbed")
 
@@ -140,7 +141,7 @@ def test_damaged_shards_are_made_again(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "undisturbed", folder)
     tar = folder / "shards" / "000002.tar"
     tar.write_bytes(tar.read_bytes()[:1000])
-    assert text(vtok("corpus", "verify", folder, "-q"))[0] == 9
+    assert inside("corpus", "verify", folder, "-q")[0] == 9
     code, _, err = text(vtok("corpus", "retry", folder, "--damaged", "-j", 1))
     assert code == 0 and "0 clips and 1 damaged shard to try again" in err
     assert contents(folder) == contents(place / "undisturbed")
@@ -173,13 +174,13 @@ def test_an_interrupt_is_one_line(place: Path, tmp_path: Path) -> None:
 
 def test_reports_in_words_and_in_json(place: Path) -> None:
     folder = place / "undisturbed"
-    code, out, err = text(vtok("corpus", "status", folder))
+    code, out, err = inside("corpus", "status", folder)
     assert (code, err) == (0, "") and "3 of 3 shards done" in out and "7 of 7: 7 ok" in out
-    code, out, _ = text(vtok("corpus", "stats", folder))
+    code, out, _ = inside("corpus", "stats", folder)
     assert code == 0 and "clips  7" in out
-    stats = json.loads(text(vtok("corpus", "stats", folder, "--json"))[1])
+    stats = json.loads(inside("corpus", "stats", folder, "--json")[1])
     assert stats["clips"] == 7 and stats["frames"] == sum(frames for _, frames in SIZES)
-    assert json.loads(text(vtok("corpus", "verify", folder, "--json"))[1])["faults"] == []
+    assert json.loads(inside("corpus", "verify", folder, "--json")[1])["faults"] == []
 
 
 def test_damage_is_found(place: Path, tmp_path: Path) -> None:
@@ -191,7 +192,7 @@ def test_damage_is_found(place: Path, tmp_path: Path) -> None:
     data = bytearray(tar.read_bytes())
     data[700] ^= 1
     tar.write_bytes(data)
-    code, out, err = text(vtok("corpus", "verify", folder))
+    code, out, err = inside("corpus", "verify", folder)
     assert code == 9 and not out and "shard 000001, 03:" in err and err.endswith("is not whole: 1 fault\n")
 
 
@@ -213,6 +214,6 @@ def test_damage_is_found(place: Path, tmp_path: Path) -> None:
 )
 def test_wrong_usage_is_one_line(place: Path, tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
     names = {"CLIPS": place / "clips", "CORPUS": place / "undisturbed"}
-    result, out, err = text(vtok("corpus", *(names.get(each, each) for each in arguments), cwd=tmp_path))
+    result, out, err = inside("corpus", *(names.get(each, each) for each in arguments), cwd=tmp_path)
     assert result == code and message in err and not out and "Traceback" not in err
     assert not (tmp_path / "none").exists()

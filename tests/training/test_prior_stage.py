@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import LANES, TINY, inside, randomized
+from helpers import SMALL_LANES, TINY, inside, randomized
 from prior_helpers import FIRST, LATER, PHASES
 from safetensors.numpy import load_file
 
@@ -28,6 +28,7 @@ from vtok_codec.tokens.prior.network import Network, NetworkConfig
 from vtok_codec.tokens.prior.prior import parse_prior
 from vtok_codec.tokens.radix import tokens_to_digits
 from vtok_codec.training.checkpoint import read_checkpoint
+from vtok_codec.training.prior import errors
 from vtok_codec.training.prior.digits import DigitBatches, digits_of_files
 from vtok_codec.training.prior.export import export_prior
 from vtok_codec.training.prior.growing import can_grow, grown
@@ -107,10 +108,13 @@ def codec(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a real clip. The harm of errors is measured on a corner of it, since that takes many decodes."""
+    monkeypatch.setattr(errors, "_MAX_SIDE", 32)
+    monkeypatch.setattr(errors, "_MAX_LATENTS", 2)
     folder = tmp_path / "data"
     folder.mkdir()
-    (folder / "lanes.mp4").symlink_to(LANES)
+    (folder / "lanes.mp4").symlink_to(SMALL_LANES)
     return folder
 
 
@@ -126,11 +130,11 @@ def test_a_prior_of_ones_own_packs_and_unpacks(
     code, _, told = trained(codec, data, run, "--val", data, "--steps", 3)
     assert code == 0 and "size_to_waves_1" in told and RUN_PRIOR in told
     prior = WeightsFile("prior", run / "ema.safetensors")
-    assert inside("encode", "--model", codec, LANES, out, "-q") == (0, "", "")
+    assert inside("encode", "--model", codec, SMALL_LANES, out, "-q") == (0, "", "")
     assert VtkReader(io.BytesIO(out.read_bytes())).header.prior_sha256 is None
     (codec.parent / RUN_PRIOR).write_bytes(prior.data)
     out.unlink()
-    assert inside("encode", "--model", codec, LANES, out, "-q") == (0, "", "")
+    assert inside("encode", "--model", codec, SMALL_LANES, out, "-q") == (0, "", "")
     assert VtkReader(io.BytesIO(out.read_bytes())).header.prior_sha256 == prior.sha256
     assert inside("decode", "--weights", codec, out, back, "-q") == (0, "", "")
     code, _, told = inside("verify", out)
@@ -187,7 +191,7 @@ def test_files_of_tokens_are_trained_on_as_they_are(
     folder = tmp_path / "encoded" / "deeper"
     folder.mkdir(parents=True)
     file = folder / "lanes.vtk"
-    assert inside("encode", "--model", codec, "--tokens", 1, "--gop", 0.7, LANES, file, "-q")[0] == 0
+    assert inside("encode", "--model", codec, "--tokens", 1, "--gop", 0.7, SMALL_LANES, file, "-q")[0] == 0
     (folder / "broken.vtk").write_bytes(file.read_bytes()[:-40])
     tokenizer = Tokenizer(weights, Placement(torch.device("cpu"), torch.float32))
     files = digits_of_files([str(folder.parent)], tokenizer)
@@ -216,7 +220,7 @@ def test_files_packed_with_the_prior_of_their_codec_are_read(
     assert trained(codec, data, run, "--steps", 1, "-q")[0] == 0
     (codec.parent / RUN_PRIOR).write_bytes((run / "ema.safetensors").read_bytes())
     chosen.mkdir()
-    assert inside("encode", "--model", codec, "-o", chosen, LANES, "-q")[0] == 0
+    assert inside("encode", "--model", codec, "-o", chosen, SMALL_LANES, "-q")[0] == 0
     code, _, told = trained(codec, data, tmp_path / "again", "--data", chosen, "--steps", 1)
     assert code == 0 and "skipped" not in told and "1 .vtk file" in told
     (codec.parent / RUN_PRIOR).unlink()
@@ -226,7 +230,7 @@ def test_files_packed_with_the_prior_of_their_codec_are_read(
 
 def test_files_of_other_tokens_are_left_out(codec: Path, data: Path, tmp_path: Path, one_thread: None) -> None:
     other = tmp_path / "other.vtok"
-    assert inside("encode", "--model", "onevae-nano-4x16x16", LANES, other, "-q")[0] == 0
+    assert inside("encode", "--model", "onevae-nano-4x16x16", SMALL_LANES, other, "-q")[0] == 0
     code, _, told = trained(codec, data, tmp_path / "run", "--data", tmp_path, "--steps", 1)
     assert code == 0 and "other.vtok" in told and "by other weights" in told and "0 .vtk files" in told
 
