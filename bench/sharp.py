@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from vtok_codec.models.config import SharpConfig
-from vtok_codec.models.weights import build_model, dump_weights
+from vtok_codec.models.weights import CODEC, build, dump_weights
 from vtok_codec.registry import CODEC_SHA256, find_weights
 
 
@@ -21,7 +21,7 @@ def main() -> None:
     trained, base = find_weights(run), find_weights(codec)
     if base.sha256 not in trained.reads:
         raise SystemExit(f"{run} does not decode the tokens of {codec}")
-    model = build_model(trained.config, trained.data, run)
+    model = build(CODEC, trained.config, trained.data, run)
     metadata = {"codec": base.name, CODEC_SHA256: base.sha256}
     Path(out).write_bytes(dump_weights(model.decoder, SharpConfig(model.config), metadata))
 

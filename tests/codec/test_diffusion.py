@@ -38,7 +38,7 @@ from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.presets import PRESETS, denoiser_presets
 from vtok_codec.models.sampling import PATHS, sample
-from vtok_codec.models.weights import build_denoiser, build_model, dump_weights
+from vtok_codec.models.weights import CODEC, DIFFUSION_DECODER, build, dump_weights
 from vtok_codec.registry import WeightsFile, find_decoder
 from vtok_codec.stream.settings import EncodeSettings
 from vtok_codec.training.checkpoint import read_checkpoint
@@ -271,7 +271,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pa
 @pytest.mark.parametrize("objective", PATHS)
 def test_it_learns_what_the_deterministic_decoder_leaves(trained: tuple[Path, Path], objective: str) -> None:
     data, codec_path = trained
-    codec = build_model(TINY, codec_path.read_bytes(), "here")
+    codec = build(CODEC, TINY, codec_path.read_bytes(), "here")
     model = Denoiser(CONFIGS[objective])
     model.start_from(codec.decoder)
     loss_of = DenoisingObjective(replace(recipe(), lpips_weight=0.0), codec, None)
@@ -308,7 +308,7 @@ def test_a_run_tells_how_it_does_and_what_it_is_for(
     run_training(replace(on, preset="ddim-tiny"), tmp_path / "other", Budget(steps=1), quiet=True)
     made, given = (WeightsFile("run", tmp_path / name / WEIGHTS) for name in ("other", "run"))
     assert isinstance(made.config, DenoiserConfig) and made.config.objective == "ddim"
-    ours, theirs = (build_denoiser(file.config, file.data, "here").state_dict() for file in (made, given))
+    ours, theirs = (build(DIFFUSION_DECODER, file.config, file.data, "here").state_dict() for file in (made, given))
     assert all(torch.allclose(value, theirs[name], atol=1e-2) for name, value in ours.items())
     monkeypatch.setitem(PRESETS, "wide", replace(CONFIGS["ddim"], down_blocks=(2, 2)))
     with pytest.raises(ModelError, match="does not have the shape of the decoder"):
@@ -476,9 +476,9 @@ def test_decoders_of_other_tokens_are_refused(pair: tuple[Tokenizer, WeightsFile
     with pytest.raises(ModelError, match="holds no ema"):
         decoders.choose(DecoderChoice(str(tmp_path)))
     with pytest.raises(ModelError, match="name it as the decoder"):
-        build_model(file.config, file.data, "here")
+        build(CODEC, file.config, file.data, "here")
     with pytest.raises(ModelError, match="not a diffusion decoder"):
-        build_denoiser(TINY, file.data, "here")
+        build(DIFFUSION_DECODER, TINY, file.data, "here")
     for steps, seed in ((0, 0), (17, 0), (1, -1), (1, MAX_SEED + 1)):
         with pytest.raises(SettingError, match="give"):
             made.chosen(steps, seed)

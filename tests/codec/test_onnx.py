@@ -22,7 +22,7 @@ from vtok_codec.codec.tokenizer import Placement, Tokenizer
 from vtok_codec.errors import ModelError
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.onnx_parts import METADATA_KEY, Part, about_from_metadata, graph_path
-from vtok_codec.models.weights import build_model, dump_weights
+from vtok_codec.models.weights import CODEC, build, dump_weights
 from vtok_codec.registry import WeightsFile, find_weights
 
 MODELS = ["onevae-nano-4x8x8", "onevae-nano-4x16x16"]
@@ -191,7 +191,7 @@ def test_weights_that_read_the_same_tokens_need_graphs_of_their_own(exported: Pa
     copy = tmp_path / "copy"
     shutil.copytree(exported, copy)
     weights = WeightsFile("tiny", copy / "tiny.safetensors")
-    model = build_model(weights.config, weights.data, "here")
+    model = build(CODEC, weights.config, weights.data, "here")
     said = {"reads": weights.sha256, "note": "longer metadata"}
     (copy / "tiny.safetensors").write_bytes(dump_weights(model, weights.config, said))
     with pytest.raises(ModelError, match="made of other weights"):

@@ -19,7 +19,7 @@ from vtok_codec.codec.tokenizer import Tokenizer, load_tokenizer
 from vtok_codec.errors import ModelError, SettingError
 from vtok_codec.models.config import SharpConfig, config_from_json, config_to_json
 from vtok_codec.models.onevae import OneVAE
-from vtok_codec.models.weights import build_model, dump_weights
+from vtok_codec.models.weights import CODEC, build, dump_weights
 from vtok_codec.registry import CODEC_SHA256, READS, WeightsFile, find_weights
 
 ROOT = DATA.parent.parent
@@ -38,7 +38,7 @@ def base(request: pytest.FixtureRequest, tmp_path: Path, one_thread: None) -> Pa
 def trained(base: Path, tmp_path: Path) -> Path:
     """The same codec with another decoder, as training the decoder alone leaves it."""
     file = find_weights(base)
-    model = build_model(file.config, file.data, "base")
+    model = build(CODEC, file.config, file.data, "base")
     other = randomized(OneVAE(model.config), seed=5)
     model.decoder.load_state_dict(other.decoder.state_dict())
     path = tmp_path / "trained.safetensors"

@@ -27,7 +27,7 @@ from vtok_codec.models.former_config import inferred_config
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.presets import PRESETS
 from vtok_codec.models.reshaping import reshaped
-from vtok_codec.models.weights import build_denoiser, build_model, dump_weights
+from vtok_codec.models.weights import CODEC, DIFFUSION_DECODER, build, dump_weights
 from vtok_codec.registry import WeightsFile, shipped_weights
 
 FORMER_4X8X8 = OneVAEConfig(
@@ -65,7 +65,7 @@ def test_weights_from_before_configurations_load(name: str, tmp_path: Path) -> N
     path.write_bytes(save({key: value.contiguous() for key, value in model.state_dict().items()}, {"preset": name}))
     weights = WeightsFile("former", path)
     assert weights.config == former != PRESETS[name]
-    rebuilt = build_model(weights.config, weights.data, "here")
+    rebuilt = build(CODEC, weights.config, weights.data, "here")
     for key, value in model.state_dict().items():
         assert torch.equal(rebuilt.state_dict()[key], value.float())
     assert weights.id.stride == former.stride and weights.id.first_grid == former.first_grid
@@ -81,7 +81,7 @@ def test_diffusion_decoders_from_before_configurations_load(objective: str, tmp_
     weights = WeightsFile("former", path)
     assert isinstance(weights.config, DenoiserConfig) and weights.config.objective == objective
     assert weights.config.decodes(FORMER_4X8X8) and not weights.config.decodes(FORMER_4X16X16)
-    assert build_denoiser(weights.config, weights.data, "here").config.down_blocks == (2, 2)
+    assert build(DIFFUSION_DECODER, weights.config, weights.data, "here").config.down_blocks == (2, 2)
 
 
 def test_shipped_models_carry_their_configuration() -> None:

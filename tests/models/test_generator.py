@@ -12,7 +12,7 @@ from helpers import TINY
 from vtok_codec.errors import ModelError
 from vtok_codec.models.config import ORDERS, Codebook, config_from_json, config_to_json
 from vtok_codec.models.generator import Generator, kinds, ranks
-from vtok_codec.models.weights import build_generator, dump_weights
+from vtok_codec.models.weights import GENERATOR, build, dump_weights
 
 GRID = (3, 4)
 LATENTS = 6
@@ -116,11 +116,11 @@ def test_waves_go_through_a_frame_in_few_ranks() -> None:
 def test_weights_and_shape_survive_their_file() -> None:
     assert config_from_json(config_to_json(SMALL)) == SMALL
     model = random_generator()
-    again = build_generator(SMALL, dump_weights(model, SMALL, {}), "here")
+    again = build(GENERATOR, SMALL, dump_weights(model, SMALL, {}), "here")
     for name, value in model.state_dict().items():
         assert torch.equal(value.half(), again.state_dict()[name].half())
     with pytest.raises(ModelError, match="not a generator"):
-        build_generator(TINY, b"", "here")
+        build(GENERATOR, TINY, b"", "here")
 
 
 @pytest.mark.parametrize(

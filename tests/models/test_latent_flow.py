@@ -13,7 +13,7 @@ from vtok_codec.errors import ModelError
 from vtok_codec.models.config import Codebook, config_from_json, config_to_json
 from vtok_codec.models.generator import kinds
 from vtok_codec.models.latent_flow import LatentFlow
-from vtok_codec.models.weights import build_latent_flow, dump_weights
+from vtok_codec.models.weights import LATENT_FLOW, build, dump_weights
 
 GRID = (3, 4)
 LATENTS = 6
@@ -85,12 +85,12 @@ def test_one_step_from_noise_is_the_prediction_and_more_are_another() -> None:
 def test_its_file_holds_all_of_it() -> None:
     model = random_flow()
     data = dump_weights(model, SMALL_FLOW, {})
-    loaded = build_latent_flow(SMALL_FLOW, data, "test")
+    loaded = build(LATENT_FLOW, SMALL_FLOW, data, "test")
     for name, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value.half().float())
     assert config_from_json(config_to_json(SMALL_FLOW)) == SMALL_FLOW
     with pytest.raises(ModelError, match="not a latent flow"):
-        build_latent_flow(TINY, data, "test")
+        build(LATENT_FLOW, TINY, data, "test")
 
 
 @pytest.mark.parametrize(

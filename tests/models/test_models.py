@@ -38,7 +38,7 @@ from vtok_codec.models.convert import convert
 from vtok_codec.models.fsq import FSQ
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.presets import PRESETS, codec_presets
-from vtok_codec.models.weights import build_model, dump_weights
+from vtok_codec.models.weights import CODEC, build, dump_weights
 
 
 def random_video(frames: int, height: int = 16, width: int = 24, batch: int = 1, seed: int = 1) -> Tensor:
@@ -374,7 +374,7 @@ def test_presets_build_and_code(name: str) -> None:
 
 def test_weights_round_trip() -> None:
     model = randomized(OneVAE(TINY))
-    loaded = build_model(TINY, dump_weights(model, TINY, {}), "here")
+    loaded = build(CODEC, TINY, dump_weights(model, TINY, {}), "here")
     for name, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value.half().float())
 
@@ -382,9 +382,9 @@ def test_weights_round_trip() -> None:
 def test_weights_that_do_not_fit_are_refused() -> None:
     data = dump_weights(randomized(OneVAE(TINY)), TINY, {})
     with pytest.raises(ModelError, match="does not fit"):
-        build_model(PRESETS["onevae-nano-4x8x8"], data, "here")
+        build(CODEC, PRESETS["onevae-nano-4x8x8"], data, "here")
     with pytest.raises(ModelError, match="not a readable"):
-        build_model(TINY, data[: len(data) // 2], "here")
+        build(CODEC, TINY, data[: len(data) // 2], "here")
 
 
 def test_weights_with_a_nan_are_refused() -> None:
@@ -392,4 +392,4 @@ def test_weights_with_a_nan_are_refused() -> None:
     with torch.no_grad():
         model.decoder.count_bias[0, 0] = math.nan
     with pytest.raises(ModelError, match="not finite"):
-        build_model(TINY, dump_weights(model, TINY, {}), "here")
+        build(CODEC, TINY, dump_weights(model, TINY, {}), "here")

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from vtok_codec.errors import TrainingError
 from vtok_codec.layout import GopLayout
-from vtok_codec.models.weights import build_latent_flow, dump_weights
+from vtok_codec.models.weights import LATENT_FLOW, build, dump_weights
 from vtok_codec.registry import CODEC_SHA256, WeightsFile, is_generator
 from vtok_codec.training.codec.redrawing import Redrawing
 from vtok_codec.training.latent_flow.latents import LatentBatches, moments
@@ -151,7 +151,7 @@ def test_a_decoder_trains_on_redrawn_latents(
 
 def test_redrawing_keeps_what_stands_before_and_the_other_tokens(place: Path) -> None:
     weights = WeightsFile("flow", place / "flow.safetensors")
-    flow = build_latent_flow(weights.config, weights.data, "flow")
+    flow = build(LATENT_FLOW, weights.config, weights.data, "flow")
     codes = torch.rand(2, 24, 5, 3, 4) * 2 - 1
     redrawing = Redrawing(flow, WeightsFile("tiny", place / "tiny.safetensors").codec_config.layout, True).train()
     assert not flow.training and redrawing.tokens == 2

@@ -25,7 +25,7 @@ from vtok_codec.codec.tokenizer import load_tokenizer
 from vtok_codec.errors import ModelError, SettingError, TrainingError
 from vtok_codec.files import exclusive
 from vtok_codec.models.onevae import OneVAE
-from vtok_codec.models.weights import build_model
+from vtok_codec.models.weights import CODEC, build
 from vtok_codec.registry import find_weights
 from vtok_codec.training.checkpoint import CHECKPOINT, read_checkpoint
 from vtok_codec.training.codec.objective import CodecObjective
@@ -75,7 +75,7 @@ def test_minutes_count_the_set_up(
 
 def model_of(run: Path) -> OneVAE:
     """The EMA weights of a run."""
-    return build_model(TINY, (run / WEIGHTS).read_bytes(), str(run))
+    return build(CODEC, TINY, (run / WEIGHTS).read_bytes(), str(run))
 
 
 @torch.inference_mode()

@@ -17,7 +17,7 @@ from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import RGB
 from vtok_codec.models.sampling import DEFAULT_STEPS, check_steps, sample
-from vtok_codec.models.weights import build_denoiser
+from vtok_codec.models.weights import DIFFUSION_DECODER, build
 from vtok_codec.registry import CODEC_SHA256, WeightsFile
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits
@@ -39,7 +39,7 @@ class DiffusionDecoder:
 
     def __init__(self, weights: WeightsFile, tokenizer: Tokenizer) -> None:
         made_for = weights.metadata.get(CODEC_SHA256, "")
-        model = build_denoiser(weights.config, weights.data, str(weights.path))
+        model = build(DIFFUSION_DECODER, weights.config, weights.data, str(weights.path))
         if made_for not in tokenizer.weights.reads or not model.config.decodes(tokenizer.model.config):
             raise ModelError(
                 f"{weights.path} decodes tokens of weights {made_for[:12] or 'unknown'}, these are of "

@@ -10,7 +10,7 @@ from torch import Tensor
 from vtok_codec.codec.drawing import CONTEXT_LATENTS, Sampling, TokenDrawer, check_latents
 from vtok_codec.errors import SettingError
 from vtok_codec.models.generator import Generator, GeneratorState, Pick, kinds
-from vtok_codec.models.weights import build_generator
+from vtok_codec.models.weights import GENERATOR, build
 from vtok_codec.registry import WeightsFile
 from vtok_codec.tokens.radix import Digits, Tokens, digits_to_tokens, tokens_to_digits
 
@@ -37,7 +37,7 @@ class TokenGenerator(TokenDrawer):
     """
 
     def __init__(self, weights: WeightsFile, device: str = "auto") -> None:
-        self._model: Generator = build_generator(weights.config, weights.data, str(weights.path))
+        self._model: Generator = build(GENERATOR, weights.config, weights.data, str(weights.path))
         super().__init__(weights, device)
         self._model.to(self._placement.device, self._placement.dtype)
 

@@ -12,7 +12,7 @@ from vtok_codec.codec.drawing import CONTEXT_LATENTS, Sampling, TokenDrawer, che
 from vtok_codec.codec.latents import Latents
 from vtok_codec.errors import InputError, SettingError
 from vtok_codec.models.latent_flow import FlowState, LatentFlow
-from vtok_codec.models.weights import build_latent_flow
+from vtok_codec.models.weights import LATENT_FLOW, build
 from vtok_codec.registry import WeightsFile
 from vtok_codec.tokens.radix import Tokens, digits_to_tokens, tokens_to_digits
 
@@ -30,7 +30,7 @@ class LatentGenerator(TokenDrawer):
     """
 
     def __init__(self, weights: WeightsFile, device: str = "auto") -> None:
-        self._model: LatentFlow = build_latent_flow(weights.config, weights.data, str(weights.path))
+        self._model: LatentFlow = build(LATENT_FLOW, weights.config, weights.data, str(weights.path))
         super().__init__(weights, device)
         # Latents are shifted and scaled in fp32, whatever the network computes in.
         exact = self._model.mean.clone(), self._model.deviation.clone()

@@ -26,7 +26,7 @@ from vtok_codec.models.config import FLOW
 from vtok_codec.models.onedva import Group, Prediction, following
 from vtok_codec.models.onevae import Correction
 from vtok_codec.models.sampling import check_steps, sample_second
-from vtok_codec.models.weights import build_onedva
+from vtok_codec.models.weights import ONE_DVA, build
 from vtok_codec.models.windows import window_grid, window_motion
 from vtok_codec.registry import CODEC_SHA256, DRAWS, WeightsFile
 from vtok_codec.stream.settings import BY_ERROR, BY_MOTION
@@ -78,7 +78,7 @@ class OneDVACoder:
     """
 
     def __init__(self, weights: WeightsFile, tokenizer: Tokenizer) -> None:
-        model = build_onedva(weights.config, weights.data, str(weights.path)).requires_grad_(False)
+        model = build(ONE_DVA, weights.config, weights.data, str(weights.path)).requires_grad_(False)
         made_for = weights.metadata.get(CODEC_SHA256, "")
         if made_for not in tokenizer.weights.reads or model.config.codec != tokenizer.model.config:
             raise ModelError(

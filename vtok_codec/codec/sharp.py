@@ -12,7 +12,7 @@ from vtok_codec.errors import ModelError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
 from vtok_codec.models.config import SharpConfig
-from vtok_codec.models.weights import build_decoder
+from vtok_codec.models.weights import SHARP_DECODER, build
 from vtok_codec.registry import CODEC_SHA256, WeightsFile
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits
@@ -31,7 +31,7 @@ class SharpDecoder:
 
     def __init__(self, weights: WeightsFile, tokenizer: Tokenizer) -> None:
         made_for = weights.metadata.get(CODEC_SHA256, "")
-        decoder = build_decoder(weights.config, weights.data, str(weights.path)).requires_grad_(False)
+        decoder = build(SHARP_DECODER, weights.config, weights.data, str(weights.path)).requires_grad_(False)
         fits = isinstance(weights.config, SharpConfig) and weights.config.decodes(tokenizer.model.config)
         if made_for not in tokenizer.weights.reads or not fits:
             raise ModelError(

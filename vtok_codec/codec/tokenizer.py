@@ -22,7 +22,7 @@ from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import RGB
 from vtok_codec.models.precision import fast_type
-from vtok_codec.models.weights import build_model
+from vtok_codec.models.weights import CODEC, build
 from vtok_codec.prior_files import find_prior, prior_of
 from vtok_codec.registry import WeightsFile, find_codec, is_onedva
 from vtok_codec.tokens.prior.prior import Prior
@@ -83,7 +83,7 @@ class Tokenizer:
     """The memory in bytes that coding a chunk takes for each pixel of a frame, measured at 854×480."""
 
     def __init__(self, weights: WeightsFile, placement: Placement) -> None:
-        model = build_model(weights.config, weights.data, str(weights.path))
+        model = build(CODEC, weights.config, weights.data, str(weights.path))
         self.weights = weights
         self.placement = placement
         self._process = os.getpid()

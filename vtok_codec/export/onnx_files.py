@@ -25,7 +25,7 @@ from vtok_codec.errors import ModelError
 from vtok_codec.export.graphs import Graph, graph_of
 from vtok_codec.models.config import OneVAEConfig, config_to_json
 from vtok_codec.models.onnx_parts import METADATA_KEY, VERSION, GraphAbout, Part, graph_path
-from vtok_codec.models.weights import build_model
+from vtok_codec.models.weights import CODEC, build
 from vtok_codec.prior_files import prior_file
 from vtok_codec.registry import SUFFIX, WeightsFile
 from vtok_codec.version import __version__
@@ -72,7 +72,7 @@ def export_part(weights: WeightsFile, part: Part, weights_name: str) -> Exported
     """
     import onnxscript  # noqa: F401 - torch needs it, and says so only after some time
 
-    model = build_model(weights.config, weights.data, str(weights.path)).requires_grad_(False)
+    model = build(CODEC, weights.config, weights.data, str(weights.path)).requires_grad_(False)
     graph = graph_of(model, part)
     proto = _exported(graph)
     stored = _Stored(weights.data, weights_name)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -30,7 +31,8 @@ from vtok_codec.models.latent_flow import LatentFlow
 from vtok_codec.models.onedva import OneDVA
 from vtok_codec.models.onevae import Decoder, OneVAE
 
-Model = TypeVar("Model", bound=nn.Module)
+Config = TypeVar("Config", bound=ModelConfig)
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def dump_weights(model: nn.Module, config: ModelConfig, metadata: Mapping[str, str]) -> bytes:
@@ -71,103 +73,43 @@ def parse_tensors(data: bytes, source: str) -> dict[str, Tensor]:
     return tensors
 
 
-def build_model(config: ModelConfig, data: bytes, source: str) -> OneVAE:
-    """Build a codec model with the weights in `data`, in fp32, on the CPU and in evaluation mode.
+@dataclass(frozen=True)
+class Kind(Generic[Config, Network]):
+    """A kind of model that a weights file can hold."""
+
+    config: type[Config]
+    """The class of its configurations."""
+    network: Callable[[Config], Network]
+    """Makes the network that a configuration describes."""
+    refusal: Callable[[ModelConfig], str]
+    """Says what is wrong with weights that have another configuration, as the end of a sentence about their file."""
+
+
+CODEC = Kind(OneVAEConfig, OneVAE, not_a_codec)
+DIFFUSION_DECODER = Kind(
+    DenoiserConfig, Denoiser, lambda config: "is not a diffusion decoder; use the deterministic decoder"
+)
+SHARP_DECODER = Kind(SharpConfig, lambda config: Decoder(config.codec), lambda config: "is not a sharp decoder")
+GENERATOR = Kind(GeneratorConfig, Generator, lambda config: "is not a generator")
+LATENT_FLOW = Kind(LatentFlowConfig, LatentFlow, lambda config: "is not a latent flow")
+ONE_DVA = Kind(OneDVAConfig, OneDVA, lambda config: "is not a One-DVA model")
+
+
+def build(kind: Kind[Config, Network], config: ModelConfig, data: bytes, source: str) -> Network:
+    """Build a model with the weights in `data`, in fp32, on the CPU and in evaluation mode.
 
     Args:
+        kind: The kind of model that is wanted.
         config: The configuration of the weights (`WeightsFile.config`).
         data: The bytes of the weights file.
         source: The name of the file in error messages.
 
     Raises:
-        ModelError: The weights are not those of a codec, or do not fit the configuration.
+        ModelError: The weights are of another kind, or do not fit the configuration.
     """
-    if not isinstance(config, OneVAEConfig):
-        raise ModelError(f"{source} {not_a_codec(config)}")
-    return _loaded(OneVAE(config), data, source)
-
-
-def build_denoiser(config: ModelConfig, data: bytes, source: str) -> Denoiser:
-    """Build a diffusion decoder with the weights in `data`, in fp32, on the CPU and in evaluation mode.
-
-    Args:
-        config: The configuration of the weights (`WeightsFile.config`).
-        data: The bytes of the weights file.
-        source: The name of the file in error messages.
-
-    Raises:
-        ModelError: The weights are not those of a diffusion decoder, or do not fit the configuration.
-    """
-    if not isinstance(config, DenoiserConfig):
-        raise ModelError(f"{source} is not a diffusion decoder; use the deterministic decoder")
-    return _loaded(Denoiser(config), data, source)
-
-
-def build_decoder(config: ModelConfig, data: bytes, source: str) -> Decoder:
-    """Build a sharp decoder with the weights in `data`, in fp32, on the CPU and in evaluation mode.
-
-    Args:
-        config: The configuration of the weights (`WeightsFile.config`).
-        data: The bytes of the weights file.
-        source: The name of the file in error messages.
-
-    Raises:
-        ModelError: The weights are not those of a sharp decoder, or do not fit the configuration.
-    """
-    if not isinstance(config, SharpConfig):
-        raise ModelError(f"{source} is not a sharp decoder")
-    return _loaded(Decoder(config.codec), data, source)
-
-
-def build_generator(config: ModelConfig, data: bytes, source: str) -> Generator:
-    """Build the generator that a weights file holds.
-
-    Args:
-        config: The configuration of the model.
-        data: The bytes of the weights file.
-        source: The name of the file in error messages.
-
-    Raises:
-        ModelError: The weights are not those of a generator, or do not fit the configuration.
-    """
-    if not isinstance(config, GeneratorConfig):
-        raise ModelError(f"{source} is not a generator")
-    return _loaded(Generator(config), data, source)
-
-
-def build_latent_flow(config: ModelConfig, data: bytes, source: str) -> LatentFlow:
-    """Build the latent flow that a weights file holds.
-
-    Args:
-        config: The configuration of the model.
-        data: The bytes of the weights file.
-        source: The name of the file in error messages.
-
-    Raises:
-        ModelError: The weights are not those of a latent flow, or do not fit the configuration.
-    """
-    if not isinstance(config, LatentFlowConfig):
-        raise ModelError(f"{source} is not a latent flow")
-    return _loaded(LatentFlow(config), data, source)
-
-
-def build_onedva(config: ModelConfig, data: bytes, source: str) -> OneDVA:
-    """Build One-DVA's transformers with the weights in `data`, in fp32, on the CPU and in evaluation mode.
-
-    Args:
-        config: The configuration of the weights (`WeightsFile.config`).
-        data: The bytes of the weights file.
-        source: The name of the file in error messages.
-
-    Raises:
-        ModelError: The weights are not those of One-DVA, or do not fit the configuration.
-    """
-    if not isinstance(config, OneDVAConfig):
-        raise ModelError(f"{source} is not a One-DVA model")
-    return _loaded(OneDVA(config), data, source)
-
-
-def _loaded(model: Model, data: bytes, source: str) -> Model:
+    if not isinstance(config, kind.config):
+        raise ModelError(f"{source} {kind.refusal(config)}")
+    model = kind.network(config)
     tensors = {name: value.float() for name, value in parse_tensors(data, source).items()}
     try:
         model.load_state_dict(tensors)

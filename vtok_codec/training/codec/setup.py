@@ -11,7 +11,7 @@ from vtok_codec.models.convert import convert
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.presets import codec_presets
 from vtok_codec.models.reshaping import reshaped
-from vtok_codec.models.weights import build_latent_flow
+from vtok_codec.models.weights import LATENT_FLOW, build
 from vtok_codec.registry import CODEC_SHA256, DEFAULT_MODEL, WeightsFile, find_weights
 from vtok_codec.tokens.prior.prior import prior_parts
 from vtok_codec.training.codec.adversarial import PatchAdversary
@@ -169,5 +169,5 @@ def _redrawing(flow: WeightsFile, request: Request, config: OneVAEConfig, recipe
     Raises:
         ModelError: The weights are not those of a latent flow.
     """
-    model = build_latent_flow(flow.config, flow.data, str(flow.path))
+    model = build(LATENT_FLOW, flow.config, flow.data, str(flow.path))
     return Redrawing(model, config.layout, recipe.augmentation.gop_start == 1).to(request.device)

@@ -11,7 +11,7 @@ from vtok_codec.metrics.lpips import load_lpips
 from vtok_codec.models.config import DenoiserConfig, ModelConfig, OneVAEConfig
 from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.presets import denoiser_presets
-from vtok_codec.models.weights import build_model
+from vtok_codec.models.weights import CODEC, build
 from vtok_codec.registry import CODEC_SHA256, WeightsFile
 from vtok_codec.training.diffusion.objective import DenoisingObjective
 from vtok_codec.training.diffusion.stages import DiffusionRecipe
@@ -75,7 +75,7 @@ def prepare(request: Request) -> Prepared[Denoiser, DiffusionRecipe]:
     """
     config, recipe, weights = request.config, request.recipe, request.codec
     assert isinstance(config, DenoiserConfig) and isinstance(recipe, DiffusionRecipe)
-    codec = build_model(weights.config, weights.data, str(weights.path))
+    codec = build(CODEC, weights.config, weights.data, str(weights.path))
     if not config.decodes(codec.config):
         raise ModelError(f"the decoder is for another model than {weights.path}; name the codec that it is for")
     model = Denoiser(config)

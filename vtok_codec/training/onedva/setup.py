@@ -12,7 +12,7 @@ from vtok_codec.metrics.lpips import load_lpips
 from vtok_codec.models.config import ModelConfig, OneDVAConfig, OneVAEConfig
 from vtok_codec.models.onedva import OneDVA
 from vtok_codec.models.presets import onedva_presets
-from vtok_codec.models.weights import build_model
+from vtok_codec.models.weights import CODEC, build
 from vtok_codec.prior_files import prior_of
 from vtok_codec.registry import CODEC_SHA256, WeightsFile
 from vtok_codec.training.onedva.klt import warm_start
@@ -89,7 +89,7 @@ def prepare(request: Request) -> Prepared[OneDVA, OneDVARecipe]:
     """
     config, recipe, weights = request.config, request.recipe, request.codec
     assert isinstance(config, OneDVAConfig) and isinstance(recipe, OneDVARecipe)
-    codec = build_model(weights.config, weights.data, str(weights.path))
+    codec = build(CODEC, weights.config, weights.data, str(weights.path))
     codec = codec.to(request.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = OneDVA(config)
     if request.start and request.fresh:
