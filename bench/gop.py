@@ -133,7 +133,7 @@ def main() -> None:
     if not clips:
         parser.error(f"no clip lasts {args.seconds} seconds")
     print(f"{len(clips)} clips: {', '.join(clip.name for clip in clips)}")
-    heads = ["quality", "GOP, s", "bits/px", "PSNR dB", "first second", "last second", "before a frame"]
+    heads = ["quality", "GOP, s", "bits/px", "PSNR dB", "first second", "last second", "decoded first"]
     made = rows(measured, gops, args.seconds)
     print_table(heads, made)
     weights = {quality: find_weights(find_quality(quality).model).sha256 for quality in _QUALITIES}

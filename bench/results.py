@@ -211,8 +211,8 @@ def gops(figures: dict[str, Any]) -> str:
     weights = " and ".join(f"{quality} {digest[:12]}" for quality, digest in figures["weights"].items())
     note = f"Means over {figures['clips']} held-out clips of {figures['seconds']:g} s, scaled to {figures['lines']} "
     note += f"lines, with a GOP every so many seconds; weights {weights}. The first and the last second are those of "
-    note += "the clips, which tells whether quality decays over a long GOP. *before a frame* is how many frames a "
-    note += "player must decode first, on average, when it seeks to a frame, since decoding starts with a GOP."
+    note += "the clips, which tells whether quality decays over a long GOP. *decoded first* is how many frames a "
+    note += "player decodes, on average, before the one that it seeks to, since decoding starts with a GOP."
     command = "    .venv/bin/python bench/gop.py val-hd/*.* --plot docs/gop.svg"
     rows = [list(map(str, row)) for row in figures["rows"]]
     picture = "![PSNR of each frame over the longest GOP](gop.svg)"
