@@ -9,7 +9,6 @@ Each clip is cut to its first seconds and scaled to so many lines, without furth
 from __future__ import annotations
 
 import argparse
-import math
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ import vtok_codec
 from vtok_codec.codec.quality_presets import find_quality
 from vtok_codec.evaluation.clips import SourceClip, open_clip
 from vtok_codec.media.types import Pixels
+from vtok_codec.metrics.squared_error import SquaredError
 from vtok_codec.registry import find_weights
 
 _QUALITIES = ("tiny", "medium")
@@ -43,19 +43,20 @@ class Measured:
     """The length of a GOP, in seconds."""
     bits_per_pixel: float
     """The size of the file."""
-    errors: list[float]
-    """The mean squared error of each frame."""
     rate: float
     """Frames per second."""
+    frame_psnr: list[float]
+    """The PSNR of each frame, in dB."""
+    psnr: tuple[float, float, float]
+    """The PSNR of the whole clip, of its first second and of its last, in dB."""
 
-    def psnr(self, begin: float, end: float) -> float:
-        """Return the PSNR in dB of the frames between two times in seconds."""
-        return psnr_db(float(np.mean(self.errors[round(begin * self.rate) : round(end * self.rate)])))
 
-
-def psnr_db(error: float) -> float:
-    """Return the PSNR in dB of a mean squared error. An exact copy counts as 100 dB."""
-    return 100.0 if error < 255**2 * 1e-10 else 10 * math.log10(255**2 / error)
+def psnr_db(pairs: Sequence[tuple[Pixels, Pixels]]) -> float:
+    """Return the PSNR in dB over pairs of frames. Equal frames count as 100 dB."""
+    error = SquaredError()
+    for pair in pairs:
+        error.add(*pair)
+    return min(error.psnr_db, 100.0)
 
 
 def prepared(path: Path, folder: Path, seconds: float, lines: int) -> SourceClip | None:
@@ -70,12 +71,6 @@ def prepared(path: Path, folder: Path, seconds: float, lines: int) -> SourceClip
     return clip if clip.seconds > seconds - 0.5 else None
 
 
-def frame_errors(clip: SourceClip, decoded: Sequence[Pixels]) -> list[float]:
-    """Return the mean squared error of each frame."""
-    pairs = zip(decoded, clip.pixels(), strict=True)
-    return [float(np.square(ours.astype(np.float64) - theirs).mean()) for ours, theirs in pairs]
-
-
 def measure(clip: SourceClip, quality: str, gop: float, folder: Path) -> Measured:
     """Encode a clip, and measure its size and its quality."""
     coded = folder / "coded.vtk"
@@ -83,10 +78,13 @@ def measure(clip: SourceClip, quality: str, gop: float, folder: Path) -> Measure
     subprocess.run([*command, "--quality", quality, "--gop", str(gop)], check=True)
     with vtok_codec.open(coded) as opened:
         frames = list(opened.frames())
-    errors = frame_errors(clip, [frame.pixels for frame in frames])
+    pairs = list(zip((frame.pixels for frame in frames), clip.pixels(), strict=True))
     height, width = frames[0].pixels.shape[:2]
     bits = 8 * coded.stat().st_size / (height * width * len(frames))
-    return Measured(clip.name, quality, gop, bits, errors, len(frames) / (clip.seconds or 1.0))
+    rate = len(frames) / (clip.seconds or 1.0)
+    second = round(rate)
+    parts = psnr_db(pairs), psnr_db(pairs[:second]), psnr_db(pairs[-second:])
+    return Measured(clip.name, quality, gop, bits, rate, [psnr_db([pair]) for pair in pairs], parts)
 
 
 def plot(measured: Sequence[Measured], path: Path) -> None:
@@ -94,22 +92,21 @@ def plot(measured: Sequence[Measured], path: Path) -> None:
     figure = Figure(figsize=(8.0, 4.6), layout="constrained")
     axes = figure.add_subplot(xlabel="seconds", ylabel="PSNR, dB")
     for one in measured:
-        times = np.arange(len(one.errors)) / one.rate
-        axes.plot(times, list(map(psnr_db, one.errors)), lw=0.8, label=f"{one.clip}, {one.quality}")
+        times = np.arange(len(one.frame_psnr)) / one.rate
+        axes.plot(times, one.frame_psnr, lw=0.8, label=f"{one.clip}, {one.quality}")
     axes.grid(alpha=0.3)
     figure.legend(fontsize="small", loc="outside lower center", ncols=2)
     figure.savefig(path, metadata={"Date": None})
 
 
-def rows(measured: Sequence[Measured], gops: Sequence[float], seconds: float) -> list[list[object]]:
+def rows(measured: Sequence[Measured], gops: Sequence[float]) -> list[list[object]]:
     """Return a row of means over clips for each preset and length of a GOP."""
     made: list[list[object]] = []
     for quality in _QUALITIES:
         for gop in gops:
             ours = [one for one in measured if (one.quality, one.gop) == (quality, gop)]
             sizes = np.mean([one.bits_per_pixel for one in ours])
-            parts = [(0.0, seconds), (0.0, 1.0), (seconds - 1, seconds)]
-            psnr = [f"{np.mean([one.psnr(*part) for one in ours]):.2f}" for part in parts]
+            psnr = [f"{mean:.2f}" for mean in np.mean([one.psnr for one in ours], axis=0)]
             before = np.mean([(gop * one.rate - 1) / 2 for one in ours])
             made.append([quality, f"{gop:g}", f"{sizes:.4f}", *psnr, f"{before:.0f}"])
     return made
@@ -134,7 +131,7 @@ def main() -> None:
         parser.error(f"no clip lasts {args.seconds} seconds")
     print(f"{len(clips)} clips: {', '.join(clip.name for clip in clips)}")
     heads = ["quality", "GOP, s", "bits/px", "PSNR dB", "first second", "last second", "decoded first"]
-    made = rows(measured, gops, args.seconds)
+    made = rows(measured, gops)
     print_table(heads, made)
     weights = {quality: find_weights(find_quality(quality).model).sha256 for quality in _QUALITIES}
     about = {"clips": len(clips), "seconds": args.seconds, "lines": args.lines, "weights": weights}
