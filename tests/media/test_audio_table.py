@@ -86,7 +86,10 @@ def outcome(source: Path, settings: OutputSettings, target: Path | io.BytesIO) -
     opened = target if isinstance(target, Path) else io.BytesIO(target.getvalue())
     with av.open(str(opened) if isinstance(opened, Path) else opened) as container:
         pictures, samples, seconds, rate = 0, 0, Fraction(0), 1
-        for frame in container.decode():
+        packets = list(container.demux())
+        # A stream copy drops what comes before the first keyframe.
+        assert all(packet.is_keyframe for packet in packets if packet.stream.type == "audio" and packet.size)
+        for frame in (frame for packet in packets for frame in packet.decode()):
             if isinstance(frame, av.VideoFrame):
                 pictures += 1
             elif isinstance(frame, av.AudioFrame):
@@ -245,6 +248,19 @@ def test_layouts_that_an_encoder_lacks_are_mixed(
     subprocess.run(command, check=True)
     heard, rate, dropped = encoded_sound(tmp_path / "in.mkv", tmp_path / target, codec)
     assert not dropped and abs(len(heard) / rate - 1) < 0.12 and heard.max() > 0
+
+
+def test_a_time_of_years_later_is_not_filled(tmp_path: Path, sources: dict[str, Path]) -> None:
+    with VideoReader(sources["flac"]) as reader:
+        info, packets = reader.info, 0
+        with VideoWriter(tmp_path / "out.mkv", info, output_settings(".mkv", None, None, "aac")) as writer:
+            for event in reader.events():
+                if isinstance(event, AudioPacket):
+                    packets += 1
+                    if packets == 10:
+                        event = replace(event, pts=(event.pts or 0) + round(10**8 / info.audio[0].time_base))
+                writer.write(event)
+    assert (tmp_path / "out.mkv").stat().st_size < 1 << 20
 
 
 @pytest.mark.parametrize("target", ["out.avi", "out.mp4"])

@@ -613,3 +613,15 @@ def test_the_coarsest_quality_is_taken(make_clip: ClipMaker, tmp_path: Path, cod
     assert len(pixels_of(tmp_path / "out.mkv")) == 3
     # SVT-AV1 would make this thread a real-time one where it may.
     assert os.sched_getscheduler(0) == scheduling
+
+
+@pytest.mark.parametrize(
+    "rate", [Fraction(30000, 1001), Fraction(2997003, 99999), Fraction(100_000), Fraction(1, 1000)]
+)
+def test_every_rate_goes_into_an_avi(rate: Fraction, tmp_path: Path) -> None:
+    """MPEG-4 stores rates as two numbers of 16 bits."""
+    info = VideoInfo(64, 48, rate, 1 / rate)
+    with VideoWriter(tmp_path / "o.avi", info, output_settings(".avi", None, None)) as writer:
+        for number in range(5):
+            writer.write(Frame(np.zeros((48, 64, 3), np.uint8), number, 1))
+    assert len(times_of(tmp_path / "o.avi")) == 5

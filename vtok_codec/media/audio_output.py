@@ -30,6 +30,8 @@ _LAYOUTS = {
     "8 channels": "7.1",
 }
 """The layout of tracks that only say how many channels they have; FFmpeg's defaults."""
+_MOST_SILENCE_S = 3600
+"""The longest gap, in seconds, that silence fills. A false time could otherwise ask for years of it."""
 _GAP_S = Fraction(100, 1000)
 """How far the times of a track may differ from its samples, in seconds, before silence fills the gap or sound is left
 out. Times that differ by less are those of a coarse clock."""
@@ -174,7 +176,10 @@ class EncodedTrack:
                 return
             if late > _GAP_S * rate:
                 yield from self._converted(None)
-                yield from self._silence(late)
+                if late <= _MOST_SILENCE_S * rate:
+                    yield from self._silence(late)
+                else:
+                    self._end = begin
         yield from self._converted(frame)
 
     def _converted(self, frame: av.AudioFrame | None) -> Iterator[Packet]:
@@ -251,4 +256,6 @@ def _packet(item: AudioPacket, shift: int, given: Fraction, wanted: Fraction) ->
     times = (None if time is None else round((time + shift) * (given / wanted)) for time in (item.pts, item.dts))
     packet.pts, packet.dts = times
     packet.duration, packet.time_base = round(item.duration * (given / wanted)), wanted
+    # Sound can start with any packet; FFmpeg's stream copy drops what comes before the first keyframe.
+    packet.is_keyframe = True
     return packet

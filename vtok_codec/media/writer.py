@@ -79,6 +79,12 @@ class _Pipe:
         return -errno.EIO
 
 
+def _limited(rate: Fraction) -> Fraction:
+    """Return the rate nearest to a frame rate whose terms are at most `_MAX_RATE_TERM`."""
+    rate = min(max(rate, Fraction(1, _MAX_RATE_TERM)), Fraction(_MAX_RATE_TERM))
+    return rate.limit_denominator(_MAX_RATE_TERM) if rate < 1 else 1 / (1 / rate).limit_denominator(_MAX_RATE_TERM)
+
+
 class VideoWriter:
     """Encodes frames and muxes them with audio packets.
 
@@ -102,8 +108,8 @@ class VideoWriter:
             info = _turned(info, self._turns)
         self._info = info
         self._settings = settings
-        rate = max((info.rate or DEFAULT_RATE).limit_denominator(_MAX_RATE_TERM), Fraction(1, _MAX_RATE_TERM))
-        self._time_base = 1 / rate if settings.format in _CONSTANT_RATE else info.time_base
+        self._rate = _limited(info.rate or DEFAULT_RATE)
+        self._time_base = 1 / self._rate if settings.format in _CONSTANT_RATE else info.time_base
         self._frames = 0
         self.dropped: list[str] = []
         """Descriptions of what the output cannot store; complete once the context is left."""
@@ -271,7 +277,7 @@ class VideoWriter:
     def _add_video(self) -> VideoStream:
         """Add the video stream to the container and set up its encoder."""
         info, settings = self._info, self._settings
-        stream = self._container.add_stream(settings.codec, rate=info.rate or DEFAULT_RATE)
+        stream = self._container.add_stream(settings.codec, rate=self._rate)
         assert isinstance(stream, VideoStream)
         stream.width, stream.height = info.width, info.height
         stream.pix_fmt = pixel_format(settings.codec, info)
