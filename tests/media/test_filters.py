@@ -6,12 +6,13 @@ import subprocess
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from helpers import ClipMaker
 
 from vtok_codec.errors import InputError, SettingError
-from vtok_codec.media.filters import parse_filters
+from vtok_codec.media.filters import FilterChain, parse_filters
 from vtok_codec.media.reader import VideoReader
 from vtok_codec.media.types import Frame, VideoInfo
 
@@ -80,6 +81,13 @@ def test_what_filters_hold_back_comes_before_the_error(make_clip: ClipMaker, tmp
 def test_filters_that_do_not_work_are_told(make_clip: ClipMaker, filters: str, message: str) -> None:
     with pytest.raises(SettingError, match=message):
         read(make_clip("in.mp4"), filters)
+
+
+def test_a_picture_that_stands_askew_is_refused(make_clip: ClipMaker) -> None:
+    with av.open(str(make_clip("in.mp4"))) as container:
+        frame = next(container.decode(video=0))
+    with pytest.raises(InputError, match=r"v\.mp4 is turned by 45 degrees"):
+        FilterChain(parse_filters("scale=16:16"), frame, Fraction(1, 25), 45, name="v.mp4")
 
 
 def test_commas_inside_options_are_kept() -> None:

@@ -88,6 +88,10 @@ class FilterChain:
         rotation: By how many degrees counter-clockwise a player turns the picture. The chain turns it before the first
             filter, as ffmpeg does, so that width and height are what a viewer sees.
         mirrored: Whether to mirror the picture left to right before it is turned.
+        name: What error messages call the video.
+
+    Raises:
+        InputError: The picture is turned by an angle other than a quarter turn.
     """
 
     def __init__(
@@ -97,11 +101,14 @@ class FilterChain:
         time_base: Fraction,
         rotation: int = 0,
         mirrored: bool = False,
+        name: str = "the video",
     ) -> None:
-        self._size = (first.width, first.height)
+        self._name, self._size = name, (first.width, first.height)
         self._tags = {name: getattr(first, name) for name in _UNKNOWN_TAGS}
         self._time_base = time_base
         turns: list[Step] = [("hflip", None)] if mirrored else []
+        if rotation % 90:
+            raise InputError(f"{name} is turned by {rotation} degrees, which filters cannot do; leave out --filter")
         if rotation % 360:
             turns += [_TURNS[rotation % 360]] * (2 if rotation % 360 == 180 else 1)
         self._filters = [_Filter(step) for step in (*turns, *steps)]
@@ -115,7 +122,7 @@ class FilterChain:
         """
         if (frame.width, frame.height) != self._size:
             raise InputError(
-                f"the size changes from {self._size[0]}x{self._size[1]} to {frame.width}x{frame.height}; "
+                f"{self._name} changes its size from {self._size[0]}x{self._size[1]} to {frame.width}x{frame.height}; "
                 "scale it to one size first"
             )
         if not frame.time_base:

@@ -227,7 +227,7 @@ class VideoReader:
                     continue
                 if self._chain is None:
                     time_base = Fraction(item.time_base or self._stream.time_base or Fraction(1, 1000))
-                    self._chain = FilterChain(self._filters, item, time_base, *_orientation(item))
+                    self._chain = FilterChain(self._filters, item, time_base, *_orientation(item), self.name)
                 yield from self._chain.push(item)
         except InputError as error:
             failure = error

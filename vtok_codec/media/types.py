@@ -16,7 +16,7 @@ Tags: TypeAlias = tuple[tuple[str, str], ...]
 """Pairs of a name and a text, each name once. Texts may have several lines."""
 
 Pixels: TypeAlias = NDArray[np.uint8]
-"""A picture in RGB, uint8 `H W 3`."""
+"""A picture in RGB, uint8 `H W 3`, or several of the same size, `T H W 3`."""
 
 
 @dataclass(frozen=True)
