@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from vtok_codec import files
 from vtok_codec.files import replacing, write_whole
 
 
@@ -68,6 +69,21 @@ def test_a_killed_run_leaves_nothing_for_long(tmp_path: Path) -> None:
         assert removed == [left] and partial.exists()
         partial.write_bytes(b"first")
     assert path.read_bytes() == b"first" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_taken_for_a_leftover_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another writer of the same target may find the file before it is locked."""
+    path, lock, taken = tmp_path / "out.bin", files._lock, []
+
+    def late(handle: int, wait: bool = False) -> bool:
+        if not taken:
+            taken.extend(files._remove_leftovers(path))
+        return lock(handle, wait)
+
+    monkeypatch.setattr(files, "_lock", lambda handle, wait=False: late(handle, wait) if wait else lock(handle))
+    with replacing(path) as partial:
+        partial.write_bytes(b"whole")
+    assert len(taken) == 1 and path.read_bytes() == b"whole" and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_link_in_the_way_is_not_followed(tmp_path: Path) -> None:

@@ -55,12 +55,9 @@ def replacing(
     """
     for leftover in _remove_leftovers(path):
         on_leftover(leftover)
-    # mkstemp opens with O_EXCL, so that nobody can have put a link in the place of the file.
-    handle, name = tempfile.mkstemp(f"{PARTIAL_SUFFIX}{path.suffix}", _prefix(path), path.parent)
-    partial = Path(name)
+    handle, partial = _new_partial(path)
     _open_partials.add(partial)
     try:
-        _lock(handle)
         partial.chmod(_mode(path))
         yield partial
         os.fsync(handle)
@@ -114,12 +111,24 @@ def _prefix(path: Path) -> str:
     return f".{os.fsdecode(name)}."
 
 
-def _lock(handle: int) -> bool:
+def _new_partial(path: Path) -> tuple[int, Path]:
+    """Make a partial file, open and locked, so that no other process takes it for a leftover."""
+    while True:
+        # mkstemp opens with O_EXCL, so that nobody can have put a link in the place of the file.
+        handle, name = tempfile.mkstemp(f"{PARTIAL_SUFFIX}{path.suffix}", _prefix(path), path.parent)
+        _lock(handle, wait=True)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        # Another process took it for a leftover before it was locked.
+        os.close(handle)
+
+
+def _lock(handle: int, wait: bool = False) -> bool:
     """Lock a file for as long as this process has it open. Whether nobody else holds the lock."""
     if fcntl is None:
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError:
         return False
     return True

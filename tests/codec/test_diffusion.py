@@ -39,7 +39,7 @@ from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.presets import PRESETS, denoiser_presets
 from vtok_codec.models.sampling import PATHS, sample
 from vtok_codec.models.weights import CODEC, DIFFUSION_DECODER, build, dump_weights
-from vtok_codec.registry import WeightsFile, find_decoder
+from vtok_codec.registry import RUN_WEIGHTS, WeightsFile, find_decoder
 from vtok_codec.stream.settings import EncodeSettings
 from vtok_codec.training.checkpoint import read_checkpoint
 from vtok_codec.training.codec.klt import warm_start
@@ -52,7 +52,7 @@ from vtok_codec.training.recipe import Augmentation, CropShape, Phase, override
 from vtok_codec.training.run import resume_training, run_training
 from vtok_codec.training.settings import RunSettings
 from vtok_codec.training.stages import STAGES
-from vtok_codec.training.trainer import LOG, WEIGHTS, Budget, Trainer
+from vtok_codec.training.trainer import LOG, Budget, Trainer
 
 
 def recipe() -> DiffusionRecipe:
@@ -298,7 +298,7 @@ def test_a_run_tells_how_it_does_and_what_it_is_for(
         assert math.isfinite(figures[name])
     assert 0 < figures["energy_1_base"] < 2 and figures["lpips_1_base"] > 0
     assert list((tmp_path / "run").glob("strip-*.png"))
-    run = WeightsFile("run", tmp_path / "run" / WEIGHTS)
+    run = WeightsFile("run", tmp_path / "run" / RUN_WEIGHTS)
     assert isinstance(run.config, DenoiserConfig)
     assert (run.config.objective, run.metadata["codec"]) == ("flow", "codec")
     decoder = DiffusionDecoder(run, load_tokenizer(WeightsFile("codec", codec), "cpu"))
@@ -306,7 +306,7 @@ def test_a_run_tells_how_it_does_and_what_it_is_for(
     on = replace(settings_of(data, "flow", codec, str(tmp_path / "run")), validation=None)
     run_training(on, tmp_path / "on", Budget(steps=1), quiet=True)
     run_training(replace(on, preset="ddim-tiny"), tmp_path / "other", Budget(steps=1), quiet=True)
-    made, given = (WeightsFile("run", tmp_path / name / WEIGHTS) for name in ("other", "run"))
+    made, given = (WeightsFile("run", tmp_path / name / RUN_WEIGHTS) for name in ("other", "run"))
     assert isinstance(made.config, DenoiserConfig) and made.config.objective == "ddim"
     ours, theirs = (build(DIFFUSION_DECODER, file.config, file.data, "here").state_dict() for file in (made, given))
     assert all(torch.allclose(value, theirs[name], atol=1e-2) for name, value in ours.items())

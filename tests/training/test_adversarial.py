@@ -9,6 +9,7 @@ import pytest
 import torch
 from training_helpers import settings_of
 
+from vtok_codec.registry import RUN_WEIGHTS
 from vtok_codec.training.codec.adversarial import (
     PatchDiscriminator,
     adaptive_weight,
@@ -17,7 +18,7 @@ from vtok_codec.training.codec.adversarial import (
 )
 from vtok_codec.training.codec.subject import CodecSubject
 from vtok_codec.training.run import run_training
-from vtok_codec.training.trainer import WEIGHTS, Budget
+from vtok_codec.training.trainer import Budget
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -33,7 +34,7 @@ def test_a_compiled_decoder_can_be_judged(
     overrides = (*settings.overrides, ("adversarial_start", "0"), ("lpips_weight", "0"))
     settings = replace(settings, compiled=True, overrides=overrides)
     run_training(settings, tmp_path / "run", Budget(steps=2), quiet=True)
-    assert (tmp_path / "run" / WEIGHTS).exists()
+    assert (tmp_path / "run" / RUN_WEIGHTS).exists()
 
 
 def test_a_discriminator_learns_to_tell_blurred_from_sharp() -> None:

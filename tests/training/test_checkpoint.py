@@ -10,7 +10,7 @@ import torch
 
 from vtok_codec.errors import TrainingError
 from vtok_codec.training import checkpoint
-from vtok_codec.training.checkpoint import CHECKPOINT, PREVIOUS, read_checkpoint, write_checkpoint
+from vtok_codec.training.checkpoint import CHECKPOINT, PREVIOUS, has_checkpoint, read_checkpoint, write_checkpoint
 
 
 def state(step: int) -> dict[str, object]:
@@ -62,6 +62,31 @@ def test_a_full_disk_keeps_the_one_before(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(TrainingError, match="No space left on device; make room"):
         write_checkpoint(tmp_path, state(2))
     assert read_checkpoint(tmp_path)["step"] == 1
+
+
+def test_an_interrupt_leaves_a_checkpoint_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it, the folder would pass for one that holds no run."""
+    write_checkpoint(tmp_path, state(1))
+
+    def interrupted(path: Path, data: bytes) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "write_whole", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_checkpoint(tmp_path, state(2))
+    assert (tmp_path / CHECKPOINT).exists() and read_checkpoint(tmp_path)["step"] == 1
+
+
+def test_a_disk_without_links_keeps_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(source: Path, target: Path) -> None:
+        raise OSError(errno.EOPNOTSUPP, "no links")
+
+    monkeypatch.setattr("os.link", refused)
+    for step in (1, 2):
+        write_checkpoint(tmp_path, state(step))
+    assert read_checkpoint(tmp_path)["step"] == 2
+    (tmp_path / CHECKPOINT).unlink()
+    assert has_checkpoint(tmp_path) and read_checkpoint(tmp_path)["step"] == 1
 
 
 def test_checkpoints_of_earlier_versions_are_read(tmp_path: Path) -> None:

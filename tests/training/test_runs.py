@@ -26,13 +26,13 @@ from vtok_codec.errors import ModelError, SettingError, TrainingError
 from vtok_codec.files import exclusive
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import CODEC, build
-from vtok_codec.registry import find_weights
+from vtok_codec.registry import RUN_WEIGHTS, find_weights
 from vtok_codec.training.checkpoint import CHECKPOINT, read_checkpoint
 from vtok_codec.training.codec.objective import CodecObjective
 from vtok_codec.training.data.crops import ThreadedBatches
 from vtok_codec.training.recipe import CropShape
 from vtok_codec.training.run import resume_training, run_training
-from vtok_codec.training.trainer import LOG, STRIP, WEIGHTS, Budget, Cadence, Trainer
+from vtok_codec.training.trainer import LOG, STRIP, Budget, Cadence, Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -75,7 +75,7 @@ def test_minutes_count_the_set_up(
 
 def model_of(run: Path) -> OneVAE:
     """The EMA weights of a run."""
-    return build(CODEC, TINY, (run / WEIGHTS).read_bytes(), str(run))
+    return build(CODEC, TINY, (run / RUN_WEIGHTS).read_bytes(), str(run))
 
 
 @torch.inference_mode()
@@ -152,7 +152,7 @@ def test_a_resumed_run_ends_with_the_same_weights(
     for part in ("model", "ema", "objective"):
         for name, value in whole[part].items():
             assert torch.equal(value, halves[part][name]), name
-    assert load_file(tmp_path / "halves" / WEIGHTS).keys() == whole["ema"].keys()
+    assert load_file(tmp_path / "halves" / RUN_WEIGHTS).keys() == whole["ema"].keys()
 
 
 _COMPILED = """
@@ -224,6 +224,11 @@ def test_runs_that_cannot_be_are_refused(data: Path, tmp_path: Path, small_stage
     with pytest.raises(TrainingError, match="no run"):
         resume_training(tmp_path / "nothing", Budget(steps=1), quiet=True)
     (tmp_path / "run").mkdir()
+    with pytest.raises(TrainingError, match="no run"):
+        resume_training(tmp_path / "run", Budget(steps=1), quiet=True)
+    with pytest.raises(TrainingError, match="no video or image"):
+        run_training(settings_of(tmp_path / "run", "continuous"), tmp_path / "run", Budget(steps=1), quiet=True)
+    assert not list((tmp_path / "run").iterdir())
     (tmp_path / "file").touch()
     with pytest.raises(TrainingError, match="cannot hold a run"):
         run_training(settings_of(data, "continuous"), tmp_path / "file" / "run", Budget(steps=1), quiet=True)

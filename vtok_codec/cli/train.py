@@ -159,12 +159,12 @@ def train(
 def _tell_result(trainer: Trainer[Any]) -> None:
     """One line on how the run ended and what to do with its weights."""
     from vtok_codec.prior_files import RUN_PRIOR
-    from vtok_codec.training.trainer import WEIGHTS
+    from vtok_codec.registry import RUN_WEIGHTS
 
     figures = trainer.last_figures.items()
     told = [f"{value:.2f} dB ({key})" for key, value in figures if key.startswith("psnr_")][:3]
     told += [f"{value:.3f} ({key})" for key, value in figures if key.startswith(("size_", "error_"))][:4]
-    weights = trainer.run_folder / WEIGHTS
+    weights = trainer.run_folder / RUN_WEIGHTS
     use = f"vtok encode --model {weights} IN OUT.vtk"
     if STAGES[trainer.stage].kind == "diffusion":
         use = f"vtok decode --decoder {weights} IN.vtk OUT.mp4"

@@ -24,6 +24,11 @@ _MAGIC = b"vtok checkpoint 1\n"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether a folder holds a checkpoint."""
+    return any((folder / name).exists() for name in (CHECKPOINT, PREVIOUS))
+
+
 def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint, and keep the last one beside it under the name `PREVIOUS`.
 
@@ -38,7 +43,7 @@ def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     path = folder / CHECKPOINT
     try:
         if path.exists():
-            os.replace(path, folder / PREVIOUS)
+            _keep_as_previous(path)
         write_whole(path, b"".join((_MAGIC, hashlib.sha256(data).digest(), data)))
     except OSError as error:
         if not path.exists() and (folder / PREVIOUS).exists():
@@ -46,6 +51,17 @@ def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
         raise TrainingError(
             f"cannot save to {folder}: {error.strerror or error}; make room and resume from the last checkpoint"
         ) from error
+
+
+def _keep_as_previous(path: Path) -> None:
+    """Give a checkpoint the name `PREVIOUS` as well, so that at every moment a whole checkpoint has a name."""
+    previous = path.with_name(PREVIOUS)
+    previous.unlink(missing_ok=True)
+    try:
+        os.link(path, previous)
+    except OSError:
+        # A file system without links.
+        os.replace(path, previous)
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:

@@ -26,8 +26,8 @@ from vtok_codec.models.config import ModelConfig, OneVAEConfig, config_from_json
 from vtok_codec.models.presets import PRESETS
 from vtok_codec.models.weights import parse_tensors
 from vtok_codec.prior_files import RUN_PRIOR, parsed_prior, prior_file
-from vtok_codec.registry import DEFAULT_MODEL, WeightsFile, find_codec, find_weights, is_onedva
-from vtok_codec.training.checkpoint import CHECKPOINT, read_checkpoint
+from vtok_codec.registry import DEFAULT_MODEL, RUN_WEIGHTS, WeightsFile, find_codec, find_weights, is_onedva
+from vtok_codec.training.checkpoint import has_checkpoint, read_checkpoint
 from vtok_codec.training.codec.stages import CodecRecipe
 from vtok_codec.training.data.crops import CropSampler
 from vtok_codec.training.data.held_out import validation_clips
@@ -38,7 +38,7 @@ from vtok_codec.training.recipe import Recipe, check_phases, override
 from vtok_codec.training.settings import RunSettings, settings_from_json
 from vtok_codec.training.stages import Stage, find_stage
 from vtok_codec.training.subject import Request, Start
-from vtok_codec.training.trainer import LOG, STRIP, WEIGHTS, Budget, Cadence, Trainer
+from vtok_codec.training.trainer import LOG, STRIP, Budget, Cadence, Trainer
 
 _SETTINGS = "run.json"
 _LOCK = "run.lock"
@@ -60,7 +60,7 @@ def run_training(settings: RunSettings, folder: Path, budget: Budget, quiet: boo
         SettingError, TrainingError, ModelError, InputError: The run cannot start with these settings.
     """
     begun = time.monotonic()
-    if (folder / CHECKPOINT).exists():
+    if has_checkpoint(folder):
         raise TrainingError(f"{folder} already holds a run; resume it, or name another folder")
     if not _can_hold_files(folder):
         raise TrainingError(f"{folder} cannot hold a run; name a folder that can be written to")
@@ -111,8 +111,8 @@ def resume_training(
         SettingError: A setting in `overrides` is unknown or has a value that does not fit.
     """
     begun = time.monotonic()
-    if not folder.is_dir():
-        raise TrainingError(f"{folder} holds no run that can be resumed")
+    if not has_checkpoint(folder):
+        raise TrainingError(f"{folder} holds no run that can be resumed: it has no checkpoint")
     with _alone(folder):
         state = read_checkpoint(folder)
         settings = _kept_settings(folder)
@@ -148,16 +148,19 @@ def _alone(folder: Path) -> Iterator[None]:
     if not _leads():
         yield
         return
+    lock = folder / _LOCK
+    made_folder, made_lock = not folder.exists(), not lock.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with exclusive(folder / _LOCK):
+        with exclusive(lock):
             yield
     except BlockingIOError:
         raise TrainingError(f"another process trains in {folder}; wait for it, or name another folder") from None
     except BaseException:
-        # A run that could not start leaves no folder behind.
-        if [path.name for path in folder.iterdir()] == [_LOCK]:
-            (folder / _LOCK).unlink()
+        # A run that could not start leaves nothing behind.
+        if made_lock and not (folder / _SETTINGS).exists():
+            lock.unlink(missing_ok=True)
+        if made_folder and not any(folder.iterdir()):
             folder.rmdir()
         raise
 
@@ -270,7 +273,7 @@ def _prior(stage: Stage, recipe: Recipe, folder: Path | None, start: WeightsFile
     if stage.kind != "prior" and not (isinstance(recipe, CodecRecipe) and any(recipe.rate_weights)):
         return None
     if folder:
-        kept = folder / (WEIGHTS if stage.kind == "prior" else RUN_PRIOR)
+        kept = folder / (RUN_WEIGHTS if stage.kind == "prior" else RUN_PRIOR)
         file = WeightsFile(kept.stem, kept) if kept.is_file() else None
     else:
         file = prior_file(start) if start and isinstance(start.config, OneVAEConfig) else None

@@ -29,8 +29,6 @@ from vtok_codec.training.optimizer import StageOptimizer
 from vtok_codec.training.processes import Processes
 from vtok_codec.training.subject import Prepared
 
-WEIGHTS = RUN_WEIGHTS
-"""The name of the file with the EMA weights in a run's folder."""
 LOG = "log.jsonl"
 """The name of the log in a run's folder: one JSON object per line."""
 STRIP = "strip-{}.png"
@@ -274,7 +272,7 @@ class Trainer(Generic[Model]):
             "minutes": round(self.seconds / 60, 3),
             "lr": self.optimizer.rate,
             "skipped": self.skipped_steps,
-        } | {key: round(value, 6) for key, value in entry.items()}
+        } | {key: round(value, 6) if math.isfinite(value) else None for key, value in entry.items()}
         with open(self.run_folder / LOG, "a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
 
@@ -303,7 +301,7 @@ class Trainer(Generic[Model]):
         write_checkpoint(self.run_folder, state)
         metadata = {"stage": self.stage, "steps": str(self.step), "minutes": f"{self.seconds / 60:.1f}"}
         weights = self.subject.weights(self.ema, metadata)
-        write_whole(self.run_folder / WEIGHTS, weights)
+        write_whole(self.run_folder / RUN_WEIGHTS, weights)
         for name, data in self.subject.companions(weights).items():
             write_whole(self.run_folder / name, data)
 
@@ -320,7 +318,7 @@ class Trainer(Generic[Model]):
         for key, mine in self.subject.identity.items():
             if state.get("subject", {}).get(key) != mine:
                 raise TrainingError(
-                    f"the checkpoint was made beside another {key}; start another run from its {WEIGHTS}"
+                    f"the checkpoint was made beside another {key}; start another run from its {RUN_WEIGHTS}"
                 )
         try:
             self.model.load_state_dict(state["model"])
@@ -335,7 +333,7 @@ class Trainer(Generic[Model]):
             self.skipped_steps = state["skipped_steps"]
         except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
             raise TrainingError(
-                f"the checkpoint does not fit this version ({error}); start another run from its {WEIGHTS}"
+                f"the checkpoint does not fit this version ({error}); start another run from its {RUN_WEIGHTS}"
             ) from None
 
 
