@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from training_helpers import codec_recipe
 
 from vtok_codec.errors import SettingError
 from vtok_codec.training.codec.objective import CodecObjective
-from vtok_codec.training.recipe import CropShape, check_phases, override
+from vtok_codec.training.recipe import Augmentation, CropShape, check_phases, override
 from vtok_codec.training.stages import STAGES
 from vtok_codec.training.trainer import Budget
 
@@ -51,6 +52,13 @@ def test_crops_that_cannot_be_are_refused(text: str) -> None:
         {"warmup_steps": 0},
         {"adversarial_weight": 0.1, "trains": ("quantizer",)},
         {"distortion": "psnr"},
+        {"learning_rate": -1.0},
+        {"learning_rate": math.nan},
+        {"weight_decay": -1.0},
+        {"betas": (1.0, 0.99)},
+        {"ema_decay": 7.0},
+        {"clip_norm": 0.0},
+        {"augmentation": Augmentation(soft=7)},
     ],
 )
 def test_stages_that_cannot_train_are_refused_before_they_start(changes: dict[str, Any]) -> None:

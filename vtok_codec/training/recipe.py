@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -212,6 +213,17 @@ def check_recipe(recipe: Recipe, tokens_per_position: int) -> None:
         raise SettingError("setting token_weights: give numbers of at least 0, not all of them 0")
     if recipe.warmup_steps < 1:
         raise SettingError("setting warmup_steps: give at least 1")
+    if not 0 < recipe.clip_norm < math.inf:
+        raise SettingError(f"setting clip_norm={recipe.clip_norm}: give a number above 0")
+    for name in ("learning_rate", "weight_decay", "lpips_weight"):
+        if not 0 <= getattr(recipe, name) < math.inf:
+            raise SettingError(f"setting {name}={getattr(recipe, name)}: give a number of at least 0")
+    for name, decay in (("betas", recipe.betas[0]), ("betas", recipe.betas[1]), ("ema_decay", recipe.ema_decay)):
+        if not 0 <= decay < 1:
+            raise SettingError(f"setting {name}: {decay} is not from 0 to below 1")
+    for name, share in dataclasses.asdict(recipe.augmentation).items():
+        if not 0 <= share <= 1:
+            raise SettingError(f"setting augmentation.{name}={share}: give a probability")
     if recipe.optimizer not in ("muon", "adamw"):
         raise SettingError(f"setting optimizer={recipe.optimizer}: use adamw or muon")
 
