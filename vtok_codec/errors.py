@@ -44,6 +44,12 @@ class ModelError(VtokError):
     exit_code = 6
 
 
+class PackageError(VtokError):
+    """A package that not everyone needs is not installed."""
+
+    exit_code = 6
+
+
 class OutputError(VtokError):
     """The output cannot be written: it already exists, is also the input, or its destination rejects it."""
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vtok_codec.errors import ModelError, SettingError
+from vtok_codec.extras import missing_package
 from vtok_codec.files import replacing
 from vtok_codec.registry import SUFFIX, fetched_folder, known_hashes
+from vtok_codec.text import first_line
 
 SOURCE = "VTOK_WEIGHTS_SOURCE"
 """The environment variable that names where weights are fetched from."""
@@ -91,11 +93,10 @@ def _from_hub(repository: str, file: str) -> BinaryIO:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError:
-        raise SettingError("the hub needs the package huggingface_hub: pip install 'vtok-codec[hub]'") from None
+        raise missing_package("huggingface_hub", "the hub") from None
     try:
         # It keeps to HF_HUB_OFFLINE, and to the hub's own cache.
         return Path(hf_hub_download(repository, file)).open("rb")
     except Exception as error:
         # The hub's client raises errors of many kinds.
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"cannot fetch {file} from the hub's {repository}: {reason[0]}") from error
+        raise ModelError(f"cannot fetch {file} from the hub's {repository}: {first_line(error)}") from error

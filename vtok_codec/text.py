@@ -33,3 +33,8 @@ def one_line(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """A number with its noun: `1 frame`, `2 frames`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of the text of an error, or the name of its type if it has no text."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -94,7 +94,7 @@ def test_other_files_of_the_name_are_refused(light: Path, tmp_path: Path) -> Non
         (["fetch", NAME, "--from", "http://localhost:abc"], 6, "cannot fetch"),
         (["fetch", NAME, "--from", "http://["], 6, "cannot fetch"),
         (["fetch", NAME, "--from", "http://a b/"], 6, "cannot fetch"),
-        (["fetch", NAME, "--from", "hf://vtok/weights"], 2, "pip install 'vtok-codec[hub]'"),
+        (["fetch", NAME, "--from", "hf://vtok/weights"], 6, "pip install 'vtok-codec[hub]'"),
     ],
 )
 def test_what_cannot_be_fetched_is_one_line(light: Path, arguments: list[str], code: int, message: str) -> None:

@@ -147,6 +147,17 @@ def test_damaged_shards_are_made_again(place: Path, tmp_path: Path) -> None:
     assert contents(folder) == contents(place / "undisturbed")
 
 
+def test_a_shard_that_was_never_made_is_not_damaged(place: Path, tmp_path: Path) -> None:
+    """Its journal, which knows the clips that crashed, is not taken from the worker that may be making it."""
+    folder = tmp_path / "c"
+    shutil.copytree(place / "undisturbed", folder)
+    for path in (folder / "shards").glob("000002.*"):
+        path.unlink()
+    code, _, err = inside("corpus", "retry", folder, "--damaged", "--status", "crashed", "-j", 1)
+    assert code == 0 and "0 clips and 0 damaged shards to try again" in err
+    assert contents(folder) == contents(place / "undisturbed")
+
+
 def test_a_terminal_shows_two_bars(place: Path, tmp_path: Path) -> None:
     """One counts clips, the other hours of video."""
     run, terminal = pty.fork()

@@ -147,6 +147,7 @@ def test_a_list_may_begin_with_a_byte_order_mark(folder: Path) -> None:
         ("nothing", None, "no such file"),
         ("none.csv", "caption\nx\n", "names no clip"),
         ("bad.jsonl", "{", "cannot read"),
+        ("late.jsonl", '{"path": "a.mp4"}\n\n{bad\n', "line 3, column 2"),
         ("bad.tar", "no tar", "cannot read"),
         ("empty.txt", "", "no video"),
         ("odd.parquet", "no parquet", "cannot read"),

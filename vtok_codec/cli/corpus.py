@@ -234,7 +234,7 @@ def retry(
     run.check()
     if engine == "local":
         check_worker(plan)
-    faulty = {fault.shard for fault in check_corpus(folder, plan)} if damaged else set()
+    faulty = {fault.shard for fault in check_corpus(folder, plan) if fault.done} if damaged else set()
     for shard in faulty:
         reopen_shard(folder, shard)
     clips = reopen_shards(folder, plan, wanted)
@@ -300,9 +300,12 @@ def verify(folder: Folder, as_json: AsJson = False, quiet: Quiet = False) -> Non
     plan = _plan_of(folder)
     from vtok_codec.corpus.report import check_corpus
 
+    def advance(shard: int) -> None:
+        bar.update()
+
     with tqdm(total=plan.shards, unit=" shards", leave=False, disable=True if quiet else None, file=sys.stderr) as bar:
         faults = []
-        for fault in check_corpus(folder, plan, lambda shard: bar.update() and None):
+        for fault in check_corpus(folder, plan, advance):
             faults.append(str(fault))
             if not as_json:
                 notice(str(fault))

@@ -14,7 +14,8 @@ from typing import NoReturn, ParamSpec
 import typer
 from tqdm import tqdm
 
-from vtok_codec.errors import ModelError, OutputError, VtokError
+from vtok_codec.errors import OutputError, PackageError, VtokError
+from vtok_codec.extras import EXTRAS, missing_package
 from vtok_codec.text import one_line
 
 Parameters = ParamSpec("Parameters")
@@ -22,8 +23,6 @@ Parameters = ParamSpec("Parameters")
 EXIT_INTERNAL = 1
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 EXIT_INTERRUPTED = 128 + signal.SIGINT
-_EXTRAS = {"torch": "torch", "pyarrow": "corpus", "onnxruntime": "onnx", "onnx": "export", "onnxscript": "export"}
-"""The extra of vtok that installs a package which not everyone needs."""
 _NO_MEMORY = "out of memory; try a smaller picture"
 
 
@@ -69,8 +68,8 @@ def told(error: Exception) -> str | None:
     # torch has no error of its own for it on the CPU.
     if _means_no_memory(error):
         return _NO_MEMORY
-    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
-        return f"this needs the package {error.name}: pip install 'vtok-codec[{_EXTRAS[error.name]}]'"
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        return str(missing_package(error.name))
     if isinstance(error, OSError):
         return f"cannot read or write: {error.strerror or error}"
     return None
@@ -80,8 +79,8 @@ def exit_code(error: Exception) -> int:
     """The exit code of an error."""
     if isinstance(error, VtokError):
         return error.exit_code
-    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
-        return ModelError.exit_code
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        return PackageError.exit_code
     return OutputError.exit_code if isinstance(error, OSError) and not _means_no_memory(error) else EXIT_INTERNAL
 
 

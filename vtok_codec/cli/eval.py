@@ -15,7 +15,8 @@ import typer
 from vtok_codec.cli.errors import notice, reports_errors
 from vtok_codec.cli.files import STANDARD_STREAM, require_absent, whole_output
 from vtok_codec.cli.options import GENERAL, MODEL, OUTPUT, AsJson, Device, Force, Quiet
-from vtok_codec.errors import InputError, OutputError, VtokError
+from vtok_codec.errors import InputError, OutputError
+from vtok_codec.extras import missing_package
 from vtok_codec.registry import DEFAULT_MODEL, DETERMINISTIC, find_weights
 from vtok_codec.stream.effort import DEFAULT_EFFORT, DEFAULT_TUNE, EFFORTS, TUNES
 from vtok_codec.text import counted
@@ -170,7 +171,7 @@ def evaluate(
     kept = ResultCache(None if no_cache else cache or default_folder())
     with tempfile.TemporaryDirectory(prefix="vtok-eval-") as folder:
         groups, notes = open_groups(clips, protocol, Path(folder))
-        notes += [] if i3d else [_FVD_LEFT_OUT]
+        notes += [] if i3d or wanted != list(_USUAL) else [_FVD_LEFT_OUT]
         notes += [] if jobs == 1 else [f"{jobs} clips were measured side by side, so that times and memory are shared"]
         used = [codec.tokenizer for codec in of_models]
         notes += [f"{model_name(each)} was left out: no --decoder is for it" for each in tokenizers if each not in used]
@@ -258,7 +259,7 @@ def _claim_page(folder: Path, force: bool) -> None:
 def _require_packages() -> None:
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
-        raise VtokError(f"eval needs the package {missing[0]}: pip install 'vtok-codec[eval]'")
+        raise missing_package(missing[0], "eval")
 
 
 def _taken(wanted: list[str], i3d: Path | None, tokenizer: Tokenizer) -> Measures:

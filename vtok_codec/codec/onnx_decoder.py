@@ -17,6 +17,7 @@ from vtok_codec.media.types import Pixels
 from vtok_codec.models.onnx_parts import GraphAbout, Part, about_from_metadata
 from vtok_codec.prior_files import find_prior
 from vtok_codec.registry import WeightsFile
+from vtok_codec.text import first_line
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits
 
@@ -100,8 +101,7 @@ class _Graph:
             self._session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             # ONNX Runtime raises errors of many kinds, with lines of its own source code.
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise ModelError(f"{path} cannot be used: {reason[0]}") from error
+            raise ModelError(f"{path} cannot be used: {first_line(error)}") from error
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.about: GraphAbout = about_from_metadata(metadata, str(path))
         # The graph names places in one file, so that weights which read the same tokens are not enough.
@@ -131,8 +131,7 @@ class _Graph:
             pixels, *after = self._session.run(None, inputs)
         except Exception as error:
             # ONNX Runtime raises errors of many kinds, with lines of its own source code.
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise ModelError(f"{self._path} cannot be run: {reason[0]}") from error
+            raise ModelError(f"{self._path} cannot be run: {first_line(error)}") from error
         return pixels, after
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from vtok_codec.errors import SettingError
+from vtok_codec.extras import missing_package
 
 ShardWork: TypeAlias = Callable[[int], int]
 """Makes a shard and returns its number. It can be pickled."""
@@ -77,7 +78,7 @@ class LocalEngine:
         try:
             from pebble import ProcessExpired, ProcessPool
         except ImportError:
-            raise SettingError("a corpus needs the package pebble: pip install 'vtok-codec[corpus]'") from None
+            raise missing_package("pebble", "a corpus") from None
         pool = ProcessPool(min(self.jobs, len(shards)), context=multiprocessing.get_context("spawn"))
         try:
             running: dict[Any, int] = {pool.schedule(work, args=(shard,)): shard for shard in shards}
@@ -118,7 +119,7 @@ class RayEngine:
             import ray
             from ray import exceptions
         except ImportError:
-            raise SettingError("engine ray needs the package ray: pip install 'vtok-codec[ray]'") from None
+            raise missing_package("ray", "engine ray") from None
         own: dict[str, Any] = {"num_cpus": self.jobs, "include_dashboard": False}
         try:
             ray.init(self.address, log_to_driver=False, logging_level=logging.ERROR, **({} if self.address else own))

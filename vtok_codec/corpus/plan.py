@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from vtok_codec.corpus.journal import Journal
 from vtok_codec.corpus.sources import Cell, ClipSource, find_clips, keys_of
 from vtok_codec.errors import InputError, SettingError
+from vtok_codec.extras import missing_package
 from vtok_codec.files import replacing
 from vtok_codec.media.filters import parse_filters
 from vtok_codec.registry import WeightsFile, find_weights, is_shipped
@@ -35,7 +36,7 @@ _FEWEST, _MOST, _PARTS = 16, 1024, 64
 ITEM_FIELDS = ("tokens", "gop_start", "gop_latent", "latent")
 """The names of what a window holds besides its key, which no column may have."""
 _PLANNING = -1
-"""The number of the journal that is locked while the plan is written."""
+"""The number of the journal, which no shard has, that is locked while the plan is written."""
 _SOURCE_FIELDS = ("key", "location", "member", "offset", "size")
 """The columns of `inputs.parquet` before those of the user."""
 
@@ -99,7 +100,7 @@ def parquet() -> Any:
     try:
         import pyarrow.parquet as pq
     except ImportError:
-        raise SettingError("a corpus needs the package pyarrow: pip install 'vtok-codec[corpus]'") from None
+        raise missing_package("pyarrow", "a corpus") from None
     return pq
 
 

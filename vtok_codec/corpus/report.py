@@ -102,6 +102,8 @@ class Fault:
     """The number of the shard."""
     text: str
     """What is wrong."""
+    done: bool = True
+    """Whether the shard was ever made."""
 
     def __str__(self) -> str:
         return f"shard {self.shard:06d}{self.text}"
@@ -124,7 +126,7 @@ def check_corpus(folder: Path, plan: Plan, on_shard: Callable[[int], None] = lam
     check_inputs(folder, plan)
     for shard in range(plan.shards):
         if not index_path(folder, shard).exists():
-            yield Fault(shard, " is not done")
+            yield Fault(shard, " is not done", done=False)
             continue
         try:
             rows = rows_of(read_index(index_path(folder, shard)))

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeAlias, cast
 
-from vtok_codec.errors import InputError
+from vtok_codec.errors import InputError, VtokError
+from vtok_codec.extras import missing_package
 from vtok_codec.media.formats import is_clip_name
 
 Cell = str | int | float | bool | None
@@ -148,7 +149,7 @@ def _clips_of_file(path: Path, root: str, on_problem: Problem) -> Iterator[ClipS
 
 
 def _clips_at_url(url: str, on_problem: Problem) -> Iterator[ClipSource]:
-    fsspec = _fsspec()
+    fsspec = require_fsspec()
     with _reading(url):
         system, path = fsspec.core.url_to_fs(url)
         if glob.has_magic(path):
@@ -230,9 +231,16 @@ def _rows(path: Path) -> Iterator[dict[str, Cell]]:
         if suffix == ".csv":
             yield from (_cells(row) for row in csv.DictReader(lines))
         elif suffix == ".jsonl":
-            yield from (_cells(json.loads(line)) for line in lines if line.strip())
+            yield from (_cells(_json_line(line, number)) for number, line in enumerate(lines, 1) if line.strip())
         else:
             yield from (_cells({_NAMES[0]: line.strip()}) for line in lines if line.strip())
+
+
+def _json_line(line: str, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {number}, column {error.colno}: {error.msg}") from None
 
 
 def _cells(row: Any) -> dict[str, Cell]:
@@ -254,18 +262,23 @@ def _reading(name: str) -> Iterator[None]:
     """Turn whatever a parser or a file system raises into an `InputError`."""
     try:
         yield
-    except InputError:
+    except VtokError:
         raise
     except Exception as error:
         # File systems and parsers raise many types of exceptions.
         raise InputError(f"cannot read {name}: {str(error) or type(error).__name__}") from error
 
 
-def _fsspec() -> Any:
+def require_fsspec() -> Any:
+    """Return the package fsspec, which opens URLs.
+
+    Raises:
+        PackageError: It is not installed.
+    """
     try:
         import fsspec
     except ImportError:
-        raise InputError("URLs need the package fsspec: pip install 'vtok-codec[corpus]'") from None
+        raise missing_package("fsspec", "a URL") from None
     return fsspec
 
 
@@ -278,7 +291,7 @@ def opened(clip: ClipSource) -> str | BinaryIO:
     if clip.size < 0 and not is_url(clip.location):
         return clip.location
     with _reading(clip.name):
-        url = _fsspec().open(clip.location, "rb").open() if is_url(clip.location) else None
+        url = require_fsspec().open(clip.location, "rb").open() if is_url(clip.location) else None
         if clip.size < 0:
             return cast(BinaryIO, url)
         with url or Path(clip.location).open("rb") as stream:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from vtok_codec.corpus.sources import is_url
+from vtok_codec.corpus.sources import is_url, require_fsspec
 from vtok_codec.errors import InputError
 from vtok_codec.files import replacing
 
@@ -96,9 +96,5 @@ class Storage:
         return open(os.path.join(self._root, name), "rb")
 
     def _system(self) -> tuple[Any, str]:
-        try:
-            import fsspec
-        except ImportError:
-            raise InputError("URLs need the package fsspec: pip install 'vtok-codec[corpus]'") from None
-        system, path = fsspec.core.url_to_fs(self._root)
+        system, path = require_fsspec().core.url_to_fs(self._root)
         return system, path

@@ -76,6 +76,8 @@ class TokenWindows:
             raise SettingError(f"latents {latents}: give at least 1")
         self.latents = latents
         self._storage = Storage(str(path), str(cache) if cache else None)
+        if isinstance(columns, str):
+            raise SettingError(f"columns {columns!r}: give a list of names")
         self._names = tuple(columns)
         if taken := set(columns) & set(ITEM_FIELDS):
             raise SettingError(f"column {min(taken)!r}: every window has it already")

@@ -12,6 +12,7 @@ import torch
 from vtok_codec.errors import ModelError
 from vtok_codec.evaluation.frechet import Features
 from vtok_codec.media.types import Pixels
+from vtok_codec.text import first_line
 
 
 class I3D:
@@ -36,8 +37,7 @@ class I3D:
             """The SHA-256 of the file."""
             self._network = torch.jit.load(str(path), map_location=device).eval()
         except (RuntimeError, ValueError, OSError) as error:
-            reason = str(error).strip().splitlines()[:1] or ["unreadable"]
-            raise ModelError(f"{path} is not a TorchScript file that can be read: {reason[0]}") from error
+            raise ModelError(f"{path} is not a TorchScript file that can be read: {first_line(error)}") from error
         self._path, self._device = path, device
 
     @torch.inference_mode()
