@@ -28,7 +28,7 @@ PACKAGE = DATA.parent.parent / "vtok_codec"
         "container.reader",
         "tokens.coders",
         "stream.assembling",
-        "stream.window",
+        "stream.excerpt",
         "stream.arrays",
         "models.config",
         "models.presets",

@@ -61,6 +61,11 @@ class GopLayout:
         extra = self.extra_latents if first else 0
         return (latents - extra) * self.stride[0] - self.filled_frames(first)
 
+    def holds(self, latents: int, frames: int) -> bool:
+        """Whether `frames` frames fill the last of the `latents` latent frames of a GOP, at least in part."""
+        most = self.frames(latents, first=True)
+        return max(0, most - self.stride[0]) < frames <= most
+
     def chunk_frames(self, steps: int, first: bool) -> int:
         """The number of frames in a chunk that covers `steps` time steps of the latent grid.
 

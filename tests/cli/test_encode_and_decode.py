@@ -59,7 +59,7 @@ def test_a_cut_file_decodes_up_to_the_cut(clip: Path, tmp_path: Path) -> None:
     frames = pixels_of(tmp_path / "o.mp4")
     assert (code, out) == (5, "") and len(frames) >= 13
     assert err.startswith(f"vtok: {cut}: the file is cut short (after chunk ")
-    assert err.endswith(f"); {len(frames)} frames were decoded\n")
+    assert err.endswith(f"); {len(frames)} frames decoded\n")
 
 
 def test_qualities_choose_model_and_tokens(make_clip: ClipMaker, tmp_path: Path) -> None:
@@ -118,6 +118,8 @@ def test_recovery_says_what_is_gone(tmp_path: Path) -> None:
     data[VtkReader(io.BytesIO(data)).index()[1].offset + 60] ^= 1
     damaged = tmp_path / "damaged.vtk"
     damaged.write_bytes(data)
+    code, _, err = inside("decode", damaged, tmp_path / "plain.mp4", "-q")
+    assert code == 5 and err.endswith("; 17 frames decoded; try --recover\n")
     code, out, err = inside("decode", damaged, tmp_path / "o.mp4", "-q", "--recover")
     assert (code, out) == (5, "") and len(pixels_of(tmp_path / "o.mp4")) == 61
     first, last = err.splitlines()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from command_helpers import GOLDEN, text, vtok
+from helpers import ClipMaker, inside
 
 
 def test_verify_and_info_of_a_whole_file() -> None:
@@ -15,7 +16,7 @@ def test_verify_and_info_of_a_whole_file() -> None:
     assert (code, err) == (0, "")
     assert out.splitlines()[:3] == [
         f"{GOLDEN}:",
-        "  video  21x13, 12 frames, 29.97 frames/s, 0.417 s",
+        "  video  21x13, 12 frames, variable frame rate, 28.777 frames/s on average, 0.417 s",
         "  shape  SAR 4/3, rotation -90, color 1/9/18/9 (range/primaries/transfer/matrix)",
     ]
     fields = json.loads(text(vtok("info", "--json", GOLDEN))[1])
@@ -40,3 +41,25 @@ def test_damage_has_its_own_exit_code(tmp_path: Path, change: object, code: int,
     path = tmp_path / "bad.vtk"
     path.write_bytes(change(GOLDEN.read_bytes()))  # type: ignore[operator]
     assert text(vtok("verify", path)) == (code, "", f"vtok: {path}: {message}\n")
+
+
+@pytest.mark.parametrize("command", ["verify", "info"])
+def test_the_exit_code_is_that_of_the_first_failure(tmp_path: Path, command: str) -> None:
+    cut = tmp_path / "cut.vtk"
+    cut.write_bytes(GOLDEN.read_bytes()[:-1])
+    code, out, err = inside(command, tmp_path / "missing.vtk", cut, GOLDEN)
+    assert code == 3 and err.count("\n") == 2 and out.startswith(f"{GOLDEN}:")
+    assert inside(command, cut, tmp_path / "missing.vtk")[0] == 5
+
+
+def test_a_variable_frame_rate_is_told(make_clip: ClipMaker, tmp_path: Path) -> None:
+    """But not the rounding of times to milliseconds, as in Matroska."""
+    uneven = make_clip("uneven.mkv", frames=20, options=["-vf", "select='mod(n,3)'", "-fps_mode", "vfr"])
+    steady = make_clip("steady.mkv", frames=20, options=["-r", "30000/1001"])
+    told = {}
+    for clip in (uneven, steady):
+        out = tmp_path / f"{clip.stem}.vtk"
+        assert inside("encode", clip, out, "-q")[0] == 0
+        told[clip.stem] = inside("info", out)[1].splitlines()[1], json.loads(inside("info", out, "--json")[1])
+    assert "variable frame rate" in told["uneven"][0] and not told["uneven"][1]["constant_rate"]
+    assert "29.97 frames/s" in told["steady"][0] and told["steady"][1]["constant_rate"]

@@ -168,8 +168,9 @@ def test_audio_starts_with_the_video(make_clip: ClipMaker, tokenizer: Tokenizer)
 def test_a_window_without_frames_is_refused(lanes: bytes, tokenizer: Tokenizer, window: dict[str, float]) -> None:
     with pytest.raises(SettingError, match="the start must"):
         decoded(lanes, tokenizer, **window)
-    with pytest.raises(InputError, match="no frame lies"):
-        decoded(lanes, tokenizer, start_s=100)
+    for start_s in (100, 1e308):
+        with pytest.raises(InputError, match="no frame lies"):
+            decoded(lanes, tokenizer, start_s=start_s, duration_s=1e308)
 
 
 def test_a_start_needs_no_index(make_clip: ClipMaker, tokenizer: Tokenizer) -> None:
@@ -252,6 +253,24 @@ def test_an_input_that_breaks_off_leaves_a_whole_file(make_clip: ClipMaker, toke
     summary = encode_video(info, broken(), tokenizer, EncodeSettings(), out)
     assert "cable" in str(summary.failure)
     assert verify(io.BytesIO(out.getvalue())).totals.frames == 6
+
+
+def test_a_packet_that_no_record_holds_ends_the_file(make_clip: ClipMaker, tokenizer: Tokenizer) -> None:
+    """What came before it is kept, and every reader takes the file."""
+    source, packets = make_clip("in.mp4", frames=30, audio=True), 0
+
+    def swollen(reader: VideoReader) -> Iterator[Frame | AudioPacket]:
+        nonlocal packets
+        for event in reader.events():
+            packets += isinstance(event, AudioPacket)
+            large = isinstance(event, AudioPacket) and packets == 20
+            yield replace(event, data=bytes(1 << 24)) if large else event
+
+    out = io.BytesIO()
+    with VideoReader(source) as reader:
+        summary = encode_video(reader.info, swollen(reader), tokenizer, EncodeSettings(), out)
+    assert "audio packet of 16777216 bytes" in str(summary.failure)
+    assert verify(io.BytesIO(out.getvalue())).totals.audio_packets == 19
 
 
 def test_chunks_are_written_as_soon_as_they_are_whole(make_clip: ClipMaker, tokenizer: Tokenizer) -> None:
@@ -584,11 +603,28 @@ def test_recovery_of_a_cut_file_gives_what_is_there(lanes: bytes, tokenizer: Tok
     assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(frames, whole, strict=False))
 
 
+@pytest.mark.parametrize("record", [0, 1])
+def test_recovery_tells_of_sound_that_is_lost(make_clip: ClipMaker, tokenizer: Tokenizer, record: int) -> None:
+    """The picture is whole, and the gap says so, before the first frame as well."""
+    data = encoded(make_clip("in.mp4", frames=50, audio=True), tokenizer, EncodeSettings(gop_seconds=0.4))
+    place = VtkReader(io.BytesIO(data)).position - 1
+    for _ in range(record + 1):
+        place = data.index(b"audi", place + 1)
+    whole, events = decoded(data, tokenizer), decoded(flipped(data, place + 40), tokenizer, recover=True)
+    (gap,) = (event for event in events if isinstance(event, Gap))
+    assert gap.start_s == gap.end_s and gap.filled == 0
+    assert [frame.pts for frame in frames_of(events)] == [frame.pts for frame in frames_of(whole)]
+    assert 0 < sum(isinstance(event, AudioPacket) for event in events) < sum(isinstance(e, AudioPacket) for e in whole)
+
+
 def test_recovery_of_the_first_gop_starts_later(lanes: bytes, tokenizer: Tokenizer) -> None:
     events = decoded(flipped(lanes, places_of(lanes)[0][0] + 60), tokenizer, recover=True)
     frames, gaps = frames_of(events), [event for event in events if isinstance(event, Gap)]
     entries = VtkReader(io.BytesIO(lanes)).index()
     assert frames[0].pts == entries[1].pts and gaps[0].filled == 0
+    assert (gaps[0].start_s, gaps[0].end_s) == (0, pytest.approx(0.68))
+    without = flipped(flipped(lanes, places_of(lanes)[0][0] + 60), len(lanes) - 4)
+    assert [event.start_s for event in decoded(without, tokenizer, recover=True) if isinstance(event, Gap)] == [None]
     everywhere = lanes
     for place, _ in places_of(lanes):
         everywhere = flipped(everywhere, place + 60)

@@ -29,6 +29,7 @@ from vtok_codec.container.records import (
     INDEX,
     MAX_INDEX_BYTES,
     MAX_TICKS,
+    TOKENS,
     GopEntry,
     Record,
     StoredPacket,
@@ -164,6 +165,21 @@ def test_gops_are_found_by_the_index() -> None:
     assert whole.shape == (5, 2, 3, 2)
     assert np.array_equal(read_tokens(io.BytesIO(WHOLE), 0), whole[:3])
     assert np.array_equal(read_tokens(io.BytesIO(WHOLE), 1), whole[3:])
+
+
+def test_a_gop_is_read_whatever_stands_behind_it() -> None:
+    whole = read_tokens(io.BytesIO(WHOLE))
+    data = bytearray(WHOLE)
+    data[VtkReader(io.BytesIO(WHOLE)).index()[1].offset + FIELDS.size] ^= 1
+    assert np.array_equal(read_tokens(io.BytesIO(data), 0), whole[:3])
+    for gop in (1, None):
+        with pytest.raises(DamageError, match="CRC"):
+            read_tokens(io.BytesIO(data), gop)
+    # The second chunk of the first GOP, without which its frames are not all there.
+    data = bytearray(WHOLE)
+    data[WHOLE.index(TOKENS, WHOLE.index(TOKENS) + 1) + FIELDS.size] ^= 1
+    with pytest.raises(DamageError, match="CRC"):
+        read_tokens(io.BytesIO(data), 0)
 
 
 @pytest.mark.parametrize("before", [b"", b"something else, then "])

@@ -104,6 +104,12 @@ def test_an_overview_tells_what_is_damaged(clip: Path, tmp_path: Path) -> None:
         overview_of(cut)
 
 
+def test_what_stands_behind_the_video_is_no_damage_of_it(clip: Path, tmp_path: Path) -> None:
+    longer = tmp_path / "longer.vtk"
+    longer.write_bytes(clip.read_bytes() + b"more")
+    assert not overview_of(longer).damage
+
+
 def test_the_page_gets_the_frames_that_decode_gives(clip: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
     with served(clip, tokenizer, source=LANES) as server:
         for query, options in (("start=0", []), ("start=0.84&tokens=1", ["--start", 0.84, "--tokens", 1])):
@@ -279,7 +285,7 @@ def test_what_cannot_be_played_is_told(clip: Path, tmp_path: Path) -> None:
             (7, "cannot listen", [clip, "--port", taken.getsockname()[1]]),
             (3, "max-pixels", [clip, "--max-pixels", 1000]),
             (6, "was made with weights", [clip, "--weights", "onevae-nano-4x16x16"]),
-            (6, "no model", [DATA / "golden-1.0.vtk"]),
+            (6, "did not come with vtok", [DATA / "golden-1.0.vtk"]),
         ]
         for code, words, arguments in cases:
             got, out, told = inside("play", *arguments, "--no-browser")

@@ -27,9 +27,10 @@ from vtok_codec.cli.options import (
     Paths,
     Quiet,
     Verbose,
+    as_seconds,
 )
 from vtok_codec.container import VTK_SUFFIXES
-from vtok_codec.errors import DamageError
+from vtok_codec.errors import DamageError, OutputError
 from vtok_codec.registry import DETERMINISTIC
 from vtok_codec.text import counted
 
@@ -38,8 +39,11 @@ if TYPE_CHECKING:
     from vtok_codec.codec.engines import DecoderLoader
     from vtok_codec.codec.pixel_decoder import DecoderChoice, PixelDecoder
     from vtok_codec.container.header import Header
+    from vtok_codec.container.reader import VtkReader
     from vtok_codec.media.formats import OutputSettings
 
+_PIPE_FORMAT = "nut"
+"""The format on standard output."""
 _COPY = "copy"
 """The value of `--audio-codec` that leaves sound as it is."""
 
@@ -48,9 +52,22 @@ _COPY = "copy"
 def decode(
     paths: Paths,
     output_dir: OutputFolder = None,
-    suffix: Annotated[str, typer.Option(help="Container of the outputs in -o DIR.", rich_help_panel=OUTPUT)] = ".mp4",
-    start: Annotated[float, typer.Option(help="Seconds to skip.", min=0, rich_help_panel=INPUT)] = 0.0,
-    duration: Annotated[float | None, typer.Option(help="Seconds to decode.", rich_help_panel=INPUT)] = None,
+    suffix: Annotated[
+        str | None, typer.Option(help="Container of the outputs in -o DIR; .mp4 by default.", rich_help_panel=OUTPUT)
+    ] = None,
+    start: Annotated[
+        float,
+        typer.Option(
+            help="Time to skip, in seconds or as 00:01:30.5.",
+            parser=as_seconds,
+            metavar="<time>",
+            rich_help_panel=INPUT,
+        ),
+    ] = 0.0,
+    duration: Annotated[
+        float | None,
+        typer.Option(help="Time to decode.", parser=as_seconds, metavar="<time>", rich_help_panel=INPUT),
+    ] = None,
     recover: Annotated[
         bool,
         typer.Option(
@@ -100,9 +117,13 @@ def decode(
     ] = None,
     crf: Annotated[int | None, typer.Option(help="Quality setting of that encoder.", rich_help_panel=OUTPUT)] = None,
     format_: Annotated[
-        str,
-        typer.Option("--format", help="Format on standard output: nut, y4m, matroska or mp4.", rich_help_panel=OUTPUT),
-    ] = "nut",
+        str | None,
+        typer.Option(
+            "--format",
+            help="Format on standard output: nut (the default), y4m, matroska or mp4.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     audio_codec: Annotated[
         str,
         typer.Option(
@@ -119,8 +140,12 @@ def decode(
     verbose: Verbose = False,
 ) -> None:
     """Decode .vtk files into videos or images."""
-    suffix = suffix if suffix.startswith(".") else f".{suffix}"
+    if suffix and not output_dir:
+        raise typer.BadParameter("--suffix names the outputs in -o DIR; without it, name the output")
+    suffix = f".{(suffix or 'mp4').removeprefix('.')}"
     jobs = job_pairs(paths, output_dir, suffix, lambda name: name.endswith(VTK_SUFFIXES))
+    if format_ and all(target != STANDARD_STREAM for _, target in jobs):
+        raise typer.BadParameter("--format is that of standard output; the name of a file tells its own")
     from vtok_codec.codec.engines import DecoderLoader, chosen_engine
     from vtok_codec.codec.pixel_decoder import DecoderChoice
     from vtok_codec.media.formats import output_settings, pipe_settings
@@ -136,7 +161,10 @@ def decode(
     def work(source: str, target: str) -> None:
         piped = target == STANDARD_STREAM
         encoders = (codec, crf, sound)
-        settings = pipe_settings(format_, *encoders) if piped else output_settings(Path(target).suffix, *encoders)
+        if piped:
+            settings = pipe_settings(format_ or _PIPE_FORMAT, *encoders)
+        else:
+            settings = output_settings(Path(target).suffix, *encoders)
         job = _Job(source, settings, loader, part, quiet)
         if piped:
             damage = job.run(standard_output(), "standard output")
@@ -181,15 +209,18 @@ class _Job:
 
     def __init__(self, source: str, settings: OutputSettings, loader: _Loader, part: _Part, quiet: bool) -> None:
         self._source, self._settings, self._loader = source, settings, loader
+        self._name = "standard input" if source == STANDARD_STREAM else source
         self._part, self._quiet = part, quiet
 
     def run(self, target: Path | BinaryIO, shown_target: str) -> DamageError | None:
         """Decode to a path or into a pipe. Returns the damage that ended decoding, if frames came before it."""
         with open_input(self._source) as stream:
-            frames, seconds, damage = self._decode(stream, target)
+            try:
+                frames, seconds, damage = self._decode(stream, target)
+            except OutputError as error:
+                raise OutputError(f"{shown_target}: {error}") from error
         if not self._quiet and frames:
-            source = "standard input" if self._source == STANDARD_STREAM else self._source
-            notice(f"{source} -> {shown_target}: {counted(frames, 'frame')}, {frames / seconds:.1f} frames/s")
+            notice(f"{self._name} -> {shown_target}: {counted(frames, 'frame')}, {frames / seconds:.1f} frames/s")
         return damage
 
     def _decode(self, stream: BinaryIO, target: Path | BinaryIO) -> tuple[int, float, DamageError | None]:
@@ -199,7 +230,7 @@ class _Job:
         from vtok_codec.media.writer import VideoWriter
 
         reader, part = VtkReader(stream), self._part
-        require_pixels(self._source, reader.header.width, reader.header.height, part.max_pixels)
+        require_pixels(self._name, reader.header.width, reader.header.height, part.max_pixels)
         info = video_info(reader.header, part.audio)
         decoder = self._loader.decoder(reader.header)
         events = decode_events(reader, decoder, part.tokens, part.start_s, part.duration_s, part.recover)
@@ -208,7 +239,7 @@ class _Job:
         with (
             closing(events),
             VideoWriter(target, info, self._settings) as writer,
-            frame_bar(None, self._quiet, self._source) as bar,
+            frame_bar(None, self._quiet, self._name) as bar,
         ):
             try:
                 for event in events:
@@ -218,24 +249,37 @@ class _Job:
                         bar.update(1)
                     elif isinstance(event, Gap):
                         gaps.append(event)
-                        notice(_gap_text(self._source, event))
+                        notice(_gap_text(self._name, event))
                     elif part.audio:
                         writer.write(event)
             except DamageError as error:
                 # What came before the damage is intact and worth keeping.
+                hint = "; try --recover" if not part.recover and _has_index(reader) else ""
                 if not frames:
-                    raise
-                damage = DamageError(f"{self._source}: {error}; {frames} frames were decoded")
+                    raise DamageError(f"{error}{hint}") from None
+                damage = DamageError(f"{self._name}: {error}; {counted(frames, 'frame')} decoded{hint}")
         for lost in writer.dropped if not self._quiet else ():
-            notice(f"{self._source}: {lost}; left out")
+            notice(f"{self._name}: left out: {lost}")
         if writer.retimed and not self._quiet:
-            notice(f"{self._source}: frames were given a constant rate, since the output cannot store their times")
+            notice(f"{self._name}: frames were given a constant rate, since the output cannot store their times")
         if gaps:
-            damage = DamageError(f"{self._source} is damaged: {counted(len(gaps), 'part')} skipped")
+            damage = DamageError(f"{self._name} is damaged: {counted(len(gaps), 'part')} skipped")
         return frames, time.perf_counter() - started, damage
 
 
+def _has_index(reader: VtkReader) -> bool:
+    """Return whether the end of a file is there, so that something intact may stand behind a damage."""
+    try:
+        return reader.seekable and bool(reader.index())
+    except DamageError:
+        return False
+
+
 def _gap_text(source: str, gap: Gap) -> str:
+    if gap.start_s is None:
+        return f"{source}: what stood before the first intact frame is lost: {gap.reason}"
     if gap.end_s is None:
         return f"{source}: nothing intact after {gap.start_s:.2f} s: {gap.reason}"
+    if gap.start_s == gap.end_s:
+        return f"{source}: no frame is lost at {gap.start_s:.2f} s, but sound may be: {gap.reason}"
     return f"{source}: {gap.start_s:.2f} s to {gap.end_s:.2f} s are lost, {gap.filled} frames filled: {gap.reason}"

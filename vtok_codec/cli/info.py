@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtok_codec.cli.errors import notice, reports_errors
+from vtok_codec.cli.errors import reports_errors
 from vtok_codec.cli.files import open_input
+from vtok_codec.cli.jobs import run_each
 from vtok_codec.cli.options import AsJson
-from vtok_codec.errors import VtokError
 from vtok_codec.text import counted, one_line, printable
 
 if TYPE_CHECKING:
@@ -28,21 +28,15 @@ def info(
     """Show what .vtk files hold. This reads and checks each whole file."""
     from vtok_codec.stream.reading import verify
 
-    worst = 0
-    for path in paths:
-        try:
-            with open_input(path) as stream:
-                summary = verify(stream)
-        except VtokError as error:
-            notice(str(error))
-            worst = max(worst, error.exit_code)
-            continue
+    def show(path: str) -> None:
+        with open_input(path) as stream:
+            summary = verify(stream)
         if as_json:
             print(json.dumps({"file": path, **_fields(summary)}))
         else:
             print("\n".join([f"{printable(path)}:", *_lines(summary)]))
-    if worst:
-        raise typer.Exit(worst)
+
+    run_each(paths, show)
 
 
 def _fields(summary: FileSummary) -> dict[str, Any]:
@@ -61,6 +55,7 @@ def _fields(summary: FileSummary) -> dict[str, Any]:
             "gops": totals["gops"],
             "audio_packets": totals["audio_packets"],
             "token_sha256": summary.totals.token_digest.hex(),
+            "constant_rate": summary.steady,
             "duration_s": round(summary.duration_s, 6),
             "file_bytes": summary.file_bytes,
             "token_bytes": summary.token_bytes,
@@ -96,6 +91,8 @@ def _windows(windows: WindowHeader, count: int) -> str:
 def _lines(summary: FileSummary) -> list[str]:
     header, totals = summary.header, summary.totals
     rate = "still image" if header.rate is None else f"{float(header.rate):.6g} frames/s"
+    if not summary.steady and summary.duration_s:
+        rate = f"variable frame rate, {totals.frames / summary.duration_s:.6g} frames/s on average"
     kbit_s = 8 * summary.file_bytes / summary.duration_s / 1000 if summary.duration_s else 0.0
     color = "/".join(map(str, header.color))
     grid = header.model.first_grid

@@ -134,6 +134,16 @@ def run_jobs(jobs: Sequence[Job], work: Callable[[str, str], None], at_once: int
         raise typer.Exit(first)
 
 
+def as_jobs(sources: Sequence[str]) -> list[Job]:
+    """Return jobs that have inputs and no outputs."""
+    return [(source, "") for source in sources]
+
+
+def run_each(sources: Sequence[str], work: Callable[[str], None]) -> None:
+    """Do something with each input; see `run_jobs`."""
+    run_jobs(as_jobs(sources), lambda source, _: work(source))
+
+
 def frame_bar(total: int | None, quiet: bool, name: str) -> tqdm[Any]:
     """A progress bar on stderr that counts frames. It shows only on a terminal."""
     shown = printable(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,26 @@ OUTPUT = "Output"
 PICTURE = "Size and quality"
 GENERAL = "General"
 """The panels that `--help` groups options in."""
+
+
+def as_seconds(given: str | float) -> float:
+    """Parse a time: seconds, or hours, minutes and seconds as ffmpeg writes them (`00:01:30.5`).
+
+    Raises:
+        typer.BadParameter: It is no time, or below 0.
+    """
+    try:
+        *larger, last = str(given).split(":")
+        if len(larger) > 2:
+            raise ValueError
+        parts = [*map(int, larger), float(last)]
+        time = sum(part * 60**power for power, part in enumerate(reversed(parts)))
+        if not all(part >= 0 for part in parts) or not math.isfinite(time):
+            raise ValueError
+    except ValueError:
+        raise typer.BadParameter(f"{str(given)!r}: give seconds, or a time such as 00:01:30.5") from None
+    return float(time)
+
 
 Paths = Annotated[
     list[str],
@@ -44,7 +65,13 @@ MaxPixels = Annotated[
 Device = Annotated[str, typer.Option(help="Where to run the model: auto, cpu or cuda.", rich_help_panel=MODEL)]
 OutputFolder = Annotated[
     Path | None,
-    typer.Option("-o", "--output-dir", help="Write the output of every input to this folder.", rich_help_panel=OUTPUT),
+    typer.Option(
+        "-o",
+        "--output-dir",
+        help="Write the output of every input to this folder, which must exist. Outputs have the names of their "
+        "inputs; equal names keep their folder or suffix, as in clip.mov.vtk.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing output files.", rich_help_panel=OUTPUT)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.", rich_help_panel=GENERAL)]

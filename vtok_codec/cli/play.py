@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,10 +17,6 @@ from vtok_codec.cli.files import CLOSED_STREAMS, STANDARD_STREAM, open_input, re
 from vtok_codec.cli.options import DEFAULT_MAX_PIXELS, INPUT, MODEL, OUTPUT, Device, MaxPixels, Quiet
 from vtok_codec.errors import InputError, OutputError
 from vtok_codec.text import printable
-
-if TYPE_CHECKING:
-    from vtok_codec.codec.engines import DecoderLoader
-    from vtok_codec.container.header import Header
 
 
 @reports_errors
@@ -81,7 +77,7 @@ def play(
         header=header,
         overview=overview,
         source=source,
-        decoders=_decoders(loader, header),
+        decoders=loader.choices(header),
         load=lambda name: loader.load(model, DecoderChoice(name), header.windows)[0],
     )
     try:
@@ -116,30 +112,3 @@ def _address_file(url: str) -> Iterator[str]:
         page = Path(folder) / "play.html"
         page.write_text(f'<meta http-equiv="refresh" content="0; url={url}" />', encoding="ascii")
         yield page.as_uri()
-
-
-def _decoders(loader: DecoderLoader, header: Header) -> tuple[str, ...]:
-    """Return the names of the decoders that can be chosen for a file."""
-    from vtok_codec.codec.engines import TORCH
-    from vtok_codec.registry import (
-        CODEC_SHA256,
-        DETERMINISTIC,
-        DRAWS,
-        STRUCTURAL,
-        decoder_name,
-        find_shipped,
-        find_weights,
-        is_decoder,
-        shipped_weights,
-        weights_of,
-    )
-
-    if loader.engine != TORCH:
-        return (DETERMINISTIC,)
-    if header.windows:
-        named = find_weights(loader.weights) if loader.weights else find_shipped(header.windows.name)
-        draws = named.metadata.get(DRAWS)
-        return (DETERMINISTIC, STRUCTURAL, *([draws] if draws else []))
-    reads = weights_of(header.model, loader.weights).reads
-    fitting = (each for each in filter(is_decoder, shipped_weights()) if each.metadata.get(CODEC_SHA256) in reads)
-    return (DETERMINISTIC, *dict.fromkeys(map(decoder_name, fitting)))

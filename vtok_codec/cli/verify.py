@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from vtok_codec.cli.errors import notice, reports_errors
+from vtok_codec.cli.errors import reports_errors
 from vtok_codec.cli.files import open_input
+from vtok_codec.cli.jobs import run_each
 from vtok_codec.cli.options import Quiet
-from vtok_codec.errors import VtokError
 from vtok_codec.text import counted, printable
 
 
@@ -21,17 +21,11 @@ def verify(
     """Check that .vtk files are intact: every checksum, every token, the totals and the digest. This needs no model."""
     from vtok_codec.stream.reading import verify as verify_stream
 
-    worst = 0
-    for path in paths:
-        try:
-            with open_input(path) as stream:
-                summary = verify_stream(stream)
-        except VtokError as error:
-            notice(str(error))
-            worst = max(worst, error.exit_code)
-        else:
-            if not quiet:
-                frames, gops = counted(summary.totals.frames, "frame"), counted(summary.totals.gops, "GOP")
-                print(f"{printable(path)}: whole, {frames} in {gops}")
-    if worst:
-        raise typer.Exit(worst)
+    def check(path: str) -> None:
+        with open_input(path) as stream:
+            summary = verify_stream(stream)
+        if not quiet:
+            frames, gops = counted(summary.totals.frames, "frame"), counted(summary.totals.gops, "GOP")
+            print(f"{printable(path)}: whole, {frames} in {gops}")
+
+    run_each(paths, check)

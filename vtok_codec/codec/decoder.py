@@ -17,8 +17,8 @@ from vtok_codec.container.records import StoredPacket
 from vtok_codec.container.window_tokens import WindowTokens
 from vtok_codec.errors import DamageError, InputError, SettingError
 from vtok_codec.media.types import AudioPacket, AudioTrack, Color, Frame, VideoInfo
+from vtok_codec.stream.excerpt import Excerpt
 from vtok_codec.stream.reading import Damage, UnpackedChunk
-from vtok_codec.stream.window import Window
 from vtok_codec.tokens.radix import Digits
 
 _Item: TypeAlias = "list[Frame] | list[StoredPacket] | Damage"
@@ -53,10 +53,11 @@ def video_info(header: Header, audio: bool = True) -> VideoInfo:
 class Gap:
     """A part of a damaged file that could not be decoded."""
 
-    start_s: float
-    """Where the gap starts, in seconds of the output."""
+    start_s: float | None
+    """Where the gap starts, in seconds of the output; None before the first good frame, if the index is lost too."""
     end_s: float | None
-    """Where the gap ends, in seconds of the output; None where no good frame follows."""
+    """Where the gap ends, in seconds of the output; None where no good frame follows. If it is `start_s`, no frame is
+    lost, only sound or other records."""
     filled: int
     """The number of copies of the last good frame that were given in place of the lost frames."""
     reason: str
@@ -129,13 +130,13 @@ def decode_events(
         raise SettingError(f"tokens {tokens}: the file carries {reader.header.tokens_per_position}")
     if recover and not reader.seekable:
         raise InputError("to recover from damage needs a file: a pipe cannot seek")
-    window = Window(reader, start_s, duration_s, recover, pixel_decoder.find_prior)
-    jobs = _jobs(window.events(), pixel_decoder, reader.header, tokens or reader.header.tokens_per_position)
+    excerpt = Excerpt(reader, start_s, duration_s, recover, pixel_decoder.find_prior)
+    jobs = _jobs(excerpt.events(), pixel_decoder, reader.header, tokens or reader.header.tokens_per_position)
     shown = False
     gap: Gap | None = None
     decoded: Generator[_Item] = run_in_lanes(jobs, _lanes(reader.header, pixel_decoder))
     with closing(decoded):
-        for event in _shown(decoded, window):
+        for event in _shown(decoded, excerpt):
             shown = shown or isinstance(event, Frame)
             gap = event if isinstance(event, Gap) else gap
             yield event
@@ -160,7 +161,7 @@ def _jobs(
     """Yield a job for each slice of each chunk, and everything else unchanged.
 
     Args:
-        unpacked: The events of the window.
+        unpacked: The events of the excerpt.
         pixel_decoder: The decoder that turns digits into frames.
         header: The header of the file.
         tokens: Tokens per position to decode.
@@ -183,8 +184,8 @@ def _jobs(
             shown += frames
 
 
-def _shown(decoded: Iterable[_Item], window: Window) -> Iterator[Frame | AudioPacket | Gap]:
-    """Yield the frames and audio packets that lie in the window, and copies of frames and a `Gap` for each damage."""
+def _shown(decoded: Iterable[_Item], excerpt: Excerpt) -> Iterator[Frame | AudioPacket | Gap]:
+    """Yield the frames and audio packets that lie in the excerpt, and copies of frames and a `Gap` for each damage."""
     damage: Damage | None = None
     last: Frame | None = None
     for item in decoded:
@@ -194,36 +195,41 @@ def _shown(decoded: Iterable[_Item], window: Window) -> Iterator[Frame | AudioPa
             continue
         for event in item:
             if isinstance(event, StoredPacket):
-                packet = window.play(event)
+                packet = excerpt.play(event)
                 if packet is not None:
                     yield packet
                 continue
             if damage:
-                yield from _fill(damage, last, event.pts, window)
+                yield from _fill(damage, last, event.pts, excerpt)
                 damage = None
             last = event
-            shown = window.show(event)
+            shown = excerpt.show(event)
             if shown:
                 yield shown
     if damage:
-        start_s = window.seconds(last.pts + last.duration) if last else 0.0
-        yield Gap(start_s, None, 0, damage.reason)
+        yield Gap(_begin_s(last, excerpt), None, 0, damage.reason)
 
 
-def _fill(damage: Damage, last: Frame | None, next_pts: int, window: Window) -> Iterator[Frame | Gap]:
+def _begin_s(last: Frame | None, excerpt: Excerpt) -> float | None:
+    """Return where a gap starts after the last good frame."""
+    if last is None:
+        return 0.0 if excerpt.knows_origin else None
+    return excerpt.seconds(last.pts + last.duration)
+
+
+def _fill(damage: Damage, last: Frame | None, next_pts: int, excerpt: Excerpt) -> Iterator[Frame | Gap]:
     """Yield copies of the last good frame up to the time of the next good frame, then the `Gap`.
 
     Frames that are lost before the first good frame are not filled.
     """
     filled = 0
-    step = window.frame_ticks or (last.duration if last else 0)
+    step = excerpt.frame_ticks or (last.duration if last else 0)
     if last and step:
         start = last.pts + (last.duration or step)
         count = min(round((next_pts - start) / step), damage.most_frames or 0)
         for number in range(count):
-            shown = window.show(Frame(last.pixels, start + number * step, step))
+            shown = excerpt.show(Frame(last.pixels, start + number * step, step))
             if shown:
                 filled += 1
                 yield shown
-    start_s = window.seconds(last.pts + last.duration) if last else 0.0
-    yield Gap(start_s, window.seconds(next_pts), filled, damage.reason)
+    yield Gap(_begin_s(last, excerpt), excerpt.seconds(next_pts), filled, damage.reason)

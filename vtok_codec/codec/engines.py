@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from vtok_codec.codec.pixel_decoder import DecoderChoice, PixelDecoder
-from vtok_codec.container.header import ModelId, WindowHeader
+from vtok_codec.container.header import Header, ModelId, WindowHeader
 from vtok_codec.errors import ModelError, SettingError
-from vtok_codec.registry import DETERMINISTIC, STRUCTURAL, weights_of
+from vtok_codec.registry import (
+    CODEC_SHA256,
+    DETERMINISTIC,
+    DRAWS,
+    STRUCTURAL,
+    decoder_name,
+    find_shipped,
+    find_weights,
+    is_decoder,
+    shipped_weights,
+    weights_of,
+)
 
 if TYPE_CHECKING:
     from vtok_codec.codec.decoders import Decoders
@@ -42,7 +54,7 @@ def chosen_engine(name: str, choice: DecoderChoice, device: str) -> str:
 
 
 class DecoderLoader:
-    """Loads decoders, each model once.
+    """Loads decoders, each model once. Threads may share a loader.
 
     Args:
         weights: A shipped name or the path of the weights of the model; None for the shipped one that a file names.
@@ -55,6 +67,7 @@ class DecoderLoader:
         self._device = device
         self._loaded: dict[tuple[str, DecoderChoice, WindowHeader | None], tuple[PixelDecoder, str]] = {}
         self._decoders: dict[str, Decoders] = {}
+        self._loading = Lock()
 
     def load(
         self, model: ModelId, choice: DecoderChoice, windows: WindowHeader | None = None
@@ -71,9 +84,10 @@ class DecoderLoader:
             SettingError: A number is out of range, or the device cannot be used.
         """
         key = model.weights_sha256, choice, windows
-        if key not in self._loaded:
-            self._loaded[key] = self._load(model, choice, windows)
-        return self._loaded[key]
+        with self._loading:
+            if key not in self._loaded:
+                self._loaded[key] = self._load(model, choice, windows)
+            return self._loaded[key]
 
     def _load(self, model: ModelId, choice: DecoderChoice, windows: WindowHeader | None) -> tuple[PixelDecoder, str]:
         if self.engine == ONNX:
@@ -92,3 +106,19 @@ class DecoderLoader:
             self._decoders[wanted] = Decoders(tokenizer_of(model, self.weights, self._device))
         decoders = self._decoders[wanted]
         return decoders.choose(choice, windows), str(decoders.tokenizer.placement)
+
+    def choices(self, header: Header) -> tuple[str, ...]:
+        """Return the names of the decoders that can decode a file, the one that does so by default first.
+
+        Raises:
+            ModelError: The model of the file is missing.
+        """
+        if self.engine != TORCH:
+            return (DETERMINISTIC,)
+        if header.windows:
+            named = find_weights(self.weights) if self.weights else find_shipped(header.windows.name)
+            draws = named.metadata.get(DRAWS)
+            return (DETERMINISTIC, STRUCTURAL, *([draws] if draws else []))
+        reads = weights_of(header.model, self.weights).reads
+        fitting = (each for each in filter(is_decoder, shipped_weights()) if each.metadata.get(CODEC_SHA256) in reads)
+        return (DETERMINISTIC, *dict.fromkeys(map(decoder_name, fitting)))

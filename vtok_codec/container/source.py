@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from vtok_codec.errors import InputError
+
 PIECE_BYTES = 1 << 20
 """The largest number of bytes to read from a stream at once."""
 
@@ -51,9 +53,16 @@ class ByteSource:
         return data
 
     def pieces(self, size: int) -> Iterator[bytes]:
-        """Read up to `size` bytes like `some`, but yield them in pieces of at most `PIECE_BYTES`."""
+        """Read up to `size` bytes like `some`, but yield them in pieces of at most `PIECE_BYTES`.
+
+        Raises:
+            InputError: The disk or the network fails.
+        """
         while size > 0:
-            piece = self._stream.read(min(size, PIECE_BYTES))
+            try:
+                piece = self._stream.read(min(size, PIECE_BYTES))
+            except OSError as error:
+                raise InputError(f"cannot read the file any further: {error.strerror or error}") from error
             if not piece:
                 return
             size -= len(piece)

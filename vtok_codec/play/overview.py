@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vtok_codec.container.reader import TokenChunk, VtkReader
+from vtok_codec.container.records import Totals
 from vtok_codec.errors import DamageError
 
 
@@ -63,6 +64,9 @@ def read_overview(reader: VtkReader) -> Overview:
             for event in reader.events():
                 if isinstance(event, TokenChunk):
                     scan.add(event)
+                elif isinstance(event, Totals):
+                    # What stands behind the totals is no part of the video.
+                    break
             break
         except DamageError as error:
             scan.lose(str(error))
@@ -79,7 +83,8 @@ class _Scan:
     def __init__(self, tick_s: float) -> None:
         self._tick_s = tick_s
         self._first: int | None = None
-        self._losing: tuple[float, str] | None = None
+        self._losing = False
+        """Whether the last span of `lost` has no end yet."""
         self.gops: list[GopSpan] = []
         self.lost: list[DamagedSpan] = []
 
@@ -88,8 +93,8 @@ class _Scan:
         self._first = chunk.pts[0] if self._first is None else self._first
         start, end = ((pts - self._first) * self._tick_s for pts in (chunk.pts[0], chunk.pts[-1] + chunk.last_duration))
         if self._losing:
-            self.lost[-1] = DamagedSpan(self._losing[0], start, self._losing[1])
-            self._losing = None
+            self.lost[-1] = replace(self.lost[-1], end_s=start)
+            self._losing = False
         if chunk.first or not self.gops:
             self.gops.append(GopSpan(start, end, 0))
         self.gops[-1].end_s = end
@@ -97,6 +102,6 @@ class _Scan:
 
     def lose(self, reason: str) -> None:
         """Note that the file is damaged after the last chunk."""
-        if self._losing is None:
-            self._losing = self.gops[-1].end_s if self.gops else 0.0, reason
-            self.lost.append(DamagedSpan(self._losing[0], None, reason))
+        if not self._losing:
+            self._losing = True
+            self.lost.append(DamagedSpan(self.gops[-1].end_s if self.gops else 0.0, None, reason))

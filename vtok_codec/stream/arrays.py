@@ -40,6 +40,10 @@ _LONGEST_RATE = 32
 """The largest number of characters in a rate."""
 _LARGEST_TERM = 100_000
 """The largest denominator of a rate."""
+_LARGEST_RATIO_TERM = (1 << 31) - 1
+"""The largest numerator and the largest denominator of the shape of a pixel, as in a `.vtk` file."""
+_LARGEST_CODE, _LARGEST_ROTATION = 255, 360
+"""The largest code point of a colour, and the largest rotation in degrees, as in a `.vtk` file."""
 _SLOWEST, _FASTEST = Fraction(1, 1000), Fraction(1_000_000)
 """The range of rates, in frames per second."""
 
@@ -195,15 +199,17 @@ class StoredArray:
             InputError: The metadata hold an invalid value.
         """
         height, width = self._integers("size", 2) or whole
-        rate = self._rate()
+        rate, color, turned = self._rate(), self._integers("color", 4), self._integers("rotation", 1) or [0]
+        if min(color, default=0) < 0 or max(color, default=0) > _LARGEST_CODE or abs(turned[0]) > _LARGEST_ROTATION:
+            raise InputError(f"color {color} or rotation {turned[0]} is out of range")
         return VideoInfo(
             width=width,
             height=height,
             rate=rate,
             time_base=1 / (rate or DEFAULT_RATE),
             sar=self._ratio("sar", Fraction(1)),
-            color=Color(*self._integers("color", 4)),
-            rotation=(self._integers("rotation", 1) or [0])[0],
+            color=Color(*color),
+            rotation=turned[0],
         )
 
     def gops(self) -> list[tuple[NDArray[Any], int | None]]:
@@ -239,9 +245,12 @@ class StoredArray:
         text = self.about.get(key, str(default))
         try:
             numerator, _, denominator = text.partition("/")
-            return Fraction(int(numerator), int(denominator or 1))
+            ratio = Fraction(int(numerator), int(denominator or 1))
+            if ratio <= 0 or max(ratio.numerator, ratio.denominator) > _LARGEST_RATIO_TERM:
+                raise ValueError
+            return ratio
         except (ValueError, ZeroDivisionError):
-            raise InputError(f"{key} {text[:40]!r} is no ratio") from None
+            raise InputError(f"{key} {text[:40]!r} is no ratio of numbers above 0") from None
 
     def _integers(self, key: str, count: int | None = None) -> list[int]:
         """Return the integers that the metadata hold under a key, or an empty list where the key is missing.

@@ -68,7 +68,7 @@ class TokenModel:
         self.check(tokens)
         most = self.frames(tokens)
         gop = Gop(tokens, most if frames is None else frames)
-        if not max(0, most - self.id.stride[0]) < gop.frames <= most:
+        if not self.id.layout.holds(len(tokens), gop.frames):
             raise InputError(f"a GOP of {len(tokens)} latent frames stands for {most} frames, not {gop.frames}")
         return gop
 

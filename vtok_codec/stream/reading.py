@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import BinaryIO, TypeAlias
 
 import numpy as np
@@ -41,6 +42,8 @@ class FileSummary:
     """The number of 1D tokens in all chunks."""
     duration_s: float
     """Seconds from the start of the first frame to the end of the last, or to its start if its duration is unknown."""
+    steady: bool
+    """Whether all frames but the last have the nominal duration, but for one tick of rounding."""
 
     @property
     def bits_per_pixel(self) -> float:
@@ -213,11 +216,15 @@ def verify(stream: BinaryIO, priors: PriorFinder = find_prior) -> FileSummary:
     header = reader.header
     token_size = audio_size = positions = window_tokens = 0
     first_pts: int | None = None
-    end_pts = 0
+    last_pts: int | None = None
+    end_pts, steady = 0, True
     totals: Totals | None = None
     for event in unpacked_events(reader, priors=priors):
         if isinstance(event, UnpackedChunk):
             chunk = event.chunk
+            times = chunk.pts if last_pts is None else (last_pts, *chunk.pts)
+            steady = steady and all(abs(end - begin - header.frame_ticks) <= 1 for begin, end in pairwise(times))
+            last_pts = chunk.pts[-1]
             token_size += chunk.record_bytes
             positions += event.digits[0].size
             window_tokens += len(chunk.window_tokens.tokens) if chunk.window_tokens else 0
@@ -229,7 +236,9 @@ def verify(stream: BinaryIO, priors: PriorFinder = find_prior) -> FileSummary:
             audio_size += sum(len(packet.data) for packet in event)
     assert totals is not None
     duration = float((end_pts - (first_pts or 0)) * header.time_base)
-    return FileSummary(header, totals, reader.position, token_size, audio_size, positions, window_tokens, duration)
+    return FileSummary(
+        header, totals, reader.position, token_size, audio_size, positions, window_tokens, duration, steady
+    )
 
 
 class _Budget:
@@ -297,13 +306,17 @@ def read_all_gops(reader: VtkReader, max_bytes: int = MAX_TOKEN_BYTES, priors: P
     return gops
 
 
-def read_gops(reader: VtkReader, max_bytes: int = MAX_TOKEN_BYTES, priors: PriorFinder = find_prior) -> Iterator[Gop]:
+def read_gops(
+    reader: VtkReader, max_bytes: int = MAX_TOKEN_BYTES, priors: PriorFinder = find_prior, first_frames: int = 0
+) -> Iterator[Gop]:
     """Yield the GOPs from the current position of the reader on. Only one GOP is in memory at a time.
 
     Args:
         reader: The reader of the file.
         max_bytes: The largest size of the tokens of a GOP in bytes.
         priors: Finds the prior that the file names.
+        first_frames: The number of frames of the first GOP, if it is known. Once they are read, an error behind them
+            does not keep back the GOP.
 
     Raises:
         InputError: The tokens of a GOP are too large.
@@ -318,14 +331,20 @@ def read_gops(reader: VtkReader, max_bytes: int = MAX_TOKEN_BYTES, priors: Prior
             budget.used_bytes = 0
         budget.admit(chunk)
 
-    for event in unpacked_events(reader, admit, priors):
-        if isinstance(event, UnpackedChunk):
-            if event.chunk.first and parts:
-                yield Gop(np.concatenate(parts), frames, steady)
-                parts, frames, steady = [], 0, True
-            parts.append(digits_to_tokens(event.digits, reader.header.model.levels))
-            frames += len(event.chunk.pts)
-            steady = steady and event.chunk.steady(reader.header.frame_ticks)
+    try:
+        for event in unpacked_events(reader, admit, priors):
+            if isinstance(event, UnpackedChunk):
+                if event.chunk.first and parts:
+                    yield Gop(np.concatenate(parts), frames, steady)
+                    parts, frames, steady, first_frames = [], 0, True, 0
+                parts.append(digits_to_tokens(event.digits, reader.header.model.levels))
+                frames += len(event.chunk.pts)
+                steady = steady and event.chunk.steady(reader.header.frame_ticks)
+    except (FormatError, InputError):
+        if not first_frames or frames != first_frames:
+            raise
+        yield Gop(np.concatenate(parts), frames, steady)
+        raise
     if parts:
         yield Gop(np.concatenate(parts), frames, steady)
 
@@ -375,7 +394,8 @@ def read_gop(reader: VtkReader, gop: int, max_bytes: int = MAX_TOKEN_BYTES) -> G
     if not 0 <= gop < len(entries):
         raise InputError(f"there is no GOP {gop}; the file has {len(entries)}")
     reader.seek(gop, entries[gop])
-    found = next(read_gops(reader, max_bytes), None)
+    frames = entries[gop + 1].first_frame - entries[gop].first_frame if gop + 1 < len(entries) else 0
+    found = next(read_gops(reader, max_bytes, first_frames=frames), None)
     if found is None:
         raise DamageError(f"the index points at another place than the start of GOP {gop}")
     return found

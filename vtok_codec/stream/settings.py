@@ -127,6 +127,22 @@ def check_token_count(count: int, most: int, name: str) -> None:
         raise SettingError(f"tokens {count}: {name} has 1 to {most} tokens per position")
 
 
+def check_settings(settings: EncodeSettings) -> None:
+    """Check what can be checked without the model and the video.
+
+    Raises:
+        SettingError: A setting is out of range, or two do not go together.
+    """
+    if not 0 < settings.gop_seconds < math.inf:
+        raise SettingError(f"gop {settings.gop_seconds}: give a number of seconds above 0")
+    check_stickiness(settings.stickiness)
+    check_rdo(settings.rdo)
+    check_effort(settings.effort, settings.stickiness)
+    check_tune(settings.tune, settings.effort)
+    if settings.coder not in CODERS:
+        raise SettingError(f"coder {settings.coder!r}: choose from {', '.join(CODERS)}")
+
+
 def make_header(
     info: VideoInfo,
     model: ModelId,
@@ -150,17 +166,10 @@ def make_header(
         InputError: The format cannot hold such a video.
     """
     check_token_count(settings.tokens_per_position, max_tokens, model.name)
+    check_settings(settings)
     _check_windows(settings, windows)
-    if not 0 < settings.gop_seconds < math.inf:
-        raise SettingError(f"gop {settings.gop_seconds}: give a number of seconds above 0")
-    check_stickiness(settings.stickiness)
-    check_rdo(settings.rdo)
-    check_effort(settings.effort, settings.stickiness)
-    check_tune(settings.tune, settings.effort)
     if find_effort(settings.effort).steps and info.width * info.height > MAX_REFINED_PIXELS:
         raise InputError(f"pictures of {info.width}x{info.height} are too large for effort {settings.effort}; use fast")
-    if settings.coder not in CODERS:
-        raise SettingError(f"coder {settings.coder!r}: choose from {', '.join(CODERS)}")
     steps = min(
         settings.gop_latents or settings.gop_seconds * float(info.rate or DEFAULT_RATE) / model.stride[0],
         MAX_GOP_LATENTS,

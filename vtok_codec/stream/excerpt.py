@@ -25,7 +25,7 @@ from vtok_codec.stream.reading import (
 _MAX_WAITING_PACKETS, _MAX_WAITING_BYTES = 1 << 16, 1 << 24
 """The most audio packets that wait for the first chunk, and their most bytes.
 
-If there are more, the oldest are dropped. They lie before the first frame, and so before the window.
+If there are more, the oldest are dropped. They lie before the first frame, and so before the excerpt.
 """
 _AUDIO_OFFSET_S = 1.0
 """By how many seconds the audio in a file may lie before or after the frames of the same time."""
@@ -54,16 +54,16 @@ class _Waiting:
         return packets
 
 
-class Window:
+class Excerpt:
     """The part of a file that is decoded.
 
-    A window that is not the whole file shifts the times of its frames and audio packets, so that they count from its
+    An excerpt that is not the whole file shifts the times of its frames and audio packets, so that they count from its
     start.
 
     Args:
-        reader: The file. If it has an index, the window moves it to the GOP in which the window starts.
-        start_s: The start of the window, in seconds after the first frame of the file.
-        duration_s: The length of the window in seconds; None for the rest of the file.
+        reader: The file. If it has an index, the excerpt moves it to the GOP in which the excerpt starts.
+        start_s: The start of the excerpt, in seconds after the first frame of the file.
+        duration_s: The length of the excerpt in seconds; None for the rest of the file.
         recover: Whether to go on after damage.
         priors: Finds the prior that the file names.
 
@@ -97,11 +97,13 @@ class Window:
         self._last_chunk_pts: int | None = None
         self._last_gop = -1
         self._first_entry: GopEntry | None = None
-        if start_s:
+        self.knows_origin = False
+        """Whether the index tells the time of the first frame of the file, which may be lost."""
+        if start_s or recover:
             self._enter()
 
     def _enter(self) -> None:
-        """Move the reader to the GOP in which the window starts, if the file has an index."""
+        """Move the reader to the GOP in which the excerpt starts, if the file has an index."""
         if not self._reader.seekable:
             return
         try:
@@ -109,6 +111,9 @@ class Window:
         except DamageError:
             return
         self._place(entries[0].pts)
+        self.knows_origin = True
+        if not self._start_s:
+            return
         self._first_gop = gop_at(entries, self._start)
         gop = self._first_gop
         self._first_entry = entries[gop]
@@ -118,19 +123,19 @@ class Window:
         self._reader.seek(gop, entries[gop])
 
     def _place(self, first_pts: int) -> None:
-        """Fix the window in ticks, now that the time of the first frame is known."""
+        """Fix the excerpt in ticks, now that the time of the first frame is known."""
         self._placed = True
         self._origin = first_pts
         if self._cut:
             self._start = first_pts + self._ticks(self._start_s)
             if self._duration_s is not None:
-                self._end = first_pts + self._ticks(self._start_s + self._duration_s)
+                self._end = first_pts + self._ticks(Fraction(self._start_s) + Fraction(self._duration_s))
 
     def events(self) -> Iterator[UnpackedChunk | list[StoredPacket] | Damage]:
-        """Yield unpacked chunks, audio packets and damage up to the end of the window.
+        """Yield unpacked chunks, audio packets and damage up to the end of the excerpt.
 
         Raises:
-            DamageError: The file is damaged within the window, and the window does not recover.
+            DamageError: The file is damaged within the excerpt, and the excerpt does not recover.
             FormatError: A record has an unknown type that may not be skipped, or the coder is unknown.
         """
         try:
@@ -149,8 +154,8 @@ class Window:
             if isinstance(event, Damage):
                 if self._last_chunk_pts is not None and self._is_past(self._last_chunk_pts):
                     return
-                if self._last_gop < self._first_gop:
-                    # Damage before the window matters only if it reaches into the window.
+                if self._first_entry and self._last_gop < self._first_gop:
+                    # Damage before the excerpt matters only if it reaches into the excerpt.
                     early = event if early is None else early.joined(event)
                 else:
                     damaged = True
@@ -166,7 +171,7 @@ class Window:
                     damaged = True
                     yield early
                 early = None
-                # The first chunk after damage tells how long the gap is, so it is needed even after the window.
+                # The first chunk after damage tells how long the gap is, so it is needed even after the excerpt.
                 if chunk.gop >= self._first_gop and (damaged or not self._is_past(chunk.pts[0])):
                     yield event
                     damaged = False
@@ -194,7 +199,7 @@ class Window:
             yield from unpacked_events(self._reader, priors=self._priors)
 
     def show(self, frame: Frame) -> Frame | None:
-        """Return the frame with its time in the output, or None if it lies outside the window."""
+        """Return the frame with its time in the output, or None if it lies outside the excerpt."""
         if not self._cut:
             return frame
         if frame.pts < self._start or self._is_past(frame.pts):
@@ -202,7 +207,7 @@ class Window:
         return Frame(frame.pixels, frame.pts - self._start, frame.duration)
 
     def play(self, packet: StoredPacket) -> AudioPacket | None:
-        """Return the packet with its times in the output, or None if it lies outside the window."""
+        """Return the packet with its times in the output, or None if it lies outside the excerpt."""
         shift = 0
         if self._cut:
             if packet.pts is None:
@@ -228,5 +233,6 @@ class Window:
     def _is_past(self, pts: int | Fraction) -> bool:
         return self._end is not None and pts >= self._end
 
-    def _ticks(self, seconds: float) -> int:
-        return round(seconds / self._base)
+    def _ticks(self, seconds: float | Fraction) -> int:
+        # In fractions, no time is too large.
+        return round(Fraction(seconds) / self._base)
