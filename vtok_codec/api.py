@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vtok_codec.codec.batches import CHUNK_STEPS
 from vtok_codec.codec.decoders import Decoders
 from vtok_codec.codec.pixel_decoder import DecoderChoice
 from vtok_codec.codec.slices import slices
@@ -20,11 +21,8 @@ from vtok_codec.media.types import VideoInfo
 from vtok_codec.registry import DEFAULT_MODEL, DETERMINISTIC, find_weights
 from vtok_codec.stream.arrays import as_rate
 from vtok_codec.stream.assembling import TokenModel, assemble
-from vtok_codec.stream.settings import EncodeSettings, check_stickiness, check_token_count
+from vtok_codec.stream.settings import check_stickiness, check_token_count
 from vtok_codec.tokens.radix import Tokens, digits_to_tokens, tokens_to_digits
-
-_CHUNK_LATENTS = EncodeSettings.chunk_latents
-"""Latent time steps that pass through the model together: as many as in a file, so that the tokens are the same."""
 
 
 class Codec:
@@ -70,7 +68,7 @@ class Codec:
         check_token_count(tokens, self.tokenizer.max_tokens, self.name)
         parts, state, begin = [], None, 0
         while begin < len(frames):
-            end = begin + self.tokenizer.layout.chunk_frames(_CHUNK_LATENTS, first=begin == 0)
+            end = begin + self.tokenizer.layout.chunk_frames(CHUNK_STEPS, first=begin == 0)
             digits, state = self.tokenizer.encode(frames[begin:end], tokens, state, stickiness)
             parts.append(digits_to_tokens(digits, self.tokenizer.id.levels))
             begin = end

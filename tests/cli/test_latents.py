@@ -61,7 +61,14 @@ def test_latents_that_are_none_are_refused(tmp_path: Path) -> None:
     target = tmp_path / "v.mkv"
     made = tmp_path / "l.safetensors"
     about = {"model": "onevae-nano-4x16x16", "size": "40 40", "rate": "25", "gop_latents": "4", "gop_frames": "1"}
-    for key, value, words in (("size", "70 70", "does not fit"), ("gop_frames", "2", "stand for 1 frames, not 2")):
+    for key, value, words in (
+        ("size", "70 70", "does not fit"),
+        ("gop_frames", "2", "stand for 1 frames, not 2"),
+        ("sar", "0/1", "no ratio of numbers above 0"),
+        ("sar", f"{1 << 40}/1", "no ratio of numbers above 0"),
+        ("color", "0 1 256 1", "out of range"),
+        ("rotation", "361", "out of range"),
+    ):
         made.write_bytes(save({"latents": np.zeros((6, 4, 3, 3), np.float32)}, about | {key: value}))
         code, _, told = inside("latents", made, target, "-q")
         assert code == 3 and words in told and told.count("\n") == 1, told
@@ -69,7 +76,7 @@ def test_latents_that_are_none_are_refused(tmp_path: Path) -> None:
         "channels for each": np.zeros((7, 4, 2, 2), np.float32),
         "at least 4 latent frames": np.zeros((6, 3, 2, 2), np.float32),
         "must be C t h w": np.zeros((6, 4, 2), np.float32),
-        "must be floats": np.zeros((6, 4, 2, 2), np.int64),
+        "must be floats, not int64; vtok pack takes tokens": np.zeros((6, 4, 2, 2), np.int64),
         "not finite": np.full((6, 4, 2, 2), np.nan, np.float32),
     }
     for words, array in cases.items():
@@ -82,6 +89,22 @@ def test_latents_that_are_none_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "l.npy", np.zeros((6, 4, 2, 2), np.float32))
     code, _, told = inside("latents", tmp_path / "l.npy", tmp_path / "v.txt", "-q")
     assert code == 7 and told.count("\n") == 1
+
+
+def test_large_pictures_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "l.npy", np.zeros((6, 1, 30, 30), np.float16))
+    arguments = (tmp_path / "l.npy", tmp_path / "v.mkv", "--max-pixels", 50_000, "-q")
+    code, _, told = inside("latents", *arguments)
+    assert code == 3 and "more than --max-pixels 50000" in told and not (tmp_path / "v.mkv").exists()
+
+
+def test_an_input_that_breaks_off_leaves_its_whole_frames(make_clip: ClipMaker, tmp_path: Path) -> None:
+    whole = make_clip("in.mkv", frames=50).read_bytes()
+    cut, out = tmp_path / "cut.mkv", tmp_path / "l.npy"
+    cut.write_bytes(whole[: len(whole) * 2 // 3])
+    code, _, told = inside("latents", cut, out, "-q")
+    assert code == 3 and told.count("\n") == 1
+    assert 1 < np.load(out).shape[1] < 14
 
 
 def test_halves_and_plain_arrays(tmp_path: Path) -> None:
@@ -97,6 +120,8 @@ def test_what_cannot_be_is_told(tmp_path: Path) -> None:
         (3, "--max-mib", [LANES, out, "--max-mib", 1]),
         (3, "max-pixels", [LANES, out, "--max-pixels", 100]),
         (2, "tokens", [LANES, out, "--tokens", 5]),
+        (2, "tokens", [LANES, out, "--tokens", 0]),
+        (3, "holds tokens", [tmp_path / "a.vtk", out]),
         (3, "name a video", ["-", out]),
         (3, "none.mp4", [tmp_path / "none.mp4", out]),
     ]

@@ -105,6 +105,20 @@ def test_other_videos_are_refused(
         codec.tokenize_batch(torch.zeros(shape, dtype=kind))
 
 
+@pytest.mark.parametrize("value", [200.0, -2.0, float("nan")])
+def test_floats_in_another_range_are_refused(codec: vtok_codec.api.Codec, value: float) -> None:
+    videos = torch.zeros(2, 3, 5, 16, 16)
+    videos[1, 0, 2, 3, 4] = value
+    with pytest.raises(InputError, match=r"floats must be in \[−1, 1\]"):
+        codec.tokenize_batch(videos)
+    with pytest.raises(InputError, match="floats must be in"):
+        codec.encode_latents(videos)
+    latents = codec.encode_latents(torch.zeros(1, 3, 1, 16, 16)).clone()
+    latents[0, 1, 0, 0, 0] = float("nan")
+    with pytest.raises(InputError, match="not finite"):
+        codec.decode_latents(latents)
+
+
 def test_other_tokens_are_refused(codec: vtok_codec.api.Codec) -> None:
     whole = torch.zeros(1, 8, 4, 4, 2, dtype=torch.int64)
     for wrong in (whole[0], whole.float(), whole - 1, whole + 64_000, torch.zeros(1, 8, 4, 4, 5, dtype=torch.int64)):

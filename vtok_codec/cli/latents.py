@@ -23,6 +23,7 @@ from vtok_codec.cli.options import (
     MaxPixels,
     Quiet,
 )
+from vtok_codec.container import VTK_SUFFIXES
 from vtok_codec.errors import InputError
 from vtok_codec.registry import DEFAULT_MODEL
 from vtok_codec.stream.limits import MAX_TOKEN_BYTES
@@ -76,12 +77,14 @@ def latents(
 
     if source == STANDARD_STREAM:
         raise InputError("latents are made of files only; name a video")
+    if source.endswith(VTK_SUFFIXES):
+        raise InputError(f"{source} holds tokens; latents are made of a video")
     if Path(source).suffix in SUFFIXES:
-        if (tokens, gop, half, filters) != (None, 4.0, False, ""):
+        if (tokens, gop, half, filters, max_mib) != (None, 4.0, False, "", MAX_TOKEN_BYTES >> 20):
             raise typer.BadParameter(
-                "--tokens, --gop, --half and --filter are for making latents, not for decoding them"
+                "--tokens, --gop, --half, --filter and --max-mib are for making latents, not for decoding them"
             )
-        _decode(source, target, model, device, force, quiet)
+        _decode(source, target, model, device, max_pixels, force, quiet)
         return
     check_suffix(target)
     settings = _Encoding(tokens, gop, half, filters, max_pixels, max_mib)
@@ -104,7 +107,7 @@ def _encode(source: str, target: str, wanted: _Encoding, model: str, device: str
     """Export the latents of a video."""
     import numpy as np
 
-    from vtok_codec.codec.latents import latent_chunks
+    from vtok_codec.codec.latents import encoded_latents
     from vtok_codec.codec.tokenizer import load_tokenizer
     from vtok_codec.media.reader import VideoReader
     from vtok_codec.registry import find_weights
@@ -112,34 +115,30 @@ def _encode(source: str, target: str, wanted: _Encoding, model: str, device: str
     from vtok_codec.stream.settings import EncodeSettings
 
     tokenizer = load_tokenizer(find_weights(model), device)
-    settings = EncodeSettings(tokens_per_position=wanted.tokens or tokenizer.max_tokens, gop_seconds=wanted.gop_s)
+    tokens = tokenizer.max_tokens if wanted.tokens is None else wanted.tokens
+    settings = EncodeSettings(tokens_per_position=tokens, gop_seconds=wanted.gop_s)
     kind = np.float16 if wanted.half else np.float32
     with (
         whole_output(target, source, force) as partial,
         VideoReader(source, audio=False, filters=wanted.filters) as reader,
     ):
-        require_pixels(reader.name, reader.info.width, reader.info.height, wanted.max_pixels)
-        parts, lengths, frames, held = [], [], [], 0
+        info = reader.info
+        require_pixels(reader.name, info.width, info.height, wanted.max_pixels)
         with frame_bar(reader.frame_count, quiet, reader.name) as bar:
-            for chunk in latent_chunks(reader.info, reader.events(), tokenizer, settings):
-                part = chunk.latents.astype(kind)
-                held += part.nbytes
-                if held > wanted.max_mib << 20:
-                    raise InputError(f"{reader.name} has latents of more than {wanted.max_mib} MiB; raise --max-mib")
-                parts.append(part)
-                if chunk.starts_gop:
-                    lengths.append(0)
-                    frames.append(0)
-                lengths[-1] += part.shape[1]
-                frames[-1] += chunk.frames
-                bar.update(chunk.frames)
-        whole = np.concatenate(parts, axis=1)
-        write_latents(partial, Path(target).suffix, whole, tokenizer.id, reader.info, lengths, frames)
+            made = encoded_latents(
+                info, reader.events(), tokenizer, settings, kind, wanted.max_mib << 20, on_frames=bar.update
+            )
+        suffix = Path(target).suffix
+        write_latents(partial, suffix, made.latents, tokenizer.id, info, made.gop_latents, made.gop_frames)
+    if made.failure:
+        raise made.failure
 
 
-def _decode(source: str, target: str, model: str | None, device: str, force: bool, quiet: bool) -> None:
+def _decode(
+    source: str, target: str, model: str | None, device: str, max_pixels: int, force: bool, quiet: bool
+) -> None:
     """Decode latents into a video."""
-    from vtok_codec.codec.latents import decoded_latents
+    from vtok_codec.codec.latents import decoded_video
     from vtok_codec.codec.tokenizer import load_tokenizer
     from vtok_codec.media.formats import output_settings
     from vtok_codec.media.types import Frame
@@ -152,29 +151,17 @@ def _decode(source: str, target: str, model: str | None, device: str, force: boo
     weights = find_weights(model) if model else find_shipped(array.about.get("model", DEFAULT_MODEL))
     check_same_weights(weights, weights.name, array.about.get("weights_sha256", weights.sha256))
     if array.array.dtype.kind != "f":
-        raise InputError(f"latents must be floats, not {array.array.dtype}")
+        hint = "; vtok pack takes tokens" if array.array.dtype.kind in "iu" else ""
+        raise InputError(f"latents must be floats, not {array.array.dtype}{hint}")
     tokenizer, gops = load_tokenizer(weights, device), array.gops()
-    layout, grid = tokenizer.layout, array.array.shape[2:]
-    info = array.info(layout.picture(*grid))
-    if layout.grid(info.height, info.width) != grid:
-        raise InputError(
-            f"a size of {info.height}x{info.width} (height x width) does not fit latents of {grid} positions"
-        )
+    info = array.info(tokenizer.layout.picture(*array.array.shape[2:]))
+    require_pixels(source, info.width, info.height, max_pixels)
     with (
         whole_output(target, source, force) as partial,
         VideoWriter(partial, info, settings) as writer,
         frame_bar(None, quiet, source) as bar,
     ):
-        written = 0
-        for latents, frames in gops:
-            shown = decoded_latents(latents, tokenizer, (info.height, info.width))
-            most = layout.frames(latents.shape[1], first=True)
-            left = most if frames is None else frames
-            if not max(0, most - layout.stride[0]) < left <= most:
-                raise InputError(f"{latents.shape[1]} latent frames stand for {most} frames, not {left}")
-            for pixels in shown:
-                for image in pixels[: max(0, left)]:
-                    writer.write(Frame(image, written, 1))
-                    written += 1
-                left -= len(pixels)
-                bar.update(len(pixels))
+        images = (image for pixels in decoded_video(gops, tokenizer, (info.height, info.width)) for image in pixels)
+        for number, image in enumerate(images):
+            writer.write(Frame(image, number, 1))
+            bar.update()

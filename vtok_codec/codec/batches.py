@@ -15,7 +15,9 @@ from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import RGB
 from vtok_codec.stream.settings import EncodeSettings, check_token_count
 
-_CHUNK_STEPS = EncodeSettings.chunk_latents
+_FARTHEST = 1.5
+"""How far from 0 the floats of a video may lie, since resampling overshoots."""
+CHUNK_STEPS = EncodeSettings.chunk_latents
 """Time steps that pass through the model together: as many as in a file, so that the tokens are the same."""
 
 
@@ -32,7 +34,7 @@ def tokenize_batch(tokenizer: Tokenizer, videos: Tensor, tokens_per_position: in
         Tokens, int32 `B t h w n` on the model's device.
 
     Raises:
-        InputError: The tensor has another shape or type.
+        InputError: The tensor has another shape or type, or values far outside their range.
         SettingError: The model has fewer tokens per position.
     """
     check_token_count(tokens_per_position, tokenizer.max_tokens, tokenizer.id.name)
@@ -59,7 +61,7 @@ def encode_latents(tokenizer: Tokenizer, videos: Tensor, tokens_per_position: in
         [−1, 1], or up to a thousandth beyond. Rounded to the codes of their digits, they are `codes_of` the tokens.
 
     Raises:
-        InputError: The tensor has another shape or type.
+        InputError: The tensor has another shape or type, or values far outside their range.
         SettingError: The model has fewer tokens per position.
     """
     tokens = tokenizer.max_tokens if tokens_per_position is None else tokens_per_position
@@ -85,7 +87,7 @@ def decode_latents(tokenizer: Tokenizer, latents: Tensor) -> Tensor:
         Videos `B 3 T H W` in [−1, 1], floats on the model's device, padding included.
 
     Raises:
-        InputError: The tensor has another shape or type.
+        InputError: The tensor has another shape or type, or a value is not finite.
     """
     if not isinstance(latents, Tensor):
         raise InputError(f"latents must be a torch tensor, not {type(latents).__name__}")
@@ -96,6 +98,8 @@ def decode_latents(tokenizer: Tokenizer, latents: Tensor) -> Tensor:
         )
     if not latents.dtype.is_floating_point:
         raise InputError(f"latents must be floats, not {latents.dtype}")
+    if not bool(latents.isfinite().all()):
+        raise InputError("a latent is not finite")
     _check_latents(tokenizer, latents.shape[2])
     model, placement = tokenizer.model, tokenizer.placement
     count = latents.shape[1] // per_token
@@ -148,11 +152,13 @@ def _chunks(tokenizer: Tokenizer, videos: Tensor) -> Iterator[Tensor]:
         raise InputError(f"videos must be B 3 T H W, not {tuple(videos.shape)}")
     if videos.dtype != torch.uint8 and not videos.dtype.is_floating_point:
         raise InputError(f"videos must be uint8 or floats in [-1, 1], not {videos.dtype}")
+    if videos.dtype.is_floating_point:
+        _check_range(videos)
     tokenizer.check_process()
     layout, placement = tokenizer.layout, tokenizer.placement
     begin = 0
     while begin < videos.shape[2]:
-        end = begin + layout.chunk_frames(_CHUNK_STEPS, first=begin == 0)
+        end = begin + layout.chunk_frames(CHUNK_STEPS, first=begin == 0)
         chunk = _as_video(videos[:, :, begin:end].to(placement.device), placement.dtype)
         yield _filled(tokenizer, chunk, first=begin == 0)
         begin = end
@@ -165,7 +171,7 @@ def _decoded(tokenizer: Tokenizer, latents: Tensor, decode: Callable[[Tensor, St
     state: State = None
     parts, begin = [], 0
     while begin < latents.shape[2]:
-        end = begin + layout.stored_latents(_CHUNK_STEPS, first=begin == 0)
+        end = begin + layout.stored_latents(CHUNK_STEPS, first=begin == 0)
         video, state = decode(latents[:, :, begin:end], state)
         parts.append(video[:, :, layout.filled_frames(begin == 0) :].float().clamp(-1, 1))
         begin = end
@@ -176,6 +182,13 @@ def _check_latents(tokenizer: Tokenizer, latents: int) -> None:
     least = tokenizer.layout.phases
     if latents < least:
         raise InputError(f"a GOP of {tokenizer.id.name} has at least {least} latent frames, not {latents}")
+
+
+def _check_range(videos: Tensor) -> None:
+    """Refuse floats that cannot be meant as a video in [−1, 1], such as those from 0 to 255."""
+    least, most = (float(end) for end in videos.aminmax())
+    if not -_FARTHEST <= least <= most <= _FARTHEST:
+        raise InputError(f"a video of floats must be in [−1, 1], not from {least:g} to {most:g}")
 
 
 def _as_video(videos: Tensor, dtype: torch.dtype) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
@@ -56,6 +56,101 @@ def latent_chunks(
         before = None if chunk.starts_gop else state
         values, state = tokenizer.encode_values(pixels, settings.tokens_per_position, before)
         yield LatentChunk((values / zero - 1).astype(np.float32), len(chunk.frames), chunk.starts_gop)
+
+
+@dataclass(frozen=True)
+class LatentVideo:
+    """The latents of a whole video."""
+
+    latents: NDArray[np.floating]
+    """The latents of all GOPs, one after another, `C t h w`."""
+    gop_latents: Sequence[int]
+    """The number of latent frames of each GOP."""
+    gop_frames: Sequence[int]
+    """The number of frames that each GOP stands for."""
+    failure: InputError | None
+    """The error that ended the input early, after which there are no more frames; None if it is whole."""
+
+
+def encoded_latents(
+    info: VideoInfo,
+    events: Iterable[Frame | AudioPacket],
+    tokenizer: Tokenizer,
+    settings: EncodeSettings,
+    kind: type[np.floating],
+    max_bytes: int,
+    on_frames: Callable[[int], object] = lambda count: None,
+) -> LatentVideo:
+    """Encode a whole video to latents.
+
+    Args:
+        info: See `latent_chunks`.
+        events: See `latent_chunks`.
+        tokenizer: See `latent_chunks`.
+        settings: See `latent_chunks`.
+        kind: The type of the latents to return.
+        max_bytes: The largest size of the latents in bytes.
+        on_frames: Called with the number of frames of each chunk.
+
+    Raises:
+        SettingError, InputError: See `latent_chunks`; or the latents are too large, or there is no frame.
+    """
+    parts: list[NDArray[np.floating]] = []
+    latents: list[int] = []
+    frames: list[int] = []
+    failure, held = None, 0
+    try:
+        for chunk in latent_chunks(info, events, tokenizer, settings):
+            parts.append(chunk.latents.astype(kind))
+            held += parts[-1].nbytes
+            if held > max_bytes:
+                break
+            if chunk.starts_gop:
+                latents.append(0)
+                frames.append(0)
+            latents[-1] += parts[-1].shape[1]
+            frames[-1] += chunk.frames
+            on_frames(chunk.frames)
+    except InputError as error:
+        if not parts:
+            raise
+        failure = error
+    if held > max_bytes:
+        raise InputError("the latents take more memory than allowed; raise the limit (--max-mib)")
+    return LatentVideo(np.concatenate(parts, axis=1), latents, frames, failure)
+
+
+def decoded_video(
+    gops: Iterable[tuple[NDArray[np.floating], int | None]], tokenizer: Tokenizer, size: tuple[int, int]
+) -> Iterator[Pixels]:
+    """Decode the latents of a video.
+
+    Args:
+        gops: The latents of each GOP, floats `C t h w`, and the number of frames that they stand for; None for as many
+            as they can stand for.
+        tokenizer: The model.
+        size: The height and width of the video.
+
+    Yields:
+        Its frames, uint8 RGB `T H W 3` at a time.
+
+    Raises:
+        InputError: See `decoded_latents`; or latents cannot stand for so many frames or for pictures of this size.
+    """
+    layout = tokenizer.layout
+    for latents, frames in gops:
+        if layout.grid(*size) != latents.shape[2:]:
+            raise InputError(
+                f"a size of {size[0]}x{size[1]} (height x width) does not fit latents of {latents.shape[2:]} positions"
+            )
+        shown = decoded_latents(latents, tokenizer, size)
+        left = layout.frames(latents.shape[1], first=True) if frames is None else frames
+        if not layout.holds(latents.shape[1], left):
+            most = layout.frames(latents.shape[1], first=True)
+            raise InputError(f"{latents.shape[1]} latent frames stand for {most} frames, not {left}")
+        for pixels in shown:
+            yield pixels[:left]
+            left -= min(left, len(pixels))
 
 
 def decoded_latents(latents: NDArray[np.floating], tokenizer: Tokenizer, size: tuple[int, int]) -> Iterator[Pixels]:
