@@ -7,7 +7,7 @@ import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -31,7 +31,7 @@ from vtok_codec.evaluation.clips import SourceClip, open_clip
 from vtok_codec.evaluation.codecs import VtokCodec, model_codecs
 from vtok_codec.evaluation.comparison import make_strips
 from vtok_codec.evaluation.fd_codec import CodecFeatures
-from vtok_codec.evaluation.frechet import frechet_distance
+from vtok_codec.evaluation.frechet import Features, frechet_distance
 from vtok_codec.evaluation.fvd import I3D
 from vtok_codec.evaluation.measure import Measures, evaluate_clip, mean_result
 from vtok_codec.evaluation.protocols import PROTOCOLS, prepare_clip
@@ -40,6 +40,7 @@ from vtok_codec.evaluation.table import TextTable
 from vtok_codec.evaluation.usage import Cost, run_measured
 from vtok_codec.evaluation.vmaf import VmafMeter
 from vtok_codec.media.reader import VideoReader, read_pixels
+from vtok_codec.media.types import Pixels
 from vtok_codec.metrics.gradients import gradient_energy
 from vtok_codec.metrics.lpips import load_lpips
 from vtok_codec.stream.settings import EncodeSettings
@@ -283,6 +284,25 @@ def test_x264_against_itself_is_zero(road: Path, tmp_path: Path) -> None:
     doubled = [replace(r, codec="twice", bits_per_pixel=2 * r.bits_per_pixel) for r in evaluation.results]
     both = Evaluation("", evaluation.clips, evaluation.results + doubled)
     assert both.bd_rates()["twice"]["psnr_db"].mean == pytest.approx(1)
+
+
+def test_a_source_that_a_network_refuses_stops_nothing(road: Path, tmp_path: Path) -> None:
+    class Refusing:
+        name, identity = "FD", "none"
+
+        def features(self, frames: Sequence[Pixels]) -> list[Features]:
+            raise InputError("too short")
+
+    codecs = anchor_codecs("x264", (30,))
+    measures = Measures(False, vmaf=False, networks=[Refusing()])
+    evaluation = evaluate_all("", [open_clip(road)], codecs, measures, tmp_path, NO_CACHE)
+    assert evaluation.failures[0] == f"{road.name}: too short" and not evaluation.distances
+
+
+def test_names_of_clips_are_safe_to_print(road: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "a\x1b[31m.mp4"
+    odd.write_bytes(road.read_bytes())
+    assert open_clip(odd).name == r"a\x1b[31m.mp4"
 
 
 def test_means_are_over_clips(road: Path, tmp_path: Path) -> None:

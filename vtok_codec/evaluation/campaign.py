@@ -144,7 +144,7 @@ def evaluate_all(
         jobs: How many clips to measure at the same time.
     """
     evaluation = Evaluation(title, list(clips))
-    sources = [{net.name: net.features(list(clip.pixels())) for net in measures.networks} for clip in clips]
+    sources = _source_features(clips, measures, evaluation.failures)
     with ThreadPoolExecutor(jobs) as pool:
         for codec in codecs:
             outputs: list[NetworkFeatures] = []
@@ -162,10 +162,26 @@ def evaluate_all(
                 evaluation.results.append(result)
                 on_result(result)
                 outputs.append(features)
-            for network in measures.networks if len(outputs) == len(sources) else ():
+            if sources is None or len(outputs) < len(sources):
+                continue
+            for network in measures.networks:
                 distance = frechet_distance(_joined(sources, network.name), _joined(outputs, network.name))
                 evaluation.distances.setdefault(network.name, {})[codec.name, codec.setting] = distance
     return evaluation
+
+
+def _source_features(
+    clips: Sequence[SourceClip], measures: Measures, failures: list[str]
+) -> list[NetworkFeatures] | None:
+    """Return what each network makes of each source; None, and a failure is noted, if a source cannot be measured."""
+    features = []
+    for clip in clips:
+        try:
+            features.append({net.name: net.features(list(clip.pixels())) for net in measures.networks})
+        except VtokError as error:
+            failures.append(f"{clip.name}: {error}")
+            return None
+    return features
 
 
 def _joined(videos: Sequence[NetworkFeatures], name: str) -> list[Features]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vtok_codec.media.reader import VideoReader
 from vtok_codec.media.types import Pixels, VideoInfo
+from vtok_codec.text import printable
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,4 @@ def open_clip(path: Path, name: str | None = None) -> SourceClip:
         seconds = float((times[-1][0] - times[0][0] + last) * info.time_base)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    # A file name that is not valid Unicode would make writing the report fail.
-    shown = (name or path.name).encode("utf-8", "replace").decode()
-    return SourceClip(shown, path, info, stream, codec, len(times), seconds, digest)
+    return SourceClip(printable(name or path.name), path, info, stream, codec, len(times), seconds, digest)
