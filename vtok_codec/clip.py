@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
@@ -44,10 +44,7 @@ class Clip:
         self._device = device
         self._decoders: Decoders | None = None
         with self._open() as stream:
-            try:
-                self.header = VtkReader(stream).header
-            except FormatError as error:
-                raise type(error)(f"{path}: {error}") from None
+            self.header = VtkReader(stream).header
 
     def __enter__(self) -> Clip:
         return self
@@ -129,9 +126,15 @@ class Clip:
         """The presentation time of a frame in seconds."""
         return float(frame.pts * self.header.time_base)
 
-    def _open(self) -> BinaryIO:
-        """Open the file anew, so that one use does not move the position of another."""
+    @contextmanager
+    def _open(self) -> Iterator[BinaryIO]:
+        """Open the file anew, so that one use does not move the position of another, and name it in errors."""
         try:
-            return self._path.open("rb")
+            stream = self._path.open("rb")
         except OSError as error:
             raise InputError(f"cannot read {self._path}: {error.strerror}") from error
+        with stream:
+            try:
+                yield stream
+            except FormatError as error:
+                raise type(error)(f"{self._path}: {error}") from None

@@ -7,6 +7,7 @@ import json
 import os
 import struct
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ READS = "reads"
 """The metadata key that lists other weights whose tokens this file's decoder reads: SHA-256 hashes, separated by
 spaces."""
 CODEC_SHA256 = "codec_sha256"
-"""The metadata key by which a diffusion decoder names the codec weights whose tokens it decodes."""
+"""The metadata key by which weights that are no codec name the codec weights that they belong to."""
 RUN_WEIGHTS = f"ema{SUFFIX}"
 """The name of the weights file in the folder of a training run."""
 RUN_CODEC = f"codec{SUFFIX}"
@@ -126,7 +127,7 @@ class WeightsFile:
 
     @property
     def is_model(self) -> bool:
-        """Whether the file holds a codec or a diffusion decoder, rather than another network."""
+        """Whether the file holds one of the kinds of models that have a configuration, rather than LPIPS or a prior."""
         return CONFIG_KEY in self.metadata or _PRESET in self.metadata
 
     @cached_property
@@ -153,7 +154,7 @@ class WeightsFile:
         """The configuration of a codec model.
 
         Raises:
-            ModelError: The file holds a diffusion decoder, or no model at all.
+            ModelError: The file holds another kind of model, or none at all.
         """
         if not isinstance(self.config, OneVAEConfig):
             raise ModelError(f"{self.path} {not_a_codec(self.config)}")
@@ -244,8 +245,13 @@ def find_codec(weights: WeightsFile) -> WeightsFile:
 
 
 def is_shipped(name: str) -> bool:
-    """Whether weights of this name came with the package."""
+    """Whether weights of this name came with the package, or were fetched."""
     return name in {weights.name for weights in shipped_weights()}
+
+
+def is_known(name: str) -> bool:
+    """Whether this version knows weights of this name, which may have to be fetched."""
+    return f"{name}{SUFFIX}" in known_hashes()
 
 
 def find_weights(name: str | Path) -> WeightsFile:
@@ -261,12 +267,27 @@ def find_weights(name: str | Path) -> WeightsFile:
     if path.is_dir():
         if not (path / RUN_WEIGHTS).is_file():
             raise ModelError(f"{path} holds no {RUN_WEIGHTS}")
-        return WeightsFile(path.resolve().name, path / RUN_WEIGHTS)
+        return WeightsFile(_model_name(path.resolve().name), path / RUN_WEIGHTS)
     if path.suffix == SUFFIX:
         if not path.is_file():
             raise ModelError(f"no weights file at {path}")
-        return WeightsFile(path.stem, path)
+        return WeightsFile(_model_name(path.stem), path)
+    if path.exists() and not is_known(str(name)):
+        raise ModelError(f"{path} is no weights file; name a {SUFFIX} file or the folder of a training run")
     return find_shipped(str(name))
+
+
+def _model_name(name: str) -> str:
+    """Return the name of a file as the name of a model, which `.vtk` files store as text.
+
+    Raises:
+        ModelError: It is no text.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ModelError(f"the name of {name} is not valid UTF-8; rename it") from None
+    return name
 
 
 def find_shipped(name: str) -> WeightsFile:
@@ -276,10 +297,14 @@ def find_shipped(name: str) -> WeightsFile:
         ModelError: there are none.
     """
     shipped = {weights.name: weights for weights in shipped_weights()}
-    if name not in shipped and f"{name}{SUFFIX}" in known_hashes():
+    if name not in shipped and is_known(name):
         raise ModelError(f"the weights of {name} are not here; 'vtok models fetch {name}' gets them")
     if name not in shipped:
-        raise ModelError(f"no model {name!r} is here; 'vtok models' lists those that are, others are named by a path")
+        like = get_close_matches(name, [*shipped, *(known.removesuffix(SUFFIX) for known in known_hashes())], 1)
+        meant = f"; did you mean {like[0]}?" if like else ""
+        raise ModelError(
+            f"no model {name!r} is here{meant}; 'vtok models' lists those that are, others are named by a path"
+        )
     return shipped[name]
 
 
@@ -312,6 +337,11 @@ def weights_of(model: ModelId, named: str | Path | None = None) -> WeightsFile:
     Raises:
         ModelError: The model is missing, or does not read the file's tokens.
     """
+    if named is None and not is_shipped(model.name) and not is_known(model.name):
+        raise ModelError(
+            f"the file was made by {model.name!r}, weights {model.weights_sha256[:12]}, which did not come with vtok; "
+            "name them (--weights)"
+        )
     weights = find_weights(named) if named else find_shipped(model.name)
     if named and is_onedva(weights):
         weights = find_codec(weights)

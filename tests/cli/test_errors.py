@@ -31,6 +31,17 @@ TOO_MANY_TOKENS = "vtok: tokens 5: onevae-nano-4x8x8 has 1 to 4 tokens per posit
 NO_MODEL = "vtok: no model '{}' is here; 'vtok models' lists those that are, others are named by a path\n"
 
 
+NOT_OURS = (
+    "vtok: the file was made by 'a model', weights 0123456789ab, which did not come with vtok; name them (--weights)\n"
+)
+
+
+NO_WEIGHTS = "vtok: in.mp4 is no weights file; name a .safetensors file or the folder of a training run\n"
+
+
+MISSPELT = NO_MODEL.format("onevae-nano-4x8x9").replace("here;", "here; did you mean onevae-nano-4x8x8?;")
+
+
 NO_DEVICE = "vtok: device 'tpu' is unknown; use auto, cpu or cuda\n"
 
 
@@ -61,7 +72,9 @@ NO_DATA = "vtok: no video or image in empty; name another folder\n"
         (["encode", "in.mp4", "-o", "none"], 7, "vtok: none is not a folder; make it first\n"),
         (["decode", "none.vtk", "o.mp4"], 3, "vtok: cannot read none.vtk: No such file or directory\n"),
         (["decode", "in.mp4", "o.mp4"], 4, "vtok: in.mp4: not a .vtk file\n"),
-        (["decode", "golden.vtk", "o.mp4"], 6, NO_MODEL.format("a model")),
+        (["decode", "golden.vtk", "o.mp4"], 6, NOT_OURS),
+        (["decode", "golden.vtk", "o.mp4", "--weights", "in.mp4"], 6, NO_WEIGHTS),
+        (["encode", "in.mp4", "o.vtk", "-m", "onevae-nano-4x8x9"], 6, MISSPELT),
         (["decode", "golden.vtk", "o.txt"], 7, None),
         (["tokens", "golden.vtk", "o.csv"], 7, "vtok: o.csv: use a .npy or .safetensors file\n"),
         (["info", "none.vtk"], 3, "vtok: cannot read none.vtk: No such file or directory\n"),

@@ -14,6 +14,10 @@ import pytest
 from command_helpers import GOLDEN, VTOK, text, vtok
 from helpers import SMALL_LANES, inside
 
+from vtok_codec.cli.options import as_seconds
+from vtok_codec.errors import ModelError
+from vtok_codec.registry import find_weights
+
 
 def test_help_names_every_command() -> None:
     code, out, err = text(vtok("--help"))
@@ -106,11 +110,27 @@ def test_the_usage_says_vtok() -> None:
     "args",
     [["encode"], ["encode", "a", "b", "c"], ["decode", "x"], ["train"], ["no-such"]]
     + [["train", "--data", ".", "--minutes", minutes] for minutes in ("-5", "0", "nan")]
-    + [["train", "--resume", "run", "--steps", "1", "--data", "."], ["train", "--seed", "-1", "--steps", "1"]],
+    + [["train", "--resume", "run", "--steps", "1", "--data", "."], ["train", "--seed", "-1", "--steps", "1"]]
+    + [["decode", "a.vtk", "b.mp4", "--start", time] for time in ("-1", "1:2:3:4", "1:-2", "nan", "soon")]
+    # Options that would do nothing.
+    + [["decode", "a.vtk", "b.mp4", *option] for option in (["--format", "nut"], ["--suffix", "mkv"])]
+    + [["encode", "a.mp4", "b.vtk", "--coder", "zstd", "--rdo", "0.1"], ["encode", "a.mp4", "b.vtk", "--dry-run"]]
+    + [["encode", "a.mp4", "--dry-run", "--size", "1k"]],
 )
 def test_wrong_usage_is_exit_code_2(args: list[str]) -> None:
     code, _, err = inside(*args)
     assert code == 2 and "Traceback" not in err
+
+
+def test_times_are_those_of_ffmpeg() -> None:
+    assert [as_seconds(text) for text in ("1.5", "1:30", "01:00:00.25", 2.0)] == [1.5, 90, 3600.25, 2]
+
+
+def test_weights_need_a_name_that_files_can_store(tmp_path: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.safetensors"
+    shutil.copy(find_weights("lpips-alex").path, odd)
+    with pytest.raises(ModelError, match="not valid UTF-8"):
+        find_weights(os.fsdecode(odd))
 
 
 def test_a_name_that_is_no_utf8_is_printed(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_goals_out_of_reach_write_nothing(make_clip: ClipMaker, tmp_path: Path) 
         (["--bitrate", "1.5k"], "--bitrate 1.5k cannot be reached; the least that these settings give is "),
     ):
         code, out, err = inside("encode", source, target, *options)
-        assert (code, out) == (2, "") and err.startswith(f"vtok: {message}") and err.count("\n") == 1
+        assert (code, out) == (2, "") and err.startswith(f"vtok: {source}: {message}") and err.count("\n") == 1
         assert not target.exists()
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +18,7 @@ import typer
 from vtok_codec.cli.errors import notice, reports_errors
 from vtok_codec.cli.files import STANDARD_STREAM, require_open, require_pixels, vtk_output
 from vtok_codec.cli.goals import encode_to_goal, parse_goal, tell_qualities, tried
-from vtok_codec.cli.jobs import expanded, frame_bar, job_pairs, run_jobs
+from vtok_codec.cli.jobs import as_jobs, expanded, frame_bar, job_pairs, run_jobs
 from vtok_codec.cli.options import (
     DEFAULT_MAX_PIXELS,
     INPUT,
@@ -33,8 +34,10 @@ from vtok_codec.cli.options import (
     Paths,
     Quiet,
     Verbose,
+    as_seconds,
 )
 from vtok_codec.codec.quality_presets import DEFAULT_QUALITY, QUALITIES, find_quality
+from vtok_codec.container import VTK_SUFFIXES
 from vtok_codec.errors import InputError
 from vtok_codec.stream.effort import DEFAULT_EFFORT, DEFAULT_TUNE, EFFORTS, TUNES
 from vtok_codec.text import counted
@@ -153,10 +156,19 @@ def encode(
         ),
     ] = None,
     start: Annotated[
-        float, typer.Option(help="Seconds to skip at the beginning.", min=0.0, rich_help_panel=INPUT)
+        float,
+        typer.Option(
+            help="Time to skip at the beginning, in seconds or as 00:01:30.5.",
+            parser=as_seconds,
+            metavar="<time>",
+            rich_help_panel=INPUT,
+        ),
     ] = 0.0,
     duration: Annotated[
-        float | None, typer.Option(help="Seconds to encode; by default to the end.", rich_help_panel=INPUT)
+        float | None,
+        typer.Option(
+            help="Time to encode; by default to the end.", parser=as_seconds, metavar="<time>", rich_help_panel=INPUT
+        ),
     ] = None,
     rate: Annotated[
         str | None,
@@ -179,39 +191,52 @@ def encode(
 ) -> None:
     """Encode videos or images into .vtk files."""
     goal = parse_goal(size, bitrate, psnr)
+    if goal and dry_run:
+        raise typer.BadParameter(
+            "--size, --bitrate and --psnr do not go with --dry-run, which shows all quality presets"
+        )
+    if rdo and coder in CODERS and not CODERS[coder].chooses:
+        raise typer.BadParameter(f"--rdo does nothing with --coder {coder}; leave out one of them")
     if (goal or dry_run) and (quality, tokens, sticky, rdo) != (None, None, None, None):
         raise typer.BadParameter(
             "--quality, --tokens, --sticky and --rdo do not go with --size, --bitrate, --psnr or --dry-run"
         )
+    if dry_run and len(paths) > 1 and paths[-1].endswith(VTK_SUFFIXES) and not Path(paths[-1]).exists():
+        raise typer.BadParameter(f"--dry-run writes no file; leave out {paths[-1]}")
     from vtok_codec.media.formats import is_clip_name
     from vtok_codec.media.parts import make_part
     from vtok_codec.stream.arrays import as_rate
 
     given = _Input(not no_audio, filters, make_part(start, duration), as_rate(rate) if rate else None, max_pixels)
-    if dry_run:
-        pairs = [(path, "") for path in expanded(paths, is_clip_name)]
-    else:
-        pairs = job_pairs(paths, output_dir, ".vtk", is_clip_name)
+    pairs = as_jobs(expanded(paths, is_clip_name)) if dry_run else job_pairs(paths, output_dir, ".vtk", is_clip_name)
     if rate and any(source == STANDARD_STREAM for source, _ in pairs):
         raise typer.BadParameter("--rate reads an image sequence from files; name a pattern such as frame%04d.png")
     if (goal or dry_run) and any(source == STANDARD_STREAM for source, _ in pairs):
         raise typer.BadParameter("--size, --bitrate, --psnr and --dry-run read the input several times; name a file")
     chosen = find_quality(quality or DEFAULT_QUALITY)
-    from vtok_codec.codec.encoder import encode_video
-    from vtok_codec.codec.tokenizer import load_tokenizer
-    from vtok_codec.registry import find_weights
-    from vtok_codec.stream.settings import EncodeSettings
+    from vtok_codec.media.filters import parse_filters
+    from vtok_codec.registry import find_weights, is_onedva
+    from vtok_codec.stream.settings import EncodeSettings, check_settings, check_token_count
 
     @cache
-    def load(name: str) -> Tokenizer:
+    def loaded(name: str) -> Tokenizer:
+        from vtok_codec.codec.tokenizer import load_tokenizer
+
         tokenizer = load_tokenizer(find_weights(name), device)
         if verbose and not quiet:
             notice(f"model {tokenizer.id.name} on {tokenizer.placement}")
         return tokenizer
 
+    loading = Lock()
+
+    def load(name: str) -> Tokenizer:
+        # Jobs run in threads, and a model is loaded once.
+        with loading:
+            return loaded(name)
+
     preset_model = model or chosen.model
-    single = not (goal or dry_run) and load(preset_model).onedva
-    usual_tokens = 1 if single else chosen.tokens_per_position
+    weights = None if goal or dry_run else find_weights(preset_model)
+    usual_tokens = 1 if weights and is_onedva(weights) else chosen.tokens_per_position
     settings = EncodeSettings(
         tokens_per_position=usual_tokens if tokens is None else tokens,
         gop_seconds=gop,
@@ -223,23 +248,36 @@ def encode(
         tune=tune,
         window_tokens=window_tokens,
     )
+    # A mistake is told before torch and the model are loaded, which takes seconds.
+    check_settings(settings)
+    if filters:
+        parse_filters(filters)
+    if weights and not is_onedva(weights):
+        check_token_count(settings.tokens_per_position, weights.codec_config.max_tokens, weights.name)
 
     def trials(source: str) -> AbstractContextManager[Trials]:
         return tried(source, partial(given.open, source), settings, load, quiet)
 
     def work(source: str, target: str) -> None:
+        if source == STANDARD_STREAM:
+            # A live source would have to wait for the model.
+            load(preset_model)
         with vtk_output(target, source, force) as stream, given.open(source) as reader:
             if not quiet:
                 for loss in reader.losses:
                     notice(f"{reader.name}: {loss}")
+            from vtok_codec.codec.encoder import encode_video
+
             started = time.perf_counter()
             if goal:
                 with trials(source) as attempts:
-                    summary = encode_to_goal(attempts, goal, model, stream, None if quiet else reader.name)
+                    summary = encode_to_goal(attempts, goal, model, stream, reader.name, quiet)
                     joins = attempts.joins
             else:
+                tokenizer = load(preset_model)
+                # Loading the model is no part of the speed that is told.
+                started = time.perf_counter()
                 with frame_bar(reader.frame_count, quiet or jobs > 1, Path(reader.name).name) as bar:
-                    tokenizer = load(preset_model)
                     summary = encode_video(reader.info, reader.events(), tokenizer, settings, stream, bar.update)
                 joins = reader.joins
             if not quiet:

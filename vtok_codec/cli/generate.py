@@ -119,8 +119,8 @@ def continue_(
         kept = matched(gops, drawer)
     except InputError as error:
         raise InputError(f"{shown}: {error}") from None
-    for notice_ in _losses(header, kept, model, drawer) if not quiet else ():
-        notice(f"{shown}: {notice_}")
+    for lost in _losses(header, kept, model, drawer) if not quiet else ():
+        notice(f"{shown}: {lost}")
     info = dataclasses.replace(video_info(header, audio=False), time_base=1 / header.rate)
     draw = partial(continued, kept, model, drawer)
     _write(draw, sampling, seconds, info, model, source, target, force, quiet)
@@ -172,7 +172,7 @@ def generate(
     model = TokenModel(weights.id, weights.codec_config.max_tokens, prior_of(weights))
     info = VideoInfo(width, height, ticks, 1 / ticks)
     draw = partial(begun, (height, width), model, drawer)
-    _write(draw, sampling, seconds, info, model, "nothing", target, force, quiet)
+    _write(draw, sampling, seconds, info, model, STANDARD_STREAM, target, force, quiet)
 
 
 def _write(

@@ -16,7 +16,7 @@ from vtok_codec.cli.jobs import frame_bar
 from vtok_codec.codec.goals import LADDER, Goal, Outcome, Point, bitrate_goal, psnr_goal, search, size_goal
 from vtok_codec.codec.quality_presets import QUALITIES
 from vtok_codec.errors import SettingError
-from vtok_codec.text import counted
+from vtok_codec.text import counted, printable
 
 if TYPE_CHECKING:
     from vtok_codec.codec.encoder import EncodeSummary
@@ -72,7 +72,7 @@ def tried(
 
 
 def encode_to_goal(
-    trials: Trials, goal: Goal, model: str | None, stream: BinaryIO, told_as: str | None
+    trials: Trials, goal: Goal, model: str | None, stream: BinaryIO, name: str, quiet: bool
 ) -> EncodeSummary:
     """Write the file that comes closest to a goal.
 
@@ -81,7 +81,8 @@ def encode_to_goal(
         goal: The goal.
         model: The model to use; None for any shipped one.
         stream: Where to write the file.
-        told_as: The name of the input in the message about what was chosen; None for no message.
+        name: The name of the input in messages.
+        quiet: Whether to leave out the message about what was chosen.
 
     Raises:
         SettingError: No settings reach the goal.
@@ -96,10 +97,13 @@ def encode_to_goal(
     reached = goal.shown(outcomes[point])
     if not goal.met(goal.value(outcomes[point])):
         extreme = "least" if goal.limits_size else "best"
-        raise SettingError(f"{goal.text} cannot be reached; the {extreme} that these settings give is {reached}")
-    if told_as:
+        hint = "; make the picture smaller (--filter)" if goal.limits_size else ""
+        raise SettingError(
+            f"{name}: {goal.text} cannot be reached; the {extreme} that these settings give is {reached}{hint}"
+        )
+    if not quiet:
         tokens = counted(point.tokens_per_position, "token")
-        notice(f"{told_as}: {reached} with {point.model}, {tokens} per position, --rdo {point.rdo:.4g}")
+        notice(f"{name}: {reached} with {point.model}, {tokens} per position, --rdo {point.rdo:.4g}")
     return trials.write(point, stream)
 
 
@@ -122,6 +126,6 @@ def tell_qualities(trials: Trials, source: str, model: str | None) -> None:
         outcome = trials.outcome(point, psnr=True)
         size = outcome.video_bytes + outcome.audio_bytes
         rate = f"{outcome.bits_per_pixel:.4f} bits/pixel"
-        print(f"{source}: --quality {name}: {size} bytes, {rate}, {outcome.psnr_db:.2f} dB")
+        print(f"{printable(source)}: --quality {name}: {size} bytes, {rate}, {outcome.psnr_db:.2f} dB")
     if trials.failure:
         raise trials.failure

@@ -10,6 +10,7 @@ import typer
 from vtok_codec.cli.errors import reports_errors
 from vtok_codec.cli.options import INPUT, AsJson, Quiet
 from vtok_codec.codec.quality_presets import DEFAULT_QUALITY, QUALITIES
+from vtok_codec.models.config import OneVAEConfig
 from vtok_codec.registry import (
     CODEC_SHA256,
     DEFAULT_MODEL,
@@ -44,7 +45,7 @@ def list_models(context: typer.Context, as_json: AsJson = False) -> None:
         fields = _fields(weights)
         role = " (default)" if weights.name == DEFAULT_MODEL else ""
         if "decoder" in fields:
-            role = f" (--decoder {fields['decoder']} for {str(fields['codec_sha256'])[:12]})"
+            role = f" (--decoder {fields['decoder']} for {_codec_name(weights)})"
         if "generates" in fields:
             role = f" (draws tokens of {fields['generates']}, for vtok continue)"
         if "adds_to" in fields:
@@ -84,6 +85,13 @@ def fetch(
         place = fetch_weights(name, source)
         if not quiet:
             print(f"{name}: {printable(str(place))}")
+
+
+def _codec_name(decoder: WeightsFile) -> str:
+    """Return the name of the codec that a decoder is for, or the hash of its weights if it is not here."""
+    wanted = decoder.metadata.get(CODEC_SHA256, "unknown")
+    codecs = (each for each in shipped_weights() if each.is_model and isinstance(each.config, OneVAEConfig))
+    return next((each.name for each in codecs if wanted in each.reads), wanted[:12])
 
 
 def _fields(weights: WeightsFile) -> dict[str, object]:

@@ -110,8 +110,8 @@ def _longer(
     """Return a GOP of `frames` frames that begins with the given latent frames and follows on the GOPs `before`."""
     layout = model.id.layout
     latents, parts = layout.latents(frames, first=True), [tokens]
-    if latents > MAX_GOP_LATENTS:
-        most = layout.frames(MAX_GOP_LATENTS, first=True)
+    if layout.time_steps(latents, first=True) > MAX_GOP_LATENTS:
+        most = layout.chunk_frames(MAX_GOP_LATENTS, first=True)
         raise InputError(f"that makes a group of pictures of {frames} frames; at most {most} can be stored")
     for drawn in generator.stream(tokens, latents - len(tokens), sampling, before):
         parts.append(drawn)

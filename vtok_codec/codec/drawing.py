@@ -59,7 +59,7 @@ class Sampling:
         if self.guidance != 1 and not self.label:
             raise SettingError(f"guidance {self.guidance}: name a label that is to guide")
         if not 0 <= self.seed < 1 << 63:
-            raise SettingError(f"seed {self.seed}: give a number of at least 0")
+            raise SettingError(f"seed {self.seed}: give 0 to {(1 << 63) - 1}")
 
     def picker(self, device: torch.device) -> Pick:
         """Return a function that draws values from logits."""

@@ -17,7 +17,7 @@ from vtok_codec.codec.prefetch import Prefetch
 from vtok_codec.codec.refinement import Refiner, refining_bytes_per_pixel
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.header import Header
-from vtok_codec.container.records import StoredPacket
+from vtok_codec.container.records import MAX_AUDIO_BYTES, StoredPacket
 from vtok_codec.container.writer import VtkWriter
 from vtok_codec.errors import InputError
 from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
@@ -32,6 +32,8 @@ _MAX_PENDING_AUDIO_BYTES = 1 << 20
 """Bytes of audio that may wait for the end of a chunk before they are written."""
 _MAX_PENDING_PACKETS = 1 << 14
 """Audio packets that may wait for the end of a chunk before they are written."""
+_MAX_PACKET_BYTES = MAX_AUDIO_BYTES // 2
+"""The largest audio packet in bytes, so that it fits into a record together with those that wait."""
 _FRAMES_AHEAD = 16
 """Frames and audio packets that are read ahead of the model."""
 _Item: TypeAlias = "PackedChunk | list[StoredPacket]"
@@ -196,6 +198,11 @@ def _parts(
     try:
         for event in events:
             if isinstance(event, AudioPacket):
+                if len(event.data) > _MAX_PACKET_BYTES:
+                    raise InputError(
+                        f"an audio packet of {len(event.data)} bytes is larger than a .vtk file can hold; "
+                        "encode the sound anew first, or leave it out (--no-audio)"
+                    )
                 audio.append(StoredPacket(event.track, event.pts, event.dts, event.duration, event.data))
                 pending_bytes += len(event.data)
                 if pending_bytes > _MAX_PENDING_AUDIO_BYTES or len(audio) >= _MAX_PENDING_PACKETS:

@@ -36,7 +36,8 @@ def open_video(source: str | Path | BinaryIO, name: str) -> InputContainer:
         options: dict[str, str] = {}
         if isinstance(source, str | Path) and source != STDIN:
             if not Path(source).exists():
-                raise InputError(f"{source}: no such file")
+                hint = "; give --rate to read an image sequence" if "%" in str(source) else ""
+                raise InputError(f"{source}: no such file{hint}")
             # FFmpeg takes the text before a colon for a protocol, unless the path is absolute.
             # A name with `%d` or `*` is the name of one file, not a pattern of many.
             source, options = os.path.abspath(source), _LITERAL_NAMES

@@ -46,7 +46,7 @@ class RunSettings:
     overrides: tuple[tuple[str, str], ...]
     """Changed settings of the stage (`vtok_codec.training.recipe.override`)."""
     codec: str | None = None
-    """The weights that a diffusion decoder is for: a shipped name, a file, or the folder of a run."""
+    """The weights of the codec whose tokens the model takes: a shipped name, a file, or the folder of a run."""
     shape: tuple[tuple[str, str], ...] = ()
     """Changes to the shape of the model (`vtok_codec.models.reshaping.reshaped`)."""
     augmentation: tuple[tuple[str, float], ...] = ()

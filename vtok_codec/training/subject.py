@@ -152,7 +152,7 @@ class Request:
     warm: bool = True
     """Whether a fresh codec starts from the KLT (`vtok_codec.training.codec.klt`)."""
     codec: Any = None
-    """The codec (`WeightsFile`) that a diffusion decoder or a prior is for."""
+    """The codec (`WeightsFile`) whose tokens the model takes; None for a codec itself."""
     prior: bytes | None = None
     """The file of the prior of the codec's tokens; None if there is none yet."""
     reads: tuple[str, ...] = ()

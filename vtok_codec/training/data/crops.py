@@ -207,7 +207,7 @@ class Batches(Protocol):
     """A source of batches for a run."""
 
     def batch(self, number: int, shape: CropShape) -> Any:
-        """Return this process's share of batch `number`: crops `B 3 T H W` in [−1, 1], or what a prior trains on."""
+        """Return this process's share of batch `number`: crops `B 3 T H W` in [−1, 1], or tokens, or latents."""
 
     def close(self) -> None:
         """Stop preparing later batches."""
