@@ -37,7 +37,7 @@ def train(processes: int, data: Path, folder: Path, batch: int, stage: str) -> l
     return [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
 
 
-@pytest.mark.parametrize("stage", ["continuous", "rate", "decoder", "diffusion", "onedva-lengths"])
+@pytest.mark.parametrize("stage", ["rate", "decoder", "diffusion", "onedva-lengths"])
 def test_two_processes_train_as_one_with_twice_the_batch(tmp_path: Path, stage: str) -> None:
     data = tmp_path / "data"
     data.mkdir()

@@ -20,14 +20,15 @@ from vtok_codec.cli.options import (
     OUTPUT,
     PICTURE,
     Device,
+    Duration,
     Force,
     MaxPixels,
     NoAudio,
     OutputFolder,
     Paths,
     Quiet,
+    Start,
     Verbose,
-    as_seconds,
 )
 from vtok_codec.container import VTK_SUFFIXES
 from vtok_codec.errors import DamageError, OutputError
@@ -55,19 +56,8 @@ def decode(
     suffix: Annotated[
         str | None, typer.Option(help="Container of the outputs in -o DIR; .mp4 by default.", rich_help_panel=OUTPUT)
     ] = None,
-    start: Annotated[
-        float,
-        typer.Option(
-            help="Time to skip, in seconds or as 00:01:30.5.",
-            parser=as_seconds,
-            metavar="<time>",
-            rich_help_panel=INPUT,
-        ),
-    ] = 0.0,
-    duration: Annotated[
-        float | None,
-        typer.Option(help="Time to decode.", parser=as_seconds, metavar="<time>", rich_help_panel=INPUT),
-    ] = None,
+    start: Start = 0.0,
+    duration: Duration = None,
     recover: Annotated[
         bool,
         typer.Option(

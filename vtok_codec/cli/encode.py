@@ -26,6 +26,7 @@ from vtok_codec.cli.options import (
     OUTPUT,
     PICTURE,
     Device,
+    Duration,
     Filters,
     Force,
     MaxPixels,
@@ -33,8 +34,8 @@ from vtok_codec.cli.options import (
     OutputFolder,
     Paths,
     Quiet,
+    Start,
     Verbose,
-    as_seconds,
 )
 from vtok_codec.codec.quality_presets import DEFAULT_QUALITY, QUALITIES, find_quality
 from vtok_codec.container import VTK_SUFFIXES
@@ -155,21 +156,8 @@ def encode(
             "--model", "-m", help="A shipped model or a weights file, instead of the preset's.", rich_help_panel=MODEL
         ),
     ] = None,
-    start: Annotated[
-        float,
-        typer.Option(
-            help="Time to skip at the beginning, in seconds or as 00:01:30.5.",
-            parser=as_seconds,
-            metavar="<time>",
-            rich_help_panel=INPUT,
-        ),
-    ] = 0.0,
-    duration: Annotated[
-        float | None,
-        typer.Option(
-            help="Time to encode; by default to the end.", parser=as_seconds, metavar="<time>", rich_help_panel=INPUT
-        ),
-    ] = None,
+    start: Start = 0.0,
+    duration: Duration = None,
     rate: Annotated[
         str | None,
         typer.Option(

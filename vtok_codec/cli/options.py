@@ -45,6 +45,21 @@ Paths = Annotated[
         "or output."
     ),
 ]
+Start = Annotated[
+    float,
+    typer.Option(
+        help="Time to skip, in seconds or as 00:01:30.5.", parser=as_seconds, metavar="<time>", rich_help_panel=INPUT
+    ),
+]
+Duration = Annotated[
+    float | None,
+    typer.Option(
+        help="Time to read after that; by default to the end.",
+        parser=as_seconds,
+        metavar="<time>",
+        rich_help_panel=INPUT,
+    ),
+]
 NoAudio = Annotated[bool, typer.Option("--no-audio", help="Leave the audio out.", rich_help_panel=INPUT)]
 Filters = Annotated[
     str,
