@@ -300,7 +300,8 @@ def find_shipped(name: str) -> WeightsFile:
     if name not in shipped and is_known(name):
         raise ModelError(f"the weights of {name} are not here; 'vtok models fetch {name}' gets them")
     if name not in shipped:
-        like = get_close_matches(name, [*shipped, *(known.removesuffix(SUFFIX) for known in known_hashes())], 1)
+        known = [file.removesuffix(SUFFIX) for file in known_hashes() if file.endswith(SUFFIX)]
+        like = get_close_matches(name, [*shipped, *known], 1)
         meant = f"; did you mean {like[0]}?" if like else ""
         raise ModelError(
             f"no model {name!r} is here{meant}; 'vtok models' lists those that are, others are named by a path"
