@@ -75,7 +75,7 @@ class Attack:
             file_id=bytes(16),
         )
         out = io.BytesIO()
-        writer = VtkWriter(out, header, identified=True)
+        writer = VtkWriter(out, header)
         frames = header.max_chunk_frames(True)
         digits = np.zeros((header.planes, *header.chunk_latent_shape(frames, True)), np.uint8)
         grid = header.model.layout.grid(header.height, header.width)

@@ -20,7 +20,7 @@ import atheris
 with atheris.instrument_imports(include=["vtok_codec"]):
     from sealing import with_checksums
 
-    from vtok_codec.container.header_json import header_from_json
+    from vtok_codec.container.header_json import header_from_json, header_to_json
     from vtok_codec.container.reader import TokenChunk, VtkReader
     from vtok_codec.errors import FormatError, ModelError
     from vtok_codec.stream.reading import salvaged_events, verify
@@ -30,7 +30,7 @@ with atheris.instrument_imports(include=["vtok_codec"]):
 _DATA = Path(__file__).resolve().parent.parent / "tests" / "data"
 _GOLDEN = sorted(_DATA.glob("golden-*.vtk"))
 _PRIOR = parse_prior((_DATA / "prior-golden.safetensors").read_bytes())
-"""The prior that the golden file of version 1.1 names."""
+"""The prior that the golden files of versions 1.1 and 2.0 name."""
 _CODERS: tuple[CoderSpec, ...] = (ZSTD, WAVES, PRIOR)
 _LEVELS = (8, 8, 8, 5, 5, 5)
 """The number of values of each digit of the shipped models."""
@@ -94,7 +94,7 @@ def _seeds_of(golden: bytes, target: str) -> list[bytes]:
         return [golden, golden[: len(golden) // 2]]
     reader = VtkReader(io.BytesIO(golden))
     if target == "header":
-        return [golden[16 : golden.index(b"}", golden.index(b'"writer"')) + 1]]
+        return [header_to_json(reader.header)]
     chunks = [event for event in reader.events() if isinstance(event, TokenChunk)]
     numbers = [[spec.id for spec in _CODERS].index(chunk.coder) for chunk in chunks]
     return [bytes([number << 6, 0, 0, 0]) + chunk.packed for number, chunk in zip(numbers, chunks, strict=True)]

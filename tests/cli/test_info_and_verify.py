@@ -34,7 +34,11 @@ def test_verify_reads_standard_input() -> None:
         (lambda data: data[:700], 5, "the file is cut short (before the first chunk)"),
         (lambda data: b"", 4, "the input is empty"),
         (lambda data: b"hello" * 20, 4, "not a .vtk file"),
-        (lambda data: data[:9] + b"\7" + data[10:], 4, "format version 1793 is not known; this vtok reads version 1"),
+        (
+            lambda data: data[:9] + b"\7" + data[10:],
+            4,
+            "format version 1793 is not known; this vtok reads versions 1 and 2",
+        ),
     ],
 )
 def test_damage_has_its_own_exit_code(tmp_path: Path, change: object, code: int, message: str) -> None:

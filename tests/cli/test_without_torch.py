@@ -14,7 +14,7 @@ import pytest
 from command_helpers import GOLDEN, VTOK
 from helpers import DATA, SMALL_LANES, inside, pixels_of
 
-from vtok_codec.container.writer import MAGIC
+from vtok_codec.container.prefix import MAGIC
 
 SHARE = DATA.parent.parent / "share"
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import re
 import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -13,37 +14,32 @@ from typing import Any
 
 import numpy as np
 import pytest
+from file_parts import FileParts, changed, header_end, parts_of
 from helpers import DATA
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vtok_codec.container.dictionary import HEADER_DICTIONARY
+from vtok_codec.container.framing import CompactFraming, FixedFraming, Framing
 from vtok_codec.container.header import AudioHeader, Header, ModelId
 from vtok_codec.container.header_json import header_from_json, header_to_json
+from vtok_codec.container.prefix import MAGIC, MAX_HEADER_BYTES, deflated, inflated
 from vtok_codec.container.reader import TokenChunk, VtkReader
 from vtok_codec.container.records import (
-    CRC,
     END,
-    FIELDS,
-    FOOTER_SIZE,
-    GOP_ENTRY_SIZE,
     INDEX,
-    MAX_INDEX_BYTES,
+    MAX_INDEX_ENTRIES,
     MAX_TICKS,
     TOKENS,
     GopEntry,
-    Record,
     StoredPacket,
     TokenPayload,
     Totals,
-    footer_from_bytes,
-    footer_to_bytes,
-    index_from_bytes,
-    index_to_bytes,
     packets_from_bytes,
     packets_to_bytes,
 )
 from vtok_codec.container.varint import read_varint, write_varint
-from vtok_codec.container.writer import MAGIC, PREFIX, VtkWriter
+from vtok_codec.container.writer import VtkWriter
 from vtok_codec.errors import DamageError, FormatError
 from vtok_codec.stream.reading import UnpackedChunk, read_tokens, salvaged_events, token_bytes, verify
 from vtok_codec.tokens.coders import PRIOR, WAVES, ZSTD, CoderSpec, DigitLayout, fitting_coder, make_coder
@@ -68,6 +64,7 @@ HEADER = Header(
     audio=(AudioHeader("aac", Fraction(1, 44100), 44100, "stereo", b"\x12\x10"),),
     writer="vtok test",
 )
+FILE_ID = bytes(range(16))
 PACKETS = [StoredPacket(0, -1024, -1024, 1024, b"abc"), StoredPacket(0, None, None, 0, b"")]
 
 
@@ -76,6 +73,7 @@ def write_file(
     extra: bytes = b"",
     coders: Sequence[CoderSpec] = (ZSTD,) * 3,
     prior: Prior | None = None,
+    version: tuple[int, int] = (1, 0),
 ) -> bytes:
     """Two GOPs, nine and three frames, the second with times of its own; audio between; a record of type `extra`.
 
@@ -83,9 +81,9 @@ def write_file(
     """
     rng = np.random.default_rng(7)
     out = io.BytesIO()
-    writer = VtkWriter(out, header)
+    writer = VtkWriter(out, header, version)
     if extra:
-        writer._record(extra, b"from the future")
+        writer._put(writer._numbered(extra, b"from the future"))
     chunks = ((0, 100, 5, True), (0, 5105, 4, False), (1, 9109, 3, True))
     for (gop, pts, frames, first), spec in zip(chunks, coders, strict=True):
         if first:
@@ -101,7 +99,11 @@ def write_file(
     return out.getvalue()
 
 
-WHOLE = write_file()
+BOUND_HEADER = replace(HEADER, file_id=FILE_ID)
+WHOLE = write_file(BOUND_HEADER, version=(2, 0))
+VERSIONS = {(1, 0): write_file(), (1, 1): write_file(BOUND_HEADER, version=(1, 1)), (2, 0): WHOLE}
+"""The same file in each version of the format."""
+in_each_version = pytest.mark.parametrize("data", VERSIONS.values(), ids=[f"{x}.{y}" for x, y in VERSIONS])
 
 
 def chunks_before_error(data: bytes) -> tuple[int, Exception | None]:
@@ -115,20 +117,10 @@ def chunks_before_error(data: bytes) -> tuple[int, Exception | None]:
     return count, None
 
 
-def reseal(data: bytearray, offset: int) -> None:
-    """Make the CRC of the record at `offset` right again: a crafted file, not a damaged one."""
-    size = FIELDS.unpack_from(data, offset)[1]
-    end = offset + FIELDS.size + size
-    CRC.pack_into(data, end, zlib.crc32(data[offset:end]))
-
-
-def first_record() -> int:
-    return PREFIX.size + PREFIX.unpack_from(WHOLE)[3] + CRC.size
-
-
-def test_everything_comes_back() -> None:
-    reader = VtkReader(io.BytesIO(WHOLE))
-    assert reader.header == HEADER
+@in_each_version
+def test_everything_comes_back(data: bytes) -> None:
+    reader = VtkReader(io.BytesIO(data))
+    assert replace(reader.header, file_id=b"") == HEADER
     events = list(reader.events())
     chunks = [event for event in events if isinstance(event, TokenChunk)]
     assert [(c.gop, c.first, c.latent_shape) for c in chunks] == [
@@ -139,47 +131,64 @@ def test_everything_comes_back() -> None:
     assert chunks[0].pts == (100, 1101, 2102, 3103, 4104) and chunks[0].last_duration == 1001
     assert chunks[2].pts == (9109, 10110, 10610) and chunks[2].last_duration == 2000
     assert events[1] == PACKETS
+    tokens = parts_of(data).of_type(TOKENS)
+    assert [chunk.record_bytes for chunk in chunks] == [part.end - part.start for part in tokens]
 
 
-def test_summary_counts_what_is_there() -> None:
-    summary = verify(io.BytesIO(WHOLE))
+def test_a_record_takes_few_bytes() -> None:
+    """In version 2.0, where a file of some seconds is mostly tokens."""
+    fixed, compact = (parts_of(VERSIONS[version]) for version in ((1, 1), (2, 0)))
+    spared = [
+        (old.end - old.start) - (new.end - new.start) for old, new in zip(fixed.records, compact.records, strict=True)
+    ]
+    assert spared == [26, 25, 26, 25, 25, 62, 52]
+    assert compact.records[-1].end + compact.framing.footer_size == len(WHOLE)
+
+
+@in_each_version
+def test_summary_counts_what_is_there(data: bytes) -> None:
+    summary = verify(io.BytesIO(data))
     assert (summary.totals.frames, summary.totals.chunks, summary.totals.gops) == (12, 3, 2)
     assert summary.totals.audio_packets == 4
-    assert summary.file_bytes == len(WHOLE)
+    assert summary.file_bytes == len(data)
     assert summary.duration_s == pytest.approx((10610 + 2000 - 100) / 30000)
 
 
-def test_a_pipe_that_gives_single_bytes_reads_the_same() -> None:
+@in_each_version
+def test_a_pipe_that_gives_single_bytes_reads_the_same(data: bytes) -> None:
     class Trickle(io.RawIOBase):
         def __init__(self) -> None:
-            self.inner = io.BytesIO(WHOLE)
+            self.inner = io.BytesIO(data)
 
         def read(self, size: int = -1) -> bytes:
             return self.inner.read(min(size, 1))
 
-    assert verify(Trickle()).totals == verify(io.BytesIO(WHOLE)).totals  # type: ignore[arg-type]
+    assert verify(Trickle()).totals == verify(io.BytesIO(data)).totals  # type: ignore[arg-type]
 
 
-def test_gops_are_found_by_the_index() -> None:
-    whole = read_tokens(io.BytesIO(WHOLE))
+@in_each_version
+def test_gops_are_found_by_the_index(data: bytes) -> None:
+    whole = read_tokens(io.BytesIO(data))
     assert whole.shape == (5, 2, 3, 2)
-    assert np.array_equal(read_tokens(io.BytesIO(WHOLE), 0), whole[:3])
-    assert np.array_equal(read_tokens(io.BytesIO(WHOLE), 1), whole[3:])
-
-
-def test_a_gop_is_read_whatever_stands_behind_it() -> None:
-    whole = read_tokens(io.BytesIO(WHOLE))
-    data = bytearray(WHOLE)
-    data[VtkReader(io.BytesIO(WHOLE)).index()[1].offset + FIELDS.size] ^= 1
     assert np.array_equal(read_tokens(io.BytesIO(data), 0), whole[:3])
+    assert np.array_equal(read_tokens(io.BytesIO(data), 1), whole[3:])
+
+
+@in_each_version
+def test_a_gop_is_read_whatever_stands_behind_it(data: bytes) -> None:
+    whole = read_tokens(io.BytesIO(data))
+    chunks = parts_of(data).of_type(TOKENS)
+    damaged = bytearray(data)
+    damaged[chunks[2].payload_start] ^= 1
+    assert np.array_equal(read_tokens(io.BytesIO(damaged), 0), whole[:3])
     for gop in (1, None):
         with pytest.raises(DamageError, match="CRC"):
-            read_tokens(io.BytesIO(data), gop)
+            read_tokens(io.BytesIO(damaged), gop)
     # The second chunk of the first GOP, without which its frames are not all there.
-    data = bytearray(WHOLE)
-    data[WHOLE.index(TOKENS, WHOLE.index(TOKENS) + 1) + FIELDS.size] ^= 1
+    damaged = bytearray(data)
+    damaged[chunks[1].payload_start] ^= 1
     with pytest.raises(DamageError, match="CRC"):
-        read_tokens(io.BytesIO(data), 0)
+        read_tokens(io.BytesIO(damaged), 0)
 
 
 @pytest.mark.parametrize("before", [b"", b"something else, then "])
@@ -194,55 +203,79 @@ def test_places_count_from_where_the_stream_stood(before: bytes) -> None:
     assert reader.position == len(WHOLE)
 
 
-@pytest.mark.parametrize("cut", range(0, len(WHOLE), 1))
-def test_every_cut_is_noticed_and_whole_chunks_come_before_it(cut: int) -> None:
-    try:
-        delivered, error = chunks_before_error(WHOLE[:cut])
-    except (DamageError, FormatError) as early:
-        delivered, error = 0, early
-    assert error is not None
-    offset, whole_chunks = first_record(), 0
-    while offset + FIELDS.size <= cut:
-        type_, size = FIELDS.unpack_from(WHOLE, offset)[:2]
-        offset += FIELDS.size + size + CRC.size
-        whole_chunks += type_ == b"TOKN" and offset <= cut
-    assert delivered == whole_chunks
+@in_each_version
+def test_every_cut_is_noticed_and_whole_chunks_come_before_it(data: bytes) -> None:
+    ends = [chunk.end for chunk in parts_of(data).of_type(TOKENS)]
+    for cut in range(len(data)):
+        try:
+            delivered, error = chunks_before_error(data[:cut])
+        except (DamageError, FormatError) as early:
+            delivered, error = 0, early
+        assert error is not None, cut
+        assert delivered == sum(end <= cut for end in ends), cut
 
 
-@pytest.mark.parametrize("place", range(len(WHOLE)))
-def test_every_flipped_byte_is_noticed(place: int) -> None:
-    damaged = bytearray(WHOLE)
-    damaged[place] ^= 0x41
-    with pytest.raises(FormatError):
-        verify(io.BytesIO(bytes(damaged)))
+@in_each_version
+def test_every_flipped_byte_is_noticed(data: bytes) -> None:
+    for place in range(len(data)):
+        damaged = bytearray(data)
+        damaged[place] ^= 0x41
+        with pytest.raises(FormatError):
+            verify(io.BytesIO(bytes(damaged)))
+            pytest.fail(f"byte {place}")
 
 
-def test_a_record_left_out_is_noticed() -> None:
-    start = first_record()
-    size = FIELDS.unpack_from(WHOLE, start)[1] + FIELDS.size + CRC.size
-    without = WHOLE[:start] + WHOLE[start + size :]
-    assert isinstance(chunks_before_error(without)[1], DamageError)
-    twice = WHOLE[: start + size] + WHOLE[start : start + size] + WHOLE[start + size :]
-    assert isinstance(chunks_before_error(twice)[1], DamageError)
+@in_each_version
+def test_a_record_left_out_is_noticed(data: bytes) -> None:
+    for number, record in enumerate(parts_of(data).records):
+        without = data[: record.start] + data[record.end :]
+        twice = data[: record.end] + data[record.start :]
+        for wrong in (without, twice):
+            assert isinstance(chunks_before_error(wrong)[1], DamageError), number
 
 
+@in_each_version
 @pytest.mark.parametrize(
-    ("field", "value"), [(1, 0xFFFFFFFF), (5, 0), (5, 6), (5, 0xFFFFFFFF), (6, 0), (6, 0xFFFFFFFF), (3, 5), (2, 9)]
+    ("field", "value"),
+    [
+        ("size", 0xFFFFFFFF),
+        ("frames", 0),
+        ("frames", 6),
+        ("frames", 0xFFFFFFFF),
+        ("raw_size", 0),
+        ("raw_size", 72 << 24),
+        ("gop", 5),
+        ("number", 9),
+    ],
 )
-def test_a_crafted_record_is_refused(field: int, value: int) -> None:
+def test_a_crafted_record_is_refused(data: bytes, field: str, value: int) -> None:
     """Sizes and counts that lie, with a right CRC where that can be had."""
-    data = bytearray(WHOLE)
-    start = first_record()
-    fields = list(FIELDS.unpack_from(data, start))
-    fields[field] = value
-    FIELDS.pack_into(data, start, *fields)
-    if field != 1:
-        reseal(data, start)
-    delivered, error = chunks_before_error(bytes(data))
+
+    def lie(parts: FileParts) -> None:
+        parts.records[0].fields = parts.records[0].fields._replace(**{field: value})
+
+    if field == "size":
+        parts = parts_of(data)
+        lie(parts)
+        start, then = parts.records[0].start, parts.records[0].payload_start
+        crafted = data[:start] + parts.framing.fields_to_bytes(parts.records[0].fields) + data[then:]
+    else:
+        crafted = changed(data, lie)
+    delivered, error = chunks_before_error(crafted)
     assert delivered == 0 and isinstance(error, DamageError)
 
 
-def test_a_lying_size_makes_the_reader_ask_for_little() -> None:
+@pytest.mark.parametrize("number", [-1, 1 << 32, (1 << 63) - 1])
+@pytest.mark.parametrize("place", range(6))
+def test_numbers_out_of_range_are_refused(number: int, place: int) -> None:
+    """Which only numbers of variable length can be."""
+    fields = b"T" + b"".join(write_varint(number if place == other else 1) for other in range(6))
+    delivered, error = chunks_before_error(WHOLE[: header_end(WHOLE)] + fields + bytes(100))
+    assert delivered == 0 and isinstance(error, DamageError)
+
+
+@in_each_version
+def test_a_lying_size_makes_the_reader_ask_for_little(data: bytes) -> None:
     class Counting(io.BytesIO):
         largest = 0
 
@@ -250,27 +283,29 @@ def test_a_lying_size_makes_the_reader_ask_for_little() -> None:
             Counting.largest = max(Counting.largest, size or 0)
             return super().read(size)
 
-    record = bytearray(Record(b"zzzz", 0, 0, 0, 0, 0, b"").to_bytes())
-    FIELDS.pack_into(record, 0, b"zzzz", 0xFFFFFFFF, 0, 0, 0, 0, 0)
-    reader = VtkReader(Counting(WHOLE[: first_record()] + bytes(record)))
+    parts = parts_of(data)
+    lie = parts.records[0].fields._replace(type=b"z" if data == WHOLE else b"zzzz", size=0xFFFFFFFF)
+    reader = VtkReader(Counting(data[: header_end(data)] + parts.framing.fields_to_bytes(lie) + bytes(4)))
     with pytest.raises(DamageError):
         list(reader.events())
     assert Counting.largest <= 1 << 20
 
 
-def test_unknown_ancillary_records_are_passed_over() -> None:
-    assert chunks_before_error(write_file(extra=b"zzzz")) == (3, None)
+@pytest.mark.parametrize(("version", "letters"), [((1, 1), 4), ((2, 0), 1)])
+def test_unknown_ancillary_records_are_passed_over(version: tuple[int, int], letters: int) -> None:
+    assert chunks_before_error(write_file(BOUND_HEADER, b"z" * letters, version=version)) == (3, None)
 
 
-def test_unknown_critical_records_are_refused() -> None:
-    delivered, error = chunks_before_error(write_file(extra=b"ZZZZ"))
+@pytest.mark.parametrize(("version", "letters"), [((1, 1), 4), ((2, 0), 1)])
+def test_unknown_critical_records_are_refused(version: tuple[int, int], letters: int) -> None:
+    delivered, error = chunks_before_error(write_file(BOUND_HEADER, b"Z" * letters, version=version))
     assert delivered == 0 and type(error) is FormatError and "newer vtok" in str(error)
 
 
 def test_another_major_version_is_refused() -> None:
     data = bytearray(WHOLE)
-    struct.pack_into("<H", data, len(MAGIC), 2)
-    with pytest.raises(FormatError, match="version 2"):
+    struct.pack_into("<H", data, len(MAGIC), 3)
+    with pytest.raises(FormatError, match="version 3 is not known; this vtok reads versions 1 and 2"):
         VtkReader(io.BytesIO(bytes(data)))
 
 
@@ -325,6 +360,30 @@ def test_headers_that_lie_are_refused(text: bytes) -> None:
         header_from_json(text)
 
 
+def test_a_header_that_is_not_deflated_well_is_refused() -> None:
+    """Cut short, followed by more, of no deflate data at all, or larger than a header may be."""
+    text = header_to_json(HEADER)
+    stored = deflated(text)
+    assert inflated(stored) == text and len(stored) < len(text) / 3
+    limit = text + b" " * (MAX_HEADER_BYTES - len(text))
+    assert inflated(deflated(limit)) == limit
+    bomb = deflated(text + b" " * (1 << 24))
+    assert len(bomb) < MAX_HEADER_BYTES
+    for wrong in (stored[:-1], b"", stored + b"\0", stored + stored, text, deflated(limit + b" "), bomb):
+        with pytest.raises(FormatError, match="the header is not valid"):
+            inflated(wrong)
+
+
+def test_the_dictionary_is_the_same_everywhere() -> None:
+    """In the specification, in Python, and in the player."""
+    root = DATA.parents[1]
+    specified = (root / "docs" / "reference" / "format.md").read_text().split("## The dictionary")[1]
+    assert specified.split("```")[1].removeprefix("text").replace("\n", "").encode() == HEADER_DICTIONARY
+    player = (root / "player" / "src" / "container" / "dictionary.ts").read_text()
+    assert "".join(re.findall(r"'(.*)'", player)).encode() == HEADER_DICTIONARY
+    assert hashlib.sha256(HEADER_DICTIONARY).hexdigest()[:16] == "4d42cf3aaa3abce4"
+
+
 def test_unknown_header_keys_are_for_later_versions() -> None:
     assert header_from_json(header_with(colour_of_the_cover="blue")) == HEADER
 
@@ -334,33 +393,50 @@ def test_bytes_after_the_end_are_noticed() -> None:
         verify(io.BytesIO(WHOLE + WHOLE))
 
 
-def test_a_file_without_frames_is_refused() -> None:
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_file_without_frames_is_refused(version: tuple[int, int]) -> None:
     out = io.BytesIO()
-    VtkWriter(out, HEADER).finish()
+    VtkWriter(out, HEADER, version).finish()
     with pytest.raises(DamageError, match="no frame"):
         verify(io.BytesIO(out.getvalue()))
 
 
-def test_an_index_that_lies_is_noticed() -> None:
-    data = bytearray(WHOLE)
-    offset = footer_from_bytes(WHOLE[-FOOTER_SIZE:])[0]
-    data[offset + FIELDS.size] ^= 1
-    reseal(data, offset)
+@in_each_version
+def test_an_index_that_lies_is_noticed(data: bytes) -> None:
+    def lie(parts: FileParts) -> None:
+        (index,) = parts.of_type(INDEX)
+        first, *others = parts.framing.index_from_bytes(index.payload)
+        index.payload = parts.framing.index_to_bytes([first._replace(offset=first.offset + 1), *others])
+
     with pytest.raises(DamageError, match="index does not match"):
-        verify(io.BytesIO(bytes(data)))
+        verify(io.BytesIO(changed(data, lie)))
 
 
+both_framings = pytest.mark.parametrize("framing", [FixedFraming(HEADER), CompactFraming(BOUND_HEADER)])
+
+
+@both_framings
 @pytest.mark.parametrize("ticks", [(1, 1), (0, 1, 1), (1, -5, 1), (1, 1, -1), (1 << 62, 1, 1)])
-def test_times_that_do_not_grow_are_refused(ticks: tuple[int, ...]) -> None:
+def test_times_that_do_not_grow_are_refused(framing: Framing, ticks: tuple[int, ...]) -> None:
     payload = TokenPayload(ticks, *ZSTD.id, b"")
     with pytest.raises(ValueError):
-        TokenPayload.from_bytes(payload.to_bytes(), 3)
+        framing.token_payload_from_bytes(framing.token_payload_to_bytes(payload), 3)
 
 
 def test_endless_times_are_refused_at_once() -> None:
-    payload = struct.pack("<BBI", *ZSTD.id, 1 << 24) + bytes(1 << 24)
-    with pytest.raises(ValueError, match="more times"):
-        TokenPayload.from_bytes(payload, 3)
+    fixed = struct.pack("<BBI", *ZSTD.id, 1 << 24) + bytes(1 << 24)
+    compact = bytes(ZSTD.id) + write_varint(1 << 24) + bytes(1 << 24)
+    for framing, payload in ((FixedFraming(HEADER), fixed), (CompactFraming(HEADER), compact)):
+        with pytest.raises(ValueError, match="more times"):
+            framing.token_payload_from_bytes(payload, 3)
+        with pytest.raises(ValueError, match="cut short"):
+            framing.token_payload_from_bytes(payload[:-1], 3)
+
+
+@pytest.mark.parametrize("size", [-1, 5, 1 << 62])
+def test_a_false_size_of_times_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match="cut short"):
+        CompactFraming(HEADER).token_payload_from_bytes(bytes(ZSTD.id) + write_varint(size) + b"1234", 3)
 
 
 def test_a_still_image_has_no_rate() -> None:
@@ -429,18 +505,20 @@ def test_waves_are_only_for_few_levels() -> None:
 
 
 def test_writing_is_reproducible() -> None:
-    assert write_file() == WHOLE
+    for version, data in VERSIONS.items():
+        assert write_file(HEADER if version == (1, 0) else BOUND_HEADER, version=version) == data
 
 
 @dataclass
 class Crafted:
     """A file made of chunks of ones, with the writer open to be misused."""
 
-    header: Header = HEADER
+    header: Header = BOUND_HEADER
+    version: tuple[int, int] = (2, 0)
 
     def __post_init__(self) -> None:
         self.out = io.BytesIO()
-        self.writer = VtkWriter(self.out, self.header)
+        self.writer = VtkWriter(self.out, self.header, self.version)
         self.gop = -1
 
     def chunk(self, gop: int, pts: int, frames: int) -> Crafted:
@@ -453,16 +531,20 @@ class Crafted:
         return self
 
     def index(self) -> int:
+        return self.record(INDEX, self.writer._framing.index_to_bytes(self.writer._index))
+
+    def record(self, type_: bytes, payload: bytes) -> int:
         place = self.writer._offset
-        self.writer._record(INDEX, index_to_bytes(self.writer._index))
+        self.writer._put(self.writer._numbered(type_, payload))
         return place
 
     def end(self, index: int) -> bytes:
         """The end alone, with a footer that points at `index`."""
         writer = self.writer
-        totals = Totals(writer._frames, writer._chunks, len(writer._index), writer._packets, writer._digest.digest())
-        writer._record(END, totals.to_bytes())
-        writer._write(footer_to_bytes(index, writer._offset))
+        digests = writer._digest.digest(), writer._file_digest.digest()
+        totals = Totals(writer._frames, writer._chunks, len(writer._index), writer._packets, *digests)
+        self.record(END, writer._framing.totals_to_bytes(totals))
+        writer._write(writer._framing.footer_to_bytes(index, writer._offset))
         return self.out.getvalue()
 
     def finish(self) -> bytes:
@@ -470,9 +552,9 @@ class Crafted:
         return self.out.getvalue()
 
 
-def chunks_file(chunks: list[tuple[int, int]], audio: bool) -> bytes:
+def chunks_file(chunks: list[tuple[int, int]], audio: bool, version: tuple[int, int]) -> bytes:
     """A file of chunks, each with its GOP and its number of frames, audio after each."""
-    crafted, pts = Crafted(), 0
+    crafted, pts = Crafted(HEADER if version == (1, 0) else BOUND_HEADER, version), 0
     for gop, frames in chunks:
         crafted.chunk(gop, pts, frames)
         pts += 1001 * frames
@@ -486,7 +568,7 @@ def test_chunks_that_run_backwards_are_refused() -> None:
     for pts in (4004, -5000):
         with pytest.raises(DamageError, match=f"starts at {pts} ticks, not after 4004"):
             verify(io.BytesIO(Crafted().chunk(0, 0, 5).chunk(1, pts, 5).finish()))
-    timeless = Crafted(replace(HEADER, rate=None, frame_ticks=0))
+    timeless = Crafted(replace(BOUND_HEADER, rate=None, frame_ticks=0))
     with pytest.raises(DamageError, match="no times"):
         verify(io.BytesIO(timeless.chunk(0, 0, 5).finish()))
     assert verify(io.BytesIO(Crafted(timeless.header).chunk(0, 0, 1).finish())).totals.frames == 1
@@ -516,22 +598,40 @@ def test_an_index_entry_that_leads_to_no_chunk_is_refused() -> None:
         ([GopEntry(90, 0, 0), GopEntry(80, 10, 5)], "do not grow"),
         ([GopEntry(90, 0, 0), GopEntry(180, 0, 5)], "do not grow"),
         ([GopEntry(90, 0, 5), GopEntry(180, 10, 5)], "do not grow"),
-        ([GopEntry(90, -(1 << 63), 0), GopEntry(180, 10, 5)], "out of range"),
+        ([GopEntry(90, -(1 << 62), 0), GopEntry(180, 10, 5)], "out of range"),
         ([GopEntry(90, 0, 0), GopEntry(180, MAX_TICKS + 1, 5)], "out of range"),
     ],
 )
-def test_an_index_out_of_order_or_range_is_refused(entries: list[GopEntry], reason: str) -> None:
+@both_framings
+def test_an_index_out_of_order_or_range_is_refused(framing: Framing, entries: list[GopEntry], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        index_from_bytes(index_to_bytes(entries))
+        framing.index_from_bytes(framing.index_to_bytes(entries))
 
 
-def test_an_index_that_is_too_long_is_not_read() -> None:
+@pytest.mark.parametrize("entry", [GopEntry(-1, 0, 0), GopEntry(90, 0, -1)])
+def test_an_index_with_numbers_below_0_is_refused(entry: GopEntry) -> None:
+    framing = CompactFraming(HEADER)
+    with pytest.raises(ValueError, match="out of range"):
+        framing.index_from_bytes(framing.index_to_bytes([entry]))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_index_that_is_too_long_is_not_read(version: tuple[int, int]) -> None:
     """By itself, that is; a record of so many bytes is refused before it is read."""
-    crafted = Crafted().chunk(0, 0, 5)
-    place = crafted.writer._offset
-    crafted.writer._record(INDEX, bytes(MAX_INDEX_BYTES + GOP_ENTRY_SIZE))
+    crafted = Crafted(HEADER if version == (1, 0) else BOUND_HEADER, version).chunk(0, 0, 5)
+    size = crafted.writer._framing.index_entry_bytes * (MAX_INDEX_ENTRIES + 1)
+    place = crafted.record(INDEX, bytes(size))
     with pytest.raises(DamageError, match="no usable index"):
         VtkReader(io.BytesIO(crafted.end(place))).index()
+
+
+def test_an_index_of_too_many_short_entries_is_not_taken_apart() -> None:
+    """Entries of three bytes each would be ten times as many as those of the full size."""
+    many = b"".join(write_varint(number) for _ in range(6) for number in (1, 1, 1))
+    framing = CompactFraming(HEADER)
+    assert len(framing.index_from_bytes(many, 6)) == 6
+    with pytest.raises(ValueError, match="more than 5 entries"):
+        framing.index_from_bytes(many, 5)
 
 
 def test_audio_times_are_bounded() -> None:
@@ -549,10 +649,11 @@ def test_audio_times_are_bounded() -> None:
         ([(gop, 5) for gop in range(4)], [2, 3]),
     ],
 )
+@pytest.mark.parametrize("version", VERSIONS)
 def test_gops_are_found_behind_a_damage_without_an_index(
-    audio: bool, chunks: list[tuple[int, int]], recovered: list[int]
+    version: tuple[int, int], audio: bool, chunks: list[tuple[int, int]], recovered: list[int]
 ) -> None:
-    data = bytearray(chunks_file(chunks, audio))
-    data[first_record() + 50] ^= 1
+    data = bytearray(chunks_file(chunks, audio, version))
+    data[parts_of(bytes(data)).records[0].payload_start + 18] ^= 1
     events = list(salvaged_events(VtkReader(io.BytesIO(data[:-4]))))
     assert [event.chunk.gop for event in events if isinstance(event, UnpackedChunk)] == recovered

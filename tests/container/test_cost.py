@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 from cost import ATTACKS, mib_of, seconds_of
 
-MS_PER_BYTE = 5
+MS_PER_BYTE = 40
 MIB = 100
 
 
-@pytest.mark.parametrize(("name", "gops"), [("waves, one position wide", 2), ("prior, one position", 1)])
+@pytest.mark.parametrize(("name", "gops"), [("waves, one position wide", 1), ("prior, one position", 1)])
 def test_the_dearest_files_stay_within_the_stated_cost(name: str, gops: int) -> None:
     data = replace(ATTACKS[name], gops=gops).file()
     assert 1000 * seconds_of(data) < MS_PER_BYTE * len(data)

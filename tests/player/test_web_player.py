@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import functools
 import http.server
+import io
 import json
 import shutil
 import subprocess
 import threading
-import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ import av
 import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
+from file_parts import parts_of
 from helpers import DATA, inside, pixels_of, psnr_db
 
-from vtok_codec.container.records import CRC, FIELDS
-from vtok_codec.container.writer import PREFIX
+from vtok_codec.container.prefix import VERSION, header_to_bytes
+from vtok_codec.container.reader import VtkReader
+from vtok_codec.container.records import TOKENS
 
 PLAYER = 'document.querySelector("vtok-player")'
 MESSAGE = f'{PLAYER}.shadowRoot.querySelector("p")'
@@ -253,9 +256,8 @@ def test_it_saves_an_mp4_file(small: Path, site: str, browser: Browser, tmp_path
 def test_damage_is_told_and_played_past(small: Path, files: Path, site: str, browser: Browser, tmp_path: Path) -> None:
     """A changed byte in the second GOP costs that GOP alone."""
     data = bytearray(small.read_bytes())
-    chunks = [at for at in range(len(data)) if data[at : at + 4] == b"TOKN"]
-    second = next(at for at in chunks if FIELDS.unpack_from(data, at)[3] == 1)
-    data[second + 60] ^= 1
+    second = next(chunk for chunk in parts_of(bytes(data)).of_type(TOKENS) if chunk.fields.gop == 1)
+    data[second.payload_start + 22] ^= 1
     (files / "damaged.vtk").write_bytes(data)
     open_page(browser, f"{site}?src=files/damaged.vtk")
     browser.wait_for('events.some(([name]) => name === "frame")')
@@ -274,12 +276,9 @@ def test_what_cannot_be_played_is_told(small: Path, files: Path, site: str, brow
     """In a line, for a file of another kind, a missing one, and one of a model that is not there."""
     (files / "other.vtk").write_bytes(b"# vtk DataFile Version 3.0\n")
     shutil.copy(DATA / "golden-waves.vtk", files / "foreign.vtk")
-    data = small.read_bytes()
-    magic, major, minor, size = PREFIX.unpack_from(data)
-    text = data[PREFIX.size : PREFIX.size + size].replace(b'"stride":[4,8,8]', b'"stride":[4,4,4]')
-    text = text.replace(b'"coded_width":104,"coded_height":72', b'"coded_width":100,"coded_height":68')
-    header = PREFIX.pack(magic, major, minor, len(text)) + text
-    (files / "lying.vtk").write_bytes(header + CRC.pack(zlib.crc32(header)))
+    header = VtkReader(io.BytesIO(small.read_bytes())).header
+    lying = replace(header, model=replace(header.model, stride=(4, 4, 4)))
+    (files / "lying.vtk").write_bytes(header_to_bytes(lying, VERSION))
     wrong = {
         "lying": "does not fit its model",
         "other": "not a .vtk file",

@@ -15,8 +15,8 @@ import pytest
 from helpers import DATA, LANES, inside
 from sealing import with_checksums
 
+from vtok_codec.container.prefix import MAX_HEADER_BYTES, PREFIX, deflated, inflated
 from vtok_codec.container.reader import VtkReader
-from vtok_codec.container.writer import PREFIX
 from vtok_codec.errors import FormatError, ModelError
 from vtok_codec.prior_files import find_prior
 from vtok_codec.stream.reading import UnpackedChunk, token_bytes, unpacked_events
@@ -26,6 +26,8 @@ from vtok_codec.tokens.radix import digits_to_tokens
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "player" / "example.vtk"
 SMALL = sorted(DATA.glob("*.vtk"))
+COMPACT = sorted(DATA.glob("*-2.0.vtk"))
+"""Those of the newest version of the format."""
 MUTATIONS = 1000
 
 pytestmark = pytest.mark.skipif(not shutil.which("npm"), reason="needs Node.js")
@@ -117,7 +119,7 @@ def test_a_thousand_changed_files_get_the_same_verdict(read: Reader, tmp_path: P
     paths = []
     for number in range(MUTATIONS):
         paths.append(tmp_path / f"{number}.vtk")
-        paths[-1].write_bytes(mutated(rng.choice(SMALL).read_bytes(), rng))
+        paths[-1].write_bytes(mutated(rng.choice(SMALL if number % 2 else COMPACT).read_bytes(), rng))
     verdicts = [said["verdict"] for said in agree(read, paths)]
     assert {"FormatError", "DamageError"} <= set(verdicts)
 
@@ -154,18 +156,50 @@ HEADERS = [
 """Changes of the header's text, as what is replaced and what by."""
 
 
-def test_both_read_the_same_into_a_header(read: Reader, tmp_path: Path) -> None:
-    """Python's JSON, numbers and texts are not those of JavaScript."""
-    data = (DATA / "golden-1.1.vtk").read_bytes()
+def with_header(data: bytes, stored: bytes) -> bytes:
+    """A file with another header text, and with right CRCs."""
     magic, major, minor, size = PREFIX.unpack_from(data)
-    text = data[PREFIX.size : PREFIX.size + size].decode()
+    return with_checksums(PREFIX.pack(magic, major, minor, len(stored)) + stored + data[PREFIX.size + size :])
+
+
+@pytest.mark.parametrize("version", ["1.1", "2.0"])
+def test_both_read_the_same_into_a_header(version: str, read: Reader, tmp_path: Path) -> None:
+    """Python's JSON, numbers and texts are not those of JavaScript."""
+    data = (DATA / f"golden-{version}.vtk").read_bytes()
+    size = PREFIX.unpack_from(data)[3]
+    stored = data[PREFIX.size : PREFIX.size + size]
+    text = (stored if version == "1.1" else inflated(stored)).decode()
     paths = []
     for number, (old, new) in enumerate(HEADERS):
         assert old in text
         changed = text.replace(old, new, 1).encode()
         paths.append(tmp_path / f"{number}.vtk")
-        whole = PREFIX.pack(magic, major, minor, len(changed)) + changed + data[PREFIX.size + size :]
-        paths[-1].write_bytes(with_checksums(whole))
+        paths[-1].write_bytes(with_header(data, changed if version == "1.1" else deflated(changed)))
     verdicts = [said["verdict"] for said in agree(read, paths)]
     # What is merely unknown or unusual changes the digest of the file, which comes last.
     assert {"FormatError", "DamageError"} == set(verdicts)
+
+
+def test_both_refuse_a_header_that_is_not_deflated_well(read: Reader, tmp_path: Path) -> None:
+    """Cut short, followed by more, of no deflate data at all, or larger than a header may be."""
+    data = (DATA / "golden-2.0.vtk").read_bytes()
+    size = PREFIX.unpack_from(data)[3]
+    stored = data[PREFIX.size : PREFIX.size + size]
+    text = inflated(stored)
+    wrong = [
+        stored[:-1],
+        stored[:20],
+        b"",
+        stored + b"\x00",
+        stored + stored,
+        text,
+        b"\xff" * 9,
+    ]
+    wrong += [deflated(text + b" " * (MAX_HEADER_BYTES + extra - len(text))) for extra in (-1, 0, 1, 1 << 24)]
+    paths = []
+    for number, stored in enumerate(wrong):
+        paths.append(tmp_path / f"{number}.vtk")
+        paths[-1].write_bytes(with_header(data, stored))
+    verdicts = [said["verdict"] for said in agree(read, paths)]
+    # Spaces behind the text are part of JSON, and only the digest of the file tells.
+    assert verdicts == ["FormatError"] * 7 + ["DamageError"] * 2 + ["FormatError"] * 2

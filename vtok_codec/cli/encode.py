@@ -319,7 +319,7 @@ class _Input:
 
 
 def _is_vtk(path: str) -> bool:
-    from vtok_codec.container.writer import MAGIC
+    from vtok_codec.container.prefix import MAGIC
 
     if not Path(path).is_file():
         return False

@@ -147,7 +147,7 @@ def encode_video(
     header = make_header(info, tokenizer.id, tokenizer.max_tokens, settings, tokenizer.prior, windows)
     refines = find_effort(settings.effort).steps > 0
     distortion = make_distortion(find_tune(settings.tune), tokenizer.placement) if refines else None
-    writer = VtkWriter(stream, header, identified=True)
+    writer = VtkWriter(stream, header)
     parts = -(-header.gop_latents // header.chunk_latents)
     refining = refining_bytes_per_pixel(tokenizer) if refines else 0
     lanes = plan_lanes(header, tokenizer.bytes_per_pixel + refining, tokenizer.lanes, parts)

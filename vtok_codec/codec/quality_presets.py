@@ -27,10 +27,10 @@ class QualityPreset:
 
 
 QUALITIES = {
-    "tiny": QualityPreset(COARSE_MODEL, 2, 0.02, 0.0160, 27.59),
-    "small": QualityPreset(DEFAULT_MODEL, 1, 0.02, 0.0283, 28.76),
-    "medium": QualityPreset(DEFAULT_MODEL, 2, 0.02, 0.0458, 30.21),
-    "best": QualityPreset(DEFAULT_MODEL, 4, 0.02, 0.0907, 31.35),
+    "tiny": QualityPreset(COARSE_MODEL, 2, 0.02, 0.0148, 27.59),
+    "small": QualityPreset(DEFAULT_MODEL, 1, 0.02, 0.0272, 28.76),
+    "medium": QualityPreset(DEFAULT_MODEL, 2, 0.02, 0.0447, 30.21),
+    "best": QualityPreset(DEFAULT_MODEL, 4, 0.02, 0.0896, 31.35),
 }
 """All quality presets by name, from the smallest file to the best picture. The models' cards say how the figures were
 measured."""

@@ -13,40 +13,29 @@ from functools import cached_property
 from itertools import pairwise
 from typing import BinaryIO, TypeAlias
 
-from vtok_codec.container.header import Header
-from vtok_codec.container.header_json import header_from_json
+from vtok_codec.container.framing import CRC, RecordFields, framing_of
+from vtok_codec.container.prefix import read_header
 from vtok_codec.container.records import (
     AUDIO,
-    CRC,
     END,
-    FIELDS,
-    FOOTER_SIZE,
-    GOP_ENTRY_SIZE,
     INDEX,
     MAX_AUDIO_BYTES,
-    MAX_INDEX_BYTES,
+    MAX_INDEX_ENTRIES,
     MAX_TICKS,
     TOKENS,
     WINDOWS,
     GopEntry,
     Record,
     StoredPacket,
-    TokenPayload,
     Totals,
-    footer_from_bytes,
-    index_from_bytes,
+    check_token_record,
     is_ancillary,
     packets_from_bytes,
-    token_payload_limit,
 )
 from vtok_codec.container.salvage import Salvage
 from vtok_codec.container.source import ByteSource
 from vtok_codec.container.window_tokens import WindowTokens
-from vtok_codec.container.writer import MAGIC, MAX_HEADER_BYTES, PREFIX, VERSION
 from vtok_codec.errors import DamageError, FormatError
-
-_BOUND_SINCE = (1, 1)
-"""The first version of the format whose files have an identifier and a digest of all bytes."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +80,12 @@ class VtkReader:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._source = ByteSource(stream)
-        self._digest = hashlib.sha256()
-        """The digest of all bytes that were read before the END record."""
-        self.header = self._read_header()
+        version, header, data = read_header(self._source)
+        self.header = header
         """The header of the file."""
-        self._seed = zlib.crc32(self.header.file_id)
-        """What the CRC of every record starts from."""
+        self._digest = hashlib.sha256(data)
+        """The digest of all bytes that were read before the END record."""
+        self._framing = framing_of(version, self.header)
         self._number = 0
         self._gop = -1
         self._open_chunk = False
@@ -173,16 +162,16 @@ class VtkReader:
         Raises:
             DamageError: The footer or the index is missing, damaged or too large.
         """
-        source = self._source
+        source, framing = self._source, self._framing
         position = source.position
         try:
-            end = source.size()
-            source.seek(max(0, end - FOOTER_SIZE))
-            index_offset, footer_offset = footer_from_bytes(source.some(FOOTER_SIZE))
-            if footer_offset != end - FOOTER_SIZE or index_offset >= footer_offset:
+            footer_offset = max(0, source.size() - framing.footer_size)
+            source.seek(footer_offset)
+            index_offset = framing.footer_from_bytes(source.some(framing.footer_size), footer_offset)
+            if index_offset >= footer_offset:
                 raise ValueError("the footer does not fit the file's size")
             source.seek(index_offset)
-            entries = index_from_bytes(self._read_index_record(footer_offset - index_offset))
+            entries = framing.index_from_bytes(self._read_index_record(footer_offset - index_offset))
             if not entries or entries[-1].offset >= index_offset:
                 raise ValueError("an entry of the index points past the records")
             return entries
@@ -215,7 +204,7 @@ class VtkReader:
             An upper limit of the number of frames skipped, or None if no such GOP is left.
         """
         if self._salvage is None:
-            self._salvage = Salvage(self._source, self.header, self._known_offsets())
+            self._salvage = Salvage(self._source, self._framing, self._known_offsets())
         found = self._salvage.next_gop(self._record_start, self._gop)
         if found is None:
             return None
@@ -229,44 +218,17 @@ class VtkReader:
         except DamageError:
             return []
 
-    def _read_header(self) -> Header:
-        """Read and check the header."""
-        prefix = self._source.some(PREFIX.size)
-        if not prefix:
-            raise FormatError("the input is empty")
-        if prefix[: len(MAGIC)] != MAGIC[: len(prefix)]:
-            raise FormatError("not a .vtk file")
-        if len(prefix) < PREFIX.size:
-            raise DamageError("the header is cut short")
-        _, major, minor, size = PREFIX.unpack(prefix)
-        if major != VERSION[0]:
-            raise FormatError(f"format version {major} is not known; this vtok reads version {VERSION[0]}")
-        if size > MAX_HEADER_BYTES:
-            raise DamageError(f"the header declares {size} bytes, more than {MAX_HEADER_BYTES}")
-        text = self._source.some(size)
-        crc = self._source.some(CRC.size)
-        if len(text) < size or len(crc) < CRC.size:
-            raise DamageError("the header is cut short")
-        if CRC.unpack(crc)[0] != zlib.crc32(prefix + text):
-            raise DamageError("the header is damaged: its CRC does not match")
-        self._digest.update(prefix + text + crc)
-        header = header_from_json(text)
-        if bool(header.file_id) != ((major, minor) >= _BOUND_SINCE):
-            raise FormatError("the header has no file identifier, or one that its version does not have")
-        return header
-
     def _read_record(self) -> Record | None:
         """Read the next record and check its CRC; skip an ancillary record of unknown type and return None for it."""
-        data = self._source.exactly(FIELDS.size)
-        type_, size, number, gop, pts, frames, raw_size = FIELDS.unpack(data)
-        limit = self._payload_limit(type_, gop, frames, raw_size)
-        if limit is not None and size > limit:
-            raise DamageError(f"a record declares {size} bytes; at most {limit} are allowed")
-        crc = zlib.crc32(data, self._seed)
+        fields, data = self._framing.read_fields(self._source)
+        limit = self._payload_limit(fields)
+        if limit is not None and fields.size > limit:
+            raise DamageError(f"a record declares {fields.size} bytes; at most {limit} are allowed")
+        crc = zlib.crc32(data, self._framing.crc_seed)
         pieces = []
-        read = self._digest.copy() if type_ == END else self._digest
+        read = self._digest.copy() if fields.type == END else self._digest
         read.update(data)
-        for piece in self._source.pieces(size):
+        for piece in self._source.pieces(fields.size):
             crc = zlib.crc32(piece, crc)
             read.update(piece)
             if limit is not None:
@@ -277,26 +239,29 @@ class VtkReader:
         if CRC.unpack(stored)[0] != crc:
             raise DamageError("a record is damaged, or of another file: its CRC does not match")
         if self._number < 0:
-            self._number = number
-        if number != self._number:
-            raise DamageError(f"record {number} was found instead of record {self._number}")
+            self._number = fields.number
+        if fields.number != self._number:
+            raise DamageError(f"record {fields.number} was found instead of record {self._number}")
         self._number += 1
         if limit is None:
-            if not is_ancillary(type_):
-                raise FormatError(f"a record of unknown type {type_!r} cannot be skipped; a newer vtok may read it")
+            if not is_ancillary(fields.type):
+                kind = repr(fields.type)
+                raise FormatError(f"a record of unknown type {kind} cannot be skipped; a newer vtok may read it")
             return None
-        return Record(type_, number, gop, pts, frames, raw_size, b"".join(pieces))
+        return Record(fields.type, *fields[2:], payload=b"".join(pieces))
 
-    def _payload_limit(self, type_: bytes, gop: int, frames: int, raw_size: int) -> int | None:
+    def _payload_limit(self, fields: RecordFields) -> int | None:
         """Return the largest payload of a record with these fields, in bytes, or None if its type is unknown."""
+        type_, framing = fields.type, self._framing
         if type_ == TOKENS:
-            return token_payload_limit(self.header, gop != self._gop, frames, raw_size)
+            contents = check_token_record(self.header, fields.gop != self._gop, fields.frames, fields.raw_size)
+            return framing.token_payload_bytes + contents
         if type_ == WINDOWS and self.header.windows:
             return self.header.windows.most_bytes(self._windows)
         if type_ == AUDIO:
             return MAX_AUDIO_BYTES
         if type_ == INDEX:
-            return GOP_ENTRY_SIZE * len(self._gops) if self.reads_all else MAX_INDEX_BYTES
+            return framing.index_entry_bytes * (len(self._gops) if self.reads_all else MAX_INDEX_ENTRIES)
         if type_ == END:
             return 256
         return None
@@ -312,16 +277,17 @@ class VtkReader:
         if record.type == WINDOWS:
             raise DamageError("1D tokens do not follow the chunk that they belong to")
         if record.type == INDEX:
-            if index_from_bytes(record.payload) != self._gops and self.reads_all:
+            most = len(self._gops) if self.reads_all else MAX_INDEX_ENTRIES
+            if self._framing.index_from_bytes(record.payload, most) != self._gops and self.reads_all:
                 raise DamageError("the index does not match the records")
             return None
         if not self._index_offset:
             raise DamageError("the index is missing")
-        totals = Totals.from_bytes(record.payload, bound=bool(self.header.file_id))
+        totals = self._framing.totals_from_bytes(record.payload)
         counted = (self._frames, self._chunks, self._gop + 1, self._packets)
         if not self._chunks and self.reads_all:
             raise DamageError("the file holds no frame")
-        if self.reads_all and counted != (totals.frames, totals.chunks, totals.gops, totals.audio_packets):
+        if self.reads_all and counted != totals.counts:
             raise DamageError("the totals do not match the records")
         if self.reads_all and totals.file_digest and totals.file_digest != self._digest.digest():
             raise DamageError("the header, the times or the audio do not match the digest at the end of the file")
@@ -342,8 +308,7 @@ class VtkReader:
         tokens = WindowTokens.from_bytes(record.payload, described, self._windows)
         if record.raw_size != tokens.tokens.size:
             raise DamageError(f"a chunk declares {record.raw_size} 1D tokens instead of {tokens.tokens.size}")
-        size = chunk.record_bytes + FIELDS.size + len(record.payload) + CRC.size
-        return replace(chunk, window_tokens=tokens, record_bytes=size)
+        return replace(chunk, window_tokens=tokens, record_bytes=self._source.position - self._record_start)
 
     def _note_place(self, record: Record) -> None:
         """Note where GOPs and the index start."""
@@ -359,7 +324,7 @@ class VtkReader:
             raise DamageError(f"GOP {record.gop} follows GOP {self._gop}")
         if not first and self._open_chunk:
             raise DamageError("a chunk follows the last one of its GOP")
-        payload = TokenPayload.from_bytes(record.payload, record.frames)
+        payload = self._framing.token_payload_from_bytes(record.payload, record.frames)
         ticks = payload.ticks or (self.header.frame_ticks,) * record.frames
         if abs(record.pts) > MAX_TICKS:
             raise DamageError(f"a chunk starts at {record.pts} ticks, outside the range")
@@ -389,25 +354,25 @@ class VtkReader:
             latent_shape=shape,
             coder=(payload.coder, payload.coder_version),
             packed=payload.packed,
-            record_bytes=FIELDS.size + len(record.payload) + CRC.size,
+            record_bytes=self._source.position - self._record_start,
         )
 
     def _check_footer(self) -> None:
         """Read the footer, and check that it is right and that nothing follows it."""
         offset = self._source.position
-        places = footer_from_bytes(self._source.some(FOOTER_SIZE))
-        if self.reads_all and places != (self._index_offset, offset):
+        index_offset = self._framing.footer_from_bytes(self._source.some(self._framing.footer_size), offset)
+        if self.reads_all and index_offset != self._index_offset:
             raise DamageError("the footer does not match the records")
         if self._source.some(1):
             raise DamageError("there are bytes after the end of the file")
 
     def _read_index_record(self, size: int) -> bytes:
         """Read the index record at the current position and return its payload, which is at most `size` bytes."""
-        fields = FIELDS.unpack(self._source.exactly(FIELDS.size))
-        if fields[0] != INDEX or fields[1] > min(size, MAX_INDEX_BYTES):
+        fields, data = self._framing.read_fields(self._source)
+        if fields.type != INDEX or fields.size > min(size, self._framing.index_entry_bytes * MAX_INDEX_ENTRIES):
             raise ValueError("the footer does not point at an index that fits")
-        payload = self._source.exactly(fields[1])
+        payload = self._source.exactly(fields.size)
         (crc,) = CRC.unpack(self._source.exactly(CRC.size))
-        if crc != zlib.crc32(payload, zlib.crc32(FIELDS.pack(*fields), self._seed)):
+        if crc != zlib.crc32(payload, zlib.crc32(data, self._framing.crc_seed)):
             raise ValueError("the index is damaged, or of another file: its CRC does not match")
         return payload

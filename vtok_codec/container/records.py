@@ -1,15 +1,13 @@
-"""The records of a `.vtk` file, which follow its header, and the footer. `docs/reference/format.md` specifies them.
+"""What the records of a `.vtk` file hold, whichever version of the format it has; `framing` lays it out in bytes.
 
-A record consists of 32 bytes of fields, a payload, and a CRC-32 of both. Its type is four ASCII letters. A lower-case
-first letter marks an ancillary record, which a reader skips if it does not know the type.
+A lower-case first letter of a record's type marks an ancillary record, which a reader skips if it does not know the
+type.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import NamedTuple
 
 from vtok_codec.container.header import Header
 from vtok_codec.container.varint import MAX_VARINT_BYTES, read_varint, write_varint
@@ -33,10 +31,11 @@ MAX_AUDIO_BYTES = 1 << 24
 MAX_AUDIO_PACKETS = 1 << 16
 """The largest number of packets in an audio record."""
 
-FIELDS = struct.Struct("<4sIIIqII")
-"""The fields of a record: type, payload bytes, number of the record, GOP, first pts, frames, raw bytes."""
-CRC = struct.Struct("<I")
-"""The CRC-32 of the file's identifier, and of a record's fields and payload."""
+MAX_INDEX_ENTRIES = 1 << 20
+"""The largest number of entries of an index that is loaded to seek by, which take about 200 MB of memory.
+
+A file with more GOPs can only be read from its start.
+"""
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Record:
     """A record. The meaning of `pts`, `frames` and `raw_size` depends on its type."""
 
     type: bytes
-    """The type of the record, four ASCII letters."""
+    """The type of the record: four ASCII letters, or one for a type of versions 2.x that is not known here."""
     number: int
     """The number of the record, counted from 0, which reveals missing and repeated records."""
     gop: int
@@ -57,11 +56,6 @@ class Record:
     """The number of digits in a token record, which is their size in bytes when unpacked; 0 for other types."""
     payload: bytes
     """The contents of the record, which depend on its type."""
-
-    def to_bytes(self, file_id: bytes = b"") -> bytes:
-        """Serialize the record: its fields, its payload and the CRC-32 of the file's identifier and both."""
-        fields = FIELDS.pack(self.type, len(self.payload), self.number, self.gop, self.pts, self.frames, self.raw_size)
-        return fields + self.payload + CRC.pack(zlib.crc32(self.payload, zlib.crc32(fields, zlib.crc32(file_id))))
 
 
 @dataclass(frozen=True)
@@ -77,32 +71,13 @@ class TokenPayload:
     packed: bytes
     """The packed digits of the chunk."""
 
-    def to_bytes(self) -> bytes:
-        """Serialize the payload."""
-        timing = b"".join(map(write_varint, self.ticks))
-        return _TOKEN_FIELDS.pack(self.coder, self.coder_version, len(timing)) + timing + self.packed
 
-    @classmethod
-    def from_bytes(cls, payload: bytes, frames: int) -> TokenPayload:
-        """Parse the payload of a token record of `frames` frames.
+def read_ticks(timing: bytes, frames: int) -> tuple[int, ...]:
+    """Parse and check the ticks of a token record of `frames` frames.
 
-        Raises:
-            ValueError: The payload is cut short, has times for another number of frames, or has times out of range.
-        """
-        if len(payload) < _TOKEN_FIELDS.size:
-            raise ValueError("a token record is cut short")
-        coder, version, timing_size = _TOKEN_FIELDS.unpack_from(payload)
-        end = _TOKEN_FIELDS.size + timing_size
-        timing, packed = payload[_TOKEN_FIELDS.size : end], payload[end:]
-        return cls(_read_ticks(timing, frames) if timing else (), coder, version, packed)
-
-
-_TOKEN_FIELDS = struct.Struct("<BBI")
-"""The fields of a token record's payload: coder, version of the coder, length of the times in bytes."""
-
-
-def _read_ticks(timing: bytes, frames: int) -> tuple[int, ...]:
-    """Parse and check the ticks of a token record of `frames` frames."""
+    Raises:
+        ValueError: There are times for another number of frames, or they are out of range.
+    """
     ticks, position = [], 0
     for _ in range(frames):
         value, position = read_varint(timing, position)
@@ -124,14 +99,17 @@ def max_packed_bytes(digits: int, planes: int) -> int:
     return 3 * digits + 64 * (planes + 1)
 
 
-def token_payload_limit(header: Header, first: bool, frames: int, raw_size: int) -> int:
-    """Return the largest size of a token record's payload in bytes, so that a false size is noticed before reading.
+def check_token_record(header: Header, first: bool, frames: int, raw_size: int) -> int:
+    """Check what a token record declares, so that a false size is noticed before reading.
 
     Args:
         header: The header of the file.
         first: Whether the chunk is the first of its GOP.
         frames: The number of frames that the record declares.
         raw_size: The number of digits that the record declares.
+
+    Returns:
+        The largest size in bytes that its times and its packed digits can have.
 
     Raises:
         DamageError: No chunk of this file can have that many frames, or its frames do not have that many digits.
@@ -142,7 +120,7 @@ def token_payload_limit(header: Header, first: bool, frames: int, raw_size: int)
     digits = header.planes * shape[0] * shape[1] * shape[2]
     if raw_size != digits:
         raise DamageError(f"a chunk declares {raw_size} digits instead of {digits}")
-    return _TOKEN_FIELDS.size + frames * MAX_VARINT_BYTES + max_packed_bytes(digits, header.planes)
+    return frames * MAX_VARINT_BYTES + max_packed_bytes(digits, header.planes)
 
 
 @dataclass(frozen=True)
@@ -213,8 +191,7 @@ def packets_from_bytes(payload: bytes, count: int, tracks: int) -> list[StoredPa
     return packets
 
 
-@dataclass(frozen=True)
-class GopEntry:
+class GopEntry(NamedTuple):
     """An entry of the index, which says where a GOP starts."""
 
     offset: int
@@ -223,39 +200,6 @@ class GopEntry:
     """The time of the GOP's first frame, in ticks of the header's time base."""
     first_frame: int
     """The number of the GOP's first frame, counted from 0 at the start of the file."""
-
-
-_GOP_ENTRY = struct.Struct("<QqQ")
-GOP_ENTRY_SIZE = _GOP_ENTRY.size
-"""The size of an entry of the index, in bytes."""
-MAX_INDEX_BYTES = GOP_ENTRY_SIZE << 20
-"""The largest index, in bytes, that is loaded to seek by: 2²⁰ GOPs, which take about 200 MB of memory.
-
-A file with more GOPs can only be read from its start.
-"""
-
-
-def index_to_bytes(entries: list[GopEntry]) -> bytes:
-    """Serialize the entries of all GOPs, in order, as the payload of the index record."""
-    return b"".join(_GOP_ENTRY.pack(entry.offset, entry.pts, entry.first_frame) for entry in entries)
-
-
-def index_from_bytes(payload: bytes) -> list[GopEntry]:
-    """Parse the payload of the index record.
-
-    Raises:
-        ValueError: The payload is not a whole number of entries, the offsets, times or frames of the entries do not
-            increase, or a time is out of range.
-    """
-    if len(payload) % _GOP_ENTRY.size:
-        raise ValueError("the index is not a whole number of entries")
-    entries = [GopEntry(*fields) for fields in _GOP_ENTRY.iter_unpack(payload)]
-    for before, after in pairwise(entries):
-        if after.offset <= before.offset or after.pts <= before.pts or after.first_frame <= before.first_frame:
-            raise ValueError("the entries of the index do not grow")
-    if any(abs(entry.pts) > MAX_TICKS for entry in (*entries[:1], *entries[-1:])):
-        raise ValueError("a time of the index is out of range")
-    return entries
 
 
 @dataclass(frozen=True)
@@ -275,56 +219,7 @@ class Totals:
     file_digest: bytes = b""
     """The SHA-256 of all bytes of the file before the END record; empty in format 1.0."""
 
-    def to_bytes(self) -> bytes:
-        """Serialize the totals as the payload of the END record."""
-        counts = _TOTALS.pack(self.frames, self.chunks, self.gops, self.audio_packets, self.token_digest)
-        return counts + self.file_digest
-
-    @classmethod
-    def from_bytes(cls, payload: bytes, bound: bool) -> Totals:
-        """Parse the payload of the END record.
-
-        Args:
-            payload: The payload.
-            bound: Whether the file has an identifier, and so a digest of all its bytes.
-
-        Raises:
-            ValueError: The payload has the wrong size.
-        """
-        if len(payload) != _TOTALS.size + (_DIGEST_BYTES if bound else 0):
-            raise ValueError("the END record has a wrong size")
-        frames, chunks, gops, packets, token_digest = _TOTALS.unpack_from(payload)
-        return cls(frames, chunks, gops, packets, token_digest, payload[_TOTALS.size :])
-
-
-_TOTALS = struct.Struct("<QQQQ32s")
-_DIGEST_BYTES = 32
-
-FOOTER_MAGIC = b"\x89VTKEND\n"
-"""The last 8 bytes of a file."""
-_FOOTER = struct.Struct("<QQI8s")
-FOOTER_SIZE = _FOOTER.size
-"""The size of the footer in bytes."""
-
-
-def footer_to_bytes(index_offset: int, footer_offset: int) -> bytes:
-    """Serialize the footer: the offsets of the index record and of the footer itself, their CRC-32, and the magic."""
-    places = struct.pack("<QQ", index_offset, footer_offset)
-    return _FOOTER.pack(index_offset, footer_offset, zlib.crc32(places), FOOTER_MAGIC)
-
-
-def footer_from_bytes(data: bytes) -> tuple[int, int]:
-    """Parse the footer.
-
-    Returns:
-        The offsets in the file of the index record and of the footer itself, in bytes.
-
-    Raises:
-        ValueError: The bytes are not a footer, or the footer is damaged.
-    """
-    if len(data) != FOOTER_SIZE:
-        raise ValueError("the footer is cut short")
-    index_offset, footer_offset, crc, magic = _FOOTER.unpack(data)
-    if magic != FOOTER_MAGIC or crc != zlib.crc32(data[:16]):
-        raise ValueError("the footer is damaged")
-    return index_offset, footer_offset
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """The numbers of frames, chunks, GOPs and audio packets."""
+        return self.frames, self.chunks, self.gops, self.audio_packets

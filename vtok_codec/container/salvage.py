@@ -7,13 +7,15 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from vtok_codec.container.header import Header
-from vtok_codec.container.records import CRC, FIELDS, TOKENS, is_ancillary, token_payload_limit
+from vtok_codec.container.framing import CRC, Framing
+from vtok_codec.container.records import TOKENS, check_token_record, is_ancillary
 from vtok_codec.container.source import PIECE_BYTES, ByteSource
 from vtok_codec.errors import DamageError
 
 _SEARCH_EFFORT = 8
 """The number of bytes that searches may read to check possible records, as a multiple of the file size."""
+_FIELDS_EFFORT = 64
+"""What reading the fields of a possible record counts for, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,9 @@ class FoundGop:
 class Salvage:
     """Searches one file for whole GOPs. All searches together read a limited number of bytes."""
 
-    def __init__(self, source: ByteSource, header: Header, gop_offsets: Sequence[int]) -> None:
+    def __init__(self, source: ByteSource, framing: Framing, gop_offsets: Sequence[int]) -> None:
         self._source = source
-        self._header = header
+        self._framing, self._header = framing, framing.header
         self._offsets = gop_offsets
         """The offsets of the GOPs according to the index; empty if there is no usable index."""
         self._bytes_looked_at = 0
@@ -56,9 +58,9 @@ class Salvage:
         for offset in indexed if self._offsets else self._record_like_places(damage + 1):
             found = self._gop_starting_at(offset, gop)
             if found is not None:
-                # Every record takes at least its fields and its CRC, which limits how many were lost.
-                lost_records = (offset - damage) // (FIELDS.size + CRC.size) + 1
-                return FoundGop(offset, found, lost_records * self._header.max_chunk_frames(False))
+                # The least size of a chunk limits how many were lost.
+                lost_chunks = (offset - damage) // self._framing.chunk_bytes + 1
+                return FoundGop(offset, found, lost_chunks * self._header.max_chunk_frames(False))
             if self._bytes_looked_at > most_bytes:
                 # Only a file crafted to look like records everywhere takes this many reads.
                 return None
@@ -68,25 +70,25 @@ class Salvage:
         """Return the number of the GOP whose first chunk is a whole record at `offset`, or None if there is none."""
         source = self._source
         source.seek(offset)
-        self._bytes_looked_at += FIELDS.size
+        self._bytes_looked_at += _FIELDS_EFFORT
         try:
-            type_, size, _, gop, _, frames, raw_size = FIELDS.unpack(source.exactly(FIELDS.size))
-            if type_ != TOKENS or gop <= after_gop:
+            fields, data = self._framing.read_fields(source)
+            if fields.type != TOKENS or fields.gop <= after_gop:
                 return None
-            if size > token_payload_limit(self._header, True, frames, raw_size):
+            contents = check_token_record(self._header, True, fields.frames, fields.raw_size)
+            if fields.size > contents + self._framing.token_payload_bytes:
                 return None
-            source.seek(offset)
-            self._bytes_looked_at += size
-            crc = zlib.crc32(source.exactly(FIELDS.size + size), zlib.crc32(self._header.file_id))
+            self._bytes_looked_at += fields.size
+            crc = zlib.crc32(source.exactly(fields.size), zlib.crc32(data, self._framing.crc_seed))
             whole = CRC.unpack(source.exactly(CRC.size))[0] == crc
             if not whole or self._offsets:
-                return gop if whole else None
-            certain = offset == self._sure_start or self._starts_a_gop(frames)
+                return fields.gop if whole else None
+            certain = offset == self._sure_start or self._starts_a_gop(fields.frames)
             place, next_gop = self._next_chunk(source.position)
-            if next_gop == gop + 1:
+            if next_gop == fields.gop + 1:
                 self._sure_start = place
             # A later chunk with this few frames would be the last of its GOP. If one more follows, this is the first.
-            return gop if certain or next_gop == gop else None
+            return fields.gop if certain or next_gop == fields.gop else None
         except (ValueError, DamageError):
             return None
 
@@ -103,19 +105,20 @@ class Salvage:
         """
         while True:
             self._source.seek(place)
-            self._bytes_looked_at += FIELDS.size
-            data = self._source.some(FIELDS.size)
-            if len(data) < FIELDS.size:
+            try:
+                fields, data = self._framing.read_fields(self._source)
+            except ValueError:
                 return place, None
-            type_, size, _, gop, _, _, _ = FIELDS.unpack(data)
-            if type_ == TOKENS:
-                return place, gop
-            if not is_ancillary(type_):
+            self._bytes_looked_at += _FIELDS_EFFORT
+            if fields.type == TOKENS:
+                return place, fields.gop
+            if not is_ancillary(fields.type):
                 return place, None
-            place += FIELDS.size + size + CRC.size
+            place += len(data) + fields.size + CRC.size
 
     def _record_like_places(self, start: int) -> Iterator[int]:
-        """Yield every offset from `start` on at which the type of a token record appears."""
+        """Yield every offset from `start` on at which the mark of a token record appears."""
+        mark = self._framing.token_mark
         tail, place = b"", start
         while True:
             self._source.seek(place)
@@ -123,8 +126,8 @@ class Salvage:
             if not piece:
                 return
             text, first = tail + piece, place - len(tail)
-            found = text.find(TOKENS)
+            found = text.find(mark)
             while found >= 0:
                 yield first + found
-                found = text.find(TOKENS, found + 1)
-            tail, place = text[1 - len(TOKENS) :], place + len(piece)
+                found = text.find(mark, found + 1)
+            tail, place = text[len(text) + 1 - len(mark) :], place + len(piece)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import BinaryIO
 
+from vtok_codec.container.framing import framing_of
 from vtok_codec.container.header import ID_BYTES, Header
 from vtok_codec.container.header_json import header_to_json
+from vtok_codec.container.prefix import FIRST_BOUND, VERSION, header_to_bytes
 from vtok_codec.container.records import (
     AUDIO,
     END,
@@ -22,22 +22,10 @@ from vtok_codec.container.records import (
     StoredPacket,
     TokenPayload,
     Totals,
-    footer_to_bytes,
-    index_to_bytes,
     packets_to_bytes,
 )
 from vtok_codec.container.window_tokens import WindowTokens
 
-MAGIC = b"\x89VTK\r\n\x1a\n"
-"""The first 8 bytes of a file. As in PNG, the high bit and the line ends reveal a transfer in text mode."""
-VERSION = (1, 1)
-"""The major and the minor version of the format."""
-_UNBOUND_VERSION = (1, 0)
-"""The version of files without an identifier."""
-MAX_HEADER_BYTES = 1 << 16
-"""The largest size of the JSON text of the header, in bytes."""
-PREFIX = struct.Struct("<8sHHI")
-"""The start of a file: magic, major version, minor version, size of the JSON text in bytes."""
 _MAX_WAITING = 8
 """The most audio records that wait for the first chunk."""
 
@@ -45,20 +33,22 @@ _MAX_WAITING = 8
 class VtkWriter:
     """Writes a `.vtk` file to a binary stream, which need not be seekable.
 
+    If the header has no file identifier, the file gets one that follows from the header and the first chunk, so that
+    the same contents always make the same file. The header is then written with the first chunk, otherwise at once.
+
     Args:
         stream: The stream.
         header: The header.
-        identified: Whether to give the file an identifier, if the header has none. It follows from the header and the
-            first chunk, so that the same contents always make the same file. The header is then written with the first
-            chunk, otherwise at once.
+        version: The version of the format. Files of version 1.0 have no identifier.
 
     Raises:
-        ValueError: The header is larger than `MAX_HEADER_BYTES`.
+        ValueError: The header is larger than `MAX_HEADER_BYTES`, or has an identifier that its version does not know.
     """
 
-    def __init__(self, stream: BinaryIO, header: Header, identified: bool = False) -> None:
+    def __init__(self, stream: BinaryIO, header: Header, version: tuple[int, int] = VERSION) -> None:
         self._stream = stream
         self._header = header
+        self._version = version
         self._offset = 0
         self._number = 0
         self._gop = -1
@@ -66,22 +56,15 @@ class VtkWriter:
         self._index: list[GopEntry] = []
         self._digest = hashlib.sha256()
         self._file_digest = hashlib.sha256()
-        self._check_size()
-        self._waiting: list[Record] | None = [] if identified and not header.file_id else None
+        if header.file_id and version < FIRST_BOUND:
+            raise ValueError("files of version 1.0 have no identifier")
+        # A header that is too large is refused here, before any work.
+        header_to_bytes(replace(header, file_id=bytes(ID_BYTES)), version)
+        self._framing = framing_of(version, header)
+        self._waiting: list[Record] | None = None if header.file_id or version < FIRST_BOUND else []
         """The audio records before the first chunk, while the identifier is not known yet."""
         if self._waiting is None:
-            self._write_header()
-
-    def _check_size(self) -> None:
-        size = len(header_to_json(replace(self._header, file_id=bytes(ID_BYTES))))
-        if size > MAX_HEADER_BYTES:
-            raise ValueError(f"a header of {size} bytes is over {MAX_HEADER_BYTES}")
-
-    def _write_header(self) -> None:
-        text = header_to_json(self._header)
-        version = VERSION if self._header.file_id else _UNBOUND_VERSION
-        prefix = PREFIX.pack(MAGIC, *version, len(text)) + text
-        self._write(prefix + struct.pack("<I", zlib.crc32(prefix)))
+            self._write(header_to_bytes(header, version))
 
     def _identify(self, first: Record) -> None:
         """Give the file its identifier, if it has none yet, and write what waited for it.
@@ -94,7 +77,8 @@ class VtkWriter:
         waiting, self._waiting = self._waiting, None
         contents = hashlib.sha256(header_to_json(self._header) + first.payload)
         self._header = replace(self._header, file_id=contents.digest()[:ID_BYTES])
-        self._write_header()
+        self._framing = framing_of(self._version, self._header)
+        self._write(header_to_bytes(self._header, self._version))
         for record in waiting:
             self._put(record)
 
@@ -125,7 +109,7 @@ class VtkWriter:
             window_tokens: The 1D tokens of the chunk, if it has some; they follow in a record of their own.
         """
         starts, self._gop = gop != self._gop, gop
-        record = self._numbered(TOKENS, payload.to_bytes(), pts, frames, raw_size)
+        record = self._numbered(TOKENS, self._framing.token_payload_to_bytes(payload), pts, frames, raw_size)
         self._identify(record)
         if starts:
             self._index.append(GopEntry(self._offset, pts, self._frames))
@@ -151,18 +135,15 @@ class VtkWriter:
 
     def finish(self) -> None:
         """Write the index, the totals and the footer. A file without them counts as cut short."""
+        index = self._numbered(INDEX, self._framing.index_to_bytes(self._index))
+        self._identify(index)
         index_offset = self._offset
-        self._record(INDEX, index_to_bytes(self._index))
+        self._put(index)
         file_digest = self._file_digest.digest() if self._header.file_id else b""
         totals = Totals(self._frames, self._chunks, len(self._index), self._packets, self._digest.digest(), file_digest)
-        self._record(END, totals.to_bytes())
-        self._write(footer_to_bytes(index_offset, self._offset))
+        self._put(self._numbered(END, self._framing.totals_to_bytes(totals)))
+        self._write(self._framing.footer_to_bytes(index_offset, self._offset))
         self._stream.flush()
-
-    def _record(self, type_: bytes, payload: bytes) -> None:
-        record = self._numbered(type_, payload)
-        self._identify(record)
-        self._put(record)
 
     def _numbered(self, type_: bytes, payload: bytes, pts: int = 0, frames: int = 0, raw_size: int = 0) -> Record:
         """Return the next record."""
@@ -170,7 +151,7 @@ class VtkWriter:
         return Record(type_, self._number - 1, max(self._gop, 0), pts, frames, raw_size, payload)
 
     def _put(self, record: Record) -> None:
-        self._write(record.to_bytes(self._header.file_id))
+        self._write(self._framing.record_to_bytes(record))
 
     def _write(self, data: bytes) -> None:
         self._stream.write(data)

@@ -94,7 +94,7 @@ def assemble(gops: Sequence[Gop], model: TokenModel, info: VideoInfo, stream: Bi
     if info.rate is None and [gop.frames for gop in gops] != [1]:
         raise InputError("a still image has one frame; give a frame rate")
     header = _header(gops, model, info)
-    writer, coder = VtkWriter(stream, header, identified=True), chosen_coder(header, EncodeSettings.coder, model.prior)
+    writer, coder = VtkWriter(stream, header), chosen_coder(header, EncodeSettings.coder, model.prior)
     begin = 0
     for number, gop in enumerate(gops):
         packer = GopPacker(header, coder)

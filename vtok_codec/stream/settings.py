@@ -14,7 +14,7 @@ from vtok_codec.container.header import (
     WindowHeader,
 )
 from vtok_codec.container.header_json import header_from_json, header_to_json
-from vtok_codec.container.writer import MAX_HEADER_BYTES
+from vtok_codec.container.prefix import MAX_HEADER_BYTES
 from vtok_codec.errors import FormatError, InputError, SettingError
 from vtok_codec.media.types import DEFAULT_RATE, VideoInfo
 from vtok_codec.stream.chunks import chosen_coder

@@ -23,13 +23,14 @@ export function crc32(bytes: Uint8Array, before = 0): number {
   return ~rest >>> 0;
 }
 
-const MAX_VARINT_BYTES = 10;
+export const MAX_VARINT_BYTES = 10;
 
 /** Reads varints and bytes from a payload, one after the other. */
 export class PayloadReader {
-  position = 0;
-
-  constructor(private readonly bytes: Uint8Array) {}
+  constructor(
+    private readonly bytes: Uint8Array,
+    public position = 0,
+  ) {}
 
   get left(): number {
     return this.bytes.length - this.position;
@@ -73,4 +74,8 @@ export class PayloadReader {
     this.position += count;
     return this.bytes.subarray(this.position - count, this.position);
   }
+}
+
+export function equal(one: Uint8Array, other: Uint8Array): boolean {
+  return one.length === other.length && one.every((byte, at) => byte === other[at]);
 }

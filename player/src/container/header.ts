@@ -14,7 +14,7 @@ const MAX_CHUNK_DIGITS = 1 << 28;
 const MAX_PER_WINDOW = 255;
 const MAX_WINDOW_TOKENS = 1 << 22;
 const MAX_TRACKS = 32;
-const ID_BYTES = 16;
+export const ID_BYTES = 16;
 const MAX_TAGS = 64;
 const MAX_TAG_CHARACTERS = 4096;
 const MAX_TERM = 2 ** 31 - 1;
@@ -75,7 +75,7 @@ export class Header {
     readonly priorSha256: string | null,
     readonly windowTokens: WindowHeader | null,
     /** The identifier of the file; empty in format 1.0. */
-    readonly fileId: Uint8Array,
+    public fileId: Uint8Array,
   ) {}
 
   /** The number of digit planes, which is the number of digits per position. */

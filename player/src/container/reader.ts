@@ -6,37 +6,26 @@
 import { sha256 } from "@noble/hashes/sha2.js";
 
 import { DamageError, FormatError } from "../errors.ts";
-import { crc32, viewOf } from "./bytes.ts";
-import { type Header, parseHeader } from "./header.ts";
+import { crc32, equal, viewOf } from "./bytes.ts";
+import { type Framing, framingOf } from "./framing.ts";
+import { type Header } from "./header.ts";
+import { readHeader } from "./prefix.ts";
 import {
   type AudioPacket,
+  checkTokenRecord,
   checkWindowTokens,
   CRC_SIZE,
-  FIELDS_SIZE,
-  FOOTER_SIZE,
-  GOP_ENTRY_SIZE,
   type GopEntry,
   isAncillary,
   isTime,
   MAX_AUDIO_BYTES,
   MAX_END_BYTES,
-  MAX_INDEX_BYTES,
-  parseFields,
-  parseIndex,
+  MAX_INDEX_ENTRIES,
   parsePackets,
-  parseTokenPayload,
-  parseTotals,
   type RecordFields,
-  tokenPayloadLimit,
   type Totals,
 } from "./records.ts";
-import { Cursor, type Source } from "./source.ts";
-
-const MAGIC = Uint8Array.of(0x89, 0x56, 0x54, 0x4b, 0x0d, 0x0a, 0x1a, 0x0a);
-const FOOTER_MAGIC = Uint8Array.of(0x89, 0x56, 0x54, 0x4b, 0x45, 0x4e, 0x44, 0x0a);
-const PREFIX_SIZE = 16;
-const MAX_HEADER_BYTES = 1 << 16;
-const MAJOR_VERSION = 1;
+import { Cursor, exactly, type Source } from "./source.ts";
 
 /** A chunk whose digits are still packed. */
 export interface TokenChunk {
@@ -66,7 +55,6 @@ export type Event =
 export class VtkReader {
   /** Whether all records are read from the first one on, so that they can be checked against the totals. */
   private readsAll = true;
-  private readonly seed: number;
   private number = 0;
   private gop = -1;
   private openChunk = false;
@@ -85,10 +73,9 @@ export class VtkReader {
     private readonly source: Source,
     private readonly cursor: Cursor,
     readonly header: Header,
+    private readonly framing: Framing,
     private readonly digest: ReturnType<typeof sha256.create>,
-  ) {
-    this.seed = crc32(header.fileId);
-  }
+  ) {}
 
   /**
    * Open a file and read its header.
@@ -98,38 +85,8 @@ export class VtkReader {
    */
   static async open(source: Source): Promise<VtkReader> {
     const cursor = new Cursor(source);
-    const prefix = await cursor.some(PREFIX_SIZE);
-    if (!prefix.length) {
-      throw new FormatError("the input is empty");
-    }
-    if (!equal(prefix.subarray(0, MAGIC.length), MAGIC.subarray(0, prefix.length))) {
-      throw new FormatError("not a .vtk file");
-    }
-    if (prefix.length < PREFIX_SIZE) {
-      throw new DamageError("the header is cut short");
-    }
-    const view = viewOf(prefix);
-    const [major, minor, size] = [view.getUint16(8, true), view.getUint16(10, true), view.getUint32(12, true)];
-    if (major !== MAJOR_VERSION) {
-      throw new FormatError(`format version ${major} is not known; this player reads version ${MAJOR_VERSION}`);
-    }
-    if (size > MAX_HEADER_BYTES) {
-      throw new DamageError(`the header declares ${size} bytes, more than ${MAX_HEADER_BYTES}`);
-    }
-    const text = await cursor.some(size);
-    const crc = await cursor.some(CRC_SIZE);
-    if (text.length < size || crc.length < CRC_SIZE) {
-      throw new DamageError("the header is cut short");
-    }
-    if (viewOf(crc).getUint32(0, true) !== crc32(text, crc32(prefix))) {
-      throw new DamageError("the header is damaged: its CRC does not match");
-    }
-    const header = parseHeader(text);
-    if (header.fileId.length > 0 !== minor >= 1) {
-      throw new FormatError("the header has no file identifier, or one that its version does not have");
-    }
-    const digest = sha256.create().update(prefix).update(text).update(crc);
-    return new VtkReader(source, cursor, header, digest);
+    const [major, header, data] = await readHeader(cursor);
+    return new VtkReader(source, cursor, header, framingOf(major, header), sha256.create().update(data));
   }
 
   /** The place in the file of the record that is being read, in bytes. */
@@ -173,24 +130,24 @@ export class VtkReader {
    * @throws DamageError The footer or the index is missing or damaged.
    */
   async index(): Promise<GopEntry[]> {
-    const end = this.source.size;
-    const footer = new Cursor(this.source, Math.max(0, end - FOOTER_SIZE));
-    const [indexOffset, footerOffset] = parseFooter(await footer.some(FOOTER_SIZE));
-    if (footerOffset !== BigInt(end - FOOTER_SIZE) || indexOffset >= footerOffset) {
+    const { framing, source } = this;
+    const place = Math.max(0, source.size - framing.footerSize);
+    const indexOffset = framing.parseFooter(await new Cursor(source, place).some(framing.footerSize), place);
+    if (indexOffset >= BigInt(place)) {
       throw new DamageError("the footer does not fit the file's size");
     }
-    const cursor = new Cursor(this.source, Number(indexOffset));
-    const head = await exactly(cursor, FIELDS_SIZE);
-    const { type, size } = parseFields(head);
-    if (type !== "indx" || BigInt(size) > footerOffset - indexOffset || size > MAX_INDEX_BYTES) {
+    const cursor = new Cursor(source, Number(indexOffset));
+    const [{ type, size }, head] = await framing.readFields(cursor);
+    const most = Math.min(place - Number(indexOffset), framing.indexEntryBytes * MAX_INDEX_ENTRIES);
+    if (type !== "indx" || size > most) {
       throw new DamageError("the footer does not point at an index that fits");
     }
     const payload = await exactly(cursor, size);
     const crc = await exactly(cursor, CRC_SIZE);
-    if (viewOf(crc).getUint32(0, true) !== crc32(payload, crc32(head, this.seed))) {
+    if (viewOf(crc).getUint32(0, true) !== crc32(payload, crc32(head, framing.crcSeed))) {
       throw new DamageError("the index is damaged: its CRC does not match");
     }
-    const entries = parseIndex(payload);
+    const entries = framing.parseIndex(payload, MAX_INDEX_ENTRIES);
     if (!entries.length || entries[entries.length - 1].offset >= indexOffset) {
       throw new DamageError("an entry of the index points past the records");
     }
@@ -211,15 +168,14 @@ export class VtkReader {
 
   /** Read the next record and check its CRC. Returns null for one of an unknown type that may be skipped. */
   private async readRecord(): Promise<{ fields: RecordFields; payload: Uint8Array } | null> {
-    const head = await exactly(this.cursor, FIELDS_SIZE);
-    const fields = parseFields(head);
+    const [fields, head] = await this.framing.readFields(this.cursor);
     const limit = this.payloadLimit(fields);
     if (limit !== null && fields.size > limit) {
       throw new DamageError(`a record declares ${fields.size} bytes; at most ${limit} are allowed`);
     }
     const digest = fields.type === "TEND" ? null : this.digest;
     digest?.update(head);
-    let crc = crc32(head, this.seed);
+    let crc = crc32(head, this.framing.crcSeed);
     const payload = new Uint8Array(limit === null ? 0 : Math.min(fields.size, this.source.size));
     for (let at = 0; at < fields.size; ) {
       const piece = await this.cursor.some(Math.min(PIECE, fields.size - at));
@@ -258,7 +214,10 @@ export class VtkReader {
   private payloadLimit(fields: RecordFields): number | null {
     switch (fields.type) {
       case "TOKN":
-        return tokenPayloadLimit(this.header, fields.gop !== this.gop, fields.frames, fields.rawSize);
+        return (
+          this.framing.tokenPayloadBytes +
+          checkTokenRecord(this.header, fields.gop !== this.gop, fields.frames, fields.rawSize)
+        );
       case "wtok": {
         const { windowTokens, windows } = this.header;
         return windowTokens && windows * (1 + 2 * windowTokens.most);
@@ -266,12 +225,17 @@ export class VtkReader {
       case "audi":
         return MAX_AUDIO_BYTES;
       case "indx":
-        return this.readsAll ? GOP_ENTRY_SIZE * this.gops.length : MAX_INDEX_BYTES;
+        return this.framing.indexEntryBytes * this.mostEntries;
       case "TEND":
         return MAX_END_BYTES;
       default:
         return null;
     }
+  }
+
+  /** The largest number of entries that the index may have. */
+  private get mostEntries(): number {
+    return this.readsAll ? this.gops.length : MAX_INDEX_ENTRIES;
   }
 
   private event(fields: RecordFields, payload: Uint8Array): Event | null {
@@ -294,7 +258,7 @@ export class VtkReader {
         throw new DamageError("1D tokens do not follow the chunk that they belong to");
       case "indx":
         this.indexOffset = this.recordStart;
-        this.checkIndex(parseIndex(payload));
+        this.checkIndex(this.framing.parseIndex(payload, this.mostEntries));
         return null;
       default:
         return { kind: "totals", totals: this.checkedTotals(payload) };
@@ -327,7 +291,7 @@ export class VtkReader {
     if (!this.indexOffset) {
       throw new DamageError("the index is missing");
     }
-    const totals = parseTotals(payload, this.header.fileId.length > 0);
+    const totals = this.framing.parseTotals(payload);
     if (!this.readsAll) {
       return totals;
     }
@@ -355,7 +319,7 @@ export class VtkReader {
     if (!first && this.openChunk) {
       throw new DamageError("a chunk follows the last one of its GOP");
     }
-    const payload = parseTokenPayload(data, fields.frames);
+    const payload = this.framing.parseTokenPayload(data, fields.frames);
     const ticks = payload.ticks ?? Array.from({ length: fields.frames }, () => BigInt(header.frameTicks));
     if (!isTime(fields.pts)) {
       throw new DamageError(`a chunk starts at ${fields.pts} ticks, outside the range`);
@@ -389,14 +353,14 @@ export class VtkReader {
       shape,
       coder: payload.coder,
       packed: payload.packed,
-      recordBytes: FIELDS_SIZE + data.length + CRC_SIZE,
+      recordBytes: this.cursor.position - this.recordStart,
     };
   }
 
   private async checkFooter(): Promise<void> {
     const offset = this.cursor.position;
-    const [indexOffset, footerOffset] = parseFooter(await this.cursor.some(FOOTER_SIZE));
-    if (this.readsAll && (indexOffset !== BigInt(this.indexOffset) || footerOffset !== BigInt(offset))) {
+    const indexOffset = this.framing.parseFooter(await this.cursor.some(this.framing.footerSize), offset);
+    if (this.readsAll && indexOffset !== BigInt(this.indexOffset)) {
       throw new DamageError("the footer does not match the records");
     }
     if ((await this.cursor.some(1)).length) {
@@ -406,28 +370,3 @@ export class VtkReader {
 }
 
 const PIECE = 1 << 16;
-
-/** Return so many bytes, or throw a DamageError if the source ends before. */
-async function exactly(cursor: Cursor, count: number): Promise<Uint8Array> {
-  const bytes = await cursor.some(count);
-  if (bytes.length < count) {
-    throw new DamageError("the file is cut short");
-  }
-  return bytes;
-}
-
-/** Return the offsets of the index and of the footer itself. */
-function parseFooter(data: Uint8Array): [bigint, bigint] {
-  if (data.length !== FOOTER_SIZE) {
-    throw new DamageError("the footer is cut short");
-  }
-  const view = viewOf(data);
-  if (!equal(data.subarray(20), FOOTER_MAGIC) || view.getUint32(16, true) !== crc32(data.subarray(0, 16))) {
-    throw new DamageError("the footer is damaged");
-  }
-  return [view.getBigUint64(0, true), view.getBigUint64(8, true)];
-}
-
-export function equal(one: Uint8Array, other: Uint8Array): boolean {
-  return one.length === other.length && one.every((byte, at) => byte === other[at]);
-}

@@ -1,22 +1,15 @@
-/** The records of a `.vtk` file, parsed and checked. */
+/** What the records of a `.vtk` file hold, whichever version it has; `framing.ts` says how it lies in bytes. */
 
 import { DamageError } from "../errors.ts";
-import { PayloadReader, viewOf } from "./bytes.ts";
+import { MAX_VARINT_BYTES, PayloadReader, viewOf } from "./bytes.ts";
 import { type Header, product, type WindowHeader } from "./header.ts";
 
-export const FIELDS_SIZE = 32;
 export const CRC_SIZE = 4;
 export const MAX_AUDIO_BYTES = 1 << 24;
-export const GOP_ENTRY_SIZE = 24;
-export const MAX_INDEX_BYTES = GOP_ENTRY_SIZE << 20;
+export const MAX_INDEX_ENTRIES = 1 << 20;
 export const MAX_END_BYTES = 256;
-export const FOOTER_SIZE = 28;
 const MAX_AUDIO_PACKETS = 1 << 16;
-const MAX_VARINT_BYTES = 10;
-const TOKEN_FIELDS_SIZE = 6;
 const MAX_TICKS = 1n << 61n;
-const TOTALS_SIZE = 64;
-const DIGEST_BYTES = 32;
 
 /** The fields in front of a record's payload. */
 export interface RecordFields {
@@ -27,19 +20,6 @@ export interface RecordFields {
   readonly pts: bigint;
   readonly frames: number;
   readonly rawSize: number;
-}
-
-export function parseFields(bytes: Uint8Array): RecordFields {
-  const view = viewOf(bytes);
-  return {
-    type: String.fromCharCode(...bytes.subarray(0, 4)),
-    size: view.getUint32(4, true),
-    number: view.getUint32(8, true),
-    gop: view.getUint32(12, true),
-    pts: view.getBigInt64(16, true),
-    frames: view.getUint32(24, true),
-    rawSize: view.getUint32(28, true),
-  };
 }
 
 /** Return whether a time is one that a file can hold. */
@@ -53,11 +33,11 @@ export function isAncillary(type: string): boolean {
 }
 
 /**
- * Return the largest payload of a token record in bytes.
+ * Check what a token record declares. Returns the largest size in bytes of its times and its packed digits.
  *
  * @throws DamageError No chunk of this file can have so many frames, or its frames so many digits.
  */
-export function tokenPayloadLimit(header: Header, first: boolean, frames: number, rawSize: number): number {
+export function checkTokenRecord(header: Header, first: boolean, frames: number, rawSize: number): number {
   if (!(0 < frames && frames <= header.maxChunkFrames(first))) {
     throw new DamageError(`a chunk declares ${frames} frames, which no chunk of this file can have`);
   }
@@ -65,7 +45,7 @@ export function tokenPayloadLimit(header: Header, first: boolean, frames: number
   if (rawSize !== digits) {
     throw new DamageError(`a chunk declares ${rawSize} digits instead of ${digits}`);
   }
-  return TOKEN_FIELDS_SIZE + frames * MAX_VARINT_BYTES + 3 * digits + 64 * (header.planes + 1);
+  return frames * MAX_VARINT_BYTES + 3 * digits + 64 * (header.planes + 1);
 }
 
 /** The payload of a token record. */
@@ -75,24 +55,6 @@ export interface TokenPayload {
   /** The number and the version of the coder. */
   readonly coder: readonly [number, number];
   readonly packed: Uint8Array;
-}
-
-/**
- * Parse the payload of a token record of so many frames.
- *
- * @throws DamageError It is cut short, or its times are out of range.
- */
-export function parseTokenPayload(payload: Uint8Array, frames: number): TokenPayload {
-  if (payload.length < TOKEN_FIELDS_SIZE) {
-    throw new DamageError("a token record is cut short");
-  }
-  const end = TOKEN_FIELDS_SIZE + viewOf(payload).getUint32(2, true);
-  const timing = payload.subarray(TOKEN_FIELDS_SIZE, end);
-  return {
-    ticks: timing.length ? parseTicks(timing, frames) : null,
-    coder: [payload[0], payload[1]],
-    packed: payload.subarray(end),
-  };
 }
 
 /**
@@ -118,7 +80,12 @@ export function checkWindowTokens(payload: Uint8Array, header: WindowHeader, win
   return total;
 }
 
-function parseTicks(timing: Uint8Array, frames: number): bigint[] {
+/**
+ * Parse the times of a token record of so many frames.
+ *
+ * @throws DamageError They are those of another number of frames, or out of range.
+ */
+export function parseTicks(timing: Uint8Array, frames: number): bigint[] {
   const reader = new PayloadReader(timing);
   const ticks = Array.from({ length: frames }, () => reader.varint());
   if (reader.left) {
@@ -180,30 +147,20 @@ export interface GopEntry {
 }
 
 /**
- * Parse the payload of the index record.
+ * Return the entries of the index.
  *
- * @throws DamageError It is no whole number of entries, or they do not grow.
+ * @throws DamageError They do not grow, or are out of range.
  */
-export function parseIndex(payload: Uint8Array): GopEntry[] {
-  if (payload.length % GOP_ENTRY_SIZE) {
-    throw new DamageError("the index is not a whole number of entries");
-  }
-  const view = viewOf(payload);
-  const entries: GopEntry[] = [];
-  for (let at = 0; at < payload.length; at += GOP_ENTRY_SIZE) {
-    const entry = {
-      offset: view.getBigUint64(at, true),
-      pts: view.getBigInt64(at + 8, true),
-      firstFrame: view.getBigUint64(at + 16, true),
-    };
-    const before = entries.at(-1);
-    if (before && (entry.offset <= before.offset || entry.pts <= before.pts || entry.firstFrame <= before.firstFrame)) {
+export function checkedEntries(entries: GopEntry[]): GopEntry[] {
+  for (let number = 1; number < entries.length; number++) {
+    const [before, entry] = [entries[number - 1], entries[number]];
+    if (entry.offset <= before.offset || entry.pts <= before.pts || entry.firstFrame <= before.firstFrame) {
       throw new DamageError("the entries of the index do not grow");
     }
-    entries.push(entry);
   }
-  if (entries.length && !(isTime(entries[0].pts) && isTime(entries[entries.length - 1].pts))) {
-    throw new DamageError("a time of the index is out of range");
+  const ends = entries.length ? [entries[0], entries[entries.length - 1]] : [];
+  if (ends.some((entry) => !isTime(entry.pts) || entry.offset < 0n || entry.firstFrame < 0n)) {
+    throw new DamageError("a place or a time of the index is out of range");
   }
   return entries;
 }
@@ -218,20 +175,4 @@ export interface Totals {
   readonly tokenDigest: Uint8Array;
   /** The SHA-256 of all bytes before the totals; empty in format 1.0. */
   readonly fileDigest: Uint8Array;
-}
-
-/**
- * Parse the payload of the END record.
- *
- * @param bound Whether the file has an identifier, and so a digest of all its bytes.
- * @throws DamageError It has a wrong size.
- */
-export function parseTotals(payload: Uint8Array, bound: boolean): Totals {
-  if (payload.length !== TOTALS_SIZE + (bound ? DIGEST_BYTES : 0)) {
-    throw new DamageError("the END record has a wrong size");
-  }
-  const view = viewOf(payload);
-  const [frames, chunks, gops, audioPackets] = [0, 8, 16, 24].map((at) => view.getBigUint64(at, true));
-  const tokenDigest = payload.slice(32, TOTALS_SIZE);
-  return { frames, chunks, gops, audioPackets, tokenDigest, fileDigest: payload.slice(TOTALS_SIZE) };
 }

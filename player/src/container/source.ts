@@ -1,5 +1,7 @@
 /** Where the bytes of a file come from: memory, a file of the user's, or a web server. */
 
+import { DamageError } from "../errors.ts";
+
 /** Bytes at known places. */
 export interface Source {
   /** The size in bytes. */
@@ -117,4 +119,17 @@ export class Cursor {
     this.position += bytes.length;
     return bytes;
   }
+}
+
+/**
+ * Read so many bytes.
+ *
+ * @throws DamageError The source ends before.
+ */
+export async function exactly(cursor: Cursor, count: number): Promise<Uint8Array> {
+  const bytes = await cursor.some(count);
+  if (bytes.length < count) {
+    throw new DamageError("the file is cut short");
+  }
+  return bytes;
 }

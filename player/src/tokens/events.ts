@@ -1,6 +1,7 @@
 /** The contents of a file with their digits unpacked, checked against the digest at its end. */
 
-import { equal, type TokenChunk, type VtkReader } from "../container/reader.ts";
+import { equal } from "../container/bytes.ts";
+import { type TokenChunk, type VtkReader } from "../container/reader.ts";
 import type { AudioPacket, Totals } from "../container/records.ts";
 import { DamageError } from "../errors.ts";
 import { TokenDigest } from "./digest.ts";
