@@ -573,7 +573,7 @@ def test_what_is_wrong_at_the_very_end_is_told_after_all_frames(lanes: bytes, to
         assert all(isinstance(next(events), Frame) for _ in range(whole))
         with pytest.raises(DamageError, match=r"footer|after the end|cut short"):
             next(events)
-        assert len(decoded(data, tokenizer, recover=True)) == whole
+    assert len(decoded(data, tokenizer, recover=True)) == whole
 
 
 def test_much_audio_may_stand_before_the_first_frame(make_clip: ClipMaker, tokenizer: Tokenizer) -> None:
