@@ -7,6 +7,7 @@ import io
 import json
 import re
 import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -23,7 +24,7 @@ from vtok_codec.container.dictionary import HEADER_DICTIONARY
 from vtok_codec.container.framing import CompactFraming, FixedFraming, Framing
 from vtok_codec.container.header import AudioHeader, Header, ModelId
 from vtok_codec.container.header_json import header_from_json, header_to_json
-from vtok_codec.container.prefix import MAGIC, MAX_HEADER_BYTES, deflated, inflated
+from vtok_codec.container.prefix import MAGIC, MAX_HEADER_BYTES, PREFIX, deflated, inflated
 from vtok_codec.container.reader import TokenChunk, VtkReader
 from vtok_codec.container.records import (
     END,
@@ -32,6 +33,7 @@ from vtok_codec.container.records import (
     MAX_TICKS,
     TOKENS,
     GopEntry,
+    Record,
     StoredPacket,
     TokenPayload,
     Totals,
@@ -372,6 +374,33 @@ def test_a_header_that_is_not_deflated_well_is_refused() -> None:
     for wrong in (stored[:-1], b"", stored + b"\0", stored + stored, text, deflated(limit + b" "), bomb):
         with pytest.raises(FormatError, match="the header is not valid"):
             inflated(wrong)
+
+
+def test_a_header_of_a_later_dictionary_is_refused_as_one() -> None:
+    """Text in front of the dictionary leaves older headers readable; what refers to it needs a newer reader."""
+    longer = b"what a later model is called and knows" + HEADER_DICTIONARY
+    text = header_to_json(HEADER)
+    assert zlib.decompressobj(-zlib.MAX_WBITS, longer).decompress(deflated(text)) == text
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_DEFAULT_STRATEGY, longer)
+    stored = deflater.compress(b'{"model":"what a later model is called and knows"}') + deflater.flush()
+    for minor, newer in ((0, False), (1, True)):
+        data = PREFIX.pack(MAGIC, 2, minor, len(stored)) + stored + FILE_ID
+        with pytest.raises(FormatError, match="the header is not valid") as refused:
+            VtkReader(io.BytesIO(data + struct.pack("<I", zlib.crc32(data))))
+        assert ("a newer vtok may read it" in str(refused.value)) == newer
+
+
+@pytest.mark.parametrize("changes", [{"number": 1 << 32}, {"gop": -1}, {"raw_size": 71}])
+def test_fields_that_no_reader_takes_are_not_written(changes: dict[str, int]) -> None:
+    record = Record(TOKENS, 0, 0, 0, 5, 144, b"")
+    assert CompactFraming(HEADER).record_to_bytes(record)
+    with pytest.raises(ValueError, match="cannot hold"):
+        CompactFraming(HEADER).record_to_bytes(replace(record, **changes))
+
+
+def test_version_1_0_has_no_identifier() -> None:
+    with pytest.raises(ValueError, match="no identifier"):
+        VtkWriter(io.BytesIO(), BOUND_HEADER, (1, 0))
 
 
 def test_the_dictionary_is_the_same_everywhere() -> None:

@@ -80,8 +80,8 @@ class Framing(ABC):
 
     def record_to_bytes(self, record: Record) -> bytes:
         """Serialize a record: its fields, its payload, and the CRC-32 of the file's identifier and both."""
-        size, numbers = len(record.payload), (record.number, record.gop, record.pts, record.frames, record.raw_size)
-        data = self.fields_to_bytes(RecordFields(record.type, size, *numbers)) + record.payload
+        counts = (record.number, record.gop, record.pts, record.frames, record.raw_size)
+        data = self.fields_to_bytes(RecordFields(record.type, len(record.payload), *counts)) + record.payload
         return data + CRC.pack(zlib.crc32(data, self.crc_seed))
 
     @abstractmethod

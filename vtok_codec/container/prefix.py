@@ -73,7 +73,7 @@ def read_header(source: ByteSource) -> tuple[tuple[int, int], Header, bytes]:
     rest = source.some(size + id_bytes + CRC.size)
     if len(rest) < size + id_bytes + CRC.size:
         raise DamageError("the header is cut short")
-    stored, file_id, crc = rest[:size], rest[size:-4], rest[-4:]
+    stored, file_id, crc = rest[:size], rest[size : -CRC.size], rest[-CRC.size :]
     if CRC.unpack(crc)[0] != zlib.crc32(prefix + stored + file_id):
         raise DamageError("the header is damaged: its CRC does not match")
     try:
