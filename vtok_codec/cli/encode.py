@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from fractions import Fraction
-from functools import cache, partial
+from dataclasses import replace
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vtok_codec.cli.errors import notice, reports_errors
-from vtok_codec.cli.files import STANDARD_STREAM, require_open, require_pixels, vtk_output
-from vtok_codec.cli.goals import encode_to_goal, parse_goal, tell_qualities, tried
-from vtok_codec.cli.jobs import as_jobs, expanded, frame_bar, job_pairs, run_jobs
+from vtok_codec.cli.errors import reports_errors
+from vtok_codec.cli.files import STANDARD_STREAM
+from vtok_codec.cli.goals import parse_goal
+from vtok_codec.cli.jobs import as_jobs, expanded, job_pairs, run_jobs
 from vtok_codec.cli.options import (
     DEFAULT_MAX_PIXELS,
     INPUT,
@@ -37,19 +30,14 @@ from vtok_codec.cli.options import (
     Start,
     Verbose,
 )
+from vtok_codec.codec.goals import Goal
 from vtok_codec.codec.quality_presets import DEFAULT_QUALITY, QUALITIES, find_quality
 from vtok_codec.container import VTK_SUFFIXES
-from vtok_codec.errors import InputError
 from vtok_codec.stream.effort import DEFAULT_EFFORT, DEFAULT_TUNE, EFFORTS, TUNES
-from vtok_codec.text import counted
 from vtok_codec.tokens.coders import CODERS, DEFAULT_CODER
 
 if TYPE_CHECKING:
-    from vtok_codec.codec.encoder import EncodeSummary
-    from vtok_codec.codec.tokenizer import Tokenizer
-    from vtok_codec.codec.trials import Trials
-    from vtok_codec.media.parts import Part
-    from vtok_codec.media.reader import VideoReader
+    from vtok_codec.stream.settings import EncodeSettings
 
 _CODER_HELP = "How tokens are packed: " + "; ".join(f"{spec.name}, {spec.summary}" for spec in CODERS.values()) + "."
 
@@ -179,58 +167,26 @@ def encode(
 ) -> None:
     """Encode videos or images into .vtk files."""
     goal = parse_goal(size, bitrate, psnr)
-    if goal and dry_run:
-        raise typer.BadParameter(
-            "--size, --bitrate and --psnr do not go with --dry-run, which shows all quality presets"
-        )
-    if rdo and coder in CODERS and not CODERS[coder].chooses:
-        raise typer.BadParameter(f"--rdo does nothing with --coder {coder}; leave out one of them")
-    if (goal or dry_run) and (quality, tokens, sticky, rdo) != (None, None, None, None):
-        raise typer.BadParameter(
-            "--quality, --tokens, --sticky and --rdo do not go with --size, --bitrate, --psnr or --dry-run"
-        )
-    if dry_run and len(paths) > 1 and paths[-1].endswith(VTK_SUFFIXES) and not Path(paths[-1]).exists():
-        raise typer.BadParameter(f"--dry-run writes no file; leave out {paths[-1]}")
+    _check_options(goal, dry_run, (quality, tokens, sticky, rdo), coder, paths)
+    from vtok_codec.cli.encode_jobs import EncodeJobs, Inputs, Models
+    from vtok_codec.media.filters import parse_filters
     from vtok_codec.media.formats import is_clip_name
     from vtok_codec.media.parts import make_part
     from vtok_codec.stream.arrays import as_rate
+    from vtok_codec.stream.settings import EncodeSettings, check_settings
 
-    given = _Input(not no_audio, filters, make_part(start, duration), as_rate(rate) if rate else None, max_pixels)
+    inputs = Inputs(not no_audio, filters, make_part(start, duration), as_rate(rate) if rate else None, max_pixels)
     pairs = as_jobs(expanded(paths, is_clip_name)) if dry_run else job_pairs(paths, output_dir, ".vtk", is_clip_name)
-    if rate and any(source == STANDARD_STREAM for source, _ in pairs):
-        raise typer.BadParameter("--rate reads an image sequence from files; name a pattern such as frame%04d.png")
-    if (goal or dry_run) and any(source == STANDARD_STREAM for source, _ in pairs):
-        raise typer.BadParameter("--size, --bitrate, --psnr and --dry-run read the input several times; name a file")
-    chosen = find_quality(quality or DEFAULT_QUALITY)
-    from vtok_codec.media.filters import parse_filters
-    from vtok_codec.registry import find_weights, is_onedva
-    from vtok_codec.stream.settings import EncodeSettings, check_settings, check_token_count
-
-    @cache
-    def loaded(name: str) -> Tokenizer:
-        from vtok_codec.codec.tokenizer import load_tokenizer
-
-        tokenizer = load_tokenizer(find_weights(name), device)
-        if verbose and not quiet:
-            notice(f"model {tokenizer.id.name} on {tokenizer.placement}")
-        return tokenizer
-
-    loading = Lock()
-
-    def load(name: str) -> Tokenizer:
-        # Jobs run in threads, and a model is loaded once.
-        with loading:
-            return loaded(name)
-
-    preset_model = model or chosen.model
-    weights = None if goal or dry_run else find_weights(preset_model)
-    usual_tokens = 1 if weights and is_onedva(weights) else chosen.tokens_per_position
+    if any(source == STANDARD_STREAM for source, _ in pairs):
+        _check_streamed(rate, goal, dry_run)
+    preset = find_quality(quality or DEFAULT_QUALITY)
+    # Whoever asks for stickiness wants digits that repeat, whatever they cost.
+    usual_rdo = preset.rdo if sticky is None else 0.0
     settings = EncodeSettings(
-        tokens_per_position=usual_tokens if tokens is None else tokens,
+        tokens_per_position=preset.tokens_per_position if tokens is None else tokens,
         gop_seconds=gop,
         stickiness=sticky or 0.0,
-        # Whoever asks for stickiness wants digits that repeat, whatever they cost.
-        rdo=rdo if rdo is not None else chosen.rdo if sticky is None else 0.0,
+        rdo=usual_rdo if rdo is None else rdo,
         coder=coder,
         effort=effort,
         tune=tune,
@@ -240,103 +196,71 @@ def encode(
     check_settings(settings)
     if filters:
         parse_filters(filters)
-    if weights and not is_onedva(weights):
-        check_token_count(settings.tokens_per_position, weights.codec_config.max_tokens, weights.name)
-
-    def trials(source: str) -> AbstractContextManager[Trials]:
-        return tried(source, partial(given.open, source), settings, load, quiet)
-
-    def work(source: str, target: str) -> None:
-        if source == STANDARD_STREAM:
-            # A live source would have to wait for the model.
-            load(preset_model)
-        with vtk_output(target, source, force) as stream, given.open(source) as reader:
-            if not quiet:
-                for loss in reader.losses:
-                    notice(f"{reader.name}: {loss}")
-            from vtok_codec.codec.encoder import encode_video
-
-            started = time.perf_counter()
-            if goal:
-                with trials(source) as attempts:
-                    summary = encode_to_goal(attempts, goal, model, stream, reader.name, quiet)
-                    joins = attempts.joins
-            else:
-                tokenizer = load(preset_model)
-                # Loading the model is no part of the speed that is told.
-                started = time.perf_counter()
-                with frame_bar(reader.frame_count, quiet or jobs > 1, Path(reader.name).name) as bar:
-                    summary = encode_video(reader.info, reader.events(), tokenizer, settings, stream, bar.update)
-                joins = reader.joins
-            if not quiet:
-                _tell(reader, joins, target, summary, time.perf_counter() - started)
-        if summary.failure:
-            raise summary.failure
-
-    def try_qualities(source: str, _: str) -> None:
-        with trials(source) as attempts:
-            tell_qualities(attempts, source, model)
-
-    run_jobs(pairs, try_qualities if dry_run else work, jobs)
-
-
-@dataclass(frozen=True)
-class _Input:
-    """What to read of every input, as the options say."""
-
-    audio: bool
-    filters: str
-    part: Part | None
-    sequence_rate: Fraction | None
-    max_pixels: int
-
-    @contextmanager
-    def open(self, source: str) -> Iterator[VideoReader]:
-        """Open an input, and refuse pictures that are too large."""
-        with self._reader(source) as reader:
-            require_pixels(reader.name, reader.info.width, reader.info.height, self.max_pixels)
-            yield reader
-
-    def _reader(self, source: str) -> VideoReader:
-        """Open a reader in a thread, because FFmpeg ignores signals while it waits for a pipe."""
-        from vtok_codec.codec.prefetch import Prefetch
-        from vtok_codec.media.opening import standard_input
-        from vtok_codec.media.reader import VideoReader
-
-        if source == STANDARD_STREAM:
-            require_open(sys.stdin)
-        if source == STANDARD_STREAM and sys.stdin.isatty():
-            raise InputError("will not read a video from a terminal; name a file, or pipe one in")
-        place = standard_input() if source == STANDARD_STREAM else source
-        rest = (self.audio, self.filters, "", self.part, self.sequence_rate)
-        try:
-            with Prefetch((VideoReader(one, *rest) for one in [place]), 1) as opened:
-                return next(opened)
-        except InputError as error:
-            if source != STANDARD_STREAM and _is_vtk(source):
-                raise InputError(f"{source} is already a .vtk file; 'vtok decode' turns it into a video") from error
-            raise
-
-
-def _is_vtk(path: str) -> bool:
-    from vtok_codec.container.prefix import MAGIC
-
-    if not Path(path).is_file():
-        return False
-    with open(path, "rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
-
-
-def _tell(reader: VideoReader, joins: int, target: str, summary: EncodeSummary, seconds: float) -> None:
-    """Say what was written, and how often the clock of the input jumped."""
-    if joins:
-        times = counted(joins, "time")
-        notice(f"{reader.name}: its clock jumped {times}; the frames after a jump follow those before it")
-    pixels = summary.frames * reader.info.width * reader.info.height
-    bits = 8 * (summary.bytes_written - summary.audio_bytes) / pixels
-    sound = " without the audio" if summary.audio_bytes else ""
-    written = "standard output" if target == STANDARD_STREAM else target
-    notice(
-        f"{reader.name} -> {written}: {counted(summary.frames, 'frame')}, {summary.bytes_written} bytes, "
-        f"{bits:.4f} bits/pixel{sound}, {summary.frames / seconds:.1f} frames/s"
+    if not (goal or dry_run):
+        settings = _fitting(settings, model or preset.model, tokens)
+    jobs_of = EncodeJobs(
+        inputs,
+        settings,
+        Models(device, verbose and not quiet),
+        model or preset.model,
+        goal,
+        goal_model=model,
+        force=force,
+        quiet=quiet,
+        bars=not quiet and jobs == 1,
     )
+    run_jobs(pairs, jobs_of.try_qualities if dry_run else jobs_of.encode, jobs)
+
+
+def _check_options(goal: Goal | None, dry_run: bool, fixed: tuple[object, ...], coder: str, paths: list[str]) -> None:
+    """Refuse options that do not go together.
+
+    Args:
+        goal: What --size, --bitrate or --psnr asks for.
+        dry_run: Whether --dry-run was given.
+        fixed: The values of --quality, --tokens, --sticky and --rdo; None for one that was not given.
+        coder: The name of the coder.
+        paths: The inputs and the output.
+    """
+    if goal and dry_run:
+        raise typer.BadParameter(
+            "--size, --bitrate and --psnr do not go with --dry-run, which shows all quality presets"
+        )
+    if fixed[-1] and coder in CODERS and not CODERS[coder].chooses:
+        raise typer.BadParameter(f"--rdo does nothing with --coder {coder}; leave out one of them")
+    if (goal or dry_run) and any(value is not None for value in fixed):
+        raise typer.BadParameter(
+            "--quality, --tokens, --sticky and --rdo do not go with --size, --bitrate, --psnr or --dry-run"
+        )
+    if dry_run and len(paths) > 1 and paths[-1].endswith(VTK_SUFFIXES) and not Path(paths[-1]).exists():
+        raise typer.BadParameter(f"--dry-run writes no file; leave out {paths[-1]}")
+
+
+def _check_streamed(rate: str | None, goal: Goal | None, dry_run: bool) -> None:
+    """Refuse options that do not go with standard input."""
+    if rate:
+        raise typer.BadParameter("--rate reads an image sequence from files; name a pattern such as frame%04d.png")
+    if goal or dry_run:
+        raise typer.BadParameter("--size, --bitrate, --psnr and --dry-run read the input several times; name a file")
+
+
+def _fitting(settings: EncodeSettings, model: str, tokens: int | None) -> EncodeSettings:
+    """Return settings with a number of tokens that the model can have.
+
+    Args:
+        settings: The settings with the number of tokens that was asked for, or else the preset's.
+        model: The name or the path of the model.
+        tokens: The number of tokens that was asked for; None for none.
+
+    Raises:
+        ModelError: There is no such model.
+        SettingError: It has fewer tokens.
+    """
+    from vtok_codec.registry import find_weights, is_onedva
+    from vtok_codec.stream.settings import check_token_count
+
+    weights = find_weights(model)
+    if is_onedva(weights):
+        return settings if tokens is not None else replace(settings, tokens_per_position=1)
+    check_token_count(settings.tokens_per_position, weights.codec_config.max_tokens, weights.name)
+    return settings
