@@ -25,7 +25,8 @@ from vtok_codec.container.writer import VtkWriter
 from vtok_codec.layout import Stride
 from vtok_codec.prior_files import find_prior, prior_of
 from vtok_codec.registry import find_weights
-from vtok_codec.stream.reading import token_bytes, verify
+from vtok_codec.stream.unpacking import token_bytes
+from vtok_codec.stream.verifying import verify
 from vtok_codec.tokens.coders import PRIOR, WAVES, ZSTD, CoderSpec, DigitLayout
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import digits_to_tokens

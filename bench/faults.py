@@ -39,8 +39,9 @@ from vtok_codec.media.reader import VideoReader
 from vtok_codec.media.types import Pixels
 from vtok_codec.prior_files import find_prior
 from vtok_codec.registry import find_weights
-from vtok_codec.stream.reading import UnpackedChunk, salvaged_events, verify
 from vtok_codec.stream.settings import EncodeSettings
+from vtok_codec.stream.unpacking import UnpackedChunk, salvaged_events
+from vtok_codec.stream.verifying import verify
 from vtok_codec.tokens.coders import PRIOR, WAVES
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits

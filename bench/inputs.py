@@ -26,7 +26,7 @@ from common import print_table, write_json
 
 from vtok_codec.errors import VtokError
 from vtok_codec.evaluation.usage import run_measured
-from vtok_codec.stream.reading import verify
+from vtok_codec.stream.verifying import verify
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 _HOUR_S, _MINUTE_S = 3600, 60

@@ -26,8 +26,8 @@ from vtok_codec.codec.tokenizer import Tokenizer, load_tokenizer
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.media.reader import VideoReader
 from vtok_codec.registry import DEFAULT_MODEL, find_weights
-from vtok_codec.stream.reading import UnpackedChunk, unpacked_events
 from vtok_codec.stream.settings import EncodeSettings
+from vtok_codec.stream.unpacking import UnpackedChunk, unpacked_events
 from vtok_codec.tokens.coders import PRIOR, WAVES, CoderSpec, DigitLayout
 from vtok_codec.tokens.radix import Digits, digits_to_tokens
 from vtok_codec.tokens.zstd_groups import ZSTD_LEVEL, pack

@@ -26,7 +26,7 @@ from vtok_codec.codec.latent_generation import LatentGenerator
 from vtok_codec.corpus.sampler import WindowSampler
 from vtok_codec.corpus.windows import TokenWindows
 from vtok_codec.media.types import Frame
-from vtok_codec.stream.reading import FileSummary
+from vtok_codec.stream.verifying import FileSummary
 from vtok_codec.training.recipe import Augmentation, Phase, Recipe
 from vtok_codec.training.stages import STAGES, Stage
 

@@ -23,7 +23,8 @@ with atheris.instrument_imports(include=["vtok_codec"]):
     from vtok_codec.container.header_json import header_from_json, header_to_json
     from vtok_codec.container.reader import TokenChunk, VtkReader
     from vtok_codec.errors import FormatError, ModelError
-    from vtok_codec.stream.reading import salvaged_events, verify
+    from vtok_codec.stream.unpacking import salvaged_events
+    from vtok_codec.stream.verifying import verify
     from vtok_codec.tokens.coders import PRIOR, WAVES, ZSTD, CoderSpec, DigitLayout
     from vtok_codec.tokens.prior.prior import Prior, parse_prior
 

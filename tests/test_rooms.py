@@ -14,7 +14,7 @@ from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.presets import PRESETS
 from vtok_codec.models.weights import dump_weights
 from vtok_codec.registry import find_weights
-from vtok_codec.stream.reading import verify
+from vtok_codec.stream.verifying import verify
 from vtok_codec.tokens.coders import CODERS, CoderSpec, DigitLayout
 from vtok_codec.tokens.radix import Digits
 from vtok_codec.training.stages import STAGES, Stage

@@ -12,7 +12,8 @@ from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import FormatError, InputError
 from vtok_codec.media.types import Frame
 from vtok_codec.registry import DETERMINISTIC
-from vtok_codec.stream.reading import FileSummary, read_gops, read_tokens, verify
+from vtok_codec.stream.reading import read_gops, read_tokens
+from vtok_codec.stream.verifying import FileSummary, verify
 from vtok_codec.tokens.radix import Tokens
 
 if TYPE_CHECKING:

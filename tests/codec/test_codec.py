@@ -36,8 +36,9 @@ from vtok_codec.media.reader import VideoReader, read_pixels
 from vtok_codec.media.types import AudioPacket, Frame, Pixels, VideoInfo
 from vtok_codec.models.causal import State
 from vtok_codec.stream.chunks import chosen_coder
-from vtok_codec.stream.reading import read_tokens, verify
+from vtok_codec.stream.reading import read_tokens
 from vtok_codec.stream.settings import EncodeSettings, make_header
+from vtok_codec.stream.verifying import verify
 from vtok_codec.tokens.coders import WAVES, ZSTD
 from vtok_codec.tokens.radix import Digits
 

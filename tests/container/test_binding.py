@@ -23,8 +23,10 @@ from vtok_codec.container.writer import VtkWriter
 from vtok_codec.errors import DamageError, FormatError, InputError, ModelError
 from vtok_codec.media.types import AudioTrack, VideoInfo
 from vtok_codec.prior_files import PRIOR_FOLDERS
-from vtok_codec.stream.reading import Damage, UnpackedChunk, read_tokens, salvaged_events, verify
+from vtok_codec.stream.reading import read_tokens
 from vtok_codec.stream.settings import EncodeSettings, make_header
+from vtok_codec.stream.unpacking import Damage, UnpackedChunk, salvaged_events
+from vtok_codec.stream.verifying import verify
 from vtok_codec.tokens.coders import PRIOR
 from vtok_codec.tokens.prior.prior import parse_prior
 

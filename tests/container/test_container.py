@@ -43,7 +43,9 @@ from vtok_codec.container.records import (
 from vtok_codec.container.varint import read_varint, write_varint
 from vtok_codec.container.writer import VtkWriter
 from vtok_codec.errors import DamageError, FormatError
-from vtok_codec.stream.reading import UnpackedChunk, read_tokens, salvaged_events, token_bytes, verify
+from vtok_codec.stream.reading import read_tokens
+from vtok_codec.stream.unpacking import UnpackedChunk, salvaged_events, token_bytes
+from vtok_codec.stream.verifying import verify
 from vtok_codec.tokens.coders import PRIOR, WAVES, ZSTD, CoderSpec, DigitLayout, fitting_coder, make_coder
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import digits_to_tokens

@@ -25,7 +25,8 @@ from vtok_codec.container.window_tokens import WindowTokens
 from vtok_codec.container.writer import VtkWriter
 from vtok_codec.errors import DamageError, FormatError
 from vtok_codec.stream.chunks import CodedChunk, GopPacker, chosen_coder
-from vtok_codec.stream.reading import UnpackedChunk, salvaged_events, verify
+from vtok_codec.stream.unpacking import UnpackedChunk, salvaged_events
+from vtok_codec.stream.verifying import verify
 
 GOLDEN = {(1, 1): DATA / "golden-window-tokens.vtk", (2, 0): DATA / "golden-window-tokens-2.0.vtk"}
 # The latent grid has two rows and three columns, and so one row of two windows.

@@ -22,7 +22,7 @@ from vtok_codec.corpus.plan import index_path, read_plan, shard_path, write_plan
 from vtok_codec.corpus.report import bad_clips, check_corpus, reopen_shard, reopen_shards, stats_of, status_of
 from vtok_codec.corpus.sources import find_clips
 from vtok_codec.errors import CorpusError, InputError, SettingError
-from vtok_codec.stream.reading import verify
+from vtok_codec.stream.verifying import verify
 
 SIZES = [("64x48", 20), ("48x64", 9), ("64x48", 1), ("32x32", 40), ("64x48", 5)]
 

@@ -19,7 +19,7 @@ from vtok_codec.container.prefix import MAX_HEADER_BYTES, PREFIX, deflated, infl
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import FormatError, ModelError
 from vtok_codec.prior_files import find_prior
-from vtok_codec.stream.reading import UnpackedChunk, token_bytes, unpacked_events
+from vtok_codec.stream.unpacking import UnpackedChunk, token_bytes, unpacked_events
 from vtok_codec.tokens.prior.prior import Prior, parse_prior
 from vtok_codec.tokens.radix import digits_to_tokens
 

@@ -17,7 +17,7 @@ from vtok_codec.text import counted, one_line, printable
 
 if TYPE_CHECKING:
     from vtok_codec.container.header import Tags, WindowHeader
-    from vtok_codec.stream.reading import FileSummary
+    from vtok_codec.stream.verifying import FileSummary
 
 
 @reports_errors
@@ -26,7 +26,7 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Show what .vtk files hold. This reads and checks each whole file."""
-    from vtok_codec.stream.reading import verify
+    from vtok_codec.stream.verifying import verify
 
     def show(path: str) -> None:
         with open_input(path) as stream:

@@ -19,7 +19,7 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Check that .vtk files are intact: every checksum, every token, the totals and the digest. This needs no model."""
-    from vtok_codec.stream.reading import verify as verify_stream
+    from vtok_codec.stream.verifying import verify as verify_stream
 
     def check(path: str) -> None:
         with open_input(path) as stream:

@@ -18,7 +18,7 @@ from vtok_codec.container.window_tokens import WindowTokens
 from vtok_codec.errors import DamageError, InputError, SettingError
 from vtok_codec.media.types import AudioPacket, AudioTrack, Color, Frame, VideoInfo
 from vtok_codec.stream.excerpt import Excerpt
-from vtok_codec.stream.reading import Damage, UnpackedChunk
+from vtok_codec.stream.unpacking import Damage, UnpackedChunk
 from vtok_codec.tokens.radix import Digits
 
 _Item: TypeAlias = "list[Frame] | list[StoredPacket] | Damage"

@@ -14,7 +14,7 @@ from vtok_codec.corpus.index import OK, ClipRow, read_index, rows_of
 from vtok_codec.corpus.journal import Journal, shards_in_work
 from vtok_codec.corpus.plan import Plan, check_inputs, index_path, is_done, read_inputs, shard_path
 from vtok_codec.errors import FormatError, InputError, VtokError
-from vtok_codec.stream.reading import verify
+from vtok_codec.stream.verifying import verify
 from vtok_codec.text import counted
 
 

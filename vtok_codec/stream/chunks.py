@@ -14,7 +14,7 @@ from vtok_codec.container.records import TokenPayload
 from vtok_codec.container.window_tokens import WindowTokens
 from vtok_codec.container.writer import VtkWriter
 from vtok_codec.media.types import Frame
-from vtok_codec.stream.reading import digit_layout, token_bytes
+from vtok_codec.stream.unpacking import digit_layout, token_bytes
 from vtok_codec.tokens.coders import CODERS, ChoosingCoder, ChosenCoder, fitting_coder
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits, Values, digits_to_tokens

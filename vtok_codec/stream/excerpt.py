@@ -12,12 +12,12 @@ from vtok_codec.container.records import GopEntry, StoredPacket
 from vtok_codec.errors import DamageError, SettingError
 from vtok_codec.media.types import AudioPacket, Frame
 from vtok_codec.prior_files import find_prior
-from vtok_codec.stream.reading import (
+from vtok_codec.stream.reading import gop_at
+from vtok_codec.stream.unpacking import (
     Damage,
     PriorFinder,
     UnpackedChunk,
     UnpackedEvent,
-    gop_at,
     salvaged_events,
     unpacked_events,
 )
