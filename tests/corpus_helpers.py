@@ -9,7 +9,7 @@ from pathlib import Path
 import imageio_ffmpeg
 from helpers import TINY, randomized
 
-from vtok_codec.corpus.encoding import Part, encode_shards
+from vtok_codec.corpus.encoding import CorpusPart, encode_shards
 from vtok_codec.corpus.engines import Outcome, ShardWork
 from vtok_codec.corpus.plan import Plan, begin_corpus
 from vtok_codec.models.onevae import OneVAE
@@ -61,7 +61,7 @@ def begin(folder: Path, sources: Sequence[object], model: Path, **changes: objec
 
 def make(folder: Path, plan: Plan, **options: object) -> dict[str, int]:
     """Make all shards in this process."""
-    return dict(encode_shards(folder, plan, Part(), InlineEngine(), **options))  # type: ignore[arg-type]
+    return dict(encode_shards(folder, plan, CorpusPart(), InlineEngine(), **options))  # type: ignore[arg-type]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 
 from vtok_codec.errors import ModelError
-from vtok_codec.models.onnx_parts import Part, graph_path
+from vtok_codec.models.onnx_parts import CodecPart, graph_path
 from vtok_codec.registry import WeightsFile, known_hashes, shipped_folder
 
 
-def find_graph(weights: WeightsFile, part: Part) -> tuple[Path, bytes]:
+def find_graph(weights: WeightsFile, part: CodecPart) -> tuple[Path, bytes]:
     """Find the ONNX graph of a part of a codec: beside its weights, or among the shipped ones.
 
     Returns:

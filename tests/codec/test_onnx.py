@@ -21,7 +21,7 @@ from vtok_codec.codec.onnx_decoder import OnnxDecoder
 from vtok_codec.codec.tokenizer import Placement, Tokenizer
 from vtok_codec.errors import ModelError
 from vtok_codec.models.onevae import OneVAE
-from vtok_codec.models.onnx_parts import METADATA_KEY, Part, about_from_metadata, graph_path
+from vtok_codec.models.onnx_parts import METADATA_KEY, CodecPart, about_from_metadata, graph_path
 from vtok_codec.models.weights import CODEC, build, dump_weights
 from vtok_codec.registry import WeightsFile, find_weights
 
@@ -159,11 +159,11 @@ def test_exported_encoders_make_the_same_digits(exported: Path) -> None:
     frames = np.stack(pixels_of(SMALL_LANES))[:9, :height, :width]
     expected, _ = Tokenizer(weights, EXACT).encode(frames, 4, None)
     filled = np.concatenate([np.repeat(frames[:1], layout.repeated_frames, 0), frames])
-    first = Part.FIRST_ENCODER if layout.phases > 1 else Part.ENCODER
+    first = CodecPart.FIRST_ENCODER if layout.phases > 1 else CodecPart.ENCODER
     parts: list[np.ndarray] = []
     state: list[np.ndarray] = []
     for begin in range(0, len(filled), layout.stride[0]):
-        part = Part.ENCODER if begin else first
+        part = CodecPart.ENCODER if begin else first
         session = onnxruntime.InferenceSession(graph_path(exported / "tiny.safetensors", part))
         about = about_from_metadata(session.get_modelmeta().custom_metadata_map, "here")
         if not begin and not part.is_first:
@@ -202,7 +202,7 @@ def test_weights_that_read_the_same_tokens_need_graphs_of_their_own(exported: Pa
 def test_graphs_that_cannot_be_used_are_told(exported: Path, tmp_path: Path, damage: str) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(exported, copy)
-    graph = graph_path(copy / "tiny.safetensors", Part.DECODER)
+    graph = graph_path(copy / "tiny.safetensors", CodecPart.DECODER)
     data = graph.read_bytes()
     if damage != "listed":
         (copy / "tiny.json").unlink()
@@ -229,7 +229,7 @@ def test_shipped_graphs_with_a_flipped_bit_are_refused(tmp_path: Path, monkeypat
     monkeypatch.setattr(registry, "_FOLDERS", (tmp_path,))
     weights = find_weights("onevae-nano-4x8x8")
     OnnxDecoder(weights)
-    graph = graph_path(weights.path, Part.DECODER)
+    graph = graph_path(weights.path, CodecPart.DECODER)
     data = bytearray(graph.read_bytes())
     data[1000] ^= 1
     graph.write_bytes(data)

@@ -15,7 +15,7 @@ import pytest
 from corpus_helpers import InlineEngine, begin, contents, make, make_clips, tiny_weights
 
 from vtok_codec.corpus import shards
-from vtok_codec.corpus.encoding import Part, encode_shards, parse_part, parse_tolerance, require_few_bad
+from vtok_codec.corpus.encoding import CorpusPart, encode_shards, parse_part, parse_tolerance, require_few_bad
 from vtok_codec.corpus.index import CRASHED, TIMEOUT, read_index, rows_of
 from vtok_codec.corpus.journal import Journal, shards_in_work, verdict
 from vtok_codec.corpus.plan import index_path, read_plan, shard_path, write_plan
@@ -70,7 +70,7 @@ def test_a_corpus_is_the_same_however_it_is_made(corpus: Path, tmp_path: Path, c
     other = tmp_path / "other"
     plan = begin(other, [clips], model)
     for part in (2, 1):
-        encode_shards(other, plan, Part(part, 2), InlineEngine())
+        encode_shards(other, plan, CorpusPart(part, 2), InlineEngine())
     assert contents(other) == contents(corpus)
 
 
@@ -336,7 +336,7 @@ def test_settings_that_go_back_to_their_defaults_are_noticed(
 
 
 def test_parts_and_tolerances() -> None:
-    assert parse_part("2/8") == Part(2, 8)
+    assert parse_part("2/8") == CorpusPart(2, 8)
     for text in ("0/8", "9/8", "1", "a/b", "1/0"):
         with pytest.raises(SettingError):
             parse_part(text)

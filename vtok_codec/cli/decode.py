@@ -146,7 +146,7 @@ def decode(
     choice = DecoderChoice(decoder, steps, seed)
     decoders = DecoderLoader(weights, device, chosen_engine(engine, choice, device))
     loader = _Loader(decoders, choice, verbose and not quiet)
-    part = _Part(tokens, start, duration, recover, not no_audio, max_pixels)
+    wanted = _Wanted(tokens, start, duration, recover, not no_audio, max_pixels)
 
     def work(source: str, target: str) -> None:
         piped = target == STANDARD_STREAM
@@ -155,7 +155,7 @@ def decode(
             settings = pipe_settings(format_ or _PIPE_FORMAT, *encoders)
         else:
             settings = output_settings(Path(target).suffix, *encoders)
-        job = _Job(source, settings, loader, part, quiet)
+        job = _Job(source, settings, loader, wanted, quiet)
         if piped:
             damage = job.run(standard_output(), "standard output")
         else:
@@ -183,7 +183,7 @@ class _Loader:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Wanted:
     """What to decode of each file."""
 
     tokens: int | None
@@ -197,10 +197,10 @@ class _Part:
 class _Job:
     """One file to decode."""
 
-    def __init__(self, source: str, settings: OutputSettings, loader: _Loader, part: _Part, quiet: bool) -> None:
+    def __init__(self, source: str, settings: OutputSettings, loader: _Loader, wanted: _Wanted, quiet: bool) -> None:
         self._source, self._settings, self._loader = source, settings, loader
         self._name = "standard input" if source == STANDARD_STREAM else source
-        self._part, self._quiet = part, quiet
+        self._wanted, self._quiet = wanted, quiet
 
     def run(self, target: Path | BinaryIO, shown_target: str) -> DamageError | None:
         """Decode to a path or into a pipe. Returns the damage that ended decoding, if frames came before it."""
@@ -219,11 +219,11 @@ class _Job:
         from vtok_codec.media.types import Frame
         from vtok_codec.media.writer import VideoWriter
 
-        reader, part = VtkReader(stream), self._part
-        require_pixels(self._name, reader.header.width, reader.header.height, part.max_pixels)
-        info = video_info(reader.header, part.audio)
+        reader, wanted = VtkReader(stream), self._wanted
+        require_pixels(self._name, reader.header.width, reader.header.height, wanted.max_pixels)
+        info = video_info(reader.header, wanted.audio)
         decoder = self._loader.decoder(reader.header)
-        events = decode_events(reader, decoder, part.tokens, part.start_s, part.duration_s, part.recover)
+        events = decode_events(reader, decoder, wanted.tokens, wanted.start_s, wanted.duration_s, wanted.recover)
         frames, damage, gaps = 0, None, []
         started = time.perf_counter()
         with (
@@ -240,11 +240,11 @@ class _Job:
                     elif isinstance(event, Gap):
                         gaps.append(event)
                         notice(_gap_text(self._name, event))
-                    elif part.audio:
+                    elif wanted.audio:
                         writer.write(event)
             except DamageError as error:
                 # What came before the damage is intact and worth keeping.
-                hint = "; try --recover" if not part.recover and _has_index(reader) else ""
+                hint = "; try --recover" if not wanted.recover and _has_index(reader) else ""
                 if not frames:
                     raise DamageError(f"{error}{hint}") from None
                 damage = DamageError(f"{self._name}: {error}; {counted(frames, 'frame')} decoded{hint}")

@@ -14,7 +14,7 @@ from vtok_codec.container.window_tokens import WindowTokens
 from vtok_codec.errors import ModelError
 from vtok_codec.graph_files import find_graph
 from vtok_codec.media.types import Pixels
-from vtok_codec.models.onnx_parts import GraphAbout, Part, about_from_metadata
+from vtok_codec.models.onnx_parts import CodecPart, GraphAbout, about_from_metadata
 from vtok_codec.prior_files import find_prior
 from vtok_codec.registry import WeightsFile
 from vtok_codec.text import first_line
@@ -46,8 +46,8 @@ class OnnxDecoder:
         config = weights.codec_config
         self.id, self.max_tokens, self.layout = weights.id, config.max_tokens, config.layout
         self._weights = weights
-        self._later = _Graph(weights, Part.DECODER, threads)
-        self._first = _Graph(weights, Part.FIRST_DECODER, threads) if self.layout.phases > 1 else None
+        self._later = _Graph(weights, CodecPart.DECODER, threads)
+        self._first = _Graph(weights, CodecPart.FIRST_DECODER, threads) if self.layout.phases > 1 else None
 
     def find_prior(self, sha256: str) -> Prior:
         """Find a prior by its hash; see `vtok_codec.prior_files.find_prior`."""
@@ -83,7 +83,7 @@ class OnnxDecoder:
 class _Graph:
     """A graph, loaded."""
 
-    def __init__(self, weights: WeightsFile, part: Part, threads: int | None) -> None:
+    def __init__(self, weights: WeightsFile, part: CodecPart, threads: int | None) -> None:
         import onnxruntime as runtime
 
         path, data = find_graph(weights, part)

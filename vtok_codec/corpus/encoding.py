@@ -22,7 +22,7 @@ _MOST_LOST_STARTS = 3
 
 
 @dataclass(frozen=True)
-class Part:
+class CorpusPart:
     """A part of a corpus, for one of several machines: every `count`-th shard."""
 
     number: int = 1
@@ -35,14 +35,14 @@ class Part:
         return range(self.number - 1, plan.shards, self.count)
 
 
-def parse_part(text: str) -> Part:
+def parse_part(text: str) -> CorpusPart:
     """Parse a part such as `2/8`.
 
     Raises:
         SettingError: It is not of the form I/N, with I from 1 to N.
     """
     found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
-    part = Part(*map(int, found.groups())) if found else None
+    part = CorpusPart(*map(int, found.groups())) if found else None
     if part is None or not 1 <= part.number <= part.count:
         raise SettingError(f"part {text!r}: give I/N with I from 1 to N, such as 2/8")
     return part
@@ -94,7 +94,7 @@ class Progress:
 def encode_shards(
     folder: Path,
     plan: Plan,
-    part: Part,
+    part: CorpusPart,
     engine: Engine,
     tries: int = 2,
     timeout_s: float | None = None,
@@ -148,7 +148,7 @@ def _note_death(folder: Path, shard: int) -> None:
 class _Counts:
     """Counts the clips of the shards that are done, and looks into the journals of those that are not."""
 
-    def __init__(self, folder: Path, plan: Plan, part: Part) -> None:
+    def __init__(self, folder: Path, plan: Plan, part: CorpusPart) -> None:
         self._folder, self._plan = folder, plan
         self._shards = part.shards(plan)
         self._done = 0

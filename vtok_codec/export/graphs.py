@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import RGB, OneVAE
-from vtok_codec.models.onnx_parts import Part, StateShape
+from vtok_codec.models.onnx_parts import CodecPart, StateShape
 
 _GRID = (3, 5)
 """The rows and columns of the latent grid of example inputs."""
@@ -71,7 +71,7 @@ class _Encoder(nn.Module):
         return self.fsq.digits(latents), *pytree.tree_leaves(after)
 
 
-def graph_of(model: OneVAE, part: Part) -> Graph:
+def graph_of(model: OneVAE, part: CodecPart) -> Graph:
     """Make a part of a codec ready to be exported.
 
     Args:

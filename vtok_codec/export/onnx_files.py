@@ -24,7 +24,7 @@ from safetensors.numpy import load as parse_safetensors
 from vtok_codec.errors import ModelError
 from vtok_codec.export.graphs import Graph, graph_of
 from vtok_codec.models.config import OneVAEConfig, config_to_json
-from vtok_codec.models.onnx_parts import METADATA_KEY, VERSION, GraphAbout, Part, graph_path
+from vtok_codec.models.onnx_parts import METADATA_KEY, VERSION, CodecPart, GraphAbout, graph_path
 from vtok_codec.models.weights import CODEC, build
 from vtok_codec.prior_files import prior_file
 from vtok_codec.registry import SUFFIX, WeightsFile
@@ -43,7 +43,7 @@ _LEAST_EXTERNAL = 64
 class ExportedGraph:
     """An ONNX graph."""
 
-    part: Part
+    part: CodecPart
     """The part of the codec."""
     data: bytes
     """The bytes of the ONNX file."""
@@ -51,14 +51,14 @@ class ExportedGraph:
     """How often each operator occurs."""
 
 
-def parts_of(config: OneVAEConfig) -> tuple[Part, ...]:
+def parts_of(config: OneVAEConfig) -> tuple[CodecPart, ...]:
     """Return the parts that a codec is exported as."""
     if config.layout.phases > 1:
-        return Part.FIRST_DECODER, Part.DECODER, Part.FIRST_ENCODER, Part.ENCODER
-    return Part.DECODER, Part.ENCODER
+        return CodecPart.FIRST_DECODER, CodecPart.DECODER, CodecPart.FIRST_ENCODER, CodecPart.ENCODER
+    return CodecPart.DECODER, CodecPart.ENCODER
 
 
-def export_part(weights: WeightsFile, part: Part, weights_name: str) -> ExportedGraph:
+def export_part(weights: WeightsFile, part: CodecPart, weights_name: str) -> ExportedGraph:
     """Export a part of a codec.
 
     Args:
@@ -186,7 +186,7 @@ def exported_names(weights: WeightsFile) -> list[str]:
 
 
 def exported_files(
-    weights: WeightsFile, on_part: Callable[[Part], object] = lambda part: None
+    weights: WeightsFile, on_part: Callable[[CodecPart], object] = lambda part: None
 ) -> Iterator[tuple[str, bytes]]:
     """Yield all files of an exported codec, each as its name and its bytes; the last one is a JSON file about them.
 

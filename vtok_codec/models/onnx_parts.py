@@ -21,7 +21,7 @@ _MAX_STATES = 256
 _MAX_SIZE = 1 << 12
 
 
-class Part(Enum):
+class CodecPart(Enum):
     """A part of a codec that has a graph of its own. The values stand in the names of files."""
 
     DECODER = "decoder"
@@ -36,12 +36,12 @@ class Part(Enum):
     @property
     def is_first(self) -> bool:
         """Whether the part begins a GOP, so that it takes no state."""
-        return self in (Part.FIRST_DECODER, Part.FIRST_ENCODER)
+        return self in (CodecPart.FIRST_DECODER, CodecPart.FIRST_ENCODER)
 
     @property
     def decodes(self) -> bool:
         """Whether the part turns digits into pixels, rather than pixels into digits."""
-        return self in (Part.DECODER, Part.FIRST_DECODER)
+        return self in (CodecPart.DECODER, CodecPart.FIRST_DECODER)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class StateShape:
 class GraphAbout:
     """What a graph says about itself."""
 
-    part: Part
+    part: CodecPart
     """The part of the codec."""
     weights_sha256: str
     """The hash of the codec's weights."""
@@ -94,7 +94,7 @@ def about_from_metadata(metadata: Mapping[str, str], source: str) -> GraphAbout:
         if len(members["states"]) > _MAX_STATES:
             raise ValueError("it has too many states")
         states = tuple(map(_state, members["states"]))
-        part, channels = Part(members["part"]), int(members["latent_channels"])
+        part, channels = CodecPart(members["part"]), int(members["latent_channels"])
         return GraphAbout(part, str(members["weights_sha256"]), channels, states)
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ModelError(f"{source} is not a graph that 'vtok export' made: {error}") from None
@@ -107,6 +107,6 @@ def _state(members: Mapping[str, Any]) -> StateShape:
     return StateShape(*sizes)
 
 
-def graph_path(weights: PathT, part: Part) -> PathT:
+def graph_path(weights: PathT, part: CodecPart) -> PathT:
     """Return where the graph of a part lies: beside the weights, named after them."""
     return weights.with_name(f"{weights.stem}.{part.value}.onnx")
