@@ -1,4 +1,7 @@
-"""Video → `.vtk` → video with the shipped model: nothing lost, whatever the length, the size and the place to start."""
+"""Video → `.vtk` → video: nothing lost, whatever the length, the size and the place to start.
+
+By the shipped model, or by a tiny one with random weights where good pictures are of no matter.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 from file_parts import FileParts, changed, parts_of
-from helpers import SMALL_LANES, ClipMaker, psnr_db
+from helpers import SMALL_LANES, TINY, ClipMaker, psnr_db, randomized
 from numpy.typing import NDArray
 
 import vtok_codec
@@ -27,7 +30,7 @@ from vtok_codec.clip import Clip
 from vtok_codec.codec.decoder import Gap, decode_events
 from vtok_codec.codec.encoder import encode_video
 from vtok_codec.codec.prefetch import Prefetch
-from vtok_codec.codec.tokenizer import Tokenizer
+from vtok_codec.codec.tokenizer import Placement, Tokenizer
 from vtok_codec.container.framing import CompactFraming
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.records import AUDIO, END, TOKENS
@@ -35,6 +38,9 @@ from vtok_codec.errors import DamageError, FormatError, InputError, SettingError
 from vtok_codec.media.reader import VideoReader, read_pixels
 from vtok_codec.media.types import AudioPacket, Frame, Pixels, VideoInfo
 from vtok_codec.models.causal import State
+from vtok_codec.models.onevae import OneVAE
+from vtok_codec.models.weights import dump_weights
+from vtok_codec.registry import WeightsFile
 from vtok_codec.stream.chunks import chosen_coder
 from vtok_codec.stream.reading import read_tokens
 from vtok_codec.stream.settings import EncodeSettings, make_header
@@ -64,10 +70,37 @@ def lanes(tokenizer: Tokenizer) -> bytes:
     return encoded(SMALL_LANES, tokenizer, EncodeSettings(gop_seconds=0.8))
 
 
-def test_a_real_clip_looks_like_itself(lanes: bytes, tokenizer: Tokenizer) -> None:
+@pytest.fixture(scope="module")
+def whole(lanes: bytes, tokenizer: Tokenizer) -> list[Frame]:
+    """All of its frames, decoded."""
+    return frames_of(decoded(lanes, tokenizer))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """A tiny model with random weights, for what does not depend on how good pictures are."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
+    path.write_bytes(dump_weights(randomized(OneVAE(TINY)), TINY, {}))
+    return Tokenizer(WeightsFile("tiny", path), Placement(torch.device("cpu"), torch.float32))
+
+
+@pytest.fixture(scope="module")
+def tiny_lanes(tiny: Tokenizer) -> bytes:
+    """The clip of the repository by the tiny model, in GOPs of about 0.8 s."""
+    return encoded(SMALL_LANES, tiny, EncodeSettings(gop_seconds=0.8))
+
+
+@pytest.fixture(scope="module")
+def tiny_whole(tiny_lanes: bytes, tiny: Tokenizer) -> list[Frame]:
+    """All of its frames, decoded."""
+    frames = frames_of(decoded(tiny_lanes, tiny))
+    assert len({frame.pixels.tobytes() for frame in frames}) == len(frames) == 61
+    return frames
+
+
+def test_a_real_clip_looks_like_itself(lanes: bytes, tokenizer: Tokenizer, whole: list[Frame]) -> None:
     source = read_pixels(SMALL_LANES, 100)
-    frames = frames_of(decoded(lanes, tokenizer))
-    assert psnr_db(np.stack([frame.pixels for frame in frames]), source) > 24
+    assert psnr_db(np.stack([frame.pixels for frame in whole]), source) > 24
     assert verify(io.BytesIO(lanes)).bits_per_pixel < 0.12
 
 
@@ -148,14 +181,15 @@ def test_variable_times_and_audio_come_back_exactly(make_clip: ClipMaker, tokeni
     assert [e for e in back if isinstance(e, AudioPacket)] == [e for e in wanted if isinstance(e, AudioPacket)]
 
 
-def test_starting_anywhere_gives_the_frames_of_a_full_decode(lanes: bytes, tokenizer: Tokenizer) -> None:
-    whole = frames_of(decoded(lanes, tokenizer))
+def test_starting_anywhere_gives_the_frames_of_a_full_decode(
+    tiny_lanes: bytes, tiny: Tokenizer, tiny_whole: list[Frame]
+) -> None:
     rate = 25
     for first, count in ((1, 3), (19, 5), (30, 31), (60, 1)):
-        part = frames_of(decoded(lanes, tokenizer, start_s=first / rate, duration_s=count / rate))
+        part = frames_of(decoded(tiny_lanes, tiny, start_s=first / rate, duration_s=count / rate))
         assert len(part) == count
         assert [frame.pts for frame in part] == [512 * number for number in range(count)]
-        for ours, theirs in zip(part, whole[first:], strict=False):
+        for ours, theirs in zip(part, tiny_whole[first:], strict=False):
             assert np.array_equal(ours.pixels, theirs.pixels)
 
 
@@ -222,21 +256,20 @@ def test_fewer_tokens_are_worse_but_whole(lanes: bytes, tokenizer: Tokenizer) ->
     assert quality[0] + 0.3 < quality[1]
 
 
-def test_reading_one_of_two_tokens_equals_writing_one(lanes: bytes, tokenizer: Tokenizer) -> None:
-    single = encoded(SMALL_LANES, tokenizer, EncodeSettings(tokens_per_position=1, gop_seconds=0.8))
-    assert np.array_equal(read_tokens(io.BytesIO(single)), read_tokens(io.BytesIO(lanes))[..., :1])
+def test_reading_one_of_two_tokens_equals_writing_one(tiny_lanes: bytes, tiny: Tokenizer) -> None:
+    single = encoded(SMALL_LANES, tiny, EncodeSettings(tokens_per_position=1, gop_seconds=0.8))
+    assert np.array_equal(read_tokens(io.BytesIO(single)), read_tokens(io.BytesIO(tiny_lanes))[..., :1])
     with pytest.raises(SettingError, match="carries 1"):
-        decoded(single, tokenizer, tokens=2)
+        decoded(single, tiny, tokens=2)
 
 
-def test_a_cut_file_gives_its_whole_chunks(lanes: bytes, tokenizer: Tokenizer) -> None:
-    whole = frames_of(decoded(lanes, tokenizer))
+def test_a_cut_file_gives_its_whole_chunks(tiny_lanes: bytes, tiny: Tokenizer, tiny_whole: list[Frame]) -> None:
     got = []
     with pytest.raises(DamageError, match="after chunk"):
-        for event in decode_events(VtkReader(io.BytesIO(lanes[: len(lanes) // 2])), tokenizer):
+        for event in decode_events(VtkReader(io.BytesIO(tiny_lanes[: len(tiny_lanes) // 2])), tiny):
             got.append(event)
-    assert 13 <= len(got) < len(whole)
-    for ours, theirs in zip(frames_of(got), whole, strict=False):
+    assert 13 <= len(got) < len(tiny_whole)
+    for ours, theirs in zip(frames_of(got), tiny_whole, strict=False):
         assert np.array_equal(ours.pixels, theirs.pixels)
 
 
@@ -313,7 +346,7 @@ def test_the_api_refuses_other_arrays(tokenizer: Tokenizer, frames: np.ndarray) 
         Codec(tokenizer).tokenize(frames)
 
 
-def test_the_api_equals_the_file(lanes: bytes, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_the_api_equals_the_file(lanes: bytes, tokenizer: Tokenizer, whole: list[Frame], tmp_path: Path) -> None:
     path = tmp_path / "lanes.vtk"
     path.write_bytes(lanes)
     with vtok_codec.open(path, device="cpu") as clip:
@@ -322,7 +355,6 @@ def test_the_api_equals_the_file(lanes: bytes, tokenizer: Tokenizer, tmp_path: P
         gop = clip.tokens(gop=0)
         assert np.array_equal(clip.tokens()[: len(gop)], gop)
         frames = [frame.pixels for frame in clip.frames(duration=0.2)]
-    whole = frames_of(decoded(lanes, tokenizer))
     assert len(frames) == 5 and all(np.array_equal(a, b.pixels) for a, b in zip(frames, whole, strict=False))
     first_gop = read_pixels(SMALL_LANES, 4 * len(gop) - 3)
     assert np.array_equal(Codec(tokenizer).tokenize(first_gop), gop)
@@ -388,24 +420,25 @@ def flipped(data: bytes, place: int) -> bytes:
 
 @pytest.mark.parametrize("index", ["whole", "damaged"])
 @pytest.mark.parametrize("chunk", ["first", "last"])
-def test_recovery_loses_the_damaged_gop_only(lanes: bytes, tokenizer: Tokenizer, chunk: str, index: str) -> None:
-    whole = frames_of(decoded(lanes, tokenizer))
-    own = [place for place, gop in places_of(lanes) if gop == 1]
-    damaged = flipped(lanes, own[0 if chunk == "first" else -1] + 60)
+def test_recovery_loses_the_damaged_gop_only(
+    tiny_lanes: bytes, tiny: Tokenizer, tiny_whole: list[Frame], chunk: str, index: str
+) -> None:
+    own = [place for place, gop in places_of(tiny_lanes) if gop == 1]
+    damaged = flipped(tiny_lanes, own[0 if chunk == "first" else -1] + 60)
     if index == "damaged":
         damaged = flipped(damaged, len(damaged) - 4)
     with pytest.raises(DamageError):
-        decoded(damaged, tokenizer)
-    events = decoded(damaged, tokenizer, recover=True)
+        decoded(damaged, tiny)
+    events = decoded(damaged, tiny, recover=True)
     frames, gaps = frames_of(events), [event for event in events if isinstance(event, Gap)]
-    assert [frame.pts for frame in frames] == [frame.pts for frame in whole]
+    assert [frame.pts for frame in frames] == [frame.pts for frame in tiny_whole]
     assert len(gaps) == 1
-    tick = float(VtkReader(io.BytesIO(lanes)).header.time_base)
+    tick = float(VtkReader(io.BytesIO(tiny_lanes)).header.time_base)
     start, end = gaps[0].start_s - 1e-6, (gaps[0].end_s or 0) - 1e-6
-    lost = [number for number, frame in enumerate(whole) if start <= frame.pts * tick < end]
+    lost = [number for number, frame in enumerate(tiny_whole) if start <= frame.pts * tick < end]
     assert len(lost) == gaps[0].filled > 0
-    for number, (frame, good) in enumerate(zip(frames, whole, strict=True)):
-        expected = whole[lost[0] - 1] if number in lost else good
+    for number, (frame, good) in enumerate(zip(frames, tiny_whole, strict=True)):
+        expected = tiny_whole[lost[0] - 1] if number in lost else good
         assert np.array_equal(frame.pixels, expected.pixels), number
 
 
@@ -474,50 +507,49 @@ def test_chunks_beyond_waves_are_packed_by_zstd(tokenizer: Tokenizer) -> None:
         assert chosen_coder(header, EncodeSettings.coder, None).spec == coder
 
 
-def test_tokens_decode_gop_by_gop(lanes: bytes, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_tokens_decode_gop_by_gop(tiny_lanes: bytes, tiny: Tokenizer, tiny_whole: list[Frame], tmp_path: Path) -> None:
     """As README shows it: the arrays of a file's GOPs are all it takes to make its frames."""
     path = tmp_path / "lanes.vtk"
-    path.write_bytes(lanes)
-    codec = Codec(tokenizer)
+    path.write_bytes(tiny_lanes)
+    codec = Codec(tiny)
     with Clip(path) as clip:
         gops = list(clip.gops())
         header = clip.header
     size = (header.height, header.width)
     made = np.concatenate([codec.detokenize(tokens, size, gop=gop) for gop, tokens in enumerate(gops)])
-    whole = frames_of(decoded(lanes, tokenizer))
-    assert np.array_equal(made[: len(whole)], np.stack([frame.pixels for frame in whole]))
-    assert len(made) - len(whole) < header.model.stride[0]
-    assert np.array_equal(np.concatenate(gops), read_tokens(io.BytesIO(lanes)))
+    assert np.array_equal(made[: len(tiny_whole)], np.stack([frame.pixels for frame in tiny_whole]))
+    assert len(made) - len(tiny_whole) < header.model.stride[0]
+    assert np.array_equal(np.concatenate(gops), read_tokens(io.BytesIO(tiny_lanes)))
 
 
-def test_recovery_within_a_window_minds_the_window_only(lanes: bytes, tokenizer: Tokenizer) -> None:
-    places = places_of(lanes)
-    later = flipped(lanes, next(place for place, gop in places if gop == 2) + 60)
-    plain = decoded(later, tokenizer, duration_s=0.5)
-    assert len(frames_of(plain)) == len(decoded(later, tokenizer, duration_s=0.5, recover=True)) > 5
-    within = flipped(lanes, next(place for place, gop in places if gop == 1) + 60)
-    events = decoded(within, tokenizer, start_s=0.4, duration_s=0.6, recover=True)
+def test_recovery_within_a_window_minds_the_window_only(tiny_lanes: bytes, tiny: Tokenizer) -> None:
+    places = places_of(tiny_lanes)
+    later = flipped(tiny_lanes, next(place for place, gop in places if gop == 2) + 60)
+    plain = decoded(later, tiny, duration_s=0.5)
+    assert len(frames_of(plain)) == len(decoded(later, tiny, duration_s=0.5, recover=True)) > 5
+    within = flipped(tiny_lanes, next(place for place, gop in places if gop == 1) + 60)
+    events = decoded(within, tiny, start_s=0.4, duration_s=0.6, recover=True)
     (gap,) = (event for event in events if isinstance(event, Gap))
     # The gap runs past the window's end, and is filled up to it.
     assert gap.start_s == pytest.approx(0.28) and gap.end_s == pytest.approx(0.6)
     assert len(frames_of(events)) == 15 and gap.filled == 8
     assert [frame.pts for frame in frames_of(events)] == [
-        frame.pts for frame in frames_of(decoded(lanes, tokenizer, start_s=0.4, duration_s=0.6))
+        frame.pts for frame in frames_of(decoded(tiny_lanes, tiny, start_s=0.4, duration_s=0.6))
     ]
 
 
 @pytest.mark.parametrize("last_chunk", [1, 5])
-def test_a_last_chunk_is_not_taken_for_a_first_one(tokenizer: Tokenizer, last_chunk: int) -> None:
+def test_a_last_chunk_is_not_taken_for_a_first_one(tiny: Tokenizer, last_chunk: int) -> None:
     """Without an index a short chunk may look like the first of its GOP: decoded so, it would be plausible nonsense."""
     out = io.BytesIO()
     with VideoReader(SMALL_LANES, audio=False) as reader:
         shown = islice(reader.frames(), 29 + 13 + last_chunk)
-        encode_video(reader.info, shown, tokenizer, EncodeSettings(gop_seconds=1.28), out)
+        encode_video(reader.info, shown, tiny, EncodeSettings(gop_seconds=1.28), out)
     data = out.getvalue()
     places = [place for place, gop in places_of(data) if gop == 1]
     assert len(places) == 2
     damaged = flipped(flipped(data, places[0] + 60), len(data) - 4)
-    events = decoded(damaged, tokenizer, recover=True)
+    events = decoded(damaged, tiny, recover=True)
     assert len(frames_of(events)) == 29
     assert [event.end_s for event in events if isinstance(event, Gap)] == [None]
 
@@ -543,7 +575,9 @@ def test_damage_of_a_gop_entered_for_its_audio_is_no_matter(
 
 
 @pytest.mark.parametrize("recover", [False, True])
-def test_decoding_compares_the_tokens_with_the_digest(lanes: bytes, tokenizer: Tokenizer, recover: bool) -> None:
+def test_decoding_compares_the_tokens_with_the_digest(
+    tiny_lanes: bytes, tiny: Tokenizer, tiny_whole: list[Frame], recover: bool
+) -> None:
     """A GOP of another file may have right CRCs; what it decodes to is not what was encoded."""
 
     def another(parts: FileParts) -> None:
@@ -551,11 +585,11 @@ def test_decoding_compares_the_tokens_with_the_digest(lanes: bytes, tokenizer: T
         totals = parts.framing.totals_from_bytes(end.payload)
         end.payload = parts.framing.totals_to_bytes(replace(totals, token_digest=bytes(32)))
 
-    data = changed(lanes, another)
+    data = changed(tiny_lanes, another)
     with pytest.raises(DamageError, match="do not match the digest"):
         verify(io.BytesIO(data))
-    events = decode_events(VtkReader(io.BytesIO(data)), tokenizer, recover=recover)
-    whole = len(frames_of(decoded(lanes, tokenizer)))
+    events = decode_events(VtkReader(io.BytesIO(data)), tiny, recover=recover)
+    whole = len(tiny_whole)
     assert all(isinstance(next(events), Frame) for _ in range(whole))
     if recover:
         gap = next(events)
@@ -564,17 +598,19 @@ def test_decoding_compares_the_tokens_with_the_digest(lanes: bytes, tokenizer: T
         with pytest.raises(DamageError, match="do not match the digest"):
             next(events)
     # A part of a file cannot be compared.
-    assert len(decoded(data, tokenizer, start_s=1.0)) == len(decoded(lanes, tokenizer, start_s=1.0))
+    assert len(decoded(data, tiny, start_s=1.0)) == len(decoded(tiny_lanes, tiny, start_s=1.0))
 
 
-def test_what_is_wrong_at_the_very_end_is_told_after_all_frames(lanes: bytes, tokenizer: Tokenizer) -> None:
-    whole = len(frames_of(decoded(lanes, tokenizer)))
-    for data in (lanes[:-10], lanes[: -CompactFraming.footer_size], lanes + b"hidden"):
-        events = decode_events(VtkReader(io.BytesIO(data)), tokenizer)
+def test_what_is_wrong_at_the_very_end_is_told_after_all_frames(
+    tiny_lanes: bytes, tiny: Tokenizer, tiny_whole: list[Frame]
+) -> None:
+    whole = len(tiny_whole)
+    for data in (tiny_lanes[:-10], tiny_lanes[: -CompactFraming.footer_size], tiny_lanes + b"hidden"):
+        events = decode_events(VtkReader(io.BytesIO(data)), tiny)
         assert all(isinstance(next(events), Frame) for _ in range(whole))
         with pytest.raises(DamageError, match=r"footer|after the end|cut short"):
             next(events)
-    assert len(decoded(data, tokenizer, recover=True)) == whole
+    assert len(decoded(data, tiny, recover=True)) == whole
 
 
 def test_much_audio_may_stand_before_the_first_frame(make_clip: ClipMaker, tokenizer: Tokenizer) -> None:
@@ -591,14 +627,15 @@ def test_much_audio_may_stand_before_the_first_frame(make_clip: ClipMaker, token
     assert len(decoded(out.getvalue(), tokenizer, duration_s=0.2)) == 5
 
 
-def test_recovery_of_a_cut_file_gives_what_is_there(lanes: bytes, tokenizer: Tokenizer) -> None:
-    whole = frames_of(decoded(lanes, tokenizer))
-    events = decoded(lanes[: places_of(lanes)[-1][0] + 40], tokenizer, recover=True)
+def test_recovery_of_a_cut_file_gives_what_is_there(
+    tiny_lanes: bytes, tiny: Tokenizer, tiny_whole: list[Frame]
+) -> None:
+    events = decoded(tiny_lanes[: places_of(tiny_lanes)[-1][0] + 40], tiny, recover=True)
     gaps = [event for event in events if isinstance(event, Gap)]
     frames = frames_of(events)
     assert len(gaps) == 1 and gaps[0].end_s is None and "cut short" in gaps[0].reason
-    assert 0 < len(frames) < len(whole)
-    assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(frames, whole, strict=False))
+    assert 0 < len(frames) < len(tiny_whole)
+    assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(frames, tiny_whole, strict=False))
 
 
 @pytest.mark.parametrize("record", [0, 1])
@@ -613,19 +650,19 @@ def test_recovery_tells_of_sound_that_is_lost(make_clip: ClipMaker, tokenizer: T
     assert 0 < sum(isinstance(event, AudioPacket) for event in events) < sum(isinstance(e, AudioPacket) for e in whole)
 
 
-def test_recovery_of_the_first_gop_starts_later(lanes: bytes, tokenizer: Tokenizer) -> None:
-    events = decoded(flipped(lanes, places_of(lanes)[0][0] + 60), tokenizer, recover=True)
+def test_recovery_of_the_first_gop_starts_later(tiny_lanes: bytes, tiny: Tokenizer) -> None:
+    events = decoded(flipped(tiny_lanes, places_of(tiny_lanes)[0][0] + 60), tiny, recover=True)
     frames, gaps = frames_of(events), [event for event in events if isinstance(event, Gap)]
-    entries = VtkReader(io.BytesIO(lanes)).index()
+    entries = VtkReader(io.BytesIO(tiny_lanes)).index()
     assert frames[0].pts == entries[1].pts and gaps[0].filled == 0
     assert (gaps[0].start_s, gaps[0].end_s) == (0, pytest.approx(0.68))
-    without = flipped(flipped(lanes, places_of(lanes)[0][0] + 60), len(lanes) - 4)
-    assert [event.start_s for event in decoded(without, tokenizer, recover=True) if isinstance(event, Gap)] == [None]
-    everywhere = lanes
-    for place, _ in places_of(lanes):
+    without = flipped(flipped(tiny_lanes, places_of(tiny_lanes)[0][0] + 60), len(tiny_lanes) - 4)
+    assert [event.start_s for event in decoded(without, tiny, recover=True) if isinstance(event, Gap)] == [None]
+    everywhere = tiny_lanes
+    for place, _ in places_of(tiny_lanes):
         everywhere = flipped(everywhere, place + 60)
     with pytest.raises(DamageError, match="nothing of the file could be recovered"):
-        decoded(everywhere, tokenizer, recover=True)
+        decoded(everywhere, tiny, recover=True)
 
 
 def test_a_gap_cannot_claim_more_frames_than_its_bytes_could_hold(lanes: bytes, tokenizer: Tokenizer) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -162,8 +163,9 @@ def test_the_number_of_lanes_changes_no_byte_and_no_pixel(
 ) -> None:
     def both() -> tuple[bytes, list[Frame]]:
         file = io.BytesIO()
-        with VideoReader(SMALL_LANES) as reader:
-            encode_video(reader.info, reader.events(), tokenizer, EncodeSettings(gop_seconds=0.48), file)
+        with VideoReader(SMALL_LANES, audio=False) as reader:
+            shown = islice(reader.frames(), 29)
+            encode_video(reader.info, shown, tokenizer, EncodeSettings(gop_seconds=0.3), file)
         events = decode_events(VtkReader(io.BytesIO(file.getvalue())), tokenizer)
         return file.getvalue(), [event for event in events if isinstance(event, Frame)]
 
@@ -171,7 +173,7 @@ def test_the_number_of_lanes_changes_no_byte_and_no_pixel(
     for module in (encoder, decoder):
         monkeypatch.setattr(module, "plan_lanes", lambda *arguments: lanes)
     other_data, other_frames = both()
-    assert data == other_data and len(frames) == 61
+    assert data == other_data and len(frames) == 29
     for one, other in zip(frames, other_frames, strict=True):
         assert one.pts == other.pts and np.array_equal(one.pixels, other.pixels)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import DATA, LANES, TINY, inside, randomized
+from helpers import DATA, SMALL_LANES, TINY, inside, randomized
 
 from vtok_codec import registry
 from vtok_codec.codec.decoders import Decoders
@@ -80,12 +80,12 @@ def test_it_is_found_by_its_name(base: Path, sharp: Path, tmp_path: Path, monkey
     shipped = [WeightsFile("base", base), WeightsFile("sharp-tiny", sharp)]
     monkeypatch.setattr(registry, "shipped_weights", lambda: shipped)
     monkeypatch.setattr("vtok_codec.cli.models.shipped_weights", lambda: shipped)
-    assert inside("encode", LANES, tmp_path / "a.vtk", "--model", "base", "-q") == (0, "", "")
+    assert inside("encode", SMALL_LANES, tmp_path / "a.vtk", "--model", "base", "-q", "--duration", 0.6) == (0, "", "")
     assert inside("decode", tmp_path / "a.vtk", tmp_path / "own.mp4", "-q") == (0, "", "")
     assert inside("decode", tmp_path / "a.vtk", tmp_path / "sharp.mp4", "--decoder", "sharp", "-q") == (0, "", "")
     assert (tmp_path / "own.mp4").read_bytes() != (tmp_path / "sharp.mp4").read_bytes()
     assert "sharp-tiny (--decoder sharp for" in inside("models")[1]
-    code, _, told = inside("encode", LANES, tmp_path / "b.vtk", "--model", "sharp-tiny")
+    code, _, told = inside("encode", SMALL_LANES, tmp_path / "b.vtk", "--model", "sharp-tiny")
     assert code == 6 and "is a decoder, which has no encoder" in told
 
 

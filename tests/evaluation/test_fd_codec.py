@@ -14,7 +14,7 @@ from vtok_codec.evaluation.fd_codec import FRAMES, CodecFeatures, fd_codec
 def videos() -> list[np.ndarray]:
     """Parts of a clip, `17 128 128 3` each."""
     frames = np.stack(pixels_of(LANES))
-    starts = [(t, y, x) for t in (0, 34) for y in (0, 120) for x in (0, 160, 320)]
+    starts = [(t, y, x) for t in (0, 34) for y in (0, 120) for x in (0, 320)]
     return [np.ascontiguousarray(frames[t : t + FRAMES, y : y + 128, x : x + 128]) for t, y, x in starts]
 
 
@@ -35,6 +35,6 @@ def test_it_orders_videos_by_how_much_is_wrong(videos: list[np.ndarray], tokeniz
     noisy = [np.clip(video + rng.normal(0, 25, video.shape), 0, 255).astype(np.uint8) for video in videos]
     slightly = [np.clip(video + rng.normal(0, 5, video.shape), 0, 255).astype(np.uint8) for video in videos]
     same, little, much, frozen = (fd_codec(tokenizer, videos, other) for other in (videos, slightly, noisy, still))
-    assert same == pytest.approx(0, abs=1e-6)
+    assert same == pytest.approx(0, abs=1e-5)
     assert 0 < little < much and frozen > little
     assert fd_codec(tokenizer, even, odd) > 0

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
 from command_helpers import VTOK
-from helpers import DATA, LANES, ClipMaker, inside, pixels_of, psnr_db
+from helpers import DATA, SMALL_LANES, ClipMaker, inside, pixels_of, psnr_db
 
 from vtok_codec.codec.decoders import Decoders
 from vtok_codec.codec.pixel_decoder import DecoderChoice, PixelDecoder
@@ -37,7 +37,7 @@ from vtok_codec.play.server import Played, PlayServer
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository's clip in three GOPs."""
     path = tmp_path_factory.mktemp("clip") / "lanes.vtk"
-    assert inside("encode", LANES, path, "--gop", 1, "-q") == (0, "", "")
+    assert inside("encode", SMALL_LANES, path, "--gop", 1, "-q") == (0, "", "")
     return path
 
 
@@ -111,7 +111,7 @@ def test_what_stands_behind_the_video_is_no_damage_of_it(clip: Path, tmp_path: P
 
 
 def test_the_page_gets_the_frames_that_decode_gives(clip: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    with served(clip, tokenizer, source=LANES) as server:
+    with served(clip, tokenizer, source=SMALL_LANES) as server:
         for query, options in (("start=0", []), ("start=0.84&tokens=1", ["--start", 0.84, "--tokens", 1])):
             status, data, headers = fetched(f"{server.url}video?{query}")
             assert status == 200 and headers["Content-Type"] == "video/mp4"
@@ -121,7 +121,7 @@ def test_the_page_gets_the_frames_that_decode_gives(clip: Path, tokenizer: Token
             got, expected = pixels_of(tmp_path / "got.mp4"), pixels_of(out)
             assert len(got) == len(expected) and psnr_db(np.stack(got), np.stack(expected)) > 40
         (tmp_path / "source.mp4").write_bytes(fetched(f"{server.url}source?start=1.2")[1])
-        got, expected = pixels_of(tmp_path / "source.mp4"), pixels_of(LANES)[30:]
+        got, expected = pixels_of(tmp_path / "source.mp4"), pixels_of(SMALL_LANES)[30:]
         assert len(got) == len(expected) and psnr_db(np.stack(got), np.stack(expected)) > 40
 
 
@@ -155,7 +155,7 @@ def test_a_file_that_is_replaced_or_gone_is_told(clip: Path, tokenizer: Tokenize
     path = tmp_path / "clip.vtk"
     shutil.copy(clip, path)
     with served(path, tokenizer, source=tmp_path / "映像.mp4") as server:
-        assert inside("encode", LANES, path, "--tokens", 1, "--duration", 0.2, "-f", "-q") == (0, "", "")
+        assert inside("encode", SMALL_LANES, path, "--tokens", 1, "--duration", 0.2, "-f", "-q") == (0, "", "")
         status, text, _ = fetched(f"{server.url}video")
         assert status == 400 and b"another file by now" in text
         path.unlink()
@@ -197,7 +197,7 @@ def test_odd_sizes_and_sound_reach_the_page(make_clip: ClipMaker, tokenizer: Tok
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to play in")
 def test_it_plays_and_seeks_in_a_browser(clip: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    with served(clip, tokenizer, source=LANES) as server, browsing(tmp_path) as browser:
+    with served(clip, tokenizer, source=SMALL_LANES) as server, browsing(tmp_path) as browser:
         browser.open(server.url)
         browser.wait_for("about && video.currentTime > 0.3 && source.currentTime > 0")
         assert browser.value("[video.videoWidth, video.videoHeight, document.title]") == [456, 256, "lanes.vtk"]
@@ -280,7 +280,7 @@ def test_what_cannot_be_played_is_told(clip: Path, tmp_path: Path) -> None:
             (3, "pipe cannot seek", ["-"]),
             (3, "pipe cannot seek", ["/dev/null"]),
             (3, "No such file", [tmp_path / "none.vtk"]),
-            (4, "not a .vtk file", [LANES]),
+            (4, "not a .vtk file", [SMALL_LANES]),
             (3, "none.mp4", [clip, "--source", tmp_path / "none.mp4"]),
             (7, "cannot listen", [clip, "--port", taken.getsockname()[1]]),
             (3, "max-pixels", [clip, "--max-pixels", 1000]),

@@ -22,35 +22,45 @@ from vtok_codec.training.trainer import LOG
 WORKER = Path(__file__).parent / "train_together.py"
 
 
-def train(processes: int, data: Path, folder: Path, batch: int, stage: str) -> list[dict[str, float]]:
+STAGES = ("rate", "decoder", "diffusion", "onedva-lengths")
+
+
+def train(processes: int, data: Path, folder: Path, batch: int) -> Path:
+    """Train all stages, one after another, in one start of Python for each process."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = launcher if processes > 1 else [sys.executable]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(WORKER.parent.parent)}
     done = subprocess.run(
-        [*command, str(WORKER), str(data), str(folder), str(batch), stage],
+        [*command, str(WORKER), str(data), str(folder), str(batch), ",".join(STAGES)],
         env=environment,
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+    return folder
 
 
-@pytest.mark.parametrize("stage", ["rate", "decoder", "diffusion", "onedva-lengths"])
-def test_two_processes_train_as_one_with_twice_the_batch(tmp_path: Path, stage: str) -> None:
-    data = tmp_path / "data"
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The folders of the runs of one process, and of two with half the batch each."""
+    folder = tmp_path_factory.mktemp("together")
+    data = folder / "data"
     data.mkdir()
     (data / "lanes.mp4").symlink_to(LANES)
     (data / "codec.safetensors").write_bytes(dump_weights(randomized(OneVAE(TINY)), TINY, {}))
-    alone = train(1, data, tmp_path / "alone", 4, stage)
-    together = train(2, data, tmp_path / "together", 2, stage)
+    return train(1, data, folder / "alone", 4), train(2, data, folder / "together", 2)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_processes_train_as_one_with_twice_the_batch(runs: tuple[Path, Path], stage: str) -> None:
+    alone, together = ([json.loads(line) for line in (run / stage / LOG).read_text().splitlines()] for run in runs)
     assert [line["step"] for line in together] == [1, 2, 3, 4, 5, 6]
     for one, two in zip(alone, together, strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=0.01)
         error = {"diffusion": "error", "onedva-lengths": "latent"}.get(stage, "rmse")
         assert two[error] == pytest.approx(one[error], rel=0.01)
-    weights = [read_checkpoint(tmp_path / run)["model"] for run in ("alone", "together")]
+    weights = [read_checkpoint(run / stage)["model"] for run in runs]
     for name, value in weights[0].items():
         assert torch.allclose(value, weights[1][name], rtol=0.05, atol=2e-3), name
 
