@@ -21,6 +21,7 @@ def test_verify_and_info_of_a_whole_file() -> None:
     ]
     fields = json.loads(text(vtok("info", "--json", GOLDEN))[1])
     assert (fields["frames"], fields["rate"], fields["model"]["stride"]) == (12, "30000/1001", [4, 8, 8])
+    assert fields["format"] == "1.0" and "  layout 2 GOPs, 3 chunks, format 1.0" in out.splitlines()
 
 
 def test_verify_reads_standard_input() -> None:

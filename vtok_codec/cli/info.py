@@ -50,6 +50,7 @@ def _fields(summary: FileSummary) -> dict[str, Any]:
     return _plain(
         {
             **{("tokens" if key == "tokens_per_position" else key): value for key, value in header.items()},
+            "format": _version(summary),
             "frames": totals["frames"],
             "chunks": totals["chunks"],
             "gops": totals["gops"],
@@ -76,6 +77,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     return value
+
+
+def _version(summary: FileSummary) -> str:
+    return ".".join(map(str, summary.version))
 
 
 def _words(tags: Tags) -> list[str]:
@@ -107,7 +112,7 @@ def _lines(summary: FileSummary) -> list[str]:
         ("model", f"{header.model.name} (weights {header.model.weights_sha256[:12]})"),
         ("tokens", f"{header.tokens_per_position} per position of {'x'.join(map(str, header.model.stride))}{first}"),
         *([("1D", _windows(header.windows, summary.window_tokens))] if header.windows else []),
-        ("layout", f"{counted(totals.gops, 'GOP')}, {counted(totals.chunks, 'chunk')}"),
+        ("layout", f"{counted(totals.gops, 'GOP')}, {counted(totals.chunks, 'chunk')}, format {_version(summary)}"),
         ("size", f"{summary.file_bytes} bytes, {summary.bits_per_pixel:.4f} bits/pixel{sound}, {kbit_s:.1f} kbit/s"),
     ]
     rows += [("tag", one_line(f"{name}: {text}")) for name, text in header.tags]

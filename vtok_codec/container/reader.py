@@ -80,12 +80,11 @@ class VtkReader:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._source = ByteSource(stream)
-        version, header, data = read_header(self._source)
-        self.header = header
-        """The header of the file."""
+        self.version, self.header, data = read_header(self._source)
+        """The major and the minor version of the format, and the header of the file."""
         self._digest = hashlib.sha256(data)
         """The digest of all bytes that were read before the END record."""
-        self._framing = framing_of(version, self.header)
+        self._framing = framing_of(self.version, self.header)
         self._number = 0
         self._gop = -1
         self._open_chunk = False

@@ -17,6 +17,8 @@ from vtok_codec.stream.unpacking import PriorFinder, UnpackedChunk, unpacked_eve
 class FileSummary:
     """What a whole file holds."""
 
+    version: tuple[int, int]
+    """The major and the minor version of the format."""
     header: Header
     """The header of the file."""
     totals: Totals
@@ -78,5 +80,14 @@ def verify(stream: BinaryIO, priors: PriorFinder = find_prior) -> FileSummary:
     assert totals is not None
     duration = float((end_pts - (first_pts or 0)) * header.time_base)
     return FileSummary(
-        header, totals, reader.position, token_size, audio_size, positions, window_tokens, duration, steady
+        reader.version,
+        header,
+        totals,
+        file_bytes=reader.position,
+        token_bytes=token_size,
+        audio_bytes=audio_size,
+        latent_positions=positions,
+        window_tokens=window_tokens,
+        duration_s=duration,
+        steady=steady,
     )
