@@ -34,16 +34,23 @@ _COLUMNS = 100
 _FOLDER = ROOT / "docs" / "reference"
 _COMMAND_LINE_HEAD = """# Command line
 
-This page lists each command with its arguments and options, as `vtok COMMAND --help` prints them. After
-an error, the [exit code](exit-codes.md) tells its kind. `bench/reference.py` writes this page.
+This page lists each command with its arguments and options, as `vtok COMMAND --help` prints them.
+After an error, the [exit code](exit-codes.md) tells its kind. `bench/reference.py` writes this page.
 
 To code several inputs at once, name a folder for the outputs with `-o DIR`. The name `-` stands for
-standard input or standard output. An output file appears under its name only when it is complete. On
-standard output, a decoded video is raw RGB in a NUT container.
+standard input or standard output. An output file appears under its name only when it is complete.
+On standard output, a decoded video is raw RGB in a NUT container.
 
-`encode` keeps the size, frame count, frame times (also at variable rates), sample aspect ratio, colour
-tags, rotation and audio packets; `decode` writes them as far as the output's container can hold them.
-vtok reports what it leaves out: bit depths above 8, transparency, subtitles and chapters.
+`encode` keeps the size, frame count, frame times (also at variable rates), sample aspect ratio,
+colour tags, rotation and audio packets; `decode` writes them as far as the output's container can
+hold them. vtok reports what it leaves out: bit depths above 8, transparency, subtitles and chapters.
+
+| environment variable | what it names |
+|---|---|
+| `VTOK_WEIGHTS` | The folder for fetched weights; by default `~/.cache/vtok/weights`. |
+| `VTOK_WEIGHTS_SOURCE` | Where `vtok models fetch` gets weights, unless `--from` says so. |
+| `VTOK_PRIORS` | Folders with further priors, separated as in `PATH`. |
+| `VTOK_DEBUG` | 1 prints the traceback of an internal error. |
 """
 _PYTHON_HEAD = """# Python
 
@@ -99,7 +106,8 @@ def _command(name: str, command: Any) -> Iterator[str]:
     yield "|---|---|---|"
     for option in options:
         default = "" if option.default in (None, False, (), "") else f"`{option.default}`"
-        yield f"| `{'`, `'.join(option.opts)}` | {default} | {_markdown(option.help or '')} |"
+        names = "`, `".join([*option.opts, *option.secondary_opts])
+        yield f"| `{names}` | {default} | {_markdown(option.help or '')} |"
     yield ""
 
 

@@ -81,16 +81,15 @@ def quality(document: dict[str, Any]) -> str:
     context = document["context"]
     return (
         f"## Quality and size\n\nMeasured on {len(evaluation['clips'])} held-out clips with {frames} frames in all, on "
-        f"{context['machine']}. The clips are every third file of `val` (`ls val/*.mp4 | awk 'NR % 3 == 1'`), which "
-        "takes ten to twenty minutes; all clips would take three times as long. The folder holds excerpts of videos of "
-        "others and is not published; the same command measures clips of your own. The model cards have the figures "
-        "of vtok on all clips.\n\n"
+        f"{context['machine']}. The clips are every third file of `val` (`ls val/*.mp4 | awk 'NR % 3 == 1'`); the run "
+        "takes ten to twenty minutes. `val` holds excerpts of other people's videos and is not published; run the "
+        "command on clips of your own. The model cards have the figures of vtok on all clips.\n\n"
         "*energy* is the amount of fine detail relative to the source: 1 for a copy, less for a blur. *flicker* is how "
         "far the changes of brightness from frame to frame differ from those of the source, on a scale from 0 to 255. "
         "VMAF-NEG is VMAF without credit for sharpening. Less is better for LPIPS and flicker. *enc s* and *dec s* are "
-        "the seconds for all these clips together. Files are those of `--effort fast`; with `slow` they are about 16 % "
-        "smaller at equal PSNR ([notebook](notebook/refinement.md)). They were of format 1.1, which takes 0.0011 bits "
-        "per pixel more than the present one ([notebook](notebook/container.md)).\n\n"
+        "the seconds for all these clips together. Measured with `--effort fast`, in format 1.1. `slow` saves about "
+        "16 % at equal PSNR ([notebook](notebook/refinement.md)), and format 2, which vtok writes now, 0.0011 bits per "
+        "pixel ([notebook](notebook/container.md)).\n\n"
         f"    {_EVAL_COMMAND}\n\n"
         + "".join(f"- {line}\n" for line in [*context["codecs"], *context["notes"]])
         + f"\n{table(heads, rows)}\n"
@@ -191,7 +190,7 @@ def speed(figures: dict[str, Any]) -> str:
         f"{figures['limit_gmac_s']:.0f} GMAC/s with all threads; the last column compares the whole model with it, for "
         "the same number of threads.\n\n"
         + table(["model", "frames/s", "Mpixel/s", "GMAC/s", "of the limit"], model)
-        + "\nWhole commands, without the time that a clip of one frame takes:\n\n"
+        + "\nWhole commands, less the time of a clip of one frame:\n\n"
         + table(["command", "frames/s", "Mpixel/s", "peak MiB"], commands)
         + "\nPeak memory at 1280×720:\n\n"
         + table(["command", "peak MiB"], peaks)

@@ -29,6 +29,7 @@ from vtok_codec.cli.options import (
     Quiet,
     Start,
     Verbose,
+    WeightsOfInput,
 )
 from vtok_codec.container import VTK_SUFFIXES
 from vtok_codec.errors import DamageError, OutputError
@@ -95,12 +96,7 @@ def decode(
             rich_help_panel=MODEL,
         ),
     ] = "auto",
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="Weights file of the model that made the input, if it was not shipped.", rich_help_panel=MODEL
-        ),
-    ] = None,
+    weights: WeightsOfInput = None,
     codec: Annotated[
         str | None,
         typer.Option(help="FFmpeg encoder of the output; ffv1 is lossless.", rich_help_panel=OUTPUT),

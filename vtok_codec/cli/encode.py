@@ -141,7 +141,10 @@ def encode(
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", "-m", help="A shipped model or a weights file, instead of the preset's.", rich_help_panel=MODEL
+            "--model",
+            "-m",
+            help="A shipped model, weights file or run folder, instead of the preset's.",
+            rich_help_panel=MODEL,
         ),
     ] = None,
     start: Start = 0.0,

@@ -16,7 +16,7 @@ from vtok_codec.errors import OutputError
 
 @reports_errors
 def export(
-    model: Annotated[str, typer.Argument(help="A shipped model or a weights file.")],
+    model: Annotated[str, typer.Argument(help="A shipped model, weights file or run folder.")],
     folder: Annotated[Path, typer.Argument(help="Folder to write to, which is made if it is not there.")],
     force: Force = False,
     quiet: Quiet = False,

@@ -13,7 +13,17 @@ import typer
 from vtok_codec.cli.errors import notice, reports_errors
 from vtok_codec.cli.files import STANDARD_STREAM, open_input, require_pixels, vtk_output
 from vtok_codec.cli.jobs import frame_bar
-from vtok_codec.cli.options import DEFAULT_MAX_PIXELS, MODEL, OUTPUT, PICTURE, Device, Force, MaxPixels, Quiet
+from vtok_codec.cli.options import (
+    DEFAULT_MAX_PIXELS,
+    MODEL,
+    OUTPUT,
+    PICTURE,
+    Device,
+    Force,
+    MaxPixels,
+    Quiet,
+    WeightsOfInput,
+)
 from vtok_codec.container.header import MAX_SIDE
 from vtok_codec.errors import InputError, ModelError, SettingError
 from vtok_codec.text import counted
@@ -63,7 +73,7 @@ GeneratorName = Annotated[
     typer.Option(
         "--generator",
         "-g",
-        help="A shipped generator, or the weights file of one; by default the first for such tokens.",
+        help="Weights file or run folder of a generator. It is needed, since none is shipped.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -81,12 +91,7 @@ def continue_(
     guidance: Guidance = 1.0,
     steps: Steps = None,
     generator: GeneratorName = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="Weights file of the model that made the input, if it was not shipped.", rich_help_panel=MODEL
-        ),
-    ] = None,
+    weights: WeightsOfInput = None,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     device: Device = "auto",
     force: Force = False,
@@ -144,7 +149,8 @@ def generate(
     codec: Annotated[
         str | None,
         typer.Option(
-            help="Weights file of the model whose tokens to draw, if it was not shipped.", rich_help_panel=MODEL
+            help="Weights file or run folder of the model whose tokens to draw, if it was not shipped.",
+            rich_help_panel=MODEL,
         ),
     ] = None,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,

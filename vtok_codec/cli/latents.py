@@ -53,7 +53,8 @@ def latents(
         typer.Option(
             "--model",
             "-m",
-            help="A shipped model or a weights file; by default the default model, or the one that made the latents.",
+            help="A shipped model, weights file or run folder; by default the default model, or the one that made "
+            "the latents.",
             rich_help_panel=MODEL,
         ),
     ] = None,

@@ -88,6 +88,14 @@ OutputFolder = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+WeightsOfInput = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        help="Weights file or run folder of the model that made the input, if it was not shipped.",
+        rich_help_panel=MODEL,
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing output files.", rich_help_panel=OUTPUT)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.", rich_help_panel=GENERAL)]
 Verbose = Annotated[

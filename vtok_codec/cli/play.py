@@ -14,7 +14,7 @@ import typer
 
 from vtok_codec.cli.errors import notice, reports_errors
 from vtok_codec.cli.files import CLOSED_STREAMS, STANDARD_STREAM, open_input, require_pixels
-from vtok_codec.cli.options import DEFAULT_MAX_PIXELS, INPUT, MODEL, OUTPUT, Device, MaxPixels, Quiet
+from vtok_codec.cli.options import DEFAULT_MAX_PIXELS, INPUT, MODEL, OUTPUT, Device, MaxPixels, Quiet, WeightsOfInput
 from vtok_codec.errors import InputError, OutputError
 from vtok_codec.text import printable
 
@@ -35,12 +35,7 @@ def play(
     port: Annotated[
         int, typer.Option(help="Port to listen on; any free one by default.", min=0, max=65535, rich_help_panel=OUTPUT)
     ] = 0,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="Weights file of the model that made the input, if it was not shipped.", rich_help_panel=MODEL
-        ),
-    ] = None,
+    weights: WeightsOfInput = None,
     engine: Annotated[
         str, typer.Option(help="What runs the decoder: auto, torch or onnx.", rich_help_panel=MODEL)
     ] = "auto",
