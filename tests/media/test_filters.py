@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -24,7 +25,10 @@ def read(path: Path, filters: str = "") -> tuple[VideoInfo, list[Frame]]:
 
 @pytest.mark.parametrize(
     "filters",
-    ["scale=-2:32", "fps=10", "fps=10,scale=48:32", "crop=32:16:8:8,hflip", "transpose=clock", "drawbox='0:0:8:8:red'"],
+    [
+        *("scale=-2:32", "fps=10", "fps=10,scale=48:32", "crop=32:16:8:8,hflip", "transpose=clock"),
+        "drawbox='0:0:8:8:red'",
+    ],
 )
 @pytest.mark.parametrize("turn", [0, 90, 180])
 def test_filters_do_what_ffmpeg_does(
@@ -45,6 +49,18 @@ def test_filters_do_what_ffmpeg_does(
     error = max(np.abs(a.pixels.astype(int) - b.pixels).mean() for a, b in zip(frames, expected, strict=True))
     # The kernels of swscale differ between versions of FFmpeg.
     assert error < (8 if "scale" in filters else 1.5)
+
+
+@pytest.mark.parametrize(
+    ("filters", "frames"),
+    [("bwdif", 18), ("bwdif=mode=send_frame", 9), ("bwdif=0", 9), ("yadif", 9), ("yadif=1", 18)],
+)
+def test_deinterlacers_tell_their_rate(make_clip: ClipMaker, filters: str, frames: int) -> None:
+    """Some of their modes make a frame of each field, and last as long as the source."""
+    info, got = read(make_clip("in.mp4"), filters)
+    assert info.rate == Fraction(25) * frames / 9 and len(got) == frames
+    steps = {(after.pts - before.pts) * info.time_base for before, after in pairwise(got)}
+    assert steps == {1 / info.rate}
 
 
 def test_scale_keeps_the_shape_of_the_picture(make_clip: ClipMaker) -> None:

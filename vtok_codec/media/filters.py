@@ -20,9 +20,15 @@ _CHANGES_TIMES = frozenset(
         *("framestep", "setpts", "settb", "minterpolate", "framerate", "select", "tile", "tpad", "trim", "loop"),
         *("telecine", "detelecine", "pullup", "decimate", "mpdecimate", "shuffleframes", "random", "reverse"),
         *("freezeframes", "thumbnail", "separatefields", "weave", "doubleweave", "tinterlace", "w3fdif", "nnedi"),
+        *("zoompan", "estdif"),
     )
 )
 """Filters that change times or the frame rate in ways that libavfilter does not report to us."""
+
+_DEINTERLACERS = {"bwdif": "send_field", "yadif": "send_frame"}
+"""Filters that make a frame of each field in some of their modes, and the mode that each has by default."""
+_FIELD_MODES = frozenset(("send_field", "send_field_nospatial", "1", "3"))
+"""The names and numbers of those modes."""
 
 _UNKNOWN_TAGS = {"color_range": 0, "color_primaries": 2, "color_trc": 2, "colorspace": 2}
 """The tags that describe the colours of a frame, and the value of each that stands for unknown."""
@@ -150,6 +156,8 @@ class FilterChain:
         for name, options in (each.step for each in self._filters):
             if name == "fps" and rate is not None:
                 rate = _fps(options)
+            elif rate is not None and _makes_frames_of_fields(name, options):
+                rate *= 2
         return rate
 
     def sar(self, sar: Fraction) -> Fraction:
@@ -224,6 +232,15 @@ class _Filter:
             assert isinstance(frame, av.VideoFrame)
             self._after = (frame.width, frame.height)
             yield frame
+
+
+def _makes_frames_of_fields(name: str, options: str | None) -> bool:
+    """Return whether a filter makes two frames of each interlaced one."""
+    if name not in _DEINTERLACERS:
+        return False
+    named = [part.partition("=") for part in (options or "").split(":") if part]
+    modes = [value if key == "mode" else key for key, sign, value in named if key == "mode" or not sign]
+    return (modes or [_DEINTERLACERS[name]])[0] in _FIELD_MODES
 
 
 def _fps(options: str | None) -> Fraction:
