@@ -44,6 +44,12 @@ def test_permissions_are_kept(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "fresh").stat().st_mode) == 0o640
 
 
+def test_no_thread_sees_another_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mask belongs to the whole process, so it cannot be looked up without changing it for all threads."""
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the mask was changed"))
+    write_whole(tmp_path / "fresh", b"new")
+
+
 def test_a_name_taken_meanwhile_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "out.bin"
     with pytest.raises(FileExistsError), replacing(path, overwrite=False) as partial:

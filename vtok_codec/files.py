@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import glob
 import os
+import secrets
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -58,7 +58,6 @@ def replacing(
     handle, partial = _new_partial(path)
     _open_partials.add(partial)
     try:
-        partial.chmod(_mode(path))
         yield partial
         os.fsync(handle)
         _rename(partial, path, overwrite)
@@ -106,19 +105,41 @@ def exclusive(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def is_of_output(name: str | bytes | int, path: Path) -> bool:
+    """Return whether a name in an error is that of an output, of a partial file of it, or of its folder.
+
+    Args:
+        name: The name, as `OSError.filename` has it.
+        path: The final name of the output.
+    """
+    place = Path(os.fsdecode(name)) if not isinstance(name, int) else None
+    if place is None or place in (path, path.parent):
+        return place is not None
+    return place.parent == path.parent and place.name.startswith(_prefix(path))
+
+
 def _prefix(path: Path) -> str:
     name = path.name.encode(errors="surrogateescape")[:_NAME_BYTES]
     return f".{os.fsdecode(name)}."
 
 
 def _new_partial(path: Path) -> tuple[int, Path]:
-    """Make a partial file, open and locked, so that no other process takes it for a leftover."""
+    """Make a partial file, open and locked, so that no other process takes it for a leftover.
+
+    It has the permissions of the file that it replaces, or those of a new file under the process's mask.
+    """
     while True:
-        # mkstemp opens with O_EXCL, so that nobody can have put a link in the place of the file.
-        handle, name = tempfile.mkstemp(f"{PARTIAL_SUFFIX}{path.suffix}", _prefix(path), path.parent)
+        partial = path.parent / f"{_prefix(path)}{secrets.token_hex(4)}{PARTIAL_SUFFIX}{path.suffix}"
+        try:
+            # With O_EXCL, nobody can have put a link in the place of the file. The system applies the mask.
+            handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), _NEW_FILE_MODE)
+        except FileExistsError:
+            continue
         _lock(handle, wait=True)
         if os.fstat(handle).st_nlink:
-            return handle, Path(name)
+            with suppress(FileNotFoundError):
+                partial.chmod(stat.S_IMODE(path.stat().st_mode))
+            return handle, partial
         # Another process took it for a leftover before it was locked.
         os.close(handle)
 
@@ -146,16 +167,6 @@ def _remove_leftovers(path: Path) -> Iterator[Path]:
                     yield Path(name)
             finally:
                 os.close(handle)
-
-
-def _mode(path: Path) -> int:
-    """The permissions of the file that is replaced, or those of a new file under the process's mask."""
-    try:
-        return stat.S_IMODE(path.stat().st_mode)
-    except OSError:
-        mask = os.umask(0)
-        os.umask(mask)
-        return _NEW_FILE_MODE & ~mask
 
 
 def _rename(partial: Path, path: Path, overwrite: bool) -> None:

@@ -12,6 +12,7 @@ import typer
 from command_helpers import GOLDEN, text, vtok
 from helpers import ClipMaker, inside
 
+from vtok_codec.cli.errors import exit_code, told
 from vtok_codec.cli.files import whole_output
 from vtok_codec.cli.jobs import run_jobs
 from vtok_codec.errors import InputError, OutputError
@@ -126,8 +127,6 @@ def test_one_input_that_fails_keeps_none_of_the_others(
         run_jobs([("a", "1"), ("bad", "2"), ("c", "3")], work)
     assert (ended.value.exit_code, done) == (code, ["a", "c"])
     assert told in capsys.readouterr().err
-    with pytest.raises(ZeroDivisionError):
-        run_jobs([("a", "1"), ("c", "3")], lambda source, target: 1 // 0)
 
 
 def test_a_name_taken_in_the_meantime_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,3 +158,33 @@ def test_nothing_replaces_a_special_file(tmp_path: Path) -> None:
     (tmp_path / "link.npy").symlink_to(target)
     assert vtok("tokens", GOLDEN, tmp_path / "link.npy", "-f").returncode == 0
     assert (tmp_path / "link.npy").is_symlink() and target.stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (PermissionError(13, "Permission denied", "in.mp4"), (7, "cannot read or write in.mp4: Permission denied")),
+        (OSError("libcublas.so: cannot open"), (7, "cannot read or write: libcublas.so: cannot open")),
+    ],
+)
+def test_the_output_is_blamed_for_its_own_errors_only(
+    tmp_path: Path, error: OSError, expected: tuple[int, str]
+) -> None:
+    with pytest.raises(type(error)) as caught, whole_output(str(tmp_path / "o.vtk"), "in.mp4", False):
+        raise error
+    assert (exit_code(caught.value), told(caught.value)) == expected
+    with pytest.raises(OutputError, match="cannot write"), whole_output(str(tmp_path / "o.vtk"), "in.mp4", False):
+        raise OSError(28, "No space left on device")
+
+
+def test_an_unreadable_input_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests as root may read everything, so the file system says no here."""
+    source = tmp_path / "in.mp4"
+    source.write_bytes(b"no video")
+
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(13, "Permission denied", str(source))
+
+    monkeypatch.setattr("vtok_codec.cli.encode_jobs.open", refuse, raising=False)
+    code, out, err = inside("encode", source, tmp_path / "o.vtk")
+    assert (code, out) == (3, "") and str(source) in err and err.count("\n") == 1

@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 from command_helpers import VTOK, text, vtok
 from helpers import ClipMaker, inside
 
-from vtok_codec.cli.jobs import job_pairs
-from vtok_codec.errors import InputError
+from vtok_codec.cli.jobs import job_pairs, run_jobs
+from vtok_codec.errors import DamageError, InputError
 from vtok_codec.media.formats import is_clip_name
 
 
@@ -90,6 +91,29 @@ def test_a_dry_run_takes_folders(make_clip: ClipMaker, tmp_path: Path) -> None:
     make_clip("clip.mp4", frames=3).rename(tmp_path / "in" / "clip.mp4")
     code, out, told = inside("encode", tmp_path / "in", "--dry-run")
     assert code == 0 and "tiny" in out + told
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_fault_of_one_input_keeps_no_other_from_its_output(
+    at_once: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever kind of fault it is; and each message names its input."""
+    monkeypatch.delenv("VTOK_DEBUG", raising=False)
+    faults = {"a.mp4": ZeroDivisionError("division by zero"), "b.mp4": DamageError("the footer is cut short")}
+    done = []
+
+    def work(source: str, target: str) -> None:
+        if source in faults:
+            raise faults[source]
+        done.append(target)
+
+    with pytest.raises(typer.Exit) as ended:
+        run_jobs([("a.mp4", "a.vtk"), ("b.mp4", "b.vtk"), ("c.mp4", "c.vtk")], work, at_once)
+    assert ended.value.exit_code == 1 and done == ["c.vtk"]
+    assert sorted(capsys.readouterr().err.splitlines()) == [
+        "vtok: a.mp4: internal error: ZeroDivisionError: division by zero (VTOK_DEBUG=1 shows where)",
+        "vtok: b.mp4: the footer is cut short",
+    ]
 
 
 def test_an_interrupt_leaves_nothing(make_clip: ClipMaker, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -80,10 +80,11 @@ class Inputs:
 
 
 def _is_vtk(path: str) -> bool:
-    if not Path(path).is_file():
-        return False
-    with open(path, "rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+    with suppress(OSError):
+        if Path(path).is_file():
+            with open(path, "rb") as file:
+                return file.read(len(MAGIC)) == MAGIC
+    return False
 
 
 class Models:
@@ -194,7 +195,7 @@ class EncodeJobs:
             tell_qualities(trials, source, self._goal_model)
 
     def _trials(self, source: str) -> AbstractContextManager[Trials]:
-        return tried(source, partial(self._inputs.open, source), self._settings, self._models.load, self._quiet)
+        return tried(source, partial(self._inputs.open, source), self._settings, self._models.load, not self._bars)
 
     def _tell(self, reader: VideoReader, joins: int, target: str, summary: EncodeSummary, seconds: float) -> None:
         """Say what was written, and how often the clock of the input jumped."""

@@ -23,6 +23,8 @@ Parameters = ParamSpec("Parameters")
 EXIT_INTERNAL = 1
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 EXIT_INTERRUPTED = 128 + signal.SIGINT
+DEBUG = "VTOK_DEBUG"
+"""The environment variable that shows the traceback of an internal error, if it is set."""
 _NO_MEMORY = "out of memory; try a smaller picture"
 
 
@@ -53,9 +55,9 @@ def reports_errors(command: Callable[Parameters, None]) -> Callable[Parameters, 
         except Exception as error:
             message = told(error)
             if message is None:
-                if os.environ.get("VTOK_DEBUG"):
+                if os.environ.get(DEBUG):
                     raise
-                fail(f"internal error: {_summary(error)} (VTOK_DEBUG=1 shows where)", EXIT_INTERNAL)
+                fail(internal(error), EXIT_INTERNAL)
             fail(message, exit_code(error))
 
     return run
@@ -71,7 +73,8 @@ def told(error: Exception) -> str | None:
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         return str(missing_package(error.name))
     if isinstance(error, OSError):
-        return f"cannot read or write: {error.strerror or error}"
+        named = f" {error.filename}" if error.filename and error.strerror else ""
+        return f"cannot read or write{named}: {error.strerror or error}"
     return None
 
 
@@ -107,6 +110,7 @@ def notice(message: str) -> None:
     tqdm.write(f"vtok: {one_line(message)}", file=sys.stderr)
 
 
-def _summary(error: Exception) -> str:
-    """The type of an error and the first line of its text."""
-    return " ".join([type(error).__name__ + ":", *str(error).splitlines()[:1]])
+def internal(error: Exception) -> str:
+    """What to tell a user about a fault in the program: the type of the error and the first line of its text."""
+    summary = " ".join([type(error).__name__ + ":", *str(error).splitlines()[:1]])
+    return f"internal error: {summary} ({DEBUG}=1 shows where)"

@@ -11,7 +11,7 @@ from typing import BinaryIO, TextIO
 
 from vtok_codec.cli.errors import notice
 from vtok_codec.errors import FormatError, InputError, OutputError
-from vtok_codec.files import replacing
+from vtok_codec.files import is_of_output, replacing
 
 STANDARD_STREAM = "-"
 """What stands for standard input or output in place of a path."""
@@ -101,7 +101,9 @@ def whole_output(target: str, source: str, force: bool) -> Iterator[Path]:
         _refuse_existing(path, target, force=False)
         raise
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
+        # What names another file, or no reason, is no fault of the output.
+        others = error.filename is not None and not is_of_output(error.filename, path)
+        if isinstance(error, BrokenPipeError) or not error.strerror or others:
             raise
         raise OutputError(f"cannot write {target}: {error.strerror}") from error
 

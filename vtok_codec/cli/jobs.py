@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 import typer
 from tqdm import tqdm
 
-from vtok_codec.cli.errors import exit_code, notice, told
+from vtok_codec.cli.errors import DEBUG, exit_code, internal, notice, told
 from vtok_codec.cli.files import STANDARD_STREAM
-from vtok_codec.errors import InputError, OutputError, VtokError
+from vtok_codec.errors import InputError, OutputError
 from vtok_codec.text import printable
 
 Job: TypeAlias = tuple[str, str]
@@ -116,8 +116,10 @@ def run_jobs(jobs: Sequence[Job], work: Callable[[str, str], None], at_once: int
         except Exception as error:
             message = told(error)
             if message is None:
-                raise
-            notice(message if isinstance(error, VtokError) else f"{job[0]}: {message}")
+                if os.environ.get(DEBUG):
+                    raise
+                message = internal(error)
+            notice(message if job[0] in message else f"{job[0]}: {message}")
             return exit_code(error)
         return 0
 
