@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, BinaryIO
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import FormatError, InputError
 from vtok_codec.media.types import Frame
-from vtok_codec.registry import DETERMINISTIC
+from vtok_codec.prior_files import find_prior
+from vtok_codec.registry import DETERMINISTIC, find_weights
 from vtok_codec.stream.reading import read_gops, read_tokens
 from vtok_codec.stream.verifying import FileSummary, verify
 from vtok_codec.tokens.radix import Tokens
 
 if TYPE_CHECKING:
     from vtok_codec.codec.decoders import Decoders
+    from vtok_codec.tokens.prior.prior import Prior
 
 
 class Clip:
@@ -62,7 +64,7 @@ class Clip:
             FormatError, DamageError: The first thing that is wrong, and where.
         """
         with self._open() as stream:
-            return verify(stream)
+            return verify(stream, self._prior)
 
     def tokens(self, gop: int | None = None) -> Tokens:
         """The tokens `t h w n` of one GOP, which `Codec.detokenize` takes, or of all GOPs one after another.
@@ -72,7 +74,7 @@ class Clip:
             FormatError, DamageError: The file cannot be read there.
         """
         with self._open() as stream:
-            return read_tokens(stream, gop)
+            return read_tokens(stream, gop, priors=self._prior)
 
     def gops(self) -> Iterator[Tokens]:
         """Iterate over the tokens `t h w n` of each GOP, with one GOP in memory at a time.
@@ -81,7 +83,7 @@ class Clip:
             FormatError, DamageError: The file cannot be read that far.
         """
         with self._open() as stream:
-            yield from (gop.tokens for gop in read_gops(VtkReader(stream)))
+            yield from (gop.tokens for gop in read_gops(VtkReader(stream), priors=self._prior))
 
     def frames(
         self,
@@ -126,6 +128,10 @@ class Clip:
     def seconds(self, frame: Frame) -> float:
         """The presentation time of a frame in seconds."""
         return float(frame.pts * self.header.time_base)
+
+    def _prior(self, sha256: str) -> Prior:
+        """Find a prior, also beside the weights that were named."""
+        return find_prior(sha256, find_weights(self._model).path.parent if self._model else None)
 
     @contextmanager
     def _open(self) -> Iterator[BinaryIO]:

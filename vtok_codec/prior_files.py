@@ -43,8 +43,8 @@ def find_prior(sha256: str, beside: Path | None = None) -> Prior:
         if (file.expected_sha256 or file.sha256) == sha256:
             return parsed_prior(file)
     raise ModelError(
-        f"the file was packed with the prior {sha256[:12]}, which is not here; put it beside the model's weights and "
-        f"name those (--weights), or name its folder in the environment variable {PRIOR_FOLDERS}"
+        f"the file was packed with the prior {sha256[:12]}, which is not here; name its folder in the environment "
+        f"variable {PRIOR_FOLDERS}, or put it beside the weights of the model and name those"
     )
 
 
@@ -62,12 +62,23 @@ def prior_file(weights: WeightsFile) -> WeightsFile | None:
     """Return the file of the prior of a codec's tokens; None if there is none."""
     folder = weights.path.parent
     named = (folder / RUN_PRIOR, folder / f"{_PRIOR_PREFIX}{weights.path.stem}{SUFFIX}")
-    files = [*(WeightsFile(place.stem, place) for place in named if place.is_file()), *_shipped_priors()]
+    # A shipped file comes with the hash that it must have.
+    shipped = {file.path: file for file in _shipped_priors() if not _is_former(file)}
+    beside = [shipped.get(place) or WeightsFile(place.stem, place) for place in named if place.is_file()]
+    files = [*beside, *shipped.values()]
     return next((file for file in files if file.metadata.get(CODEC_SHA256) in weights.reads), None)
 
 
 def _shipped_priors() -> list[WeightsFile]:
     return [weights for weights in shipped_weights() if weights.name.startswith(_PRIOR_PREFIX)]
+
+
+def _is_former(file: WeightsFile) -> bool:
+    """Return whether another shipped prior has taken the place of this one, which only reads older files.
+
+    The name of such a prior ends with the first eight digits of its hash.
+    """
+    return file.name.endswith(f"-{(file.expected_sha256 or file.sha256)[:8]}")
 
 
 def parsed_prior(file: WeightsFile) -> Prior:

@@ -16,6 +16,7 @@ from helpers import SMALL_LANES, TINY, inside, randomized
 from prior_helpers import FIRST, LATER, PHASES
 from safetensors.numpy import load_file
 
+import vtok_codec
 from vtok_codec.codec.tokenizer import Placement, Tokenizer
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import TrainingError
@@ -139,6 +140,9 @@ def test_a_prior_of_ones_own_packs_and_unpacks(
     assert inside("decode", "--weights", codec, out, back, "-q") == (0, "", "")
     code, _, told = inside("verify", out)
     assert code == 6 and told.count("\n") == 1 and prior.sha256[:12] in told and PRIOR_FOLDERS in told
+    with vtok_codec.open(out, model=codec) as clip:
+        assert clip.info().totals.frames == 61 and len(clip.tokens()) == 16 == len(next(clip.gops()))
+        assert len(clip.tokens(gop=0)) == 16
     monkeypatch.setenv(PRIOR_FOLDERS, str(codec.parent))
     assert inside("verify", out, "-q") == (0, "", "")
 

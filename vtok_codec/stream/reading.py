@@ -56,13 +56,16 @@ def _too_large() -> InputError:
     return InputError("the tokens take more memory than allowed; read single GOPs, or raise the limit (--max-mib)")
 
 
-def read_tokens(stream: BinaryIO, gop: int | None = None, max_bytes: int = MAX_TOKEN_BYTES) -> Tokens:
+def read_tokens(
+    stream: BinaryIO, gop: int | None = None, max_bytes: int = MAX_TOKEN_BYTES, priors: PriorFinder = find_prior
+) -> Tokens:
     """Read the tokens of one GOP or of a whole file.
 
     Args:
         stream: The file.
         gop: The number of the GOP; None for all GOPs.
         max_bytes: The largest size of the array in bytes.
+        priors: Finds the prior that the file names.
 
     Returns:
         The tokens, uint16 `t h w n`. Those of several GOPs follow one another along the first axis.
@@ -73,8 +76,8 @@ def read_tokens(stream: BinaryIO, gop: int | None = None, max_bytes: int = MAX_T
     """
     reader = VtkReader(stream)
     if gop is not None:
-        return read_gop(reader, gop, max_bytes).tokens
-    return np.concatenate([each.tokens for each in read_all_gops(reader, max_bytes)])
+        return read_gop(reader, gop, max_bytes, priors).tokens
+    return np.concatenate([each.tokens for each in read_all_gops(reader, max_bytes, priors)])
 
 
 def read_all_gops(reader: VtkReader, max_bytes: int = MAX_TOKEN_BYTES, priors: PriorFinder = find_prior) -> list[Gop]:
@@ -169,13 +172,14 @@ def read_latents(reader: VtkReader, count: int, max_bytes: int = MAX_TOKEN_BYTES
     return np.concatenate(parts)
 
 
-def read_gop(reader: VtkReader, gop: int, max_bytes: int = MAX_TOKEN_BYTES) -> Gop:
+def read_gop(reader: VtkReader, gop: int, max_bytes: int = MAX_TOKEN_BYTES, priors: PriorFinder = find_prior) -> Gop:
     """Read one GOP by its number, counted from 0.
 
     Args:
         reader: The reader of the file.
         gop: The number of the GOP.
         max_bytes: The largest size of its tokens in bytes.
+        priors: Finds the prior that the file names.
 
     Raises:
         InputError: There is no such GOP, the input cannot seek, or the tokens are too large.
@@ -188,7 +192,7 @@ def read_gop(reader: VtkReader, gop: int, max_bytes: int = MAX_TOKEN_BYTES) -> G
         raise InputError(f"there is no GOP {gop}; the file has {len(entries)}")
     reader.seek(gop, entries[gop])
     frames = entries[gop + 1].first_frame - entries[gop].first_frame if gop + 1 < len(entries) else 0
-    found = next(read_gops(reader, max_bytes, first_frames=frames), None)
+    found = next(read_gops(reader, max_bytes, priors, first_frames=frames), None)
     if found is None:
         raise DamageError(f"the index points at another place than the start of GOP {gop}")
     return found
