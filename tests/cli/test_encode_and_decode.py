@@ -96,6 +96,8 @@ def test_qualities_choose_by_rate_and_error(make_clip: ClipMaker, tmp_path: Path
     assert len(files[0]) < len(files[2]) and len(files[3]) < len(files[2])
     code, _, err = inside("encode", source, tmp_path / "p.vtk", "--rdo", "2")
     assert (code, err) == (2, "vtok: rdo 2.0: give a number from 0 to 1\n")
+    code, _, err = inside("encode", source, tmp_path / "p.vtk", "--rdo", "0.02", "--sticky", "0.3")
+    assert (code, err) == (2, "vtok: rdo 0.02 and sticky 0.3: choose one of them\n")
 
 
 def test_the_readme_tells_each_quality() -> None:

@@ -98,13 +98,19 @@ def test_large_pictures_are_refused(tmp_path: Path) -> None:
     assert code == 3 and "more than --max-pixels 50000" in told and not (tmp_path / "v.mkv").exists()
 
 
-def test_an_input_that_breaks_off_leaves_its_whole_frames(make_clip: ClipMaker, tmp_path: Path) -> None:
-    whole = make_clip("in.mkv", frames=50).read_bytes()
+@pytest.mark.parametrize(("frames", "kept"), [(12, 0.95), (50, 0.67)])
+def test_an_input_that_breaks_off_leaves_all_that_was_read(
+    make_clip: ClipMaker, tmp_path: Path, frames: int, kept: float
+) -> None:
+    """As many latent frames as `vtok encode` gets of it."""
+    whole = make_clip("in.mkv", frames=frames).read_bytes()
     cut, out = tmp_path / "cut.mkv", tmp_path / "l.npy"
-    cut.write_bytes(whole[: len(whole) * 2 // 3])
+    cut.write_bytes(whole[: int(kept * len(whole))])
     code, _, told = inside("latents", cut, out, "-q")
     assert code == 3 and told.count("\n") == 1
-    assert 1 < np.load(out).shape[1] < 14
+    assert inside("encode", cut, tmp_path / "l.vtk", "-q")[0] == 3
+    assert inside("tokens", tmp_path / "l.vtk", tmp_path / "t.npy")[0] == 0
+    assert 1 < np.load(out).shape[1] == len(np.load(tmp_path / "t.npy"))
 
 
 def test_halves_and_plain_arrays(tmp_path: Path) -> None:

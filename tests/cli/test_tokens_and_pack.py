@@ -174,3 +174,8 @@ def test_arrays_that_are_no_tokens_are_refused(clip: Path, tmp_path: Path) -> No
     code, _, err = inside("pack", tmp_path / "t.safetensors", tmp_path / "o.vtk", "--rate", "0")
     assert code == 2 and "rate '0': give frames per second" in err
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_1d_tokens_are_told_to_be_left_out(tmp_path: Path) -> None:
+    code, out, err = inside("tokens", DATA / "golden-window-tokens-2.0.vtk", tmp_path / "t.npy")
+    assert (code, out) == (0, "") and "1D tokens are left out" in err and (tmp_path / "t.npy").exists()

@@ -119,6 +119,13 @@ def test_floats_in_another_range_are_refused(codec: vtok_codec.api.Codec, value:
         codec.decode_latents(latents)
 
 
+@pytest.mark.parametrize("wrong", [np.zeros((1, 8, 4, 4, 2), np.int64), torch.tensor(1)])
+def test_what_is_no_batch_of_tokens_is_refused(codec: vtok_codec.api.Codec, wrong: object) -> None:
+    for call in (codec.codes, codec.detokenize_batch):
+        with pytest.raises(InputError, match="tokens must be"):
+            call(wrong)  # type: ignore[arg-type]
+
+
 def test_other_tokens_are_refused(codec: vtok_codec.api.Codec) -> None:
     whole = torch.zeros(1, 8, 4, 4, 2, dtype=torch.int64)
     for wrong in (whole[0], whole.float(), whole - 1, whole + 64_000, torch.zeros(1, 8, 4, 4, 5, dtype=torch.int64)):

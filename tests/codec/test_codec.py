@@ -290,6 +290,15 @@ def test_an_input_that_breaks_off_leaves_a_whole_file(make_clip: ClipMaker, toke
     assert verify(io.BytesIO(out.getvalue())).totals.frames == 6
 
 
+def test_an_input_without_a_frame_is_an_error(tiny: Tokenizer) -> None:
+    def broken() -> Iterator[Frame | AudioPacket]:
+        yield AudioPacket(0, 0, 0, 1, b"sound")
+        raise InputError("the cable was pulled")
+
+    with pytest.raises(InputError, match="cable"):
+        encode_video(VideoInfo(64, 48, Fraction(25), Fraction(1, 25)), broken(), tiny, EncodeSettings(), io.BytesIO())
+
+
 def test_a_packet_that_no_record_holds_ends_the_file(make_clip: ClipMaker, tokenizer: Tokenizer) -> None:
     """What came before it is kept, and every reader takes the file."""
     source, packets = make_clip("in.mp4", frames=30, audio=True), 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,9 @@ def test_a_pipe_cannot_be_read_again(tmp_path: Path) -> None:
     for options in (["-", tmp_path / "o.vtk", "--size", "1M"], ["-", "--dry-run"]):
         code, _, err = inside("encode", *options)
         assert code == 2 and "name a file" in " ".join(err.replace("│", " ").split())
+    os.mkfifo(tmp_path / "pipe")
+    code, _, err = inside("encode", tmp_path / "pipe", tmp_path / "o.vtk", "--size", "1M")
+    assert code == 2 and "name a file" in " ".join(err.replace("│", " ").split())
     assert not (tmp_path / "o.vtk").exists()
 
 

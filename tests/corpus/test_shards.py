@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from corpus_helpers import InlineEngine, begin, contents, make, make_clips, tiny_weights
+from helpers import inside
 
 from vtok_codec.corpus import shards
 from vtok_codec.corpus.encoding import CorpusPart, encode_shards, parse_part, parse_tolerance, require_few_bad
@@ -210,6 +211,12 @@ def test_other_settings_are_refused(
         begin(corpus, [clips], model, **changes)
 
 
+@pytest.mark.parametrize("option", [("--tokens", 4), ("--filter", "fps=5"), ("--model", "onevae-nano-4x16x16")])
+def test_a_corpus_that_goes_on_takes_no_new_settings(corpus: Path, option: tuple[object, ...]) -> None:
+    code, out, err = inside("corpus", "encode", "-o", corpus, *option)
+    assert (code, out) == (2, "") and "it began with" in " ".join(err.replace("│", " ").split())
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -217,6 +224,7 @@ def test_other_settings_are_refused(
         ({"coder": "best"}, "choose from"),
         ({"filters": "sharpest"}, "no filter"),
         ({"rdo": -1.0}, "rdo"),
+        ({"rdo": 0.02}, "choose coder prior"),
     ],
 )
 def test_settings_are_checked_before_a_corpus_begins(

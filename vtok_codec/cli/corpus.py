@@ -28,6 +28,7 @@ from vtok_codec.cli.options import (
     Filters,
     MaxPixels,
     Quiet,
+    given_options,
 )
 from vtok_codec.errors import CorpusError, InputError, SettingError
 from vtok_codec.registry import DEFAULT_MODEL
@@ -100,9 +101,17 @@ ProgressKind = Annotated[
 ]
 
 
+_WHILE_GOING_ON = {
+    *("sources", "output_dir", "engine", "address", "part", "jobs", "timeout", "retries", "max_bad", "progress"),
+    "quiet",
+}
+"""The options that may be given for a corpus that goes on; it keeps everything else from its beginning."""
+
+
 @corpus.command(epilog="Example: `vtok corpus encode clips/ -o corpus --filter fps=16,scale=-2:256`")
 @reports_errors
 def encode(
+    context: typer.Context,
     sources: Annotated[
         list[str] | None,
         typer.Argument(
@@ -192,6 +201,8 @@ def encode(
             max_pixels=max_pixels,
         )
     elif has_plan(output_dir):
+        if kept := [name for name in given_options(context) if name not in _WHILE_GOING_ON]:
+            raise typer.BadParameter(f"the corpus goes on with the {kept[0]} that it began with; leave it out")
         plan = _plan_of(output_dir)
     else:
         raise InputError(f"{output_dir} is not a corpus yet; name the clips to encode")

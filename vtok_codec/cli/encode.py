@@ -180,8 +180,7 @@ def encode(
 
     inputs = Inputs(not no_audio, filters, make_part(start, duration), as_rate(rate) if rate else None, max_pixels)
     pairs = as_jobs(expanded(paths, is_clip_name)) if dry_run else job_pairs(paths, output_dir, ".vtk", is_clip_name)
-    if any(source == STANDARD_STREAM for source, _ in pairs):
-        _check_streamed(rate, goal, dry_run)
+    _check_streams([source for source, _ in pairs], rate, goal, dry_run)
     preset = find_quality(quality or DEFAULT_QUALITY)
     # Whoever asks for stickiness wants digits that repeat, whatever they cost.
     usual_rdo = preset.rdo if sticky is None else 0.0
@@ -239,11 +238,12 @@ def _check_options(goal: Goal | None, dry_run: bool, fixed: tuple[object, ...], 
         raise typer.BadParameter(f"--dry-run writes no file; leave out {paths[-1]}")
 
 
-def _check_streamed(rate: str | None, goal: Goal | None, dry_run: bool) -> None:
-    """Refuse options that do not go with standard input."""
-    if rate:
+def _check_streams(sources: list[str], rate: str | None, goal: Goal | None, dry_run: bool) -> None:
+    """Refuse options that do not go with standard input, or with what can be read only once."""
+    if rate and STANDARD_STREAM in sources:
         raise typer.BadParameter("--rate reads an image sequence from files; name a pattern such as frame%04d.png")
-    if goal or dry_run:
+    read_once = (source == STANDARD_STREAM or Path(source).is_fifo() for source in sources)
+    if (goal or dry_run) and any(read_once):
         raise typer.BadParameter("--size, --bitrate, --psnr and --dry-run read the input several times; name a file")
 
 

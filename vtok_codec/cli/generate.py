@@ -178,7 +178,7 @@ def generate(
     model = TokenModel(weights.id, weights.codec_config.max_tokens, prior_of(weights))
     info = VideoInfo(width, height, ticks, 1 / ticks)
     draw = partial(begun, (height, width), model, drawer)
-    _write(draw, sampling, seconds, info, model, STANDARD_STREAM, target, force, quiet)
+    _write(draw, sampling, seconds, info, model, None, target, force, quiet)
 
 
 def _write(
@@ -187,26 +187,27 @@ def _write(
     seconds: float,
     info: VideoInfo,
     model: TokenModel,
-    source: str,
+    source: str | None,
     target: str,
     force: bool,
     quiet: bool,
 ) -> None:
-    """Draw with a progress bar, and write the file."""
+    """Draw with a progress bar, and write the file. Without a source, the video begins with what is drawn."""
     from vtok_codec.stream.assembling import assemble
 
     assert info.rate
     frames = max(1, round(seconds * info.rate))
-    with vtk_output(target, source, force) as stream:
+    with vtk_output(target, source or STANDARD_STREAM, force) as stream:
         started = time.perf_counter()
-        with frame_bar(frames, quiet, source) as bar:
+        with frame_bar(frames, quiet, source or target) as bar:
             gops = draw(frames, sampling, bar.update)
         took = time.perf_counter() - started
         assemble(gops, model, info, stream)
     if not quiet:
-        source = "standard input" if source == STANDARD_STREAM else source
         shown = "standard output" if target == STANDARD_STREAM else target
-        notice(f"{source} -> {shown}: {counted(frames, 'frame')} drawn, {frames / took:.1f} frames/s")
+        if source:
+            shown = f"{'standard input' if source == STANDARD_STREAM else source} -> {shown}"
+        notice(f"{shown}: {counted(frames, 'frame')} drawn, {frames / took:.1f} frames/s")
 
 
 def _losses(header: Header, gops: list[Gop], model: TokenModel, generator: TokenDrawer) -> Iterator[str]:

@@ -88,6 +88,14 @@ OutputFolder = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+
+
+def given_options(context: typer.Context) -> list[str]:
+    """Return the names of the options that stand on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+
+
 WeightsOfInput = Annotated[
     str | None,
     typer.Option(

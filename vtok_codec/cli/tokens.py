@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vtok_codec.cli.errors import reports_errors
+from vtok_codec.cli.errors import notice, reports_errors
 from vtok_codec.cli.files import open_input, whole_output
 from vtok_codec.cli.options import INPUT, Force
 from vtok_codec.stream.limits import MAX_TOKEN_BYTES
@@ -29,7 +29,8 @@ def tokens(
     """Export tokens as a uint16 array t h w n: latent frames, rows, columns, tokens per position.
 
     Groups of pictures (GOPs) follow each other along the first axis. A .safetensors file also stores their lengths and
-    everything else that `vtok pack` needs to make the video again, apart from audio and varying frame times.
+    everything else that `vtok pack` needs to make the video again, apart from audio, tags, varying frame times and 1D
+    tokens.
     """
     from vtok_codec.container.reader import VtkReader
     from vtok_codec.stream.arrays import check_suffix, write_array
@@ -40,4 +41,6 @@ def tokens(
         with open_input(source) as stream:
             reader = VtkReader(stream)
             gops = read_all_gops(reader, max_mib << 20) if gop is None else [read_gop(reader, gop, max_mib << 20)]
+        if reader.header.windows:
+            notice(f"{source}: its 1D tokens are left out, since an array has tokens of positions only")
         write_array(partial, Path(target).suffix, reader.header, gops)

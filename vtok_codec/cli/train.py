@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vtok_codec.cli.errors import notice, reports_errors
-from vtok_codec.cli.options import GENERAL, MODEL, Device, Quiet
+from vtok_codec.cli.options import GENERAL, MODEL, Device, Quiet, given_options
 from vtok_codec.models.presets import PRESETS, denoiser_presets
 from vtok_codec.models.reshaping import SHAPE_KEYS
 from vtok_codec.registry import DEFAULT_MODEL
@@ -130,8 +130,7 @@ def train(
     budget = Budget(steps, minutes)
     overrides = _pairs("--set", settings)
     if resume:
-        sources = {name: context.get_parameter_source(name) for name in context.params}
-        given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+        given = given_options(context)
         if kept := [name for name in given if name not in _WHILE_RESUMING]:
             raise typer.BadParameter(f"--resume goes on with the {kept[0]} that the run began with; leave it out")
         trainer = resume_training(resume, budget, quiet, overrides, device if "device" in given else None, cache_gib)

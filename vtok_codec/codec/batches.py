@@ -138,9 +138,8 @@ def codes_of(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
     Raises:
         InputError: See `detokenize_batch`.
     """
-    fsq = tokenizer.model.fsq
-    missing = tokenizer.model.config.latent_channels - tokens.shape[-1] * len(tokenizer.id.levels)
-    digits = _split(tokenizer, tokens)
+    fsq, digits = tokenizer.model.fsq, _split(tokenizer, tokens)
+    missing = tokenizer.model.config.latent_channels - digits.shape[1]
     return fsq.codes(F.pad(digits, (0,) * 7 + (missing,)))[:, : digits.shape[1]].float()
 
 
@@ -216,6 +215,8 @@ def _joined(digits: Tensor, levels: tuple[int, ...]) -> Tensor:
 def _split(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
     """Split tokens, integers `B t h w n`, into digits, uint8 `B P t h w` on the model's device."""
     levels = tokenizer.id.levels
+    if not isinstance(tokens, Tensor):
+        raise InputError(f"tokens must be a torch tensor, not {type(tokens).__name__}")
     if tokens.ndim != 5 or not tokens.numel() or not 1 <= tokens.shape[4] <= tokenizer.max_tokens:
         raise InputError(f"tokens must be B t h w n with n from 1 to {tokenizer.max_tokens}, not {tuple(tokens.shape)}")
     _check_latents(tokenizer, tokens.shape[1])

@@ -138,7 +138,7 @@ def encode_video(
         What was written. An `InputError` that `events` raises is reported there, and is not raised again.
 
     Raises:
-        SettingError, InputError: See `make_header`.
+        SettingError, InputError: See `make_header`; or the input breaks off before its first frame.
         ModelError: The tune needs a network that is not there.
     """
     windows = tokenizer.onedva.header if tokenizer.onedva else None
@@ -164,6 +164,8 @@ def encode_video(
                 else:
                     writer.write_audio(item)
                     audio_bytes += sum(len(packet.data) for packet in item)
+    if failure and not frames:
+        raise failure[0]
     writer.finish()
     return EncodeSummary(frames, writer.bytes_written, audio_bytes, failure[0] if failure else None)
 

@@ -197,8 +197,15 @@ def _decoded(latents: Latents, tokens: int, tokenizer: Tokenizer, size: tuple[in
 
 
 def _frame_chunks(chunker: Chunker, events: Iterable[Frame | AudioPacket]) -> Iterator[FrameChunk]:
-    for event in events:
-        if isinstance(event, Frame) and (chunk := chunker.push(event)) is not None:
-            yield chunk
+    """Yield the chunks of all frames, those before an error of the input as well."""
+    failure: InputError | None = None
+    try:
+        for event in events:
+            if isinstance(event, Frame) and (chunk := chunker.push(event)) is not None:
+                yield chunk
+    except InputError as error:
+        failure = error
     if (last := chunker.flush()) is not None:
         yield last
+    if failure:
+        raise failure

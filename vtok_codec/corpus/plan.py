@@ -230,6 +230,8 @@ def _check_settings(plan: Plan, weights: WeightsFile) -> None:
     check_rdo(plan.rdo)
     if plan.coder not in CODERS:
         raise SettingError(f"coder {plan.coder!r}: choose from {', '.join(CODERS)}")
+    if plan.rdo and not CODERS[plan.coder].chooses:
+        raise SettingError(f"rdo {plan.rdo:g}: coder {plan.coder} takes the nearest tokens; choose coder prior")
     if plan.filters:
         parse_filters(plan.filters)
 

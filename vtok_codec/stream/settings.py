@@ -57,8 +57,8 @@ class EncodeSettings:
     """How far beyond half a step a latent may move before its digit changes: smaller files, less exact pictures."""
     rdo: float = 0.0
     """What a bit costs when digits are chosen by rate and error, relative to the squared error of a digit that is off
-    by 1. 0 rounds to the nearest digit. Only the coder `prior` knows what a digit costs; with it, and a value above 0,
-    stickiness has no effect."""
+    by 1. 0 rounds to the nearest digit. Only the coder `prior` knows what a digit costs; others ignore it. It does
+    not go together with stickiness."""
     coder: str = DEFAULT_CODER
     """The coder that packs the digits, one of `CODERS`."""
     effort: str = DEFAULT_EFFORT
@@ -137,6 +137,8 @@ def check_settings(settings: EncodeSettings) -> None:
         raise SettingError(f"gop {settings.gop_seconds}: give a number of seconds above 0")
     check_stickiness(settings.stickiness)
     check_rdo(settings.rdo)
+    if settings.rdo and settings.stickiness:
+        raise SettingError(f"rdo {settings.rdo:g} and sticky {settings.stickiness:g}: choose one of them")
     check_effort(settings.effort, settings.stickiness)
     check_tune(settings.tune, settings.effort)
     if settings.coder not in CODERS:
