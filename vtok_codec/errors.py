@@ -1,7 +1,8 @@
 """The errors that vtok raises on purpose, each with the exit code that the command line returns for it.
 
 `docs/reference/exit-codes.md` has a table of them. An error message is one line that says what is wrong and what to do
-about it. It names a setting by its meaning, not by its command-line option, because users of the Python API see it too.
+about it. Where a setting has a name of its own on the command line, that stands in brackets, since users of the Python
+API see the message too.
 """
 
 from __future__ import annotations

@@ -135,3 +135,11 @@ def test_what_cannot_be_is_told(tmp_path: Path) -> None:
         got, stdout, told = inside("latents", *arguments, "-q")
         assert (got, stdout) == (code, "") and words in told and told.count("\n") == 1, (arguments, told)
         assert not out.exists()
+
+
+def test_what_latents_leave_out_is_told(make_clip: ClipMaker, tmp_path: Path) -> None:
+    """As `vtok encode` and `vtok decode` tell it."""
+    deep = make_clip("deep.mkv", frames=2, options=["-c:v", "ffv1", "-pix_fmt", "yuv420p10le"])
+    code, _, told = inside("latents", deep, tmp_path / "l.safetensors")
+    assert code == 0 and "10 bits" in told
+    assert inside("latents", deep, tmp_path / "q.npy", "-q") == (0, "", "")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vtok_codec.cli.errors import reports_errors
+from vtok_codec.cli.errors import notice, reports_errors
 from vtok_codec.cli.files import STANDARD_STREAM, require_pixels, whole_output
 from vtok_codec.cli.jobs import frame_bar
 from vtok_codec.cli.options import (
@@ -124,6 +124,8 @@ def _encode(source: str, target: str, wanted: _Encoding, model: str, device: str
         VideoReader(source, audio=False, filters=wanted.filters) as reader,
     ):
         info = reader.info
+        for loss in reader.losses if not quiet else ():
+            notice(f"{reader.name}: {loss}")
         require_pixels(reader.name, info.width, info.height, wanted.max_pixels)
         with frame_bar(reader.frame_count, quiet, reader.name) as bar:
             made = encoded_latents(
@@ -166,3 +168,5 @@ def _decode(
         for number, image in enumerate(images):
             writer.write(Frame(image, number, 1))
             bar.update()
+    for lost in writer.dropped if not quiet else ():
+        notice(f"{source}: left out: {lost}")
