@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from vtok_codec.prior_files import PRIOR_FOLDERS, RUN_PRIOR
 from vtok_codec.registry import WeightsFile
 from vtok_codec.stream.reading import read_gops
 from vtok_codec.tokens.prior.network import Network, NetworkConfig
-from vtok_codec.tokens.prior.prior import parse_prior
+from vtok_codec.tokens.prior.prior import ErrorWeights, parse_prior, prior_parts
 from vtok_codec.tokens.radix import tokens_to_digits
 from vtok_codec.training.checkpoint import read_checkpoint
 from vtok_codec.training.prior import errors
@@ -230,6 +231,30 @@ def test_files_packed_with_the_prior_of_their_codec_are_read(
     (codec.parent / RUN_PRIOR).unlink()
     code, _, told = trained(codec, data, tmp_path / "without", "--data", chosen, "--steps", 1, "-q")
     assert code == 6 and told.count("\n") == 1 and "packed with the prior" in told
+
+
+def test_the_harm_of_errors_needs_whole_clips(
+    codec: Path, data: Path, tmp_path: Path, ffmpeg: str, one_thread: None
+) -> None:
+    """Pictures have none after their first frame, and files of few tokens not all of it."""
+    pictures, chosen = tmp_path / "pictures", tmp_path / "chosen"
+    pictures.mkdir()
+    chosen.mkdir()
+    subprocess.run(
+        [ffmpeg, "-v", "error", "-i", SMALL_LANES, "-frames:v", "1", "-update", "1", pictures / "a.png"], check=True
+    )
+
+    def errors(run: str, tokens: int) -> ErrorWeights:
+        made = ("--model", codec, "--tokens", tokens, "--duration", 0.4, "--rdo", 0, "-qf", "-o", chosen)
+        assert inside("encode", *made, SMALL_LANES) == (0, "", "")
+        assert trained(codec, pictures, tmp_path / run, "--data", chosen, "--steps", 1, "-q")[0] == 0
+        return prior_parts((tmp_path / run / "ema.safetensors").read_bytes()).errors
+
+    assert errors("few", 1) == {}
+    measured = errors("all", 4)
+    assert set(measured) == {"1", "2", "3", "4"} and len(set(measured["4"][1])) > 6
+    (codec.parent / RUN_PRIOR).write_bytes((tmp_path / "all" / "ema.safetensors").read_bytes())
+    assert errors("kept", 1) == measured
 
 
 def test_files_of_other_tokens_are_left_out(codec: Path, data: Path, tmp_path: Path, one_thread: None) -> None:

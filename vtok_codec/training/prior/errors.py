@@ -25,7 +25,8 @@ def error_weights(clips: Sequence[Digits], tokenizer: Tokenizer, seed: int) -> E
     Digits of one plane are changed at random places, and the clip is decoded with and without the changes.
 
     Args:
-        clips: The digits of clips, `P t h w` each.
+        clips: The digits of clips with all tokens, `P t h w` each; at least one, and each longer than its first latent
+            frame.
         tokenizer: The codec that made them.
         seed: The seed of the random places.
 
@@ -35,7 +36,7 @@ def error_weights(clips: Sequence[Digits], tokenizer: Tokenizer, seed: int) -> E
     rng, digits = np.random.default_rng(seed), len(tokenizer.id.levels)
     phases = tokenizer.layout.phases
     rows, columns = (_MAX_SIDE // side for side in tokenizer.layout.stride[1:])
-    cut = [clip[:, : phases + _MAX_LATENTS, :rows, :columns] for clip in clips if clip.shape[1] > phases]
+    cut = [clip[:, : phases + _MAX_LATENTS, :rows, :columns] for clip in clips]
     made = {}
     for count in range(1, tokenizer.max_tokens + 1):
         planes = count * digits

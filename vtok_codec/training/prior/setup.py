@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from vtok_codec.codec.tokenizer import Placement, Tokenizer
@@ -12,7 +12,8 @@ from vtok_codec.models.precision import fast_type
 from vtok_codec.registry import CODEC_SHA256, WeightsFile
 from vtok_codec.text import counted
 from vtok_codec.tokens.prior.network import MAX_LEVELS, NetworkConfig
-from vtok_codec.tokens.prior.prior import MAX_PLANES, check_shape, prior_parts
+from vtok_codec.tokens.prior.prior import MAX_PLANES, ErrorWeights, check_shape, prior_parts
+from vtok_codec.tokens.radix import Digits
 from vtok_codec.training.prior.digits import DigitBatches, all_digits, digits_of_files, held_out_digits
 from vtok_codec.training.prior.errors import error_weights
 from vtok_codec.training.prior.growing import can_grow, grown
@@ -161,6 +162,22 @@ def _checked(shapes: tuple[NetworkConfig, NetworkConfig]) -> tuple[NetworkConfig
     return shapes
 
 
+def _error_weights(gops: Sequence[Digits], tokenizer: Tokenizer, request: Request) -> ErrorWeights:
+    """Measure the harm of errors on some of the GOPs, or keep what the prior that the run goes on with has.
+
+    Args:
+        gops: The digits of all GOPs, of which some may be pictures, or have fewer tokens than the codec gives.
+        tokenizer: The codec.
+        request: What was asked for.
+    """
+    planes = len(tokenizer.id.levels) * tokenizer.max_tokens
+    usable = [gop for gop in gops if len(gop) == planes and gop.shape[1] > tokenizer.layout.phases]
+    if not usable:
+        return prior_parts(request.prior).errors if request.prior else {}
+    chosen = usable[:: max(1, len(usable) // _ERROR_CLIPS)][:_ERROR_CLIPS]
+    return error_weights(chosen, tokenizer, request.seed)
+
+
 def prepare(request: Request) -> Prepared[PriorModel, PriorRecipe]:
     """Encode all clips with the codec, and create the networks, their loss and their batches.
 
@@ -183,7 +200,7 @@ def prepare(request: Request) -> Prepared[PriorModel, PriorRecipe]:
         raise ModelError("none of the clips can be read")
     held_out = [held_out_digits(clip, tokenizer) for clip in request.clips]
     metadata = {"codec": weights.name, CODEC_SHA256: weights.sha256}
-    errors = error_weights(clips[:: max(1, len(clips) // _ERROR_CLIPS)][:_ERROR_CLIPS], tokenizer, request.seed)
+    errors = _error_weights([*clips, *(gop for file in files for gop in file)], tokenizer, request)
     subject = PriorSubject(config, request.clips, held_out, config.layout.phases, metadata, errors)
     objective = PriorObjective(recipe, config.max_tokens, len(config.fsq_levels), request.processes)
     # Each process draws batches of its own.
