@@ -290,5 +290,8 @@ def test_a_prior_grows_from_the_shape_that_it_has(codec: Path, data: Path, tmp_p
     for wrong, said in (("features=257", "257"), ("channels=0", "channels")):
         code, _, told = inside("train", "--stage", "prior", *usual, "--run", tmp_path / "wrong", "--set", wrong, "-q")
         assert code == 2 and told.count("\n") == 1 and said in told
+    # What the stage has by default is asked for as well, if it is named.
+    usual_size = ("--run", tmp_path / "usual", "--set", f"first_features={STAGES['prior'][1].first_features}")
+    assert "larger networks" in inside("train", "--stage", "prior", *usual, *usual_size)[2]
     smaller = ("--run", tmp_path / "smaller", "--set", "channels=2", "--set", "features=2")
     assert "starts a new prior" in inside("train", "--stage", "prior", *usual, *smaller)[2]

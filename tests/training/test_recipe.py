@@ -59,6 +59,9 @@ def test_crops_that_cannot_be_are_refused(text: str) -> None:
         {"ema_decay": 7.0},
         {"clip_norm": 0.0},
         {"augmentation": Augmentation(soft=7)},
+        {"discrete_share": 90.0},
+        {"adversarial_start": -0.5},
+        {"lpips_frames": 0},
     ],
 )
 def test_stages_that_cannot_train_are_refused_before_they_start(changes: dict[str, Any]) -> None:
@@ -73,6 +76,7 @@ def test_stage_numbers_can_be_set() -> None:
     recipe = override(codec_recipe("rate"), changes, "rate")
     assert recipe.optimizer == "adamw" and recipe.rate_weights == (0.4, 0.3, 0.2, 0.1)
     assert recipe.augmentation.skip == 0.5
+    assert override(recipe, (("rate_weights", ""),), "rate").rate_weights == ()
     wrong = {
         "learning_rat": "1",
         "learning_rate": "much",

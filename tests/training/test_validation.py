@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +69,15 @@ def test_validation_tells_lpips_where_its_network_is_given(data: Path) -> None:
             assert figures[f"lpips_{count}"] == pytest.approx(float(lpips(*pair).mean()), rel=1e-3)
     assert figures["lpips_1"] != figures["lpips_4"]
     assert "lpips_1" not in validate(model, [clip], [1])
+
+
+@pytest.mark.parametrize(("files", "limit"), [(23, 12), (35, 12), (5, 12), (24, 12)])
+def test_held_out_clips_are_spread_evenly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int, limit: int
+) -> None:
+    for number in range(files):
+        (tmp_path / f"{number:02d}.mp4").touch()
+    monkeypatch.setattr("vtok_codec.training.data.held_out._load", lambda path, layout: int(path.stem))
+    chosen = validation_clips(tmp_path, limit, TINY.layout)
+    steps = {after - before for before, after in pairwise([*chosen, files])}
+    assert len(chosen) == min(limit, files) and max(steps) - min(steps) <= 1

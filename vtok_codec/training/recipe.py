@@ -11,6 +11,9 @@ from typing import Any, TypeVar
 from vtok_codec.errors import SettingError
 from vtok_codec.layout import Stride
 
+_PARTS_OF_ONE = ("_share", "_start", "_until")
+"""How the names of settings end that are a share of something, or a part of the stage."""
+
 
 @dataclass(frozen=True)
 class CropShape:
@@ -149,7 +152,7 @@ def _overridden(fields: Any, name: str, text: str, key: str, stage: str) -> Any:
     try:
         if isinstance(current, tuple):
             words = bool(current) and isinstance(current[0], str)
-            value: Any = tuple(part if words else float(part) for part in text.split(","))
+            value: Any = tuple(part if words else float(part) for part in text.split(",") if part)
         else:
             value = text if isinstance(current, str) else int(text) if isinstance(current, int) else float(text)
     except ValueError:
@@ -213,6 +216,11 @@ def check_recipe(recipe: Recipe, tokens_per_position: int) -> None:
         raise SettingError("setting token_weights: give numbers of at least 0, not all of them 0")
     if recipe.warmup_steps < 1:
         raise SettingError("setting warmup_steps: give at least 1")
+    for name in (each.name for each in dataclasses.fields(recipe) if each.name.endswith(_PARTS_OF_ONE)):
+        if not 0 <= getattr(recipe, name) <= 1:
+            raise SettingError(f"setting {name}={getattr(recipe, name)}: give a number from 0 to 1")
+    if recipe.lpips_frames < 1:
+        raise SettingError("setting lpips_frames: give at least 1; lpips_weight=0 leaves LPIPS out")
     if not 0 < recipe.clip_norm < math.inf:
         raise SettingError(f"setting clip_norm={recipe.clip_norm}: give a number above 0")
     for name in ("learning_rate", "weight_decay", "lpips_weight"):

@@ -240,6 +240,7 @@ def _trainer(settings: RunSettings, folder: Path, start: WeightsFile | None, fre
         reads=settings.reads,
         device=device,
         seed=settings.seed,
+        overridden=frozenset(name for name, _ in settings.overrides),
     )
     prepared = setup.prepare(request)
     if processes.leads and not quiet:

@@ -163,6 +163,8 @@ class Request:
     """The seed of all random choices in the run."""
     data: Sequence[str] = ()
     """The folders with the training data."""
+    overridden: frozenset[str] = frozenset()
+    """The names of the settings that were asked for."""
 
 
 @dataclass(frozen=True)

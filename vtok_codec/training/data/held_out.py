@@ -39,7 +39,8 @@ def validation_clips(folder: Path, limit: int, layout: GopLayout) -> list[Tensor
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
     if not paths:
         raise TrainingError(f"there is no video in {folder}; name a folder of held-out clips")
-    chosen = paths[:: max(1, len(paths) // limit)][:limit]
+    count = min(limit, len(paths))
+    chosen = [paths[number * len(paths) // count] for number in range(count)]
     return [_load(path, layout) for path in chosen]
 
 

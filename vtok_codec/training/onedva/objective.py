@@ -81,8 +81,8 @@ class OneDVAObjective(TrainingObjective[OneDVARecipe]):
             processes: The processes that train together.
         """
         super().__init__(recipe, codec.config.max_tokens, lpips, processes)
-        if not 0 <= recipe.whole_share + recipe.structural_share <= 1 or not 0 <= recipe.noisy_share <= 1:
-            raise SettingError("settings whole_share, structural_share and noisy_share: give shares of 1")
+        if recipe.whole_share + recipe.structural_share > 1:
+            raise SettingError("settings whole_share and structural_share: give numbers whose sum is at most 1")
         self.codec = codec.requires_grad_(False).eval()
         half = codec.fsq.zero_digit.flatten()[: codec.config.token_channels]
         self.harm: Tensor

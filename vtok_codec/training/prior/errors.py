@@ -40,18 +40,21 @@ def error_weights(clips: Sequence[Digits], tokenizer: Tokenizer, seed: int) -> E
     made = {}
     for count in range(1, tokenizer.max_tokens + 1):
         planes = count * digits
-        sums = np.zeros((2, planes))
+        sums, changes = np.zeros((2, planes)), np.zeros((2, planes))
         for clip in cut:
             whole = _decoded(clip[:planes], tokenizer)
             for plane in range(planes):
                 for later, latents in enumerate((slice(0, phases), slice(phases, None))):
                     changed = clip[:planes].copy()
                     part = changed[plane, latents]
-                    places = rng.random(part.shape) < _SHARE
+                    draws = rng.random(part.shape)
+                    # At least one digit changes, however small the clip is.
+                    places = (draws < _SHARE) | (draws == draws.min())
                     part[places] = _neighbour(part[places], tokenizer.id.levels[plane % digits], rng)
-                    harm = np.square(_decoded(changed, tokenizer) - whole).sum()
-                    sums[later, plane] += harm / max(1, places.sum())
-        weights = sums / sums.mean() if sums.any() else np.ones_like(sums)
+                    sums[later, plane] += np.square(_decoded(changed, tokenizer) - whole).sum()
+                    changes[later, plane] += places.sum()
+        harm = sums / changes
+        weights = harm / harm.mean() if harm.any() else np.ones_like(harm)
         first, later_weights = (tuple(round(max(value, 0.01), 4) for value in row) for row in weights.tolist())
         made[str(count)] = first, later_weights
     return made

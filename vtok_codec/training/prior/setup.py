@@ -118,8 +118,7 @@ def initial_prior(request: Request, config: OneVAEConfig) -> tuple[PriorModel, t
         SettingError: The recipe asks for networks that a file cannot hold.
     """
     recipe = request.recipe if isinstance(request.recipe, PriorRecipe) else STAGES["prior"][1]
-    usual = STAGES["prior"][1]
-    asked = {name: getattr(recipe, name) for name in _SHAPE if getattr(recipe, name) != getattr(usual, name)}
+    asked = {name: getattr(recipe, name) for name in _SHAPE if name in request.overridden}
     known = prior_parts(request.prior) if request.prior else None
     if request.prior and known and (known.levels, known.tokens) == (config.fsq_levels, config.max_tokens):
         old = (known.networks[0][0], known.networks[1][0])
@@ -174,7 +173,8 @@ def _error_weights(gops: Sequence[Digits], tokenizer: Tokenizer, request: Reques
     usable = [gop for gop in gops if len(gop) == planes and gop.shape[1] > tokenizer.layout.phases]
     if not usable:
         return prior_parts(request.prior).errors if request.prior else {}
-    chosen = usable[:: max(1, len(usable) // _ERROR_CLIPS)][:_ERROR_CLIPS]
+    count = min(_ERROR_CLIPS, len(usable))
+    chosen = [usable[number * len(usable) // count] for number in range(count)]
     return error_weights(chosen, tokenizer, request.seed)
 
 
