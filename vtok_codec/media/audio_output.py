@@ -128,6 +128,7 @@ class EncodedTrack:
         """Format, layout and rate of the frames that are converted."""
         self._converter: av.AudioResampler | None = None
         self._damaged = 0
+        self._overlapping_s = Fraction(0)
 
     def packets(self, item: AudioPacket, shift: int) -> Iterator[Packet]:
         """Decode a packet, and yield what the encoder makes of it; see `AudioOutput.packets`."""
@@ -152,35 +153,44 @@ class EncodedTrack:
         self._template.close()
 
     def losses(self) -> list[str]:
-        """Return how many packets could not be decoded."""
-        lost = f"{counted(self._damaged, 'packet')} of audio track {self._number}, which cannot be decoded"
-        return [lost] if self._damaged else []
+        """Return how many packets could not be decoded, and how much sound had no time of its own."""
+        track, lost = f"audio track {self._number}", []
+        if self._damaged:
+            lost.append(f"{counted(self._damaged, 'packet')} of {track}, which cannot be decoded")
+        if self._overlapping_s:
+            lost.append(f"{float(self._overlapping_s):.2f} s of {track}, for whose time there is other sound")
+        return lost
 
     def _encoded(self, frame: av.AudioFrame) -> Iterator[Packet]:
         """Convert and encode a frame, with silence in front of it if it is late, or not at all if it is early."""
         frame = _with_layout(frame)
+        context = self._stream.codec_context
+        if frame.pts is not None:
+            begin = round(frame.pts * self._time_base * context.sample_rate)
+            if self._end is None:
+                self._end = begin
+            late = begin - self._end
+            if late < -_GAP_S * context.sample_rate:
+                # The source has two sounds for this time.
+                self._overlapping_s += Fraction(frame.samples, frame.sample_rate)
+                return
+            if late > _GAP_S * context.sample_rate:
+                yield from self._gap(begin)
         shape = (frame.format.name, frame.layout.name, frame.sample_rate)
         if shape != self._shape:
             yield from self._converted(None)
             self._shape = shape
-            context = self._stream.codec_context
             self._converter = av.AudioResampler(context.format, context.layout, context.sample_rate)
-        rate = self._stream.codec_context.sample_rate
-        if frame.pts is not None:
-            begin = round(frame.pts * self._time_base * rate)
-            if self._end is None:
-                self._end = begin
-            late = begin - self._end
-            if late < -_GAP_S * rate:
-                # The source has two sounds for this time.
-                return
-            if late > _GAP_S * rate:
-                yield from self._converted(None)
-                if late <= _MOST_SILENCE_S * rate:
-                    yield from self._silence(late)
-                else:
-                    self._end = begin
         yield from self._converted(frame)
+
+    def _gap(self, begin: int) -> Iterator[Packet]:
+        """Encode the rest before a gap, and silence up to the sample where sound begins again."""
+        yield from self._converted(None)
+        missing = begin - (self._end or 0)
+        if missing <= _MOST_SILENCE_S * self._stream.codec_context.sample_rate:
+            yield from self._silence(missing)
+        else:
+            self._end = begin
 
     def _converted(self, frame: av.AudioFrame | None) -> Iterator[Packet]:
         """Convert a frame to what the encoder takes, or the rest before a break, and encode it where the last ended."""
