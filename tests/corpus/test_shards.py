@@ -297,9 +297,23 @@ def test_status_stats_and_retry(corpus: Path, tmp_path: Path) -> None:
     assert stats.tokens == sum(row.tokens for s in (0, 1) for row in rows_of(read_index(index_path(corpus, s))))
     before = contents(corpus)
     assert reopen_shards(corpus, plan, ["crashed"]) == 0 and contents(corpus) == before
-    assert reopen_shards(corpus, plan, ["ok"]) == 5 and not contents(corpus)
+    assert reopen_shards(corpus, plan, ["ok"]) == 5
+    # What there is stays until there is something better.
+    assert contents(corpus) == {name: data for name, data in before.items() if name.endswith(".tar")}
     with pytest.raises(InputError, match="no clip yet"):
         stats_of(corpus, plan)
+
+
+def test_a_retry_that_cannot_be_gives_nothing_up(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = contents(corpus)
+    inputs = (corpus / "inputs.parquet").read_bytes()
+    (corpus / "inputs.parquet").write_bytes(inputs + b"x")
+    assert inside("corpus", "retry", corpus, "--status", "ok", "-q")[0] == 3 and contents(corpus) == before
+    (corpus / "inputs.parquet").write_bytes(inputs)
+    monkeypatch.setattr("vtok_codec.corpus.engines.find_spec", lambda name: None)
+    for engine in ("local", "ray"):
+        code, _, told = inside("corpus", "retry", corpus, "--status", "ok", "--engine", engine, "-q")
+        assert code == 6 and "needs the package" in told and contents(corpus) == before
 
 
 def test_every_changed_byte_of_a_clip_is_found(corpus: Path) -> None:

@@ -136,6 +136,23 @@ def test_damage_in_a_tar_is_told_and_passed_over(tmp_path: Path) -> None:
     assert any("1.json is left out" in line for line in told)
 
 
+def test_one_bad_tar_keeps_none_of_the_others(tmp_path: Path) -> None:
+    told: list[str] = []
+    (tmp_path / "0.tar").touch()
+    (tmp_path / "1.tar").write_bytes(bytes(range(256)) * 40)
+    write_tar(tmp_path / "2.tar", {"2.mp4": b"two"})
+    assert [clip.member for clip in find_clips([str(tmp_path)], told.append)] == ["2.mp4"]
+    assert len([line for line in told if "it is left out" in line]) == 2
+
+
+def test_a_clip_that_a_tar_no_longer_holds_is_not_read_short(tmp_path: Path) -> None:
+    write_tar(tmp_path / "in.tar", {"1.mp4": bytes(2000)})
+    (clip,) = find_clips([str(tmp_path / "in.tar")])
+    (tmp_path / "in.tar").write_bytes((tmp_path / "in.tar").read_bytes()[:1500])
+    with pytest.raises(InputError, match="cut short"):
+        opened(clip)
+
+
 def test_a_list_may_begin_with_a_byte_order_mark(folder: Path) -> None:
     (folder / "list.csv").write_bytes(b"\xef\xbb\xbfpath,caption\na.mp4,x\n")
     assert names(find_clips([str(folder / "list.csv")]), folder) == ["a.mp4"]
@@ -148,7 +165,9 @@ def test_a_list_may_begin_with_a_byte_order_mark(folder: Path) -> None:
         ("none.csv", "caption\nx\n", "names no clip"),
         ("bad.jsonl", "{", "cannot read"),
         ("late.jsonl", '{"path": "a.mp4"}\n\n{bad\n', "line 3, column 2"),
-        ("bad.tar", "no tar", "cannot read"),
+        ("bad.tar", "no tar", "no video"),
+        ("long.csv", "path,caption\na.mp4,red, green\n", "line 2 has not as many cells"),
+        ("short.csv", "path,caption\na.mp4\n", "line 2 has not as many cells"),
         ("empty.txt", "", "no video"),
         ("odd.parquet", "no parquet", "cannot read"),
     ],

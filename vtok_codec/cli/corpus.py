@@ -235,6 +235,7 @@ def retry(
     """Make the shards with bad clips, and damaged ones, again."""
     plan = _plan_of(folder)
     from vtok_codec.corpus.index import STATUSES
+    from vtok_codec.corpus.plan import check_inputs
     from vtok_codec.corpus.report import check_corpus, reopen_shard, reopen_shards
     from vtok_codec.corpus.shards import check_worker
 
@@ -243,6 +244,8 @@ def retry(
         raise SettingError(f"status {min(unknown)!r}: use some of {', '.join(STATUSES)}")
     run = _Run(engine, address, "1/1", jobs, timeout, retries, max_bad, "none" if quiet else progress)
     run.check()
+    # What could keep the shards from being made again is told before any of them is given up.
+    check_inputs(folder, plan)
     if engine == "local":
         check_worker(plan)
     faulty = {fault.shard for fault in check_corpus(folder, plan) if fault.done} if damaged else set()
@@ -351,10 +354,12 @@ class _Run:
     def check(self) -> None:
         """Check the options before anything is written or removed."""
         from vtok_codec.corpus.encoding import parse_part, parse_tolerance
+        from vtok_codec.corpus.engines import require_engine
 
         parse_tolerance(self.max_bad)
         parse_part(self.part)
         self._engine(gpu=False)
+        require_engine(self.engine)
         if self.progress not in _PROGRESS:
             raise SettingError(f"progress {self.progress!r}: use {', '.join(_PROGRESS)}")
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Protocol, TypeAlias
 
 from vtok_codec.errors import SettingError
@@ -64,6 +65,17 @@ def _free_bytes() -> int:
 def _call(work: ShardWork, shard: int) -> int:
     """Call work. Ray takes plain functions only."""
     return work(shard)
+
+
+def require_engine(name: str) -> None:
+    """Check that the package of an engine, `local` or `ray`, is installed.
+
+    Raises:
+        PackageError: It is not.
+    """
+    package, user = {"local": ("pebble", "a corpus"), "ray": ("ray", "engine ray")}[name]
+    if find_spec(package) is None:
+        raise missing_package(package, user)
 
 
 @dataclass(frozen=True)

@@ -176,10 +176,8 @@ def reopen_shards(folder: Path, plan: Plan, statuses: Collection[str]) -> int:
 
 
 def reopen_shard(folder: Path, shard: int) -> None:
-    """Remove a shard, so that it is made again."""
-    # Without its index, a shard is not done; the tar goes second, so that no index is without its tar.
+    """Remove the index of a shard, so that the shard is made again. The old tar stays until the new one is whole."""
     index_path(folder, shard).unlink(missing_ok=True)
-    shard_path(folder, shard).unlink(missing_ok=True)
     Journal(folder, shard).remove()
 
 

@@ -173,7 +173,12 @@ def _clips_in_tar(location: str, stream: BinaryIO, on_problem: Problem) -> Itera
     """Yield the clips in a WebDataset tar, with the columns from the `.json` and `.txt` files of the same key."""
     clips: list[tuple[str, tarfile.TarInfo]] = []
     columns: dict[str, dict[str, Cell]] = {}
-    with tarfile.open(fileobj=stream, mode="r:") as tar:
+    try:
+        opened_tar = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115 - closed below
+    except tarfile.TarError as error:
+        on_problem(f"{location} cannot be read, it is left out: {error}")
+        return
+    with opened_tar as tar:
         for member in _members(location, tar, on_problem):
             # The key of a WebDataset member ends at the first dot of its base name.
             folder, _, base = member.name.rpartition("/")
@@ -229,11 +234,23 @@ def _rows(path: Path) -> Iterator[dict[str, Cell]]:
         return
     with path.open(encoding="utf-8-sig", newline="") as lines:
         if suffix == ".csv":
-            yield from (_cells(row) for row in csv.DictReader(lines))
+            yield from map(_cells, _csv_rows(csv.DictReader(lines)))
         elif suffix == ".jsonl":
             yield from (_cells(_json_line(line, number)) for number, line in enumerate(lines, 1) if line.strip())
         else:
             yield from (_cells({_NAMES[0]: line.strip()}) for line in lines if line.strip())
+
+
+def _csv_rows(reader: csv.DictReader[str]) -> Iterator[dict[str, str]]:
+    """Yield rows.
+
+    Raises:
+        ValueError: A row has more or fewer cells than the header.
+    """
+    for row in reader:
+        if None in row or None in row.values():
+            raise ValueError(f"line {reader.line_num} has not as many cells as the header; quote cells with commas")
+        yield row
 
 
 def _json_line(line: str, number: int) -> Any:
@@ -296,7 +313,10 @@ def opened(clip: ClipSource) -> str | BinaryIO:
             return cast(BinaryIO, url)
         with url or Path(clip.location).open("rb") as stream:
             stream.seek(clip.offset)
-            return io.BytesIO(stream.read(clip.size))
+            data = stream.read(clip.size)
+    if len(data) < clip.size:
+        raise InputError(f"{clip.name}: its tar is cut short")
+    return io.BytesIO(data)
 
 
 def keys_of(clips: Iterable[ClipSource]) -> list[str]:
