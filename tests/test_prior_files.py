@@ -29,3 +29,5 @@ def test_files_of_former_priors_are_whole(path: object) -> None:
     with open(str(path), "rb") as stream:
         header = VtkReader(stream).header
     assert header.prior_sha256 and str(path).endswith(f"{header.prior_sha256[:12]}.vtk")
+    now = prior_file(find_weights(header.model.name))
+    assert now and now.sha256 != header.prior_sha256

@@ -20,11 +20,11 @@ from helpers import DATA
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vtok_codec.container.dictionary import HEADER_DICTIONARY
+from vtok_codec.container.dictionary import FIRST_DICTIONARY, HEADER_DICTIONARY
 from vtok_codec.container.framing import CompactFraming, FixedFraming, Framing
 from vtok_codec.container.header import AudioHeader, Header, ModelId
 from vtok_codec.container.header_json import header_from_json, header_to_json
-from vtok_codec.container.prefix import MAGIC, MAX_HEADER_BYTES, PREFIX, deflated, inflated
+from vtok_codec.container.prefix import MAGIC, MAX_HEADER_BYTES, PREFIX, VERSION, deflated, inflated
 from vtok_codec.container.reader import TokenChunk, VtkReader
 from vtok_codec.container.records import (
     END,
@@ -43,6 +43,8 @@ from vtok_codec.container.records import (
 from vtok_codec.container.varint import read_varint, write_varint
 from vtok_codec.container.writer import VtkWriter
 from vtok_codec.errors import DamageError, FormatError
+from vtok_codec.prior_files import prior_file
+from vtok_codec.registry import find_weights
 from vtok_codec.stream.reading import read_tokens
 from vtok_codec.stream.unpacking import UnpackedChunk, salvaged_events, token_bytes
 from vtok_codec.stream.verifying import verify
@@ -104,8 +106,8 @@ def write_file(
 
 
 BOUND_HEADER = replace(HEADER, file_id=FILE_ID)
-WHOLE = write_file(BOUND_HEADER, version=(2, 0))
-VERSIONS = {(1, 0): write_file(), (1, 1): write_file(BOUND_HEADER, version=(1, 1)), (2, 0): WHOLE}
+WHOLE = write_file(BOUND_HEADER, version=VERSION)
+VERSIONS = {(1, 0): write_file(), (1, 1): write_file(BOUND_HEADER, version=(1, 1)), VERSION: WHOLE}
 """The same file in each version of the format."""
 in_each_version = pytest.mark.parametrize("data", VERSIONS.values(), ids=[f"{x}.{y}" for x, y in VERSIONS])
 
@@ -140,8 +142,8 @@ def test_everything_comes_back(data: bytes) -> None:
 
 
 def test_a_record_takes_few_bytes() -> None:
-    """In version 2.0, where a file of some seconds is mostly tokens."""
-    fixed, compact = (parts_of(VERSIONS[version]) for version in ((1, 1), (2, 0)))
+    """In versions 2.x, where a file of some seconds is mostly tokens."""
+    fixed, compact = (parts_of(VERSIONS[version]) for version in ((1, 1), VERSION))
     spared = [
         (old.end - old.start) - (new.end - new.start) for old, new in zip(fixed.records, compact.records, strict=True)
     ]
@@ -295,12 +297,12 @@ def test_a_lying_size_makes_the_reader_ask_for_little(data: bytes) -> None:
     assert Counting.largest <= 1 << 20
 
 
-@pytest.mark.parametrize(("version", "letters"), [((1, 1), 4), ((2, 0), 1)])
+@pytest.mark.parametrize(("version", "letters"), [((1, 1), 4), (VERSION, 1)])
 def test_unknown_ancillary_records_are_passed_over(version: tuple[int, int], letters: int) -> None:
     assert chunks_before_error(write_file(BOUND_HEADER, b"z" * letters, version=version)) == (3, None)
 
 
-@pytest.mark.parametrize(("version", "letters"), [((1, 1), 4), ((2, 0), 1)])
+@pytest.mark.parametrize(("version", "letters"), [((1, 1), 4), (VERSION, 1)])
 def test_unknown_critical_records_are_refused(version: tuple[int, int], letters: int) -> None:
     delivered, error = chunks_before_error(write_file(BOUND_HEADER, b"Z" * letters, version=version))
     assert delivered == 0 and type(error) is FormatError and "newer vtok" in str(error)
@@ -385,7 +387,7 @@ def test_a_header_of_a_later_dictionary_is_refused_as_one() -> None:
     assert zlib.decompressobj(-zlib.MAX_WBITS, longer).decompress(deflated(text)) == text
     deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_DEFAULT_STRATEGY, longer)
     stored = deflater.compress(b'{"model":"what a later model is called and knows"}') + deflater.flush()
-    for minor, newer in ((0, False), (1, True)):
+    for minor, newer in ((VERSION[1], False), (VERSION[1] + 1, True)):
         data = PREFIX.pack(MAGIC, 2, minor, len(stored)) + stored + FILE_ID
         with pytest.raises(FormatError, match="the header is not valid") as refused:
             VtkReader(io.BytesIO(data + struct.pack("<I", zlib.crc32(data))))
@@ -412,7 +414,22 @@ def test_the_dictionary_is_the_same_everywhere() -> None:
     assert specified.split("```")[1].removeprefix("text").replace("\n", "").encode() == HEADER_DICTIONARY
     player = (root / "player" / "src" / "container" / "dictionary.ts").read_text()
     assert "".join(re.findall(r"'(.*)'", player)).encode() == HEADER_DICTIONARY
-    assert hashlib.sha256(HEADER_DICTIONARY).hexdigest()[:16] == "4d42cf3aaa3abce4"
+    assert HEADER_DICTIONARY.endswith(FIRST_DICTIONARY)
+    known = [hashlib.sha256(text).hexdigest()[:16] for text in (FIRST_DICTIONARY, HEADER_DICTIONARY)]
+    assert known == ["4d42cf3aaa3abce4", "341db5db6413b103"]
+
+
+def test_a_header_names_a_shipped_prior_in_few_bytes() -> None:
+    """A reader of version 2.0 does not know it, which a header in that version must mind."""
+    prior = prior_file(find_weights("onevae-nano-4x16x16"))
+    assert prior
+    text = header_to_json(replace(HEADER, prior_sha256=prior.sha256))
+    short, long = deflated(text), deflated(text, (2, 0))
+    assert len(short) < len(long) - 25
+    reader = zlib.decompressobj(-zlib.MAX_WBITS, FIRST_DICTIONARY)
+    with pytest.raises(zlib.error, match="too far"):
+        reader.decompress(short)
+    assert zlib.decompressobj(-zlib.MAX_WBITS, FIRST_DICTIONARY).decompress(long) == text == inflated(long)
 
 
 def test_unknown_header_keys_are_for_later_versions() -> None:
@@ -545,7 +562,7 @@ class Crafted:
     """A file made of chunks of ones, with the writer open to be misused."""
 
     header: Header = BOUND_HEADER
-    version: tuple[int, int] = (2, 0)
+    version: tuple[int, int] = VERSION
 
     def __post_init__(self) -> None:
         self.out = io.BytesIO()

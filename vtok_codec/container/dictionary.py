@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-HEADER_DICTIONARY = (
+FIRST_DICTIONARY = (
     # Sound tracks, whose parameters are NUT files in base64.
     b'"parameters":"bnV0L211bHRpbWVkaWEgY29udGFpbmVyAE5NelYfXwStVAMBgf9/AQGC2ETAAAYAAAAAAAGgAAIBASgBACkAAQIAAgEBfyECgX9S'
     b"IQGIfyEBj3/AAAYAAAAAAAEGAwAAAQQAAAG2Av/6Av/7Av/8Av/9pZIl+U5TEUBb8vnbGgABBP8AAAAADoLYRAAAAhIggthEAQGmrutPkmqLaLWW"
@@ -34,4 +34,10 @@ HEADER_DICTIONARY = (
     b'"first_grid":[2,2]},"tokens":2,"gop_latents":25,"chunk_latents":4,"audio":[],"writer":"vtok 0.2.0",'
     b'"prior_sha256":"f799883bb26b21f45b1de083c41f9cd0c87461a2ce5b01c887e31651e7966bf3"}'
 )
-"""ASCII text, as the JSON of headers has it; what is most frequent stands last, since near references are shorter."""
+"""The text of version 2.0: ASCII, as the JSON of headers has it; what is most frequent stands last, since near
+references are shorter."""
+HEADER_DICTIONARY = (
+    # The prior that replaced one of those above.
+    b'"prior_sha256":"8e21f0b3cc34974b2b5e6986b82a2594d9a6a3d95cd023003c84267b0b1ccf94"}' + FIRST_DICTIONARY
+)
+"""The text of version 2.1, whose end is that of version 2.0. What is added must stand in front."""

@@ -6,7 +6,7 @@ import struct
 import zlib
 from dataclasses import replace
 
-from vtok_codec.container.dictionary import HEADER_DICTIONARY
+from vtok_codec.container.dictionary import FIRST_DICTIONARY, HEADER_DICTIONARY
 from vtok_codec.container.framing import CRC
 from vtok_codec.container.header import ID_BYTES, Header
 from vtok_codec.container.header_json import header_from_json, header_to_json
@@ -15,7 +15,7 @@ from vtok_codec.errors import DamageError, FormatError
 
 MAGIC = b"\x89VTK\r\n\x1a\n"
 """The first 8 bytes of a file. As in PNG, the high bit and the line ends reveal a transfer in text mode."""
-VERSION = (2, 0)
+VERSION = (2, 1)
 """The major and the minor version of the format in which files are written."""
 MAJOR_VERSIONS = (1, 2)
 """The major versions that can be read."""
@@ -41,7 +41,7 @@ def header_to_bytes(header: Header, version: tuple[int, int]) -> bytes:
         text, file_id = header_to_json(replace(header, file_id=b"")), header.file_id
     if len(text) > MAX_HEADER_BYTES:
         raise ValueError(f"a header of {len(text)} bytes is over {MAX_HEADER_BYTES}")
-    stored = text if version[0] == 1 else deflated(text)
+    stored = text if version[0] == 1 else deflated(text, version)
     data = PREFIX.pack(MAGIC, *version, len(stored)) + stored + file_id
     return data + CRC.pack(zlib.crc32(data))
 
@@ -87,9 +87,10 @@ def read_header(source: ByteSource) -> tuple[tuple[int, int], Header, bytes]:
     return (major, minor), replace(header, file_id=file_id or header.file_id), prefix + rest
 
 
-def deflated(text: bytes) -> bytes:
-    """Compress the text of a header to raw deflate data (RFC 1951) that refer back to `HEADER_DICTIONARY`."""
-    deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_DEFAULT_STRATEGY, HEADER_DICTIONARY)
+def deflated(text: bytes, version: tuple[int, int] = VERSION) -> bytes:
+    """Compress the text of a header to raw deflate data (RFC 1951) that refer back to the dictionary of a version."""
+    known = FIRST_DICTIONARY if version == (2, 0) else HEADER_DICTIONARY
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_DEFAULT_STRATEGY, known)
     return deflater.compress(text) + deflater.flush()
 
 
