@@ -99,6 +99,8 @@ def test_a_resumed_run_ends_with_the_same_weights(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_train_step", stop_at_three)
         assert train(corpus, halves, "--steps", 6, "-q")[0] == 8
+    code, _, told = inside("train", "--resume", halves, "--steps", 6, "-q", "--set", "width=64")
+    assert code == 2 and "it follows from the model" in told and told.count("\n") == 1
     assert inside("train", "--resume", halves, "--steps", 6, "-q") == (0, "", "")
     one, other = (load_file(run / "ema.safetensors") for run in (whole, halves))
     assert all(np.array_equal(value, other[name]) for name, value in one.items())

@@ -42,6 +42,8 @@ from vtok_codec.training.trainer import LOG, STRIP, Budget, Cadence, Trainer
 
 _SETTINGS = "run.json"
 _LOCK = "run.lock"
+_AUGMENTATION = "augmentation."
+"""How the names of settings of the augmentation begin."""
 
 
 def run_training(settings: RunSettings, folder: Path, budget: Budget, quiet: bool) -> Trainer[Any]:
@@ -67,6 +69,7 @@ def run_training(settings: RunSettings, folder: Path, budget: Budget, quiet: boo
     stage = find_stage(settings.stage)
     start, config = _start_and_config(settings, stage)
     recipe = _recipe(settings, stage, config)
+    _check_followed(settings.overrides, recipe, stage)
     settings = dataclasses.replace(
         settings,
         config=config_to_json(config),
@@ -122,6 +125,8 @@ def resume_training(
             device=device or settings.device,
             cache_gib=settings.cache_gib if cache_gib is None else cache_gib,
         )
+        stage = find_stage(settings.stage)
+        _check_followed(overrides, _recipe(settings, stage, _config(settings)), stage)
         trainer = _trainer(settings, folder, None, fresh=False, quiet=quiet)
         trainer.restore(state)
         _keep(settings.with_whole_paths(), folder, trainer)
@@ -201,8 +206,29 @@ def _recipe(settings: RunSettings, stage: Stage, config: ModelConfig) -> Recipe:
     return recipe
 
 
-def _former_config(settings: RunSettings) -> ModelConfig:
-    """Return the configuration of a run whose settings were written before they held one."""
+def _check_followed(asked: tuple[tuple[str, str], ...], recipe: Recipe, stage: Stage) -> None:
+    """Check that settings are what was asked for, since some follow from the model.
+
+    Args:
+        asked: Pairs of a setting and its value, as text.
+        recipe: The settings that are used.
+        stage: The stage.
+
+    Raises:
+        SettingError: One of them is something else.
+    """
+    wanted = override(stage.recipe, asked, stage.name)
+    for key, _ in asked:
+        name = key.removeprefix(_AUGMENTATION)
+        there, given = (getattr(each if name == key else each.augmentation, name) for each in (recipe, wanted))
+        if there != given:
+            raise SettingError(f"setting {key}={given}: it follows from the model, which has {there}; leave it out")
+
+
+def _config(settings: RunSettings) -> ModelConfig:
+    """Return the configuration of the model of a run; older settings only name a preset."""
+    if settings.config:
+        return config_from_json(settings.config)
     if settings.preset not in PRESETS:
         raise SettingError(f"no preset {settings.preset!r}; use one of {', '.join(PRESETS)}")
     return PRESETS[settings.preset]
@@ -211,7 +237,7 @@ def _former_config(settings: RunSettings) -> ModelConfig:
 def _trainer(settings: RunSettings, folder: Path, start: WeightsFile | None, fresh: bool, quiet: bool) -> Trainer[Any]:
     stage = find_stage(settings.stage)
     setup = _setup(stage)
-    config = config_from_json(settings.config) if settings.config else _former_config(settings)
+    config = _config(settings)
     recipe, layout = _recipe(settings, stage, config), setup.codec_config(config).layout
     device = torch.device(_device_name(settings.device))
     watched = Path(settings.validation) if settings.validation and _leads() else None
