@@ -31,11 +31,21 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
     assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
 
 
-def test_permissions_are_kept(tmp_path: Path) -> None:
+def test_permissions_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[int] = []
+
+    def refuse() -> None:
+        raise PermissionError
+
     path = tmp_path / "secret"
     path.touch(mode=0o600)
     write_whole(path, b"new")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(PermissionError), monkeypatch.context() as patch:
+        # Nobody else may open the new file before it has them, and a file system that keeps none leaves nothing.
+        patch.setattr(Path, "chmod", lambda partial, mode: modes.append(partial.stat().st_mode & 0o777) or refuse())
+        write_whole(path, b"newer")
+    assert modes == [0o600] and list(tmp_path.iterdir()) == [path] and path.read_bytes() == b"new"
     mask = os.umask(0o027)
     try:
         write_whole(tmp_path / "fresh", b"new")

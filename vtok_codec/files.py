@@ -58,6 +58,10 @@ def replacing(
     handle, partial = _new_partial(path)
     _open_partials.add(partial)
     try:
+        kept = _kept_mode(path)
+        if kept is not None:
+            # The mask may have taken some of them away.
+            partial.chmod(kept)
         yield partial
         os.fsync(handle)
         _rename(partial, path, overwrite)
@@ -126,22 +130,30 @@ def _prefix(path: Path) -> str:
 def _new_partial(path: Path) -> tuple[int, Path]:
     """Make a partial file, open and locked, so that no other process takes it for a leftover.
 
-    It has the permissions of the file that it replaces, or those of a new file under the process's mask.
+    It has the permissions of the file that it replaces, or those of a new file, both under the process's mask.
     """
+    kept = _kept_mode(path)
+    mode = _NEW_FILE_MODE if kept is None else kept
     while True:
         partial = path.parent / f"{_prefix(path)}{secrets.token_hex(4)}{PARTIAL_SUFFIX}{path.suffix}"
         try:
             # With O_EXCL, nobody can have put a link in the place of the file. The system applies the mask.
-            handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), _NEW_FILE_MODE)
+            handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
         except FileExistsError:
             continue
         _lock(handle, wait=True)
         if os.fstat(handle).st_nlink:
-            with suppress(FileNotFoundError):
-                partial.chmod(stat.S_IMODE(path.stat().st_mode))
             return handle, partial
         # Another process took it for a leftover before it was locked.
         os.close(handle)
+
+
+def _kept_mode(path: Path) -> int | None:
+    """Return the permissions of the file that is replaced; None if there is none."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return None
 
 
 def _lock(handle: int, wait: bool = False) -> bool:
