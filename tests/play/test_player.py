@@ -200,7 +200,7 @@ def test_it_plays_and_seeks_in_a_browser(clip: Path, tokenizer: Tokenizer, tmp_p
     with served(clip, tokenizer, source=SMALL_LANES) as server, browsing(tmp_path) as browser:
         browser.open(server.url)
         browser.wait_for("about && video.currentTime > 0.3 && source.currentTime > 0")
-        assert browser.value("[video.videoWidth, video.videoHeight, document.title]") == [456, 256, "lanes.vtk"]
+        assert browser.value("[video.videoWidth, video.videoHeight, document.title]") == [228, 128, "lanes.vtk"]
         assert not browser.value("part('source-figure').hidden") and browser.value("part('volume-label').hidden")
         browser.wait_for("ended && now()")
         assert browser.value("now()") == pytest.approx(2.44, abs=0.05)
