@@ -53,8 +53,24 @@ def test_the_exit_code_is_that_of_the_first_failure(tmp_path: Path, command: str
     cut = tmp_path / "cut.vtk"
     cut.write_bytes(GOLDEN.read_bytes()[:-1])
     code, out, err = inside(command, tmp_path / "missing.vtk", cut, GOLDEN)
-    assert code == 3 and err.count("\n") == 2 and out.startswith(f"{GOLDEN}:")
+    assert code == 3 and err.count("\n") == 2 and f"{GOLDEN}:" in out
     assert inside(command, cut, tmp_path / "missing.vtk")[0] == 5
+
+
+def test_info_shows_the_header_of_a_damaged_file(tmp_path: Path) -> None:
+    """Which says what its model is, so that one knows with what to recover it."""
+    cut = tmp_path / "cut.vtk"
+    cut.write_bytes(GOLDEN.read_bytes()[:-1])
+    code, out, err = inside("info", cut)
+    assert code == 5 and err == f"vtok: {cut}: the footer is cut short (after chunk 3 (GOP 1, 0.35 s))\n"
+    whole = inside("info", GOLDEN)[1].splitlines()
+    told = out.splitlines()
+    assert told[0] == f"{cut}:" and told[1] == "  video  21x13, 29.97 frames/s" and told[2:5] == whole[2:5]
+    assert "  layout format 1.0" in told and not any(line.startswith("  size") for line in told)
+    code, out, _ = inside("info", "--json", cut)
+    fields = json.loads(out)
+    assert code == 5 and fields["whole"] is False and fields["width"] == 21 and "frames" not in fields
+    assert json.loads(inside("info", "--json", GOLDEN)[1])["whole"] is True
 
 
 def test_a_variable_frame_rate_is_told(make_clip: ClipMaker, tmp_path: Path) -> None:

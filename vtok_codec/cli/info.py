@@ -13,10 +13,11 @@ from vtok_codec.cli.errors import reports_errors
 from vtok_codec.cli.files import open_input
 from vtok_codec.cli.jobs import run_each
 from vtok_codec.cli.options import AsJson
+from vtok_codec.errors import VtokError
 from vtok_codec.text import counted, one_line, printable
 
 if TYPE_CHECKING:
-    from vtok_codec.container.header import Tags, WindowHeader
+    from vtok_codec.container.header import Header, Tags, WindowHeader
     from vtok_codec.stream.verifying import FileSummary
 
 
@@ -25,47 +26,63 @@ def info(
     paths: Annotated[list[str], typer.Argument(help="Files. '-' is standard input.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show what .vtk files hold. This reads and checks each whole file."""
-    from vtok_codec.stream.verifying import verify
+    """Show what .vtk files hold. This reads and checks each whole file; of a damaged one it shows the header."""
+    from vtok_codec.container.reader import VtkReader
+    from vtok_codec.stream.verifying import summary_of
 
     def show(path: str) -> None:
         with open_input(path) as stream:
-            summary = verify(stream)
-        if as_json:
-            print(json.dumps({"file": path, **_fields(summary)}))
-        else:
-            print("\n".join([f"{printable(path)}:", *_lines(summary)]))
+            reader = VtkReader(stream)
+            version = ".".join(map(str, reader.version))
+            try:
+                summary = summary_of(reader)
+            except VtokError:
+                _print(path, reader.header, version, None, as_json)
+                raise
+        _print(path, reader.header, version, summary, as_json)
 
     run_each(paths, show)
 
 
-def _fields(summary: FileSummary) -> dict[str, Any]:
-    header = asdict(summary.header)
-    for track in header["audio"]:
+def _print(path: str, header: Header, version: str, summary: FileSummary | None, as_json: bool) -> None:
+    """Print what a file holds: its header, and what follows it if that is whole."""
+    if as_json:
+        totals = _total_fields(summary) if summary else {}
+        print(json.dumps({"file": path, **_header_fields(header, version), "whole": summary is not None, **totals}))
+    else:
+        print(
+            "\n".join([f"{printable(path)}:", *(f"  {name:7}{text}" for name, text in _rows(header, version, summary))])
+        )
+
+
+def _header_fields(header: Header, version: str) -> dict[str, Any]:
+    fields = asdict(header)
+    for track in fields["audio"]:
         del track["parameters"], track["avi_parameters"]
         track["tags"] = dict(track["tags"])
-    header["tags"] = dict(header["tags"])
-    header["file_id"] = header["file_id"].hex()
-    totals = asdict(summary.totals)
-    return _plain(
-        {
-            **{("tokens" if key == "tokens_per_position" else key): value for key, value in header.items()},
-            "format": _version(summary),
-            "frames": totals["frames"],
-            "chunks": totals["chunks"],
-            "gops": totals["gops"],
-            "audio_packets": totals["audio_packets"],
-            "token_sha256": summary.totals.token_digest.hex(),
-            "constant_rate": summary.steady,
-            "duration_s": round(summary.duration_s, 6),
-            "file_bytes": summary.file_bytes,
-            "token_bytes": summary.token_bytes,
-            "audio_bytes": summary.audio_bytes,
-            "latent_positions": summary.latent_positions,
-            "window_tokens": summary.window_tokens,
-            "bits_per_pixel": round(summary.bits_per_pixel, 6),
-        }
-    )
+    fields["tags"] = dict(fields["tags"])
+    fields["file_id"] = fields["file_id"].hex()
+    named = {("tokens" if key == "tokens_per_position" else key): value for key, value in fields.items()}
+    return {**_plain(named), "format": version}
+
+
+def _total_fields(summary: FileSummary) -> dict[str, Any]:
+    totals = summary.totals
+    return {
+        "frames": totals.frames,
+        "chunks": totals.chunks,
+        "gops": totals.gops,
+        "audio_packets": totals.audio_packets,
+        "token_sha256": totals.token_digest.hex(),
+        "constant_rate": summary.steady,
+        "duration_s": round(summary.duration_s, 6),
+        "file_bytes": summary.file_bytes,
+        "token_bytes": summary.token_bytes,
+        "audio_bytes": summary.audio_bytes,
+        "latent_positions": summary.latent_positions,
+        "window_tokens": summary.window_tokens,
+        "bits_per_pixel": round(summary.bits_per_pixel, 6),
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -79,44 +96,56 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _version(summary: FileSummary) -> str:
-    return ".".join(map(str, summary.version))
-
-
 def _words(tags: Tags) -> list[str]:
     return [one_line(f"{name} {text}") for name, text in tags]
 
 
-def _windows(windows: WindowHeader, count: int) -> str:
+def _windows(windows: WindowHeader, summary: FileSummary | None) -> str:
     shape = "x".join(map(str, windows.window))
+    count = f"{counted(summary.window_tokens, '1D token')}, " if summary else "1D tokens, "
     made_by = f"{windows.name} (weights {windows.weights_sha256[:12]})"
-    return f"{counted(count, '1D token')}, at most {windows.most} per window of {shape} positions, by {made_by}"
+    return f"{count}at most {windows.most} per window of {shape} positions, by {made_by}"
 
 
-def _lines(summary: FileSummary) -> list[str]:
-    header, totals = summary.header, summary.totals
+def _video(header: Header, summary: FileSummary | None) -> str:
     rate = "still image" if header.rate is None else f"{float(header.rate):.6g} frames/s"
+    size = f"{header.width}x{header.height}"
+    if summary is None:
+        return f"{size}, {rate}"
+    frames = summary.totals.frames
     if not summary.steady and summary.duration_s:
-        rate = f"variable frame rate, {totals.frames / summary.duration_s:.6g} frames/s on average"
-    kbit_s = 8 * summary.file_bytes / summary.duration_s / 1000 if summary.duration_s else 0.0
-    color = "/".join(map(str, header.color))
+        rate = f"variable frame rate, {frames / summary.duration_s:.6g} frames/s on average"
+    return f"{size}, {counted(frames, 'frame')}, {rate}, {summary.duration_s:.3f} s"
+
+
+def _tokens(header: Header) -> str:
     grid = header.model.first_grid
     first = f", first frame of a GOP {grid[0]}x{grid[1]} times as fine" if grid != (1, 1) else ""
+    return f"{header.tokens_per_position} per position of {'x'.join(map(str, header.model.stride))}{first}"
+
+
+def _size(header: Header, summary: FileSummary) -> str:
+    kbit_s = 8 * summary.file_bytes / summary.duration_s / 1000 if summary.duration_s else 0.0
     sound = " without the audio" if header.audio else ""
+    return f"{summary.file_bytes} bytes, {summary.bits_per_pixel:.4f} bits/pixel{sound}, {kbit_s:.1f} kbit/s"
+
+
+def _rows(header: Header, version: str, summary: FileSummary | None) -> list[tuple[str, str]]:
+    """Return the names and texts of the lines to print; those of the totals only where there is a summary."""
+    color = "/".join(map(str, header.color))
+    totals = summary.totals if summary else None
+    layout = f"{counted(totals.gops, 'GOP')}, {counted(totals.chunks, 'chunk')}, " if totals else ""
     rows = [
-        (
-            "video",
-            f"{header.width}x{header.height}, {counted(totals.frames, 'frame')}, {rate}, {summary.duration_s:.3f} s",
-        ),
+        ("video", _video(header, summary)),
         ("shape", f"SAR {header.sar}, rotation {header.rotation}, color {color} (range/primaries/transfer/matrix)"),
         ("model", f"{header.model.name} (weights {header.model.weights_sha256[:12]})"),
-        ("tokens", f"{header.tokens_per_position} per position of {'x'.join(map(str, header.model.stride))}{first}"),
-        *([("1D", _windows(header.windows, summary.window_tokens))] if header.windows else []),
-        ("layout", f"{counted(totals.gops, 'GOP')}, {counted(totals.chunks, 'chunk')}, format {_version(summary)}"),
-        ("size", f"{summary.file_bytes} bytes, {summary.bits_per_pixel:.4f} bits/pixel{sound}, {kbit_s:.1f} kbit/s"),
+        ("tokens", _tokens(header)),
+        *([("1D", _windows(header.windows, summary))] if header.windows else []),
+        ("layout", f"{layout}format {version}"),
+        *([("size", _size(header, summary))] if summary else []),
     ]
     rows += [("tag", one_line(f"{name}: {text}")) for name, text in header.tags]
     rows += [("audio", ", ".join([t.codec, f"{t.sample_rate} Hz", t.layout, *_words(t.tags)])) for t in header.audio]
-    if header.audio:
-        rows.append(("", f"{counted(totals.audio_packets, 'packet')}, {summary.audio_bytes} bytes"))
-    return [f"  {name:7}{text}" for name, text in rows]
+    if header.audio and summary:
+        rows.append(("", f"{counted(summary.totals.audio_packets, 'packet')}, {summary.audio_bytes} bytes"))
+    return rows

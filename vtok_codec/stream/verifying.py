@@ -55,7 +55,20 @@ def verify(stream: BinaryIO, priors: PriorFinder = find_prior) -> FileSummary:
         FormatError, DamageError: The file is not valid. The message says what is wrong first, and where.
         ModelError: The prior that the file names is missing.
     """
-    reader = VtkReader(stream)
+    return summary_of(VtkReader(stream), priors)
+
+
+def summary_of(reader: VtkReader, priors: PriorFinder = find_prior) -> FileSummary:
+    """Read all that follows the header of a file, and check it as `verify` does.
+
+    Args:
+        reader: The file, of which only the header has been read.
+        priors: Finds the prior that the file names.
+
+    Raises:
+        FormatError, DamageError: The file is not valid.
+        ModelError: The prior that the file names is missing.
+    """
     header = reader.header
     token_size = audio_size = positions = window_tokens = 0
     first_pts: int | None = None
