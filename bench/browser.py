@@ -84,6 +84,16 @@ class Browser:
             time.sleep(0.1)
         raise AssertionError(f"never true: {script}")
 
+    def press(self, key: str) -> None:
+        """Press and let go a key, such as `ArrowRight` or a space."""
+        for kind in ("keyDown", "keyUp"):
+            self._call("Input.dispatchKeyEvent", type=kind, key=key, code="Space" if key == " " else key)
+
+    def click(self, x: float, y: float) -> None:
+        """Click on a place of the page."""
+        for kind in ("mousePressed", "mouseReleased"):
+            self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
     def picture(self, path: Path) -> None:
         """Write what the page looks like as a PNG file."""
         path.write_bytes(base64.b64decode(self._call("Page.captureScreenshot")["data"]))

@@ -46,6 +46,10 @@ function* fieldsOf(bytes) {
   }
 }
 
+function hashOf(bytes) {
+  return createHash("sha256").update(bytes).digest("hex");
+}
+
 /** Return what a graph says about itself. */
 function aboutGraph(path) {
   for (const [field, entry] of fieldsOf(readFileSync(path))) {
@@ -65,7 +69,7 @@ function addModel(name) {
   const bytes = readFileSync(join(weights, file));
   const size = Number(bytes.readBigUInt64LE(0));
   const header = JSON.parse(bytes.subarray(8, 8 + size).toString());
-  const sha256 = createHash("sha256").update(bytes).digest("hex");
+  const sha256 = hashOf(bytes);
   const about = aboutGraph(join(weights, `${name}.decoder.onnx`));
   if (about.weights_sha256 !== sha256) {
     throw new Error(`the graphs of ${name} were made of other weights; make them again with vtok export`);
@@ -108,10 +112,13 @@ function addModels() {
   const priors = {};
   for (const name of files.filter((each) => /^prior-.*\.safetensors$/.test(each))) {
     const bytes = readFileSync(join(weights, name));
-    priors[createHash("sha256").update(bytes).digest("hex")] = name;
+    priors[hashOf(bytes)] = name;
     copyFileSync(join(weights, name), join(dist, "models", name));
   }
-  writeFileSync(join(dist, "models", "models.json"), JSON.stringify({ models, priors }, null, 1));
+  // The player refuses files that are not those it was built with, such as old ones that a browser has kept.
+  const sums = readdirSync(join(dist, "models")).map((name) => [name, hashOf(readFileSync(join(dist, "models", name)))]);
+  const listing = { models, priors, sha256: Object.fromEntries(sums) };
+  writeFileSync(join(dist, "models", "models.json"), JSON.stringify(listing, null, 1));
 }
 
 /** Write the licences of the libraries that the player contains. */

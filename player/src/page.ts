@@ -27,9 +27,12 @@ address.onsubmit = (event) => {
   player.setAttribute("src", new FormData(address).get("src") as string);
 };
 
-const source = new URLSearchParams(location.search).get("src") ?? "";
-const isOnTheWeb = URL.canParse(source, location.href) && /^https?:$/.test(new URL(source, location.href).protocol);
-player.setAttribute("src", source && isOnTheWeb ? source : "example.vtk");
+const source = new URLSearchParams(location.search).get("src") || "example.vtk";
+if (URL.canParse(source, location.href) && /^https?:$/.test(new URL(source, location.href).protocol)) {
+  player.setAttribute("src", source);
+} else {
+  player.failed("?src= takes an http or https address");
+}
 
 /**
  * Reload the page with the headers that allow threads, if the server does not send them. A browser that ignores them
@@ -37,11 +40,12 @@ player.setAttribute("src", source && isOnTheWeb ? source : "example.vtk");
  */
 async function isolate(): Promise<void> {
   const asked = "vtok-isolation";
-  if (globalThis.crossOriginIsolated || !navigator.serviceWorker || sessionStorage.getItem(asked)) {
-    return;
-  }
-  sessionStorage.setItem(asked, "1");
   try {
+    // Browsers that keep no data of a page throw here.
+    if (globalThis.crossOriginIsolated || !navigator.serviceWorker || sessionStorage.getItem(asked)) {
+      return;
+    }
+    sessionStorage.setItem(asked, "1");
     await navigator.serviceWorker.register("isolation.js");
     await navigator.serviceWorker.ready;
     location.reload();

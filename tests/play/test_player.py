@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -24,6 +25,7 @@ from browser import CHROMIUM, Browser
 from command_helpers import VTOK
 from helpers import DATA, SMALL_LANES, ClipMaker, inside, pixels_of, psnr_db
 
+from vtok_codec.codec.decoder import decode_events
 from vtok_codec.codec.decoders import Decoders
 from vtok_codec.codec.pixel_decoder import DecoderChoice, PixelDecoder
 from vtok_codec.codec.tokenizer import Tokenizer
@@ -204,11 +206,21 @@ def test_it_plays_and_seeks_in_a_browser(clip: Path, tokenizer: Tokenizer, tmp_p
         assert not browser.value("part('source-figure').hidden") and browser.value("part('volume-label').hidden")
         browser.wait_for("ended && now()")
         assert browser.value("now()") == pytest.approx(2.44, abs=0.05)
-        # A click on the last third of the curve goes to the GOP there.
-        browser.value("timeline.dispatchEvent(new MouseEvent('click', {clientX: 0}))")
-        browser.value("seek(2.0)")
+        # A click on the last third of the curve goes to the GOP there, and arrow keys to those beside it.
+        left, top, width = browser.value(
+            "(({left, top, width}) => [left, top, width])(timeline.getBoundingClientRect())"
+        )
+        browser.click(left + 0.9 * width, top + 20)
         browser.wait_for("start > 1.6 && video.currentTime > 0.1")
         assert browser.value("start") == pytest.approx(1.68, abs=0.01)
+        browser.value("(timeline.focus(), video.pause())")
+        for key, expected in (("Home", 0), ("ArrowRight", 1.68), ("Home", 0), ("End", 1.68)):
+            browser.press(key)
+            assert browser.wait_for(f"Math.abs(start - {expected}) < 0.01 && [start]")
+        browser.value("(seek(0), video.play())")
+        browser.wait_for("!video.paused && video.currentTime > 0")
+        browser.press(" ")
+        browser.wait_for("video.paused")
         browser.value("(() => { part('tokens').value = '1'; part('tokens').dispatchEvent(new Event('change')); })()")
         assert "tokens=1" in browser.wait_for("video.src.includes('tokens=1') && video.src")
         browser.wait_for("video.readyState > 2")
@@ -233,6 +245,38 @@ def test_a_damaged_file_says_so_and_plays_on(clip: Path, tokenizer: Tokenizer, t
             *[hostile.name] * 2,
             0,
         ]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to play in")
+def test_arrow_keys_leave_a_long_group_of_pictures(tokenizer: Tokenizer, make_clip: ClipMaker, tmp_path: Path) -> None:
+    source, path = make_clip("long.mp4", size="64x48", frames=60, options=["-r", "5"]), tmp_path / "long.vtk"
+    assert inside("encode", source, path, "--gop", 6, "-q") == (0, "", "")
+    with served(path, tokenizer) as server, browsing(tmp_path) as browser:
+        browser.open(server.url)
+        browser.wait_for("about && video.currentTime > 0")
+        browser.value("timeline.focus()")
+        browser.press("ArrowRight")
+        assert browser.wait_for("start > 5 && [start]") == pytest.approx([browser.value("about.gops[1].start_s")])
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to play in")
+def test_a_video_that_breaks_off_says_why(
+    clip: Path, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the page and in the terminal, whatever the error is."""
+
+    def broken(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for number, event in enumerate(decode_events(*arguments, **options)):
+            if number == 30:
+                raise RuntimeError("the decoder fell\nover")
+            yield event
+
+    monkeypatch.setattr("vtok_codec.play.streams.decode_events", broken)
+    with served(clip, tokenizer) as server, browsing(tmp_path) as browser:
+        browser.open(server.url)
+        said = browser.wait_for("document.querySelector('#message').textContent")
+        assert said == "The video breaks off: internal error: the decoder fell over"
+        assert server.problem == "internal error: the decoder fell over"
 
 
 @contextmanager

@@ -65,18 +65,19 @@ def play(
         require_pixels(file, header.width, header.height, max_pixels)
         overview = read_overview(reader)
     model = header.model
+    decoders = loader.choices(header)
     # What is missing is told before the page opens.
-    loader.load(model, DecoderChoice(), header.windows)
+    loader.load(model, DecoderChoice(decoders[0]), header.windows)
     played = Played(
         path=Path(file),
         header=header,
         overview=overview,
         source=source,
-        decoders=loader.choices(header),
+        decoders=decoders,
         load=lambda name: loader.load(model, DecoderChoice(name), header.windows)[0],
     )
     try:
-        server = PlayServer(played, port)
+        server = PlayServer(played, port, lambda problem: notice(f"{file}: {problem}"))
     except OSError as error:
         raise OutputError(f"cannot listen on port {port}: {error.strerror}") from error
     with server, _address_file(server.url) as address:

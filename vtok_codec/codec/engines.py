@@ -114,7 +114,7 @@ class DecoderLoader:
             ModelError: The model of the file is missing.
         """
         if self.engine != TORCH:
-            return (DETERMINISTIC,)
+            return (STRUCTURAL if header.windows else DETERMINISTIC,)
         if header.windows:
             named = find_weights(self.weights) if self.weights else find_shipped(header.windows.name)
             draws = named.metadata.get(DRAWS)

@@ -11,6 +11,9 @@ let about = null;
 /** Seconds of the file at which the video that is shown begins. */
 let start = 0;
 let ended = false;
+/** kbit/s of each group of pictures, and the largest of them. */
+let rates = [];
+let most = 1e-9;
 
 const clock = (seconds) => {
   const whole = Math.max(0, Math.floor(seconds));
@@ -19,10 +22,10 @@ const clock = (seconds) => {
 
 const now = () => Math.min(about.seconds, start + video.currentTime);
 
-/** Return the group of pictures in which a time lies. */
+/** Return the number of the group of pictures in which a time lies. */
 const gopAt = (seconds) => {
   const later = about.gops.findIndex((gop) => gop.start_s > seconds + 1e-6);
-  return about.gops[later < 0 ? about.gops.length - 1 : Math.max(0, later - 1)];
+  return later < 0 ? about.gops.length - 1 : Math.max(0, later - 1);
 };
 
 const say = (text) => {
@@ -99,9 +102,13 @@ const draw = () => {
   const pen = timeline.getContext("2d");
   pen.scale(ratio, ratio);
   const x = (seconds) => (seconds / (about.seconds || 1)) * width;
-  const rates = about.gops.map((gop) => (8 * gop.token_bytes) / 1000 / Math.max(1e-3, gop.end_s - gop.start_s));
-  const most = Math.max(...rates, 1e-9);
+  let drawn = -1;
   about.gops.forEach((gop, number) => {
+    // A file may have more groups than the screen has pixels.
+    if (x(gop.end_s) <= drawn) {
+      return;
+    }
+    drawn = Math.max(x(gop.end_s), Math.floor(x(gop.start_s)) + 1);
     const top = height - 14 - (rates[number] / most) * (height - 30);
     pen.fillStyle = gop.start_s <= now() ? "#1e88e5" : "#90a4ae";
     pen.fillRect(x(gop.start_s), top, Math.max(1, x(gop.end_s) - x(gop.start_s) - 1), height - 14 - top);
@@ -119,6 +126,8 @@ const draw = () => {
 
 const tick = () => {
   part("time").textContent = `${clock(now())} / ${clock(about.seconds)}`;
+  timeline.ariaValueNow = String(Math.floor(now()));
+  timeline.ariaValueText = clock(now());
   part("play").textContent = video.paused || ended ? "Play" : "Pause";
   draw();
   follow();
@@ -134,7 +143,26 @@ const toggle = () => {
   }
 };
 
-const seek = (seconds) => show(gopAt(Math.min(Math.max(0, seconds), about.seconds)).start_s, !video.paused || ended);
+/** Show the file from the start of a group of pictures on. */
+const seekTo = (gop) => show(about.gops[Math.min(Math.max(0, gop), about.gops.length - 1)].start_s, !video.paused || ended);
+
+const seek = (seconds) => seekTo(gopAt(seconds));
+
+/** Go on or back by so many seconds, and by a group of pictures at least. */
+const step = (seconds) => {
+  const here = gopAt(now());
+  const aim = gopAt(now() + seconds);
+  seekTo(seconds > 0 ? Math.max(aim, here + 1) : Math.min(aim, video.currentTime > 1 ? here : here - 1));
+};
+
+/** Say why a video ended before its time. */
+const ask = async () => {
+  if (now() < about.seconds - 0.5) {
+    const answer = await fetch("problem.txt").catch(() => null);
+    const problem = answer?.ok ? await answer.text() : "vtok does not answer any more.";
+    say(problem ? `The video breaks off: ${problem}` : "");
+  }
+};
 
 const listen = () => {
   part("play").addEventListener("click", toggle);
@@ -142,7 +170,7 @@ const listen = () => {
     part("count").textContent = part("tokens").value;
   });
   for (const id of ["tokens", "decoder"]) {
-    part(id).addEventListener("change", () => show(gopAt(now()).start_s, !video.paused));
+    part(id).addEventListener("change", () => show(about.gops[gopAt(now())].start_s, !video.paused));
   }
   part("volume").addEventListener("input", () => {
     video.volume = Number(part("volume").value);
@@ -150,20 +178,21 @@ const listen = () => {
   });
   timeline.addEventListener("click", (event) => seek((event.offsetX / timeline.clientWidth) * about.seconds));
   timeline.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: -5, ArrowRight: 5 }[event.key];
-    if (step) {
+    const seconds = { ArrowLeft: -5, ArrowRight: 5, Home: -Infinity, End: Infinity }[event.key];
+    if (seconds) {
       event.preventDefault();
-      seek(now() + step);
+      step(seconds);
     }
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key === " " && event.target === document.body) {
+    if (event.key === " " && !event.target.closest("button, input, select")) {
       event.preventDefault();
       toggle();
     }
   });
   video.addEventListener("ended", () => {
     ended = true;
+    ask();
   });
   for (const each of [video, source]) {
     each.addEventListener("error", () => explain(each.currentSrc));
@@ -172,6 +201,10 @@ const listen = () => {
 };
 
 const describe = () => {
+  rates = about.gops.map((gop) => (8 * gop.token_bytes) / 1000 / Math.max(1e-3, gop.end_s - gop.start_s));
+  most = rates.reduce((one, other) => Math.max(one, other), most);
+  timeline.ariaValueMin = "0";
+  timeline.ariaValueMax = String(Math.floor(about.seconds));
   document.title = about.name;
   part("name").textContent = about.name;
   const rate = about.rate ? `${Number(about.rate.toFixed(3))} frames/s` : "still picture";

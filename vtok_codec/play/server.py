@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import secrets
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -80,14 +81,23 @@ class PlayServer(ThreadingHTTPServer):
     Args:
         played: What is played.
         port: The port to listen on; 0 for any that is free.
+        on_problem: Called with what is wrong, in a line, when a video breaks off.
     """
 
     daemon_threads = True
 
-    def __init__(self, played: Played, port: int = 0) -> None:
+    def __init__(self, played: Played, port: int = 0, on_problem: Callable[[str], None] = lambda text: None) -> None:
         super().__init__((_HOST, port), _Handler)
         self.played = played
         self.token = secrets.token_urlsafe(16)
+        self.problem = ""
+        """Why the last video broke off; empty if it did not."""
+        self._on_problem = on_problem
+
+    def broke_off(self, error: Exception) -> None:
+        """Keep why a video broke off, for the page, and tell it."""
+        self.problem = _reason(error)
+        self._on_problem(self.problem)
 
     @property
     def url(self) -> str:
@@ -95,7 +105,10 @@ class PlayServer(ThreadingHTTPServer):
         return f"http://{_HOST}:{self.server_port}/{self.token}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of connections that a browser closes, as it does with every seek."""
+        """Tell an error, but not that a browser closes a connection, as it does with every seek."""
+        error = sys.exception()
+        if isinstance(error, Exception) and not isinstance(error, ConnectionError):
+            self._on_problem(_reason(error))
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -124,7 +137,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(files("vtok_codec.play").joinpath(file).read_bytes(), f"{kind}; charset=utf-8")
         elif name == "about.json":
             self._send(json.dumps(played.about()).encode(), "application/json")
+        elif name == "problem.txt":
+            self._send(self._serving.problem.encode(), "text/plain; charset=utf-8")
         elif name == "video":
+            self._serving.problem = ""
             self._stream(lambda out: self._video(played, query, out))
         elif name == "source" and played.source:
             source = played.source
@@ -156,10 +172,12 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             with suppress(ConnectionError):
                 write(cast(BinaryIO, out))
-        except (VtokError, ValueError, OSError) as error:
-            if not out.begun:
-                reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-                self._send(str(reason).encode(), "text/plain; charset=utf-8", HTTPStatus.BAD_REQUEST)
+        except Exception as error:
+            if out.begun:
+                # The answer has no place for a message any more.
+                self._serving.broke_off(error)
+            else:
+                self._send(_reason(error).encode(), "text/plain; charset=utf-8", HTTPStatus.BAD_REQUEST)
         self.close_connection = True
 
     def _send_headers(self, kind: str) -> None:
@@ -188,6 +206,14 @@ class _LateBody:
 
     def flush(self) -> None:
         """Do nothing: nothing is kept back."""
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong, in a line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, VtokError | ValueError | OSError) else f"internal error: {text}"
 
 
 def _seconds(query: Mapping[str, str]) -> float:

@@ -9,6 +9,8 @@ import { type Cursor } from "./source.ts";
 const MAGIC = Uint8Array.of(0x89, 0x56, 0x54, 0x4b, 0x0d, 0x0a, 0x1a, 0x0a);
 const PREFIX_SIZE = 16;
 const CRC_SIZE = 4;
+/** The newest minor version that this player knows, of both major versions. */
+const NEWEST_MINOR = 1;
 const MAX_HEADER_BYTES = 1 << 16;
 const MAX_DEFLATED_BYTES = MAX_HEADER_BYTES + 1024;
 
@@ -48,7 +50,7 @@ export async function readHeader(cursor: Cursor): Promise<[number, Header, Uint8
     throw new DamageError("the header is damaged: its CRC does not match");
   }
   const stored = rest.subarray(0, size);
-  const header = parseHeader(major === 1 ? stored : await inflated(stored));
+  const header = parsed(major === 1 ? stored : await inflated(stored), minor);
   if (header.fileId.length > 0 !== (major === 1 && minor >= 1)) {
     throw new FormatError("the header has no file identifier, or one that its version does not have");
   }
@@ -56,6 +58,18 @@ export async function readHeader(cursor: Cursor): Promise<[number, Header, Uint8
     header.fileId = rest.slice(size, size + ID_BYTES);
   }
   return [major, header, data];
+}
+
+/** Parse the text of a header, and say so if it is of a version that only newer players know. */
+function parsed(text: Uint8Array, minor: number): Header {
+  try {
+    return parseHeader(text);
+  } catch (error) {
+    if (error instanceof FormatError && minor > NEWEST_MINOR) {
+      throw new FormatError(`${error.message}; a newer player may read it`);
+    }
+    throw error;
+  }
 }
 
 /**

@@ -42,8 +42,6 @@ export interface TokenChunk {
   /** The number and the version of the coder. */
   readonly coder: readonly [number, number];
   readonly packed: Uint8Array;
-  /** The size of the whole record in bytes. */
-  readonly recordBytes: number;
 }
 
 /** A part of a file: a chunk, the audio packets of a record, or, at the end, the totals. */
@@ -92,6 +90,11 @@ export class VtkReader {
   /** The place in the file of the record that is being read, in bytes. */
   get position(): number {
     return this.recordStart;
+  }
+
+  /** Whether the index has been reached, so that all chunks are read. */
+  get isPastVideo(): boolean {
+    return this.indexOffset > 0;
   }
 
   /**
@@ -353,7 +356,6 @@ export class VtkReader {
       shape,
       coder: payload.coder,
       packed: payload.packed,
-      recordBytes: this.cursor.position - this.recordStart,
     };
   }
 

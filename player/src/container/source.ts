@@ -47,7 +47,10 @@ class RangeSource implements Source {
     if (begin > last) {
       return new Uint8Array();
     }
-    const answer = await fetch(this.url, { headers: { Range: `bytes=${begin}-${last}` } });
+    const answer = await again(() => fetch(this.url, { headers: { Range: `bytes=${begin}-${last}` } }));
+    if (!answer) {
+      throw new Error(`the connection to ${new URL(this.url).host} was lost; play on to try again`);
+    }
     const data = answer.status === 206 ? new Uint8Array(await answer.arrayBuffer()) : null;
     if (!data || data.length !== last - begin + 1 || versionOf(answer) !== this.version) {
       throw new Error(`${this.url} changed while it was read, or its server stopped answering: ${answer.status}`);
@@ -78,6 +81,18 @@ export async function openUrl(url: string): Promise<Source> {
   return new BytesSource(new Uint8Array(await (await get(url)).arrayBuffer()));
 }
 
+/** Ask again after a while if there is no connection; null if there is none after all. */
+async function again(ask: () => Promise<Response>): Promise<Response | null> {
+  for (const seconds of [0.5, 1, 2, 0]) {
+    const answer = await ask().catch(() => null);
+    if (answer) {
+      return answer;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+  }
+  return null;
+}
+
 async function get(url: string, headers: Record<string, string> = {}): Promise<Response> {
   let answer: Response;
   try {
@@ -96,11 +111,13 @@ function versionOf(answer: Response): string | null {
 }
 
 const BLOCK = 1 << 18;
+const MAX_BLOCK = 1 << 22;
 
-/** Reads a source from front to back, a block at a time. */
+/** Reads a source from front to back, a block at a time; the further it reads on, the larger the blocks. */
 export class Cursor {
   private block: Uint8Array = new Uint8Array();
   private blockBegin = 0;
+  private blockSize = BLOCK;
 
   constructor(
     private readonly source: Source,
@@ -111,7 +128,9 @@ export class Cursor {
   async some(count: number): Promise<Uint8Array> {
     const end = Math.min(this.position + count, this.source.size);
     if (this.position < this.blockBegin || end > this.blockBegin + this.block.length) {
-      this.block = await this.source.read(this.position, Math.max(end, this.position + BLOCK));
+      const goesOn = this.block.length && this.position <= this.blockBegin + this.block.length;
+      this.blockSize = goesOn && this.position >= this.blockBegin ? Math.min(MAX_BLOCK, 2 * this.blockSize) : BLOCK;
+      this.block = await this.source.read(this.position, Math.max(end, this.position + this.blockSize));
       this.blockBegin = this.position;
     }
     const at = this.position - this.blockBegin;

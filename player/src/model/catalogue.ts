@@ -1,5 +1,8 @@
 /** The models and priors that lie beside the player, and how to fetch them. */
 
+import { sha256 } from "@noble/hashes/sha2.js";
+import { bytesToHex } from "@noble/hashes/utils.js";
+
 import { ModelError } from "../errors.ts";
 import { type Prior, parsePrior } from "../tokens/prior/prior.ts";
 
@@ -35,7 +38,11 @@ interface Listing {
   readonly models: readonly ModelEntry[];
   /** The files of the priors by their hash. */
   readonly priors: Readonly<Record<string, string>>;
+  /** The hashes of all files of the folder by their name. */
+  readonly sha256: Readonly<Record<string, string>>;
 }
+
+const LISTING = "models.json";
 
 export class Catalogue {
   private listing: Promise<Listing> | null = null;
@@ -74,18 +81,29 @@ export class Catalogue {
   /**
    * Fetch a file of the folder.
    *
-   * @throws ModelError It cannot be fetched.
+   * @throws ModelError It cannot be fetched, or is not the one that the player was built with.
    */
   async fetch(name: string): Promise<Uint8Array> {
-    const answer = await fetch(new URL(name, this.url)).catch(() => null);
+    const hashes = (await this.list()).sha256;
+    const bytes = await this.load(name);
+    if (bytesToHex(sha256(bytes)) !== hashes[name]) {
+      throw new ModelError(`${name} is not the file that this player was built with; empty the browser's cache`);
+    }
+    return bytes;
+  }
+
+  private list(): Promise<Listing> {
+    this.listing ??= this.load(LISTING).then((bytes) => JSON.parse(new TextDecoder().decode(bytes)) as Listing);
+    return this.listing;
+  }
+
+  /** Load a file of the folder; the listing is asked for anew, since its name does not change with its contents. */
+  private async load(name: string): Promise<Uint8Array> {
+    const cache = name === LISTING ? "no-cache" : "default";
+    const answer = await fetch(new URL(name, this.url), { cache }).catch(() => null);
     if (!answer?.ok) {
       throw new ModelError(`${name} of the player cannot be loaded: ${answer ? answer.status : "no connection"}`);
     }
     return new Uint8Array(await answer.arrayBuffer());
-  }
-
-  private list(): Promise<Listing> {
-    this.listing ??= this.fetch("models.json").then((bytes) => JSON.parse(new TextDecoder().decode(bytes)) as Listing);
-    return this.listing;
   }
 }

@@ -33,7 +33,7 @@ export interface Wishes {
 }
 
 export class Controls {
-  readonly canvas = make("canvas", { tabIndex: 0, role: "img", ariaLabel: "Video" });
+  readonly canvas = make("canvas", { tabIndex: 0, role: "button", ariaLabel: "Video: play or pause" });
   private readonly button = make("button", { textContent: "Play", disabled: true });
   private readonly line = make("input", { type: "range", min: "0", step: "0.01", value: "0", ariaLabel: "Time", disabled: true });
   private readonly lost = make("div", {});
@@ -45,6 +45,12 @@ export class Controls {
   private readonly withSound = make("label", { hidden: true });
   private info: FileInfo | null = null;
   private moving = false;
+  /** The time of the picture that is shown, in seconds. */
+  private now = 0;
+  /** How long the file is, in seconds; null if it is not known. */
+  private whole: number | null = null;
+  /** The parts that are lost, by their times. */
+  private readonly marks = new Map<string, { mark: HTMLElement; from: number; until: number | null }>();
   /** What is wrong with the file and stays so. */
   private noted = "";
 
@@ -63,14 +69,19 @@ export class Controls {
     root.append(this.canvas, line, bar, this.message);
 
     this.button.onclick = this.canvas.onclick = () => wishes.toggle();
-    this.canvas.onkeydown = (event) => {
+    const stepped = (event: KeyboardEvent) => {
       const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-      if (event.key === " ") {
+      if (step) {
+        event.preventDefault();
+        wishes.seek(this.now + step);
+      }
+    };
+    this.canvas.onkeydown = (event) => {
+      if (event.key === " " || event.key === "Enter") {
         event.preventDefault();
         wishes.toggle();
-      } else if (step) {
-        wishes.seek(Number(this.line.value) + step);
       }
+      stepped(event);
     };
     // While the user moves the line, it does not follow the video.
     this.line.onpointerdown = this.line.oninput = () => (this.moving = true);
@@ -79,13 +90,8 @@ export class Controls {
       wishes.seek(Number(this.line.value));
     };
     this.line.onpointerup = () => setTimeout(() => (this.moving = false));
-    this.line.onkeydown = (event) => {
-      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-      if (step) {
-        event.preventDefault();
-        wishes.seek(Number(this.line.value) + step);
-      }
-    };
+    this.line.onpointercancel = this.line.onlostpointercapture = this.line.onblur = () => (this.moving = false);
+    this.line.onkeydown = stepped;
     this.count.onchange = () => wishes.tokens(Number(this.count.value));
     this.loudness.oninput = () => wishes.volume(Number(this.loudness.value));
     this.saving.onclick = () => wishes.save();
@@ -94,11 +100,15 @@ export class Controls {
 
   reset(): void {
     this.info = null;
+    this.whole = null;
+    this.now = 0;
     this.noted = "";
     this.moving = false;
     this.lost.replaceChildren();
+    this.marks.clear();
     this.clock.textContent = "";
-    this.canvas.getContext("2d")!.clearRect(0, 0, this.canvas.width, this.canvas.height);
+    // This also clears it, however the last picture was turned.
+    this.canvas.width = 300;
     this.button.disabled = this.line.disabled = this.saving.disabled = true;
     this.playing = false;
     this.say("");
@@ -108,14 +118,25 @@ export class Controls {
     this.info = info;
     this.canvas.title = info.title ?? "";
     this.button.disabled = this.saving.disabled = false;
-    this.line.disabled = info.seconds === null;
-    this.line.max = String(info.seconds ?? 0);
     this.withSound.hidden = !info.audio[0]?.config;
     this.count.replaceChildren(
       ...Array.from({ length: info.tokens }, (_, number) => make("option", { textContent: String(number + 1) })),
     );
     this.count.value = String(info.tokens);
     this.time = 0;
+  }
+
+  /** How long the file is, which is known later than the rest. */
+  set duration(seconds: number) {
+    this.whole = seconds;
+    this.line.disabled = false;
+    this.line.max = String(seconds);
+    this.time = this.now;
+    this.placeMarks();
+  }
+
+  set volume(volume: number) {
+    this.loudness.value = String(volume);
   }
 
   set playing(playing: boolean) {
@@ -127,27 +148,33 @@ export class Controls {
   }
 
   set time(seconds: number) {
+    this.now = seconds;
     if (!this.moving) {
       this.line.value = String(seconds);
       this.line.setAttribute("aria-valuetext", clock(seconds));
     }
-    const whole = this.info?.seconds;
-    this.clock.textContent = whole ? `${clock(seconds)} / ${clock(whole)}` : clock(seconds);
+    this.clock.textContent = this.whole ? `${clock(seconds)} / ${clock(this.whole)}` : clock(seconds);
   }
 
   /** Mark a part of the file as lost, and say why. */
   damage(message: string, from: number, until: number | null): void {
     const end = until === null ? "to its end" : `until ${clock(until)}`;
     this.say(`The file is damaged from ${clock(from)} ${end}: ${message}.`);
-    const whole = this.info?.seconds;
     const key = `${from.toFixed(1)} ${until}`;
-    const known = [...this.lost.children].some((mark) => (mark as HTMLElement).dataset.key === key);
-    if (whole && !known && this.lost.childElementCount < MAX_MARKS) {
+    if (!this.marks.has(key) && this.marks.size < MAX_MARKS) {
       const mark = make("div", { className: "lost" });
-      mark.dataset.key = key;
-      mark.style.left = `${(100 * from) / whole}%`;
-      mark.style.width = `${(100 * ((until ?? whole) - from)) / whole}%`;
+      this.marks.set(key, { mark, from, until });
       this.lost.append(mark);
+      this.placeMarks();
+    }
+  }
+
+  private placeMarks(): void {
+    const { whole } = this;
+    for (const { mark, from, until } of this.marks.values()) {
+      mark.hidden = !whole;
+      mark.style.left = `${(100 * from) / (whole ?? 1)}%`;
+      mark.style.width = `${(100 * ((until ?? whole ?? 1) - from)) / (whole ?? 1)}%`;
     }
   }
 

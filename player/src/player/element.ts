@@ -7,7 +7,8 @@
  * Attributes: `src`, the address of the file; `autoplay`; `engine`, `wasm` to keep off the GPU. Properties and methods
  * are those of a `<video>` as far as it has them: `play()`, `pause()`, `currentTime`, `duration`, `paused`, `volume`;
  * `file` takes a file of the user's; `tokens` says how many tokens per position to decode. Events: `loadedmetadata`,
- * `frame` (`detail.time`), `ended` (`detail.checked`), `damage` (`detail.message`), `error` (`detail.message`).
+ * `durationchange`, `frame` (`detail.time`), `ended` (`detail.checked`), `damage` (`detail.message`, `detail.from`,
+ * `detail.until`), `saved` (`detail.file`), `error` (`detail.message`).
  */
 
 import { Controls } from "./controls.ts";
@@ -23,6 +24,9 @@ export class VtokPlayer extends HTMLElement implements Listener {
   private wanted = false;
   private loudness = 1;
   private given: Blob | null = null;
+  /** Where to begin, if that was said before the file was open. */
+  private begin: number | null = null;
+  private isDue = false;
 
   constructor() {
     super();
@@ -32,12 +36,12 @@ export class VtokPlayer extends HTMLElement implements Listener {
       tokens: (count) => (this.tokens = count),
       volume: (volume) => (this.volume = volume),
       save: () => this.save(),
-      full: () => void this.requestFullscreen(),
+      full: () => void this.fill(),
     });
   }
 
   connectedCallback(): void {
-    this.load();
+    this.loadSoon();
   }
 
   disconnectedCallback(): void {
@@ -46,16 +50,14 @@ export class VtokPlayer extends HTMLElement implements Listener {
   }
 
   attributeChangedCallback(): void {
-    if (this.isConnected) {
-      this.given = null;
-      this.load();
-    }
+    this.given = null;
+    this.loadSoon();
   }
 
   /** A file of the user's, to play in place of `src`. */
   set file(file: Blob) {
     this.given = file;
-    this.load();
+    this.loadSoon();
   }
 
   play(): void {
@@ -73,16 +75,21 @@ export class VtokPlayer extends HTMLElement implements Listener {
   }
 
   get currentTime(): number {
-    return this.playback?.time ?? 0;
+    return this.begin ?? this.playback?.time ?? 0;
   }
 
   set currentTime(seconds: number) {
-    this.playback?.seek(seconds);
+    const time = finite(seconds);
+    if (this.playback?.info) {
+      this.playback.seek(time);
+    } else {
+      this.begin = time;
+    }
   }
 
-  /** Seconds; NaN if the file does not say. */
+  /** Seconds; NaN until it is known, and if the file does not say. */
   get duration(): number {
-    return this.playback?.info?.seconds ?? Number.NaN;
+    return this.playback?.seconds ?? Number.NaN;
   }
 
   get tokens(): number {
@@ -90,8 +97,9 @@ export class VtokPlayer extends HTMLElement implements Listener {
   }
 
   set tokens(count: number) {
+    const wanted = Math.max(1, Math.round(finite(count)));
     if (this.playback?.info) {
-      this.playback.tokens = Math.min(Math.max(1, Math.round(count)), this.playback.info.tokens);
+      this.playback.tokens = Math.min(wanted, this.playback.info.tokens);
       this.controls.tokens = this.playback.tokens;
       this.playback.seek(this.currentTime);
     }
@@ -102,7 +110,8 @@ export class VtokPlayer extends HTMLElement implements Listener {
   }
 
   set volume(volume: number) {
-    this.loudness = Math.min(1, Math.max(0, volume));
+    this.loudness = Math.min(1, Math.max(0, finite(volume)));
+    this.controls.volume = this.loudness;
     if (this.playback) {
       this.playback.volume = this.loudness;
     }
@@ -116,11 +125,21 @@ export class VtokPlayer extends HTMLElement implements Listener {
   opened(info: FileInfo): void {
     this.screen = new Screen(this.controls.canvas, info);
     this.controls.opened(info);
+    this.controls.say("");
     this.playback!.volume = this.loudness;
+    if (this.begin !== null) {
+      this.playback!.seek(this.begin);
+      this.begin = null;
+    }
     this.tell("loadedmetadata");
     if (this.wanted || this.hasAttribute("autoplay")) {
       this.playback!.play();
     }
+  }
+
+  measured(seconds: number): void {
+    this.controls.duration = seconds;
+    this.tell("durationchange");
   }
 
   frame(frame: ReadyFrame): void {
@@ -132,6 +151,11 @@ export class VtokPlayer extends HTMLElement implements Listener {
   damage(message: string, from: number, until: number | null): void {
     this.controls.damage(message, from, until);
     this.tell("damage", { message, from, until });
+  }
+
+  doubt(message: string): void {
+    this.controls.say(`All frames were shown, but the file is damaged: ${message}.`);
+    this.tell("damage", { message, from: null, until: null });
   }
 
   changed(): void {
@@ -171,6 +195,7 @@ export class VtokPlayer extends HTMLElement implements Listener {
   }
 
   failed(message: string): void {
+    this.begin = null;
     this.controls.say(`This file cannot be played: ${message}`);
     this.tell("error", { message });
   }
@@ -186,6 +211,32 @@ export class VtokPlayer extends HTMLElement implements Listener {
     return path.slice(path.lastIndexOf("/") + 1).replace(/\.(vtk|vtok)$/, "") || "video";
   }
 
+  private async fill(): Promise<void> {
+    try {
+      if (document.fullscreenElement) {
+        await document.exitFullscreen();
+      } else {
+        await this.requestFullscreen();
+      }
+    } catch (error) {
+      this.controls.say(`The browser does not fill the screen: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
+
+  /** Load once, whatever else is set before the page goes on. */
+  private loadSoon(): void {
+    if (this.isDue) {
+      return;
+    }
+    this.isDue = true;
+    queueMicrotask(() => {
+      this.isDue = false;
+      if (this.isConnected) {
+        this.load();
+      }
+    });
+  }
+
   private load(): void {
     this.playback?.close();
     this.playback = null;
@@ -195,16 +246,29 @@ export class VtokPlayer extends HTMLElement implements Listener {
     if (!source) {
       return;
     }
-    const assets = new URL(".", import.meta.url).href;
-    const worker = new Worker(new URL("vtok-worker.js", assets), { type: "module" });
-    this.playback = new Playback(worker, this);
-    const url = typeof source === "string" ? new URL(source, document.baseURI).href : source;
-    this.playback.open(url, assets, this.getAttribute("engine") ?? undefined);
+    try {
+      const url = typeof source === "string" ? new URL(source, document.baseURI).href : source;
+      const assets = new URL(".", import.meta.url).href;
+      const worker = new Worker(new URL("vtok-worker.js", assets), { type: "module" });
+      this.playback = new Playback(worker, this);
+      this.playback.open(url, assets, this.getAttribute("engine") ?? undefined);
+      this.controls.say("Loading…");
+    } catch (error) {
+      this.failed(error instanceof Error ? error.message : String(error));
+    }
   }
 
   private tell(type: string, detail?: unknown): void {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
+}
+
+/** @throws TypeError It is no number, as a `<video>` says. */
+function finite(value: number): number {
+  if (!Number.isFinite(Number(value))) {
+    throw new TypeError(`${value} is not a number`);
+  }
+  return Number(value);
 }
 
 customElements.define("vtok-player", VtokPlayer);

@@ -19,6 +19,7 @@ export type DecodedEvent =
   | { readonly kind: "frames"; readonly frames: readonly ReadyFrame[] }
   | { readonly kind: "sound"; readonly packets: readonly AudioPacket[] }
   | { readonly kind: "damage"; readonly message: string; readonly until: number | null }
+  | { readonly kind: "doubt"; readonly message: string }
   | { readonly kind: "end"; readonly checked: boolean };
 
 export class OpenFile {
@@ -51,22 +52,22 @@ export class OpenFile {
     const index = await usableIndex(reader);
     const start = index[0]?.pts ?? (await firstTime(reader)) ?? 0n;
     const seconds = (pts: bigint) => secondsOf(pts - start, header);
-    const end = index.length ? await endTime(source, index) : null;
     const info: FileInfo = {
       width: header.width,
       height: header.height,
       pixelAspect: header.sar[0] / header.sar[1],
       rotation: header.rotation,
-      model: header.model.name,
-      engine: runtime.engine,
       tokens: header.tokens,
       gops: index.length ? index.map((entry) => seconds(entry.pts)) : [0],
-      seconds: end === null ? null : seconds(end),
       title: header.tags.get("title") ?? null,
-      bytes: source.size,
       audio: header.audio.map((track) => ({ codec: track.codec, config: decoderConfig(track) })),
     };
     return new OpenFile(source, header, info, index, start, catalogue, decoder);
+  }
+
+  /** Return the seconds from the first frame to the end of the last, as far as it can be read; null without an index. */
+  async duration(): Promise<number | null> {
+    return this.index.length ? secondsOf((await endTime(this.source, this.index)) - this.start, this.header) : null;
   }
 
   /**
@@ -105,6 +106,11 @@ export class OpenFile {
         if (early && !reached && next) {
           early = false;
           continue;
+        }
+        if (reader.isPastVideo) {
+          yield { kind: "doubt", message: error.message };
+          yield { kind: "end", checked: false };
+          return;
         }
         const found = this.index.findIndex((entry) => entry.offset > BigInt(reader.position));
         const until = found < 0 ? null : this.info.gops[found];

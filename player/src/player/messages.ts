@@ -8,16 +8,11 @@ export interface FileInfo {
   readonly pixelAspect: number;
   /** Degrees counter-clockwise by which the picture is turned. */
   readonly rotation: number;
-  readonly model: string;
-  readonly engine: string;
   /** Tokens per position. */
   readonly tokens: number;
   /** Seconds from the first frame to the start of each GOP; only the first if the file has no usable index. */
   readonly gops: readonly number[];
-  /** Seconds from the first frame to the last; null if it is not known. */
-  readonly seconds: number | null;
   readonly title: string | null;
-  readonly bytes: number;
   /** The tracks of sound, each with its configuration for WebCodecs if it has one. */
   readonly audio: readonly { readonly codec: string; readonly config: AudioDecoderConfig | null }[];
 }
@@ -46,15 +41,21 @@ export type ToWorker =
   | { readonly type: "run"; readonly run: number; readonly gop: number; readonly tokens: number }
   /** So many frames of the run have been shown. */
   | { readonly type: "shown"; readonly frames: number }
-  | { readonly type: "stop" }
+  /** So many bytes of the run's sound do not wait any more. */
+  | { readonly type: "heard"; readonly bytes: number }
   | { readonly type: "save"; readonly tokens: number };
 
 export type FromWorker =
   | { readonly type: "opened"; readonly info: FileInfo }
+  /** Seconds from the first frame to the end of the last. */
+  | { readonly type: "duration"; readonly seconds: number }
   | { readonly type: "frames"; readonly run: number; readonly frames: readonly ReadyFrame[] }
-  | { readonly type: "sound"; readonly run: number; readonly packets: readonly SoundPacket[] }
+  /** `isWhole` tells whether no sound was left out because too much of it waits. */
+  | { readonly type: "sound"; readonly run: number; readonly packets: readonly SoundPacket[]; readonly isWhole: boolean }
   /** A part of the file is lost; the run goes on `until` that time, or has ended. */
   | { readonly type: "damage"; readonly run: number; readonly message: string; readonly until: number | null }
+  /** All frames were decoded, but what follows them in the file is damaged. */
+  | { readonly type: "doubt"; readonly run: number; readonly message: string }
   /** `checked` tells whether the whole file was read, and its digests are right. */
   | { readonly type: "end"; readonly run: number; readonly checked: boolean }
   | { readonly type: "saving"; readonly time: number }

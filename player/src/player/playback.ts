@@ -1,7 +1,7 @@
 /** Plays a file: it keeps the worker busy, shows each picture when its time has come, and tells what happens. */
 
 import { Clock } from "./clock.ts";
-import type { FileInfo, FromWorker, ReadyFrame, ToWorker } from "./messages.ts";
+import type { FileInfo, FromWorker, ReadyFrame, SoundPacket, ToWorker } from "./messages.ts";
 import { Sound } from "./sound.ts";
 
 /** After the pictures have run out, playing goes on with so many. */
@@ -12,9 +12,13 @@ const MAX_PAUSE = 0.5;
 /** Who wants to know what happens. */
 export interface Listener {
   opened(info: FileInfo): void;
+  /** It is known how long the file is. */
+  measured(seconds: number): void;
   frame(frame: ReadyFrame): void;
   /** A part of the file is lost, up to some time or to its end. */
   damage(message: string, from: number, until: number | null): void;
+  /** All frames were there, but the file is not what its checksums say. */
+  doubt(message: string): void;
   changed(): void;
   ended(checked: boolean): void;
   saving(time: number): void;
@@ -27,6 +31,8 @@ export interface Listener {
 
 export class Playback {
   info: FileInfo | null = null;
+  /** Seconds from the first frame to the end of the last; null while it is not known. */
+  seconds: number | null = null;
   private readonly clock = new Clock();
   private sound: Sound | null = null;
   private readonly frames: ReadyFrame[] = [];
@@ -35,6 +41,8 @@ export class Playback {
   /** Nothing is shown before this time, since a run begins where a GOP does. */
   private from = 0;
   private shown: ReadyFrame | null = null;
+  /** The frame that stands on the screen; the one that was `shown` last may only have been passed. */
+  private drawn: ReadyFrame | null = null;
   private complete = false;
   private checked = false;
   private starved = true;
@@ -81,6 +89,9 @@ export class Playback {
   }
 
   play(): void {
+    if (!this.info) {
+      return;
+    }
     this.wanted = true;
     if (this.finished || !this.run) {
       this.seek(this.finished ? 0 : this.from);
@@ -100,11 +111,11 @@ export class Playback {
       return;
     }
     const { gops } = this.info;
-    this.from = Math.max(0, this.info.seconds === null ? seconds : Math.min(seconds, this.info.seconds));
+    this.from = Math.max(0, this.seconds === null ? seconds : Math.min(seconds, this.seconds));
     this.frames.length = 0;
     this.complete = this.finished = false;
     this.starved = true;
-    this.shown = null;
+    this.shown = this.drawn = null;
     this.hold();
     this.clock.set(this.from);
     this.sound?.clear();
@@ -138,15 +149,25 @@ export class Playback {
         this.seek(0);
         this.listener.opened(message.info);
         break;
+      case "duration":
+        this.seconds = message.seconds;
+        this.listener.measured(message.seconds);
+        break;
       case "frames":
         this.take(message.frames);
         break;
       case "sound":
-        this.sound?.add(message.packets.filter(({ time }) => time > this.from - 0.1));
+        this.hear(message.packets);
+        if (!message.isWhole) {
+          this.listener.notice("The file has so much sound that a part of it is left out.");
+        }
         break;
       case "damage":
         this.complete ||= message.until === null;
         this.listener.damage(message.message, this.frames.at(-1)?.time ?? this.shown?.time ?? this.from, message.until);
+        break;
+      case "doubt":
+        this.listener.doubt(message.message);
         break;
       case "end":
         this.complete = true;
@@ -191,6 +212,19 @@ export class Playback {
     }
   }
 
+  /** Keep the packets that are heard from the time that was asked for on. */
+  private hear(packets: readonly SoundPacket[]): void {
+    const kept = packets.filter(({ time }) => time > this.from - 0.1);
+    const waits = this.sound?.add(kept) ? bytesOf(kept) : 0;
+    this.heard(bytesOf(packets) - waits);
+  }
+
+  private heard(bytes: number): void {
+    if (bytes) {
+      this.send({ type: "heard", bytes });
+    }
+  }
+
   private hold(): void {
     this.clock.stop();
     this.sound?.stop();
@@ -219,7 +253,7 @@ export class Playback {
       // The page was hidden, or the machine asleep.
       this.clock.set(this.seen);
     }
-    this.sound?.feed();
+    this.heard(this.sound?.feed() ?? 0);
     const now = this.clock.now;
     this.seen = now;
     const due = this.frames.findIndex(({ time }) => time > now);
@@ -244,7 +278,7 @@ export class Playback {
       this.clock.set(Math.max(this.clock.now, Math.min(pending.time, this.from)));
       this.show(1);
     } else if (this.complete && !pending && this.shown && !this.finished && !this.wanted) {
-      this.listener.frame(this.shown);
+      this.draw(this.shown);
       this.finished = true;
     }
   }
@@ -257,14 +291,26 @@ export class Playback {
     const gone = this.frames.splice(0, count);
     this.shown = gone[count - 1];
     this.send({ type: "shown", frames: count });
-    this.listener.frame(this.shown);
+    this.draw(this.shown);
+  }
+
+  private draw(frame: ReadyFrame): void {
+    this.drawn = frame;
+    this.listener.frame(frame);
   }
 
   private end(): void {
     this.hold();
     this.finished = true;
     this.wanted = false;
+    if (this.shown && this.shown !== this.drawn) {
+      this.draw(this.shown);
+    }
     this.listener.ended(this.checked);
     this.listener.changed();
   }
+}
+
+function bytesOf(packets: readonly SoundPacket[]): number {
+  return packets.reduce((bytes, { data }) => bytes + data.byteLength, 0);
 }

@@ -70,36 +70,53 @@ export async function saveAsMp4(
   const notices = file.info.audio
     .filter((_, number) => !tracks[number])
     .map(({ codec }) => `MP4 files cannot hold sound in ${codec}; it is left out.`);
+  if (file.header.rotation % 90 !== 0) {
+    notices.push(`The rotation by ${file.header.rotation} degrees is not saved.`);
+  }
   const [over, under] = file.header.sar;
   if (over !== under) {
     notices.push(`The shape of a pixel, ${over}:${under}, is not saved.`);
   }
-  await output.start();
-  for await (const event of file.decode(0, tokens)) {
-    if (isCancelled()) {
-      await output.cancel();
-      return null;
-    }
-    if (event.kind === "frames") {
-      for (const frame of event.frames) {
-        const sample = sampleOf(frame, width, height);
-        await video.add(sample);
-        sample.close();
-        progress(frame.time);
+  try {
+    await output.start();
+    for await (const event of file.decode(0, tokens)) {
+      if (isCancelled()) {
+        await output.cancel();
+        return null;
       }
-    } else if (event.kind === "sound") {
-      for (const packet of event.packets) {
-        await tracks[packet.track]?.add(packet, file);
+      if (event.kind === "frames") {
+        for (const frame of event.frames) {
+          await addFrame(video, sampleOf(frame, width, height));
+          progress(frame.time);
+        }
+      } else if (event.kind === "sound") {
+        for (const packet of event.packets) {
+          await tracks[packet.track]?.add(packet, file);
+        }
+      } else if (event.kind === "damage") {
+        notices.push(`The file is damaged; frames are missing: ${event.message}.`);
+      } else if (event.kind === "doubt") {
+        notices.push(`All frames are there, but the file is damaged: ${event.message}.`);
       }
-    } else if (event.kind === "damage") {
-      notices.push(`The file is damaged; frames are missing: ${event.message}.`);
     }
+    await output.finalize();
+  } catch (error) {
+    // Ends the encoder, which the browser would keep.
+    await output.cancel().catch(() => {});
+    throw error;
   }
-  await output.finalize();
   if (!target.buffer) {
     throw new Error("the browser wrote no file");
   }
   return { file: new Blob([target.buffer], { type: "video/mp4" }), notice: notices.join(" ") || null };
+}
+
+async function addFrame(video: VideoSampleSource, sample: VideoSample): Promise<void> {
+  try {
+    await video.add(sample);
+  } finally {
+    sample.close();
+  }
 }
 
 /** A track of sound, whose packets are copied. */

@@ -8,14 +8,25 @@ const MAX_DRIFT = 0.06;
 const AHEAD = 1.5;
 /** Seconds between two packets from which on there is a gap. */
 const MAX_GAP = 0.04;
+/** Packets that are so many seconds late are dropped; those that are less late help to decode the next ones. */
+const MAX_LATE = 2;
+/** At most so many packets are handed to the decoder at once, and wait in it, so that the page can go on. */
+const MAX_AT_ONCE = 64;
+/** At most so many pieces of sound wait to be heard; an honest file has a hundred in two seconds. */
+const MAX_PLAYING = 1024;
 /** After so many errors, the rest is silent. */
 const MAX_FAILURES = 5;
 
 export class Sound {
   private context: AudioContext | null = null;
   private gain: GainNode | null = null;
+  /** The decoder that takes packets. */
   private decoder: AudioDecoder | null = null;
+  /** All decoders, of which some only end what they were given. */
+  private readonly open = new Set<AudioDecoder>();
   private readonly packets: SoundPacket[] = [];
+  /** How many of the packets have been decoded. */
+  private fed = 0;
   private readonly playing = new Set<AudioBufferSourceNode>();
   /** Seconds of the context less those of the video. */
   private offset: number | null = null;
@@ -41,11 +52,19 @@ export class Sound {
     }
   }
 
-  /** Take packets, in order. */
-  add(packets: readonly SoundPacket[]): void {
-    if (this.failures < MAX_FAILURES) {
-      this.packets.push(...packets);
+  /**
+   * Take packets, in order.
+   *
+   * @returns Whether they wait to be heard.
+   */
+  add(packets: readonly SoundPacket[]): boolean {
+    if (this.failures >= MAX_FAILURES) {
+      return false;
     }
+    for (const packet of packets) {
+      this.packets.push(packet);
+    }
+    return true;
   }
 
   /** Play on; `now` returns the seconds of the video. */
@@ -58,23 +77,25 @@ export class Sound {
       this.gain.gain.value = this.loudness;
       this.gain.connect(this.context.destination);
     }
-    void this.context.resume();
+    // A context that is closed before it could begin says so.
+    this.context.resume().catch(() => {});
   }
 
   stop(): void {
-    void this.context?.suspend();
+    this.context?.suspend().catch(() => {});
   }
 
   /** Forget all packets, and be silent. */
   clear(): void {
-    this.packets.length = 0;
+    this.packets.length = this.fed = 0;
     for (const node of this.playing) {
       node.stop();
     }
     this.playing.clear();
-    if (this.decoder && this.decoder.state !== "closed") {
-      this.decoder.close();
+    for (const decoder of this.open) {
+      close(decoder);
     }
+    this.open.clear();
     this.decoder = null;
     this.end = Number.POSITIVE_INFINITY;
   }
@@ -84,48 +105,87 @@ export class Sound {
     await this.context?.close();
   }
 
-  /** Decode the packets that are heard soon. */
-  feed(): void {
-    // Until the browser lets sound be heard, packets wait.
-    while (this.context?.state === "running" && this.packets.length && this.packets[0].time < this.now() + AHEAD) {
-      const { time, duration, data } = this.packets.shift()!;
+  /**
+   * Decode the packets that are heard soon.
+   *
+   * @returns The bytes of the packets that no longer wait.
+   */
+  feed(): number {
+    let bytes = 0;
+    // Packets wait until the browser lets sound be heard, but not when their time has passed.
+    while (this.fed < this.packets.length && this.packets[this.fed].time < this.now() - MAX_LATE) {
+      bytes += this.packets[this.fed++].data.byteLength;
+    }
+    for (let count = 0; count < MAX_AT_ONCE && this.context?.state === "running" && this.isDue(); count++) {
+      const { time, duration, data } = this.packets[this.fed++];
+      bytes += data.byteLength;
       if (time > this.end + MAX_GAP) {
         // A decoder numbers what it decodes from its first packet on, so that what follows a gap needs another one.
         this.finish();
       }
       // Without its duration, nobody knows whether a gap follows a packet.
       this.end = duration ? time + duration : Number.POSITIVE_INFINITY;
-      // A late packet is decoded all the same, since the next ones may need it.
-      try {
-        this.open().decode(new EncodedAudioChunk({ type: "key", timestamp: Math.round(time * 1e6), data }));
-      } catch (error) {
-        this.fail(error);
+      this.decode(time, data);
+    }
+    if (2 * this.fed > this.packets.length) {
+      this.packets.splice(0, this.fed);
+      this.fed = 0;
+    }
+    return bytes;
+  }
+
+  /** Return whether the next packet is heard soon, and the decoder can take it. */
+  private isDue(): boolean {
+    const next = this.packets[this.fed];
+    const busy = (this.decoder?.decodeQueueSize ?? 0) >= MAX_AT_ONCE || this.playing.size >= MAX_PLAYING;
+    return next !== undefined && next.time < this.now() + AHEAD && !busy;
+  }
+
+  /** Decode a packet. A late one is decoded all the same, since the next ones may need it. */
+  private decode(time: number, data: Uint8Array): void {
+    this.decoder ??= this.newDecoder();
+    const { decoder } = this;
+    try {
+      if (decoder.state === "unconfigured") {
+        decoder.configure(this.config);
       }
+      decoder.decode(new EncodedAudioChunk({ type: "key", timestamp: Math.round(time * 1e6), data }));
+    } catch (error) {
+      this.fail(decoder, error);
     }
   }
 
-  private open(): AudioDecoder {
-    if (!this.decoder) {
-      this.decoder = new AudioDecoder({ output: (data) => this.play(data), error: (error) => this.fail(error) });
-      this.decoder.configure(this.config);
-    }
-    return this.decoder;
+  private newDecoder(): AudioDecoder {
+    const decoder: AudioDecoder = new AudioDecoder({
+      output: (data) => this.play(data),
+      error: (error) => this.fail(decoder, error),
+    });
+    this.open.add(decoder);
+    return decoder;
   }
 
   /** Let the decoder end what it was given, and do without it from then on. */
   private finish(): void {
     const { decoder } = this;
     this.decoder = null;
-    decoder?.flush().then(
-      () => decoder.close(),
-      () => {},
-    );
+    decoder
+      ?.flush()
+      .catch(() => {})
+      .then(() => this.drop(decoder));
   }
 
-  private fail(error: unknown): void {
-    this.decoder = null;
+  private drop(decoder: AudioDecoder): void {
+    close(decoder);
+    this.open.delete(decoder);
+  }
+
+  private fail(decoder: AudioDecoder, error: unknown): void {
+    this.drop(decoder);
+    if (decoder === this.decoder) {
+      this.decoder = null;
+    }
     if (++this.failures >= MAX_FAILURES) {
-      this.packets.length = 0;
+      this.packets.length = this.fed = 0;
     }
     if (this.failures === 1) {
       this.failed(`The browser cannot decode the sound: ${error instanceof Error ? error.message : String(error)}`);
@@ -138,6 +198,19 @@ export class Sound {
       data.close();
       return;
     }
+    try {
+      this.schedule(data, context, gain);
+    } catch (error) {
+      // Browsers play no rates below 3,000 Hz or above 768,000 Hz.
+      this.failed(`The browser cannot play the sound: ${error instanceof Error ? error.message : String(error)}`);
+      this.failures = MAX_FAILURES;
+    } finally {
+      data.close();
+    }
+  }
+
+  /** Let a piece of sound be heard when its time comes. */
+  private schedule(data: AudioData, context: AudioContext, gain: GainNode): void {
     const drift = context.currentTime - this.now();
     if (this.offset === null || Math.abs(drift - this.offset) > MAX_DRIFT) {
       this.offset = drift;
@@ -152,7 +225,12 @@ export class Sound {
       this.playing.add(node);
       node.onended = () => this.playing.delete(node);
     }
-    data.close();
+  }
+}
+
+function close(decoder: AudioDecoder): void {
+  if (decoder.state !== "closed") {
+    decoder.close();
   }
 }
 

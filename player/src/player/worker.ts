@@ -1,5 +1,6 @@
 /** The worker: it reads and decodes a file, so that no file can keep the page from answering. */
 
+import type { AudioPacket } from "../container/records.ts";
 import { BlobSource, openUrl } from "../container/source.ts";
 import { OpenFile } from "./file.ts";
 import type { FromWorker, SoundPacket, ToWorker } from "./messages.ts";
@@ -9,6 +10,8 @@ import { saveAsMp4 } from "./save.ts";
 const MAX_WAITING_BYTES = 1 << 27;
 const MAX_WAITING_FRAMES = 64;
 const MIN_WAITING_FRAMES = 8;
+/** The most bytes of sound that wait; a second of the largest sound that players know takes a tenth. */
+const MAX_WAITING_SOUND = 1 << 26;
 
 const scope = self as unknown as DedicatedWorkerGlobalScopeLike;
 interface DedicatedWorkerGlobalScopeLike {
@@ -22,6 +25,8 @@ let wanted = 0;
 /** The frames that were sent and not yet shown. */
 let waiting = 0;
 let wake: () => void = () => {};
+/** The bytes of sound that were sent and still wait. */
+let waitingSound = 0;
 /** What is being done. Only one thing at a time uses the decoder. */
 let work: Promise<void> = Promise.resolve();
 
@@ -39,9 +44,8 @@ scope.onmessage = ({ data }) => {
       waiting -= data.frames;
       wake();
       break;
-    case "stop":
-      wanted = 0;
-      wake();
+    case "heard":
+      waitingSound -= data.bytes;
       break;
     case "save":
       wanted = 0;
@@ -61,13 +65,19 @@ function begin(what: () => Promise<void>): void {
 async function open(source: Blob | string, assets: string, engine?: string): Promise<void> {
   file = await OpenFile.open(typeof source === "string" ? await openUrl(source) : new BlobSource(source), assets, engine);
   scope.postMessage({ type: "opened", info: file.info });
+  // The end of the last frame stands in the last GOP, which may be long: the first picture does not wait for it. What
+  // keeps it from being read is told when that GOP is decoded.
+  void file.duration().then(
+    (seconds) => seconds !== null && scope.postMessage({ type: "duration", seconds }),
+    () => {},
+  );
 }
 
 async function run(number: number, gop: number, tokens: number): Promise<void> {
   if (!file || number !== wanted) {
     return;
   }
-  waiting = 0;
+  waiting = waitingSound = 0;
   const { width, height } = file.header;
   const fitting = Math.floor(MAX_WAITING_BYTES / (4 * width * height));
   const most = Math.min(MAX_WAITING_FRAMES, Math.max(MIN_WAITING_FRAMES, fitting));
@@ -83,19 +93,14 @@ async function run(number: number, gop: number, tokens: number): Promise<void> {
           event.frames.map(({ pixels }) => pixels),
         );
         break;
-      case "sound": {
-        const packets = event.packets.filter(({ track }) => track === 0).map((packet) => file!.sound(packet));
-        // A packet is a part of a record; only itself goes to the page.
-        const own = packets.filter((packet): packet is SoundPacket => packet !== null);
-        scope.postMessage({
-          type: "sound",
-          run: number,
-          packets: own.map((packet) => ({ ...packet, data: packet.data.slice() })),
-        });
+      case "sound":
+        sendSound(file, number, event.packets);
         break;
-      }
       case "damage":
         scope.postMessage({ type: "damage", run: number, message: event.message, until: event.until });
+        break;
+      case "doubt":
+        scope.postMessage({ type: "doubt", run: number, message: event.message });
         break;
       case "end":
         scope.postMessage({ type: "end", run: number, checked: event.checked });
@@ -107,6 +112,25 @@ async function run(number: number, gop: number, tokens: number): Promise<void> {
     // Lets messages in.
     await new Promise((resolve) => setTimeout(resolve));
   }
+}
+
+/** Send the packets of the first track, unless too much sound waits already. */
+function sendSound(from: OpenFile, run: number, packets: readonly AudioPacket[]): void {
+  const own = packets.filter(({ track }) => track === 0).map((packet) => from.sound(packet));
+  const fitting = own.filter((packet): packet is SoundPacket => {
+    if (packet === null || waitingSound + packet.data.byteLength > MAX_WAITING_SOUND) {
+      return false;
+    }
+    waitingSound += packet.data.byteLength;
+    return true;
+  });
+  scope.postMessage({
+    type: "sound",
+    run,
+    // A packet is a part of a record; only itself goes to the page.
+    packets: fitting.map((packet) => ({ ...packet, data: packet.data.slice() })),
+    isWhole: fitting.length === own.filter((packet) => packet !== null).length,
+  });
 }
 
 async function save(tokens: number): Promise<void> {
