@@ -99,6 +99,8 @@ class VtkReader:
         self._last_pts: int | None = None
         self._record_start = 0
         """The offset of the record that is being read."""
+        self._lost: tuple[int, int] | None = None
+        """The offset behind the record of sound that turned out to be damaged, and its number."""
         self._salvage: Salvage | None = None
 
     @property
@@ -115,9 +117,18 @@ class VtkReader:
     def progress(self) -> str:
         """A phrase for messages that says how far reading came: the last whole chunk and the time of its last frame."""
         if self._last_pts is None:
-            return "before the first chunk"
-        seconds = float(self._last_pts * self.header.time_base)
-        return f"after chunk {self._chunks} (GOP {self._gop}, {seconds:.2f} s)"
+            return "before the first chunk" if self.reads_all else f"in GOP {self._gop + 1}"
+        return f"after {self._last_chunk(self._last_pts)}"
+
+    def in_chunk(self, chunk: TokenChunk) -> str:
+        """A phrase for messages that says what is wrong in the chunk that was read last."""
+        return f"in {self._last_chunk(chunk.pts[0])}"
+
+    def _last_chunk(self, pts: int) -> str:
+        """Name the last chunk. After a seek, nobody knows how many there are before it."""
+        seconds = float(pts * self.header.time_base)
+        number = f"chunk {self._chunks}" if self.reads_all else "a chunk"
+        return f"{number} (GOP {self._gop}, {seconds:.2f} s)"
 
     def events(self) -> Iterator[Event]:
         """Yield the chunks and audio packets from the current position on, and the totals at the end.
@@ -129,7 +140,7 @@ class VtkReader:
         """
         try:
             while True:
-                self._record_start = self._source.position
+                self._record_start, self._lost = self._source.position, None
                 record = self._read_record()
                 if self._index_offset and (record is None or record.type != END):
                     raise DamageError("a record stands behind the index")
@@ -192,23 +203,48 @@ class VtkReader:
         self._number = -1
         self._gop = gop - 1
         self._open_chunk = False
+        self._last_pts = None
 
     def skip_damage(self) -> int | None:
         """Continue reading, after `events` raised a `DamageError`, at the next GOP that starts with a whole record.
 
-        The index says where GOPs start. If it is missing or damaged, the rest of the file is searched for one. The
-        stream must be seekable.
+        Behind a damaged record of sound, reading continues within the GOP if the next record is whole. Otherwise the
+        index says where GOPs start. If it is missing or damaged, the rest of the file is searched for one. The stream
+        must be seekable.
 
         Returns:
             An upper limit of the number of frames skipped, or None if no such GOP is left.
         """
+        if self._lost and self._goes_on_behind(*self._lost):
+            return 0
         if self._salvage is None:
             self._salvage = Salvage(self._source, self._framing, self._known_offsets())
         found = self._salvage.next_gop(self._record_start, self._gop)
         if found is None:
             return None
+        last_pts = self._last_pts
         self.seek(found.gop, GopEntry(found.offset, 0, 0))
+        self._last_pts = last_pts
         return found.most_lost_frames
+
+    def _goes_on_behind(self, offset: int, number: int) -> bool:
+        """Continue behind a damaged record of sound, if the record there is whole and the next one."""
+        self._source.seek(offset)
+        try:
+            fields, data = self._framing.read_fields(self._source)
+            limit = self._payload_limit(fields)
+            if fields.number != number + 1 or limit is None or fields.size > limit:
+                return False
+            crc = zlib.crc32(self._source.exactly(fields.size), zlib.crc32(data, self._framing.crc_seed))
+            if CRC.unpack(self._source.exactly(CRC.size))[0] != crc:
+                return False
+        except (ValueError, FormatError):
+            return False
+        self._source.seek(offset)
+        self._lost = None
+        self._number = number + 1
+        self.reads_all = False
+        return True
 
     def _known_offsets(self) -> list[int]:
         """Return the offsets of the GOPs from the index, or nothing if the index is missing or damaged."""
@@ -236,6 +272,9 @@ class VtkReader:
         stored = self._source.exactly(CRC.size)
         read.update(stored)
         if CRC.unpack(stored)[0] != crc:
+            expected = self._number if self._number >= 0 else fields.number
+            if fields.type == AUDIO and fields.number == expected:
+                self._lost = self._source.position, fields.number
             raise DamageError("a record is damaged, or of another file: its CRC does not match")
         if self._number < 0:
             self._number = fields.number
@@ -244,7 +283,7 @@ class VtkReader:
         self._number += 1
         if limit is None:
             if not is_ancillary(fields.type):
-                kind = repr(fields.type)
+                kind = fields.type.decode("ascii", "backslashreplace")
                 raise FormatError(f"a record of unknown type {kind} cannot be skipped; a newer vtok may read it")
             return None
         return Record(fields.type, *fields[2:], payload=b"".join(pieces))

@@ -93,8 +93,12 @@ class Salvage:
             return None
 
     def _starts_a_gop(self, frames: int) -> bool:
-        """Return whether a first chunk of `frames` frames differs in its number of digits from a later one of a GOP."""
+        """Return whether a chunk of `frames` frames that has the digits of a first one cannot be a later one."""
         header = self._header
+        latents = header.chunk_latent_shape(header.max_chunk_frames(True), True)[0]
+        if header.model.layout.time_steps(latents, True) >= header.gop_latents:
+            # A GOP has a single chunk.
+            return True
         return header.chunk_latent_shape(frames, True) != header.chunk_latent_shape(frames, False)
 
     def _next_chunk(self, place: int) -> tuple[int, int | None]:

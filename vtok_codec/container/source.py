@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -60,9 +61,13 @@ class ByteSource:
         """
         while size > 0:
             try:
-                piece = self._stream.read(min(size, PIECE_BYTES))
+                piece: bytes | None = self._stream.read(min(size, PIECE_BYTES))
             except OSError as error:
                 raise InputError(f"cannot read the file any further: {error.strerror or error}") from error
+            if piece is None:
+                # A pipe that does not block has nothing yet.
+                select.select([self._stream], [], [])
+                continue
             if not piece:
                 return
             size -= len(piece)

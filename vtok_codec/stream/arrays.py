@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -39,9 +40,9 @@ STILL = "still"
 _LONGEST_RATE = 32
 """The largest number of characters in a rate."""
 _LARGEST_TERM = 100_000
-"""The largest denominator of a rate."""
-_LARGEST_RATIO_TERM = (1 << 31) - 1
-"""The largest numerator and the largest denominator of the shape of a pixel, as in a `.vtk` file."""
+"""The largest denominator of a rate that a user gives."""
+_LARGEST_RATIO_TERM = _LARGEST_INTEGER = (1 << 31) - 1
+"""The largest numerator and the largest denominator of a ratio, as in a `.vtk` file, and the largest other integer."""
 _LARGEST_CODE, _LARGEST_ROTATION = 255, 360
 """The largest code point of a colour, and the largest rotation in degrees, as in a `.vtk` file."""
 _SLOWEST, _FASTEST = Fraction(1, 1000), Fraction(1_000_000)
@@ -227,7 +228,9 @@ class StoredArray:
         length = self.array.shape[content.time]
         latents = self._integers("gop_latents") or [length]
         frames: Sequence[int | None] = self._integers("gop_frames") or [None] * len(latents)
-        if sum(latents) != length or min(latents) < 1:
+        if min(latents) < 1:
+            raise InputError(f"gop_latents has {min(latents)}; a GOP has at least 1 latent frame")
+        if sum(latents) != length:
             raise InputError(f"gop_latents sum up to {sum(latents)}, the array has {length} latent frames")
         if len(frames) != len(latents):
             raise InputError(f"gop_frames has {len(frames)} numbers for {len(latents)} GOPs")
@@ -236,8 +239,13 @@ class StoredArray:
 
     def _rate(self) -> Fraction | None:
         text = self.about.get("rate", str(DEFAULT_RATE))
+        if text == STILL:
+            return None
+        # vtok writes the ratio of the video as it is; others may write a decimal number.
+        with suppress(InputError):
+            return self._ratio("rate", DEFAULT_RATE)
         try:
-            return None if text == STILL else as_rate(text)
+            return as_rate(text)
         except SettingError as error:
             raise InputError(str(error)) from None
 
@@ -262,10 +270,11 @@ class StoredArray:
         text = self.about.get(key, "")
         try:
             numbers = [int(number) for number in text.split()]
-            if count and len(numbers) not in (0, count):
+            if (count and len(numbers) not in (0, count)) or any(abs(each) > _LARGEST_INTEGER for each in numbers):
                 raise ValueError
         except ValueError:
-            raise InputError(f"{key} {text[:40]!r} is no list of {count or ''} integers") from None
+            wanted = f"{count} integers" if count else "integers"
+            raise InputError(f"{key} {text[:40]!r} is no list of {wanted} below 2³¹") from None
         return numbers
 
 

@@ -69,7 +69,10 @@ class TokenModel:
         most = self.frames(tokens)
         gop = Gop(tokens, most if frames is None else frames)
         if not self.id.layout.holds(len(tokens), gop.frames):
-            raise InputError(f"a GOP of {len(tokens)} latent frames stands for {most} frames, not {gop.frames}")
+            least = next(n for n in range(most, 0, -1) if not self.id.layout.holds(len(tokens), n - 1))
+            raise InputError(
+                f"a GOP of {len(tokens)} latent frames stands for {least} to {most} frames, not {gop.frames}"
+            )
         return gop
 
 

@@ -120,7 +120,9 @@ class Excerpt:
         if self._audio_bases:
             # Audio packets may lie a little before the frames of the same time.
             gop = min(max(0, gop - 1), gop_at(entries, self._start - self._ticks(_AUDIO_OFFSET_S)))
-        self._reader.seek(gop, entries[gop])
+        # The sound of the first frames stands before the first GOP, where the reader already is.
+        if gop:
+            self._reader.seek(gop, entries[gop])
 
     def _place(self, first_pts: int) -> None:
         """Fix the excerpt in ticks, now that the time of the first frame is known."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from vtok_codec.container.header import (
     ID_BYTES,
+    MAX_CHUNK_LATENTS,
     MAX_GOP_LATENTS,
     AudioHeader,
     Header,
@@ -135,6 +136,10 @@ def check_settings(settings: EncodeSettings) -> None:
     """
     if not 0 < settings.gop_seconds < math.inf:
         raise SettingError(f"gop {settings.gop_seconds}: give a number of seconds above 0")
+    if settings.gop_latents is not None and not 1 <= settings.gop_latents <= MAX_GOP_LATENTS:
+        raise SettingError(f"gop latents {settings.gop_latents}: give 1 to {MAX_GOP_LATENTS}")
+    if not 1 <= settings.chunk_latents <= MAX_CHUNK_LATENTS:
+        raise SettingError(f"chunk latents {settings.chunk_latents}: give 1 to {MAX_CHUNK_LATENTS}")
     check_stickiness(settings.stickiness)
     check_rdo(settings.rdo)
     if settings.rdo and settings.stickiness:

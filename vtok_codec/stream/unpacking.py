@@ -55,7 +55,11 @@ def unpacked_events(
         FormatError: A record has an unknown type that may not be skipped, or the coder is unknown.
         ModelError: The prior that the file names is missing.
     """
-    unpacker = _Unpacker(reader.header, priors)
+    yield from _unpacked(reader, admit, _Unpacker(reader.header, priors))
+
+
+def _unpacked(reader: VtkReader, admit: Callable[[TokenChunk], None], unpacker: _Unpacker) -> Iterator[UnpackedEvent]:
+    """Yield the events of a reader; see `unpacked_events`."""
     levels = reader.header.model.levels
     digest = hashlib.sha256()
     for event in reader.events():
@@ -64,7 +68,7 @@ def unpacked_events(
             try:
                 digits = unpacker.digits(event)
             except FormatError as error:
-                raise type(error)(f"{error} ({reader.progress})") from None
+                raise type(error)(f"{error} ({reader.in_chunk(event)})") from None
             if reader.reads_all:
                 digest.update(token_bytes(digits_to_tokens(digits, levels)))
             yield UnpackedChunk(event, digits)
@@ -81,7 +85,7 @@ class Damage:
     reason: str
     """What is wrong with the file."""
     most_frames: int | None
-    """The largest number of frames that can have been lost; None where no usable GOP follows."""
+    """The largest number of frames that can have been lost, 0 if only sound was; None where no usable GOP follows."""
 
     def joined(self, after: Damage) -> Damage:
         """Join this damage with the next one into one part, which keeps the reason of the first."""
@@ -93,15 +97,18 @@ class Damage:
 def salvaged_events(reader: VtkReader, priors: PriorFinder = find_prior) -> Iterator[UnpackedEvent | Damage]:
     """Yield the events of a reader like `unpacked_events`, but go on after damage.
 
-    Damage is yielded as an event. The events after it start with the next GOP whose first record is intact.
+    Damage is yielded as an event. The events after it start with the next GOP whose first record is intact, or, if only
+    sound was damaged, with the next record.
 
     Raises:
         FormatError: A record has an unknown type that may not be skipped, or the coder is unknown.
         ModelError: The prior that the file names is missing.
     """
+    # Behind damaged sound, the GOP goes on.
+    unpacker = _Unpacker(reader.header, priors)
     while True:
         try:
-            for event in unpacked_events(reader, priors=priors):
+            for event in _unpacked(reader, lambda chunk: None, unpacker):
                 yield event
                 if isinstance(event, Totals):
                     # All content has been read, so damage after the totals does not matter.
@@ -136,6 +143,8 @@ class _Unpacker:
     def _coder(self, coder: CoderId) -> Coder:
         """Return a new coder. The prior is looked up for the coder that needs it, so that others do without."""
         name = self._header.prior_sha256
+        if coder == PRIOR.id and not name:
+            raise DamageError("a chunk needs a prior, and the header names none")
         prior = self._priors(name) if name and coder == PRIOR.id else None
         try:
             return make_coder(coder, digit_layout(self._header, prior))

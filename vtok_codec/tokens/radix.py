@@ -42,7 +42,8 @@ def digits_to_tokens(digits: Digits, levels: Sequence[int]) -> Tokens:
     tokens = np.zeros((t, h, w, planes // len(levels)), np.uint16)
     # One place at a time, so that the digits are never all widened to 16 bits at once.
     for place, weight in enumerate(_weights(levels)):
-        tokens += (grouped[:, place] * weight).transpose(1, 2, 3, 0)
+        # NumPy 1 would keep the product in 8 bits.
+        tokens += np.multiply(grouped[:, place], weight, dtype=np.uint16).transpose(1, 2, 3, 0)
     return tokens
 
 

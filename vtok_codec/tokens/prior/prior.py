@@ -137,7 +137,7 @@ def prior_parts(data: bytes) -> PriorParts:
         tokens = _integer(said["tokens"], 1, MAX_PLANES // max(1, len(levels)))
         first, later = (_network(said[name], tensors, f"{name}.") for name in ("first", "later"))
         errors = _errors(said.get("errors", {}), len(levels))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"its description is not one of a prior: {error}") from None
     return PriorParts(levels, tokens, (first, later), errors)
 
