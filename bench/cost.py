@@ -52,9 +52,11 @@ class Attack:
     latents: int
     """Latent frames per chunk."""
     gops: int
-    """Groups of pictures, of one chunk each."""
+    """Groups of pictures."""
     prior: str = ""
     """The model whose prior packs the digits."""
+    chunks: int = 1
+    """Chunks per group of pictures."""
 
     def file(self) -> bytes:
         """Return the file."""
@@ -70,21 +72,24 @@ class Attack:
             rotation=0,
             model=ModelId("x", "0" * 64, self.stride, self.levels),
             tokens_per_position=self.tokens,
-            gop_latents=self.latents,
+            gop_latents=self.latents * self.chunks,
             chunk_latents=self.latents,
             prior_sha256=prior.sha256 if prior else None,
             file_id=bytes(16),
         )
         out = io.BytesIO()
         writer = VtkWriter(out, header)
-        frames = header.max_chunk_frames(True)
-        digits = np.zeros((header.planes, *header.chunk_latent_shape(frames, True)), np.uint8)
         grid = header.model.layout.grid(header.height, header.width)
-        packed = self.coder.make(DigitLayout(self.levels, self.tokens, 1, prior, grid)).pack(digits)
-        payload = TokenPayload((), *self.coder.id, packed)
+        pts = 0
         for gop in range(self.gops):
-            tokens = token_bytes(digits_to_tokens(digits, self.levels))
-            writer.write_tokens(gop, gop * frames, frames, payload, digits.size, tokens)
+            coder = self.coder.make(DigitLayout(self.levels, self.tokens, 1, prior, grid))
+            for chunk in range(self.chunks):
+                frames = header.max_chunk_frames(chunk == 0)
+                digits = np.zeros((header.planes, *header.chunk_latent_shape(frames, chunk == 0)), np.uint8)
+                payload = TokenPayload((), *self.coder.id, coder.pack(digits))
+                tokens = token_bytes(digits_to_tokens(digits, self.levels))
+                writer.write_tokens(gop, pts, frames, payload, digits.size, tokens)
+                pts += frames
         writer.finish()
         return out.getvalue()
 
@@ -94,6 +99,7 @@ class Attack:
 
 ATTACKS = {
     "waves, one position wide": Attack(WAVES, SHIPPED, 1, (1, 1, 8), (8, 8190), 1, 10),
+    "waves, one position wide, long GOP": Attack(WAVES, (2,), 1, (1, 1, 8), (8, 8190), 1, 1, chunks=40),
     "waves, one position": Attack(WAVES, (2,) * 16, 16, (1, 8, 8), (8, 8), 64, 20),
     "waves, many tiny GOPs": Attack(WAVES, SHIPPED, 4, (4, 8, 8), (8, 8), 1, 200),
     "prior, one position": Attack(PRIOR, SHIPPED, 4, (4, 16, 16), (16, 16), 64, 3, "onevae-nano-4x16x16"),

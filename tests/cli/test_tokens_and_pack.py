@@ -101,6 +101,17 @@ def test_packed_tokens_are_shown_as_their_video_was(tmp_path: Path) -> None:
     assert json.loads(inside("info", "--json", tmp_path / "s.vtk")[1])["rate"] is None
 
 
+@pytest.mark.parametrize("rate", ["1000003/333667", "1/3600", "2000000", "30000/1001", "still"])
+def test_the_rate_of_a_file_stays_as_it_is(tmp_path: Path, rate: str) -> None:
+    """Even where no user would give such a one."""
+    about = {"model": "onevae-nano-4x8x8", "rate": rate, "gop_frames": "1"}
+    save_file({"tokens": np.zeros((1, 2, 2, 1), np.uint16)}, tmp_path / "a.safetensors", about)
+    assert inside("pack", tmp_path / "a.safetensors", tmp_path / "a.vtk") == (0, "", "")
+    assert inside("tokens", tmp_path / "a.vtk", tmp_path / "b.safetensors") == (0, "", "")
+    with safe_open(tmp_path / "b.safetensors", "np") as file:
+        assert file.metadata()["rate"] == rate
+
+
 def test_arrays_that_are_no_tokens_are_refused(clip: Path, tmp_path: Path) -> None:
     assert inside("tokens", clip, tmp_path / "t.safetensors")[0] == 0
     tokens = load_file(tmp_path / "t.safetensors")["tokens"]
@@ -119,6 +130,8 @@ def test_arrays_that_are_no_tokens_are_refused(clip: Path, tmp_path: Path) -> No
         "size.safetensors": {"size": "9 9"},
         "side.safetensors": {"size": "high"},
         "gops.safetensors": {"gop_latents": "1 2"},
+        "negative.safetensors": {"gop_latents": "6 -1"},
+        "large.safetensors": {"gop_latents": "9" * 4000},
         "frames.safetensors": {"gop_frames": " ".join(["99"] * len(about["gop_latents"].split()))},
         "rate.safetensors": {"rate": "fast"},
         "long.safetensors": {"rate": "1e999999999"},
@@ -147,6 +160,8 @@ def test_arrays_that_are_no_tokens_are_refused(clip: Path, tmp_path: Path) -> No
         "size.safetensors": (3, "a size of 9x9"),
         "side.safetensors": (3, "size 'high' is no list of 2 integers"),
         "gops.safetensors": (3, "gop_latents sum up to 3"),
+        "negative.safetensors": (3, "a GOP has at least 1 latent frame"),
+        "large.safetensors": (3, "is no list of integers below 2³¹"),
         "short.safetensors": (3, "gop_frames has 1 numbers"),
         "long.safetensors": (3, "rate '1e999999999': give frames per second"),
         "path.safetensors": (6, "is here; 'vtok models' lists"),

@@ -53,7 +53,8 @@ class Record:
     frames: int
     """The number of frames in a token record, or of packets in an audio record; 0 for other types."""
     raw_size: int
-    """The number of digits in a token record, which is their size in bytes when unpacked; 0 for other types."""
+    """The number of digits in a token record, which is their size in bytes when unpacked, or of 1D tokens in a record
+    of those; 0 for other types. In files of versions 2.x, digits are counted in latent frames ("contents")."""
     payload: bytes
     """The contents of the record, which depend on its type."""
 

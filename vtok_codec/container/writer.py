@@ -70,7 +70,8 @@ class VtkWriter:
         """Give the file its identifier, if it has none yet, and write what waited for it.
 
         Args:
-            first: The record of the first chunk.
+            first: The record of the first chunk; another one if too many records of sound stand before it,
+                or if there is no chunk.
         """
         if self._waiting is None:
             return

@@ -68,7 +68,7 @@ class RangeDecoder:
         """Check that the data end with the last digit.
 
         Raises:
-            ValueError: More than one surplus word follows.
+            ValueError: They do not: words follow, or no encoder ends so.
         """
         if not self._decoder.maybe_exhausted():
-            raise ValueError("there are surplus words after the last digit")
+            raise ValueError("the data do not end with the last digit")

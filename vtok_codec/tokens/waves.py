@@ -32,7 +32,9 @@ MAX_LEVELS = 16
 """The largest number of levels of a digit. The number of contexts grows with its square."""
 
 MAX_DIGITS = 1 << 23
-"""The largest number of digits per chunk. It limits memory, which peaks at about 30 bytes per digit."""
+"""The largest number of digits per chunk. It limits memory, which peaks at about 50 bytes per digit."""
+_SMALL_DIGITS = 1 << 18
+"""Up to so many digits, the coding orders of several shapes of chunks are kept."""
 
 _Index = NDArray[np.int32]
 _Symbols = NDArray[np.int32]
@@ -68,7 +70,7 @@ _COMPILE_AFTER = 1 << 20
 """The number of digits that a process unpacks before the compiled loop is loaded, which takes up to some seconds."""
 _FAULTS = {
     1: "the range coder stops: the data cannot hold these digits",
-    2: "there are surplus words after the last digit",
+    2: "the data do not end with the last digit",
     3: "a digit is not below its number of levels",
 }
 """What the results of the compiled loop other than success mean."""
@@ -146,7 +148,7 @@ class WaveCoder:
             The digits, uint8 `P t h w`.
 
         Raises:
-            ValueError: The data do not hold these digits, or hold more than one surplus 32-bit word after them.
+            ValueError: The data do not hold these digits, or do not end with them.
         """
         decoder = RangeDecoder(data)
         if math.prod(shape) > MAX_DIGITS:
@@ -263,9 +265,26 @@ class _Order:
     """The index of a digit in the flattened `_Field._changes`."""
 
 
-@lru_cache(maxsize=3)
 def _order(levels: tuple[int, ...], grid: tuple[int, int, int]) -> _Order:
-    """Return the coding order of a chunk from the levels of its planes and its latent frames, rows and columns."""
+    """Return the coding order of a chunk from the levels of its planes and its latent frames, rows and columns.
+
+    Of large chunks, only the last one's is kept, since it takes 14 bytes per digit.
+    """
+    small = len(levels) * math.prod(grid) <= _SMALL_DIGITS
+    return (_small_order if small else _large_order)(levels, grid)
+
+
+@lru_cache(maxsize=3)
+def _small_order(levels: tuple[int, ...], grid: tuple[int, int, int]) -> _Order:
+    return _new_order(levels, grid)
+
+
+@lru_cache(maxsize=1)
+def _large_order(levels: tuple[int, ...], grid: tuple[int, int, int]) -> _Order:
+    return _new_order(levels, grid)
+
+
+def _new_order(levels: tuple[int, ...], grid: tuple[int, int, int]) -> _Order:
     planes, (frames, rows, columns) = len(levels), grid
     plane, frame, row, column = np.ogrid[tuple(slice(0, size) for size in (planes, *grid))]
     wave = (plane + frame + row + column).astype(np.int32).reshape(-1)

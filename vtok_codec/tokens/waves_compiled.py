@@ -18,8 +18,8 @@ _WORD, _PRECISION = np.uint64(32), np.uint64(24)
 _SURPLUS = np.uint64((1 << 33) - 1)
 """How far the point may lie above the lower end after the last digit, as in constriction's check."""
 DONE, STOPPED, SURPLUS, TOO_LARGE = range(4)
-"""What becomes of a chunk: unpacked; data that cannot hold its digits; surplus words; a digit that is not below its
-level."""
+"""What becomes of a chunk: unpacked; data that cannot hold its digits; data that do not end with them; a
+digit that is not below its level."""
 
 
 @njit(cache=True, error_model="numpy")

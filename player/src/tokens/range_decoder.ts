@@ -75,7 +75,7 @@ export class RangeDecoder {
   /**
    * Check that the data end with the last digit.
    *
-   * @throws DamageError More than one surplus word follows.
+   * @throws DamageError They do not.
    */
   finish(): void {
     const [high, low] = this.distance();
@@ -83,7 +83,7 @@ export class RangeDecoder {
     // The library of the encoder also wants the point near the lower end, where it always is in what was encoded.
     const near = high < 1 || (high === 1 && low < WORD - 1);
     if (this.used < this.count || !(full || near)) {
-      throw new DamageError("there are surplus words after the last digit");
+      throw new DamageError("the data do not end with the last digit");
     }
   }
 

@@ -24,7 +24,7 @@ from vtok_codec.tokens.range_coder import RangeDecoder, RangeEncoder
 MAX_DIGITS = 1 << 23
 """The largest number of digits per chunk."""
 MAX_FRAME_DIGITS = 1 << 20
-"""The largest number of digits per latent frame. It limits memory, which peaks at about 400 bytes per digit."""
+"""The largest number of digits per latent frame. It limits memory, which peaks at 400 to 1,100 bytes per digit."""
 _Code: TypeAlias = "Callable[[NDArray[np.intp], int, int, Shares], NDArray[np.int32]]"
 """Codes the digits of a step, given their places in the flattened latent frame, the plane, the latent frame in the
 chunk, and the frequencies. Returns the digits."""
@@ -108,7 +108,7 @@ class PriorCoder:
             The digits, uint8 `P t h w`.
 
         Raises:
-            ValueError: The data do not hold these digits, or hold more than one surplus 32-bit word after them.
+            ValueError: The data do not hold these digits, or do not end with them.
         """
         decoder = RangeDecoder(data)
         if math.prod(shape) > MAX_DIGITS:

@@ -43,7 +43,7 @@ ErrorWeights: TypeAlias = Mapping[str, tuple[tuple[float, ...], tuple[float, ...
 
 @dataclass(frozen=True)
 class Prior:
-    """The two networks that predict the digits of a model. They never change, so threads may share them."""
+    """The two networks that predict the digits of a model. Threads may share them."""
 
     sha256: str
     """The SHA-256 of the prior's file, by which `.vtk` files name it."""
