@@ -133,6 +133,8 @@ def training() -> str:
     for kind in own:
         names = [f"`{name}`" for name, stage in STAGES.items() if isinstance(stage.recipe, kind)]
         parts += [f"## {', '.join(names)}\n", *_meanings(kind), ""]
+        if without := sorted(vars(kind).get("unused", ())):
+            parts.append(f"They do not use {', '.join(f'`{name}`' for name in without)}.\n")
     parts += ["## What each stage has instead\n", *map(_stage, STAGES.values())]
     return "\n".join(parts)
 
@@ -141,8 +143,8 @@ def _meanings(kind: type, before: str = "") -> Iterator[str]:
     """Yield what each setting of a recipe means, with its default."""
     defaults = {field.name: field.default for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for name, text in _field_docs(kind):
-        value = defaults[name]
-        if name != "augmentation":
+        if name in defaults and name != "augmentation":
+            value = defaults[name]
             default = "" if value in (dataclasses.MISSING, (), "") else f" ({_value(value)})"
             yield f"- `{before}{name}`{default}: {text}"
 
@@ -159,6 +161,8 @@ def _changed(fields: Any, before: str = "") -> Iterator[tuple[str, str]]:
     """Yield the name and the value of each setting that differs from its default, as `--set` takes them."""
     for field in dataclasses.fields(fields):
         value = getattr(fields, field.name)
+        if field.name in getattr(fields, "unused", ()):
+            continue
         if isinstance(value, Augmentation):
             yield from _changed(value, "augmentation.")
         elif value != field.default:

@@ -57,8 +57,8 @@ def quality(document: dict[str, Any]) -> str:
             f"{mean['codec']}, {mean['setting']}",
             f"{mean['bits_per_pixel']:.4f}",
             *(figure(name, mean[name]) for name in measures),
-            f"{mean['encode_s']:.1f}",
-            f"{mean['decode_s']:.1f}",
+            f"{mean['encode_s']:.2f}",
+            f"{mean['decode_s']:.2f}",
         ]
         for mean in evaluation["means"]
     ]

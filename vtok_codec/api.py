@@ -263,6 +263,9 @@ def _require_array(value: object, name: str) -> None:
 def load(model: str | Path = DEFAULT_MODEL, device: str = "auto") -> Codec:
     """Load a codec.
 
+    Weights of One-DVA give the codec that they are for. Its tokens and frames are the structural ones; 1D tokens are
+    read by `vtok_codec.open(…).frames()`.
+
     Args:
         model: The name of shipped weights, or the path of a weights file or of a training run's folder.
         device: `auto`, `cpu` or `cuda`.

@@ -77,7 +77,8 @@ def test_latents_that_are_none_are_refused(tmp_path: Path) -> None:
         "at least 4 latent frames": np.zeros((6, 3, 2, 2), np.float32),
         "must be C t h w": np.zeros((6, 4, 2), np.float32),
         "must be floats, not int64; vtok pack takes tokens": np.zeros((6, 4, 2, 2), np.int64),
-        "not finite": np.full((6, 4, 2, 2), np.nan, np.float32),
+        "is not a number from −10000 to 10000": np.full((6, 4, 2, 2), np.nan, np.float32),
+        "is not a number from −10000": np.full((6, 4, 2, 2), 1e30, np.float32),
     }
     for words, array in cases.items():
         np.save(tmp_path / "l.npy", array)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import shutil
@@ -221,6 +222,25 @@ def test_anchors_place_chroma_where_it_was(tmp_path: Path, ffmpeg: str) -> None:
     assert max(figures.values()) - min(figures.values()) < 1, figures
 
 
+@pytest.mark.parametrize("anchor", ANCHORS)
+def test_anchors_keep_chroma_at_the_left(anchor: str, tmp_path: Path, ffmpeg: str) -> None:
+    """Where almost all video has it, whatever the codec, the depth and the range of the source."""
+    bars = ["-f", "lavfi", "-i", "testsrc2=size=128x96:rate=25", "-frames:v", "5", "-crf", "1", "-pix_fmt", "yuv420p"]
+    first = tmp_path / "first.mp4"
+    subprocess.run([ffmpeg, "-v", "error", *bars, "-c:v", "libx264", first], check=True)
+    kinds = {
+        "ffv1.mkv": ["-c:v", "ffv1"],
+        "vp9.webm": ["-c:v", "libvpx-vp9", "-crf", "1", "-b:v", "0"],
+        "deep.mp4": ["-c:v", "libx265", "-crf", "1", "-pix_fmt", "yuv420p10le", "-x265-params", "log-level=error"],
+        "full.mp4": ["-c:v", "libx264", "-crf", "1", "-vf", "scale=out_range=pc", "-color_range", "pc"],
+    }
+    figures = {}
+    for name, options in kinds.items():
+        subprocess.run([ffmpeg, "-v", "error", "-i", first, *options, tmp_path / name], check=True)
+        figures[name] = psnr_of(tmp_path / name, anchor_codecs(anchor, (8,))[0], tmp_path)
+    assert min(figures.values()) > 40, figures
+
+
 def test_a_picture_has_no_rate(tmp_path: Path, ffmpeg: str) -> None:
     clip = open_clip(cut(ffmpeg, tmp_path / "one.png", "-update", "1"))
     measures = Measures(False, vmaf=False)
@@ -313,6 +333,9 @@ def test_means_are_over_clips(road: Path, tmp_path: Path) -> None:
     assert mean.bits_per_pixel == pytest.approx(2 * result.bits_per_pixel)
     assert mean.scores.psnr_db == pytest.approx((result.scores.psnr_db + 10) / 2)
     assert mean.scores.lpips is None and mean.frames == 12
+    assert mean.encode_s == pytest.approx(result.encode_s)
+    without = replace(result, scores=replace(result.scores, psnr_db=None))
+    assert mean_result([result, without]).scores.psnr_db is None
 
 
 class Counting(AnchorCodec):
@@ -441,8 +464,14 @@ def test_an_empty_list_of_choices_is_refused(option: str) -> None:
 
 
 def test_models_have_names_of_their_own(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = (codec.name for codec in model_codecs([tokenizer, tokenizer], [1]))
-    assert first.startswith(tokenizer.id.name + "-") and first == second
+    other = copy.copy(tokenizer)
+    monkeypatch.setattr(other, "prior", None)
+    first, second = (codec.name for codec in model_codecs([tokenizer, other], [1]))
+    assert first.startswith(tokenizer.id.name + "-") and second.startswith(tokenizer.id.name + "-") and first != second
+    with pytest.raises(SettingError, match="is named twice"):
+        model_codecs([tokenizer, tokenizer], [1])
+    slow = model_codecs([tokenizer], [1, 2], efforts=["fast", "slow"])
+    assert [codec.name.removeprefix(tokenizer.id.name) for codec in slow] == [" fast", " slow"] * 2
     assert [codec.name for codec in model_codecs([tokenizer], [1, 2])] == [tokenizer.id.name] * 2
     with pytest.raises(SettingError, match="1 to 4 tokens"):
         model_codecs([tokenizer], [1, 5])
@@ -638,6 +667,7 @@ def test_eval_refuses_before_it_measures(road: Path, tmp_path: Path) -> None:
         ("--i3d", road): (6, "not a TorchScript file"),
         ("--json", "--csv"): (2, "do not go together"),
         ("--measures", "beauty"): (2, "choose from"),
+        ("-m", "onedva-nano-4x16x16", "--effort", "slow"): (2, "--effort does not apply to onedva-nano-4x16x16"),
     }
     for options, (expected, message) in cases.items():
         measures = () if "--measures" in options else ("--measures", "psnr")

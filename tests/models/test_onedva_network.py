@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from onedva_helpers import ENHANCED, TINY_DVA, random_onedva
 
 from vtok_codec.errors import ModelError
+from vtok_codec.metrics.complexity import complexity
 from vtok_codec.models.config import OneDVAConfig, config_from_json, config_to_json
 from vtok_codec.models.onedva import Group, NoisyCodes, OneDVA, following
 from vtok_codec.models.windows import cut_windows, group_ends, join_windows, window_grid, window_motion
@@ -51,6 +53,15 @@ def test_groups_start_where_the_chunks_of_a_file_do() -> None:
     assert group_ends(4, 4, 4) == [4]
     assert group_ends(16, 4, 4) == [7, 11, 15, 16]
     assert group_ends(9, 1, 4) == [4, 8, 9]
+
+
+def test_the_cost_counts_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's counter does not know the kernel that a processor has for it."""
+    model = random_onedva()
+    whole = complexity(model)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda query, key, value, **options: query)
+    without = complexity(model)
+    assert without.encoder_gmac < whole.encoder_gmac and without.decoder_gmac < whole.decoder_gmac
 
 
 @torch.inference_mode()

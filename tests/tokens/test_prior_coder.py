@@ -296,7 +296,7 @@ def test_wrong_data_are_refused() -> None:
     digits = drawn(LEVELS, (2, 4, 4), 1)
     packed = PriorCoder(prior, 1, 1).pack(digits)
     for wrong in (b"", packed[:-1], packed + bytes(8)):
-        with pytest.raises(ValueError, match="words|do not end"):
+        with pytest.raises(ValueError, match=r"words|do not end"):
             PriorCoder(prior, 1, 1).unpack(wrong, digits.shape)
     for shape in ((2, 1 << 10, 1 << 7, 1 << 7), (2, 1, 1 << 10, 1 << 10)):
         with pytest.raises(ValueError, match="above"):

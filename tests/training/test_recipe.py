@@ -12,7 +12,7 @@ from training_helpers import codec_recipe
 
 from vtok_codec.errors import SettingError
 from vtok_codec.training.codec.objective import CodecObjective
-from vtok_codec.training.recipe import Augmentation, CropShape, check_phases, override
+from vtok_codec.training.recipe import Augmentation, CropShape, check_phases, check_used, override
 from vtok_codec.training.stages import STAGES
 from vtok_codec.training.trainer import Budget
 
@@ -22,6 +22,20 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_a_stages_crops_can_be_set() -> None:
     stage = override(STAGES["rate"].recipe, (("phases", "64x16x128,16x32x192@0.75"),), "rate")
     assert stage.shape_at(0.7) == CropShape(64, 16, 128) and stage.shape_at(0.75) == CropShape(16, 32, 192)
+
+
+@pytest.mark.parametrize(
+    ("stage", "setting"),
+    [
+        ("prior", "optimizer"),
+        ("prior", "augmentation.photo"),
+        ("generator", "token_weights"),
+        ("latent-flow", "lpips_weight"),
+    ],
+)
+def test_settings_that_a_stage_does_not_use_are_refused(stage: str, setting: str) -> None:
+    with pytest.raises(SettingError, match=f"stage {stage} does not use it"):
+        check_used(STAGES[stage].recipe, (("learning_rate", "1e-3"), (setting, "1")), stage)
 
 
 @pytest.mark.parametrize(

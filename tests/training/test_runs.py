@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import subprocess
 import sys
 import time
@@ -32,9 +33,13 @@ from vtok_codec.training.codec.objective import CodecObjective
 from vtok_codec.training.data.crops import ThreadedBatches
 from vtok_codec.training.recipe import CropShape
 from vtok_codec.training.run import resume_training, run_training
-from vtok_codec.training.trainer import LOG, STRIP, Budget, Cadence, Trainer
+from vtok_codec.training.trainer import LOG, STRIP, Budget, Cadence, Trainer, _mean
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_a_step_without_a_term_does_not_count_in_its_mean() -> None:
+    assert _mean([{"loss": 1.0, "term": math.nan}, {"loss": 3.0, "term": 2.0}]) == {"loss": 2.0, "term": 2.0}
 
 
 @pytest.mark.parametrize("has_bf16", [True, False])

@@ -14,8 +14,8 @@ import typer
 
 from vtok_codec.cli.errors import notice, reports_errors
 from vtok_codec.cli.files import STANDARD_STREAM, require_absent, whole_output
-from vtok_codec.cli.options import GENERAL, MODEL, OUTPUT, AsJson, Device, Force, Quiet
-from vtok_codec.errors import InputError, OutputError
+from vtok_codec.cli.options import GENERAL, MODEL, OUTPUT, AsJson, Device, Force, Quiet, given_options
+from vtok_codec.errors import InputError, OutputError, SettingError
 from vtok_codec.extras import missing_package
 from vtok_codec.registry import DEFAULT_MODEL, DETERMINISTIC, find_weights
 from vtok_codec.stream.effort import DEFAULT_EFFORT, DEFAULT_TUNE, EFFORTS, TUNES
@@ -41,6 +41,7 @@ _COMPARISON = "Comparison"
 
 @reports_errors
 def evaluate(
+    command: typer.Context,
     clips: Annotated[list[Path], typer.Argument(help="Videos or images.")],
     model: Annotated[
         list[str] | None,
@@ -164,6 +165,7 @@ def evaluate(
     from vtok_codec.evaluation.table import to_csv, to_json
 
     tokenizers = [load_tokenizer(find_weights(name), device) for name in dict.fromkeys(model or [DEFAULT_MODEL])]
+    ignored = _ignored(given_options(command), tokenizers)
     rdos, lengths = _numbers(rdo, "--rdo", float), _names(window_tokens) or [""]
     of_models = model_codecs(tokenizers, counts, stickinesses, decoders, rdos, efforts, tunes, lengths)
     codecs: list[CodecUnderTest] = [*of_models, *(codec for name in anchors for codec in anchor_codecs(name))]
@@ -173,6 +175,7 @@ def evaluate(
         groups, notes = open_groups(clips, protocol, Path(folder))
         notes += [] if i3d or wanted != list(_USUAL) else [_FVD_LEFT_OUT]
         notes += [] if jobs == 1 else [f"{jobs} clips were measured side by side, so that times and memory are shared"]
+        notes += ignored
         used = [codec.tokenizer for codec in of_models]
         notes += [f"{model_name(each)} was left out: no --decoder is for it" for each in tokenizers if each not in used]
         for model_codec in of_models:
@@ -194,6 +197,24 @@ def evaluate(
         if report:
             _write_page(report, evaluations, codecs, context, force)
     _tell([] if quiet else notes, [failure for evaluation in evaluations for failure in evaluation.failures])
+
+
+def _ignored(given: list[str], tokenizers: list[Tokenizer]) -> list[str]:
+    """Return notes about the options that do not apply to some of the models.
+
+    Raises:
+        SettingError: An option applies to none of them.
+    """
+    from vtok_codec.evaluation.codecs import model_name
+
+    options = [f"--{name}" for name in ("tokens", "sticky", "effort", "tune") if name in given]
+    models = [model_name(tokenizer) for tokenizer in tokenizers if tokenizer.onedva]
+    if options and len(models) == len(tokenizers):
+        raise SettingError(
+            f"{options[0]} does not apply to {models[0]}, whose files have one token per position and 1D tokens; use "
+            "--window-tokens"
+        )
+    return [f"{option} does not apply to {model}" for option in options for model in models]
 
 
 class _Lines:

@@ -164,7 +164,7 @@ def generate(
     from vtok_codec.codec.generators import load_generator
     from vtok_codec.media.types import VideoInfo
     from vtok_codec.prior_files import prior_of
-    from vtok_codec.registry import find_weights
+    from vtok_codec.registry import find_shipped, find_weights
     from vtok_codec.stream.arrays import as_rate
     from vtok_codec.stream.assembling import TokenModel
 
@@ -172,7 +172,7 @@ def generate(
     width, height = _size(size)
     require_pixels("the output", width, height, max_pixels)
     drawer = load_generator(generator, device)
-    weights = find_weights(codec or drawer.codec)
+    weights = find_weights(codec) if codec else find_shipped(drawer.codec)
     if drawer.codec_sha256 not in weights.reads:
         raise ModelError(f"{drawer.name} draws the tokens of {drawer.codec}, with other weights than {weights.path}")
     model = TokenModel(weights.id, weights.codec_config.max_tokens, prior_of(weights))

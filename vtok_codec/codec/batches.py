@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vtok_codec.codec.tokenizer import Tokenizer
+from vtok_codec.codec.tokenizer import MAX_LATENT, Tokenizer
 from vtok_codec.errors import InputError
 from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import RGB
@@ -98,8 +98,8 @@ def decode_latents(tokenizer: Tokenizer, latents: Tensor) -> Tensor:
         )
     if not latents.dtype.is_floating_point:
         raise InputError(f"latents must be floats, not {latents.dtype}")
-    if not bool(latents.isfinite().all()):
-        raise InputError("a latent is not finite")
+    if not bool((latents.abs() <= MAX_LATENT).all()):
+        raise InputError(f"a latent is not a number from −{MAX_LATENT:g} to {MAX_LATENT:g}")
     _check_latents(tokenizer, latents.shape[2])
     model, placement = tokenizer.model, tokenizer.placement
     count = latents.shape[1] // per_token

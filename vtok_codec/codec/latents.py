@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from vtok_codec.codec.slices import latents_at_once, slices
-from vtok_codec.codec.tokenizer import Tokenizer, to_pixels
+from vtok_codec.codec.tokenizer import MAX_LATENT, Tokenizer, to_pixels
 from vtok_codec.errors import InputError
 from vtok_codec.media.types import AudioPacket, Frame, Pixels, VideoInfo
 from vtok_codec.models.causal import State
@@ -178,8 +178,8 @@ def decoded_latents(latents: NDArray[np.floating], tokenizer: Tokenizer, size: t
         )
     with np.errstate(over="ignore"):
         latents = latents.astype(np.float32)
-    if not np.isfinite(latents).all():
-        raise InputError("a latent is not finite, or too large")
+    if not (np.abs(latents) <= MAX_LATENT).all():
+        raise InputError(f"a latent is not a number from −{MAX_LATENT:g} to {MAX_LATENT:g}")
     return _decoded(latents, tokens, tokenizer, size)
 
 

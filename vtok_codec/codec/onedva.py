@@ -87,9 +87,10 @@ class OneDVACoder:
             )
         self.weights, self.tokenizer = weights, tokenizer
         place, config = tokenizer.placement, model.config
+        # The spread of motion is a small difference of large numbers, which few bits would not tell.
+        motion = model.motion.float().to(place.device)
         self.model = model.to(place.device, place.dtype)
-        # The spread of motion is a small difference of large numbers.
-        self.model.motion = model.motion.float()
+        self.model.motion = motion
         self.per_token = config.codec.token_channels
         self.header = WindowHeader(
             weights.name,

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from vtok_codec.codec.onedva import OneDVACoder
 
 
+MAX_LATENT = 1e4
+"""The largest absolute value of a latent that is decoded; those of real video are below 10."""
+
+
 @dataclass(frozen=True)
 class Placement:
     """Where a model runs, and in which floating-point type."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ from vtok_codec.media.types import Pixels
 
 _MATRIX_RGB = 0
 """The code point of RGB among the matrix coefficients of ISO/IEC 23091-2."""
-_LEFT_SITED = ("h264", "hevc", "mpeg2video", "mpeg4")
-"""Codecs, by FFmpeg's names, whose chroma samples are left-sited unless the stream says otherwise."""
+_CHROMA = re.compile(r"Stream #0:(\d+).*?: Video: .*?\b(yuvj?|nv|p0)(\d+)\w*\(?([^)]*)\)?")
+"""What FFmpeg says about a video stream: its number, its pixel format, and what is known of its samples."""
+_LOCATIONS = ("left", "center", "topleft", "top", "bottomleft", "bottom")
+"""Where chroma samples can lie, by FFmpeg's names."""
 
 
 @dataclass(frozen=True)
@@ -125,10 +128,10 @@ class AnchorCodec:
             filters += [f"fillborders=right={right}:bottom={below}:mode=smear"]
         if filters:
             kept += ["-vf", ",".join(filters)]
-        if clip.codec not in _LEFT_SITED or filters:
-            # FFmpeg centres chroma that it converts to 4:2:0 or that has no chroma location. Without this option, a
-            # decoder would take the chroma of an H.264 stream as left-sited.
-            kept += ["-chroma_sample_location", "center"]
+        # FFmpeg centres chroma that it converts to 4:2:0, and leaves the rest where it is. An encoder that is not told
+        # where chroma lies writes nothing about it, or loses what it knew to a conversion.
+        location = "center" if filters else chroma_location(clip.path, clip.stream)
+        kept += ["-chroma_sample_location", location]
         coding = [*self.anchor.options, "-crf", f"{self.crf:g}"]
         return run_measured([*_ffmpeg(), *source, *kept, *coding, str(target.resolve())])
 
@@ -163,6 +166,25 @@ def anchor_codecs(name: str, crfs: tuple[float, ...] | None = None) -> list[Anch
         raise SettingError(f"no anchor {name!r}; choose from {', '.join(ANCHORS)}")
     anchor = ANCHORS[name]
     return [AnchorCodec(anchor, crf) for crf in crfs or anchor.crfs]
+
+
+@cache
+def chroma_location(path: Path, stream: int) -> str:
+    """Return where the chroma of a video lies, by FFmpeg's names.
+
+    If the file does not say, it is where FFmpeg takes it to lie: left in 4:2:0, else in the center once it is 4:2:0.
+
+    Args:
+        path: The file.
+        stream: The number of its video stream.
+    """
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", "-v", "verbose", "-i", str(path.resolve())]
+    told = subprocess.run(command, capture_output=True, text=True, errors="replace").stderr
+    for number, kind, digits, about in _CHROMA.findall(told):
+        if int(number) == stream:
+            named = next((word for word in re.split(r"[,\s]+", about) if word in _LOCATIONS), None)
+            return named or ("left" if kind != "yuv" or digits.startswith("420") else "center")
+    return "center"
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -208,7 +209,7 @@ def model_codecs(
         decoders: The decoders, each as in `DecoderChoice.name`. A number of steps may follow a colon, such as `ddim:2`.
 
     Returns:
-        The codecs. Those of different models or decoders have different names.
+        The codecs. Those of different models, decoders, efforts, tunes or stickinesses have different names.
 
     Raises:
         SettingError: A model has fewer tokens, a setting is out of range, two do not go together, or the deterministic
@@ -241,7 +242,17 @@ def model_codecs(
                 VtokCodec(tokenizer, count, titled, delta, loaded, rdo, effort, tune)
                 for delta, rdo, effort, tune in product(stickinesses, rdos, efforts, tunes)
             ]
-    return codecs
+    several = len(stickinesses) > 1, len(efforts) > 1, len(tunes) > 1
+    return [codec if codec.tokenizer.onedva else replace(codec, name=_curve_name(codec, *several)) for codec in codecs]
+
+
+def _curve_name(codec: VtokCodec, by_stickiness: bool, by_effort: bool, by_tune: bool) -> str:
+    """Return the name of a codec with what has a curve of its own, because several are compared."""
+    parts = [codec.name]
+    parts += [f"δ {codec.stickiness:g}"] if by_stickiness else []
+    parts += [codec.effort] if by_effort else []
+    parts += [f"tune {codec.tune}"] if by_tune else []
+    return " ".join(parts)
 
 
 def model_name(tokenizer: Tokenizer) -> str:
@@ -250,19 +261,29 @@ def model_name(tokenizer: Tokenizer) -> str:
 
 
 def _names(tokenizers: Sequence[Tokenizer]) -> dict[int, str]:
-    """Return a name for each model, by its `id()`; those of equal names get a part of the hash of their weights.
+    """Return a name for each model, by its `id()`; those of equal names get a part of a hash of all their weights.
 
     Raises:
         ModelError: A model has the name of an anchor.
+        SettingError: Two models are the same.
     """
     plain = list(map(model_name, tokenizers))
-    hashes = [each.onedva.header.weights_sha256 if each.onedva else each.id.weights_sha256 for each in tokenizers]
+    hashes = [_hash_of(each) for each in tokenizers]
+    if doubled := next((name for name, sha in zip(plain, hashes, strict=True) if hashes.count(sha) > 1), None):
+        raise SettingError(f"the model {doubled} is named twice; leave one out")
     if taken := set(plain) & set(ANCHORS):
         raise ModelError(f"a model must not be called {min(taken)}; rename its file")
     return {
         id(tokenizer): name if plain.count(name) == 1 else f"{name}-{sha256[:8]}"
         for tokenizer, sha256, name in zip(tokenizers, hashes, plain, strict=True)
     }
+
+
+def _hash_of(tokenizer: Tokenizer) -> str:
+    """Return a hash of all weights that a model's files depend on."""
+    prior, onedva = tokenizer.prior, tokenizer.onedva
+    parts = tokenizer.id.weights_sha256, prior.sha256 if prior else "", onedva.header.weights_sha256 if onedva else ""
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 def _with_windows(codec: VtokCodec, rdos: Sequence[float], window_tokens: Sequence[str]) -> list[VtokCodec]:

@@ -16,6 +16,7 @@ from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.evaluation.frechet import Features, frechet_distance
 from vtok_codec.media.types import Pixels
 
+_TILES_AT_ONCE = 16
 TILE = 64
 """The height and width in pixels of the parts that videos are cut into, so that few clips give many samples."""
 FRAMES = 17
@@ -58,6 +59,11 @@ class CodecFeatures:
             return []
         cut = torch.from_numpy(frames[:, : rows * TILE, : columns * TILE])
         tiles = cut.view(FRAMES, rows, TILE, columns, TILE, 3).permute(1, 3, 5, 0, 2, 4).flatten(0, 1)
+        # A few at a time, so that memory does not grow with the picture.
+        return [vector for some in tiles.split(_TILES_AT_ONCE) for vector in self._of_tiles(some)]
+
+    def _of_tiles(self, tiles: Tensor) -> list[Features]:
+        """Return a vector for each tile, uint8 `B 3 T H W`."""
         video = tiles.float() / 127.5 - 1
         repeated, place = self._tokenizer.layout.repeated_frames, self._tokenizer.placement
         video = torch.cat([video[:, :, :1].expand(-1, -1, repeated, -1, -1), video], dim=2)

@@ -194,13 +194,15 @@ def _compare(
 def mean_result(results: Sequence[ClipResult]) -> ClipResult:
     """Average the results of one codec at one operating point over clips.
 
-    Numbers of frames and seconds are summed up, and of memory the maximum is taken. The size is that of the first clip.
+    A measure that some of the clips do not have, such as VMAF of small pictures, has no mean, since that would not be
+    the quality at the mean rate. Frames are summed up, and of memory the maximum is taken. The size is that of the
+    first clip.
     """
     first = results[0]
 
     def mean(values: Sequence[float | None]) -> float | None:
         known = [value for value in values if value is not None]
-        return float(np.mean(known)) if known else None
+        return float(np.mean(known)) if len(known) == len(values) else None
 
     def largest(values: Sequence[float | None]) -> float | None:
         return max((value for value in values if value is not None), default=None)
@@ -217,8 +219,8 @@ def mean_result(results: Sequence[ClipResult]) -> ClipResult:
         bits_per_pixel=math.fsum(result.bits_per_pixel for result in results) / len(results),
         kbit_s=mean([result.kbit_s for result in results]),
         scores=Scores(**means),  # type: ignore[arg-type]
-        encode_s=sum(result.encode_s for result in results),
-        decode_s=sum(result.decode_s for result in results),
+        encode_s=math.fsum(result.encode_s for result in results) / len(results),
+        decode_s=math.fsum(result.decode_s for result in results) / len(results),
         encode_mib=largest([result.encode_mib for result in results]),
         decode_mib=largest([result.decode_mib for result in results]),
     )

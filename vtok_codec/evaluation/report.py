@@ -19,6 +19,7 @@ from vtok_codec.evaluation.scores import HIGHER_IS_BETTER
 from vtok_codec.evaluation.table import MEASURE_NAMES, bd_cell, figure
 from vtok_codec.media.picture import png_bytes
 from vtok_codec.media.types import Pixels
+from vtok_codec.text import counted
 
 # Warm colours make vtok models stand out. Anchors differ in hue and in marker.
 _OURS = ("#c2410c", "#b91c1c", "#a16207", "#be185d")
@@ -58,7 +59,7 @@ def html_report(evaluations: Sequence[tuple[Evaluation, Sequence[Strip]]], notes
         notes: How the results were measured, one line for each note.
     """
     total = sum(len(evaluation.clips) for evaluation, _ in evaluations)
-    title = f"vtok eval: {total} clip{'s' if total != 1 else ''}"
+    title = f"vtok eval: {counted(total, 'clip')}"
     parts = [f"<h1>{escape(title)}</h1><p class=note>{'<br>'.join(map(escape, notes))}</p>"]
     for evaluation, strips in evaluations:
         if len(evaluations) > 1:
@@ -73,7 +74,8 @@ def html_report(evaluations: Sequence[tuple[Evaluation, Sequence[Strip]]], notes
 
 def _evaluation(evaluation: Evaluation, strips: Sequence[Strip]) -> Iterator[str]:
     frames = sum(clip.frames for clip in evaluation.clips)
-    note = f"{evaluation.title}: {len(evaluation.clips)} clips, {frames} frames. Size is that of the whole file."
+    clips = counted(len(evaluation.clips), "clip")
+    note = f"{evaluation.title}: {clips}, {counted(frames, 'frame')}. Size is that of the whole file."
     yield _section("Means over clips", note, _result_table(evaluation, evaluation.means(), of_clips=False))
     yield _section("Rate and distortion", "", _plots(evaluation))
     if rates := evaluation.bd_rates():
@@ -104,13 +106,24 @@ def _result_table(evaluation: Evaluation, results: Iterable[ClipResult], of_clip
     Args:
         evaluation: The evaluation that the results belong to.
         results: The results.
-        of_clips: Whether these are results of single clips, with a column for the clip's name. Otherwise they are
-            means over clips, with a column for each Fréchet distance.
+        of_clips: Whether these are results of single clips. Otherwise they are means over clips, with a column for each
+            Fréchet distance.
     """
     measures = evaluation.measures
     names = [MEASURE_NAMES[measure] for measure in measures]
     distances = {} if of_clips else evaluation.distances
-    heads = ["codec", "", *["clip"] * of_clips, "bits/px", "kbit/s", *names, "enc s", "dec s", "enc MiB", "dec MiB"]
+    heads = [
+        "codec",
+        "",
+        "clip" if of_clips else "clips",
+        "bits/px",
+        "kbit/s",
+        *names,
+        "enc s",
+        "dec s",
+        "enc MiB",
+        "dec MiB",
+    ]
     heads += distances
     rows = []
     previous = ""
@@ -119,7 +132,7 @@ def _result_table(evaluation: Evaluation, results: Iterable[ClipResult], of_clip
         cells = [
             result.codec,
             result.setting,
-            *[result.clip] * of_clips,
+            result.clip,
             f"{result.bits_per_pixel:.4f}",
             figure("kbit_s", result.kbit_s),
             *(figure(measure, value) for measure, value in zip(measures, values, strict=True)),

@@ -13,6 +13,7 @@ from vtok_codec.evaluation.campaign import BD_ANCHOR, Evaluation, MeanBDRate
 from vtok_codec.evaluation.clips import SourceClip
 from vtok_codec.evaluation.codecs import CodecUnderTest
 from vtok_codec.evaluation.measure import ClipResult
+from vtok_codec.text import counted
 
 MEASURE_NAMES = {
     "psnr_db": "PSNR dB",
@@ -105,7 +106,7 @@ def bd_lines(evaluation: Evaluation) -> list[str]:
 def distance_lines(evaluation: Evaluation) -> list[str]:
     """Format the Fréchet distances at each operating point, one line each; no lines if none was measured."""
     return [
-        f"{name} of {codec}, {setting}, over {len(evaluation.clips)} clips: "
+        f"{name} of {codec}, {setting}, over {counted(len(evaluation.clips), 'clip')}: "
         + ("needs more or larger clips" if value is None else f"{value:.2f}")
         for name, distances in evaluation.distances.items()
         for (codec, setting), value in distances.items()

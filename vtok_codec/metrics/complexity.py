@@ -6,6 +6,7 @@ import copy
 from dataclasses import dataclass
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from vtok_codec.models.denoiser import Denoiser
@@ -43,7 +44,7 @@ def complexity(model: OneVAE | Denoiser | OneDVA) -> Complexity:
         return _denoising(model)
     if isinstance(model, OneDVA):
         return _transforming(model)
-    shadow = copy.deepcopy(model).to("meta")
+    shadow = copy.deepcopy(model).float().to("meta")
     frames = 4 * model.config.stride[0]
     video = torch.empty(1, RGB, frames, _PICTURE, _PICTURE, device="meta")
     with FlopCounterMode(display=False) as encoding:
@@ -55,7 +56,7 @@ def complexity(model: OneVAE | Denoiser | OneDVA) -> Complexity:
 
 
 def _denoising(model: Denoiser) -> Complexity:
-    shadow = copy.deepcopy(model).to("meta")
+    shadow = copy.deepcopy(model).float().to("meta")
     codec = model.config.codec
     frames, height, width = (4 * codec.stride[0], _PICTURE, _PICTURE)
     grid = (4, height // codec.stride[1], width // codec.stride[2])
@@ -77,9 +78,10 @@ def _transforming(model: OneDVA) -> Complexity:
     grid = (steps, _PICTURE // codec.stride[1], _PICTURE // codec.stride[2])
     group = Group(False, torch.zeros(1, 2 * codec.token_channels, *grid[1:]))
     structural = torch.zeros(1, codec.token_channels, *grid)
-    with FlopCounterMode(display=False) as encoding:
+    # The fused kernel of attention is not counted.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as encoding:
         tokens = shadow.codes(shadow.encode(torch.zeros(1, codec.latent_channels, *grid), structural, group))
-    with FlopCounterMode(display=False) as decoding:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as decoding:
         shadow.decode(structural, tokens, torch.full((len(tokens),), config.queries), group)
     frames = steps * codec.stride[0]
     encode, decode = (counter.get_total_flops() / 2e9 / frames for counter in (encoding, decoding))

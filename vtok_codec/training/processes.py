@@ -65,12 +65,16 @@ class Processes:
         return values
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
-        """Return the mean of each value over all processes, which must have the same names in the same order."""
+        """Return the mean of each value over the processes where it is a number.
+
+        All processes must give the same names in the same order.
+        """
         if self.count == 1:
             return values
-        summed = torch.tensor(list(values.values()), dtype=torch.float64)
+        own = torch.tensor(list(values.values()), dtype=torch.float64)
+        summed = torch.stack([own.where(~own.isnan(), 0.0), (~own.isnan()).double()])
         distributed.all_reduce(summed)
-        return dict(zip(values, (summed / self.count).tolist(), strict=True))
+        return dict(zip(values, (summed[0] / summed[1]).tolist(), strict=True))
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """Wrap a module so that its gradients are averaged over all processes."""

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from vtok_codec.errors import SettingError
 from vtok_codec.layout import Stride
@@ -88,6 +88,8 @@ class Recipe:
     """The decay per step of the exponential moving average of the weights."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """How crops are varied."""
+    unused: ClassVar[frozenset[str]] = frozenset()
+    """The settings above that a kind of stage makes no use of."""
 
     def shape_at(self, progress: float) -> CropShape:
         """Return the shape of the crops to train on when the fraction `progress` of the stage is done."""
@@ -112,6 +114,8 @@ class TransformerRecipe(Recipe):
     """Latent frames before its own that a block attends to."""
     dropout: float = 0.1
     """The probability with which what a block adds to a position is left out."""
+    unused: ClassVar[frozenset[str]] = frozenset({"token_weights", "lpips_weight", "lpips_frames", "augmentation"})
+    """The settings of all stages that these do not use: they train on tokens, not on crops."""
 
 
 RecipeT = TypeVar("RecipeT", bound=Recipe)
@@ -141,6 +145,22 @@ def override(recipe: RecipeT, changes: Sequence[tuple[str, str]], stage: str) ->
         else:
             recipe = _overridden(recipe, key, text, key, stage)
     return recipe
+
+
+def check_used(recipe: Recipe, changes: Sequence[tuple[str, str]], stage: str) -> None:
+    """Check that a stage uses the settings that a user changes.
+
+    Args:
+        recipe: The settings of the stage.
+        changes: Pairs of the name of a field and its new value.
+        stage: The name of the stage, for error messages.
+
+    Raises:
+        SettingError: It does not use one of them.
+    """
+    for key, _ in changes:
+        if key.partition(".")[0] in recipe.unused:
+            raise SettingError(f"setting {key}: stage {stage} does not use it; leave it out")
 
 
 def _overridden(fields: Any, name: str, text: str, key: str, stage: str) -> Any:

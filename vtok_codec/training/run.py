@@ -34,7 +34,7 @@ from vtok_codec.training.data.held_out import validation_clips
 from vtok_codec.training.data.library import ClipLibrary
 from vtok_codec.training.data.resident import batches_for
 from vtok_codec.training.processes import join_processes, leave_processes
-from vtok_codec.training.recipe import Recipe, check_phases, override
+from vtok_codec.training.recipe import Recipe, check_phases, check_used, override
 from vtok_codec.training.settings import RunSettings, settings_from_json
 from vtok_codec.training.stages import Stage, find_stage
 from vtok_codec.training.subject import Request, Start
@@ -68,6 +68,7 @@ def run_training(settings: RunSettings, folder: Path, budget: Budget, quiet: boo
         raise TrainingError(f"{folder} cannot hold a run; name a folder that can be written to")
     stage = find_stage(settings.stage)
     start, config = _start_and_config(settings, stage)
+    check_used(stage.recipe, settings.overrides, stage.name)
     recipe = _recipe(settings, stage, config)
     _check_followed(settings.overrides, recipe, stage)
     settings = dataclasses.replace(

@@ -349,9 +349,12 @@ def _floats(values: dict[str, Tensor]) -> dict[str, float]:
 
 
 def _mean(entries: list[dict[str, float]]) -> dict[str, float]:
-    """Return the mean of each value over the entries that have it; some terms begin later than others."""
+    """Return the mean of each value over the entries that have it; some terms begin later than others.
+
+    An entry where it is not a number does not have it.
+    """
     values: dict[str, list[float]] = {}
     for entry in entries:
         for key, value in entry.items():
-            values.setdefault(key, []).append(value)
-    return {key: sum(given) / len(given) for key, given in values.items()}
+            values.setdefault(key, []).extend([] if math.isnan(value) else [value])
+    return {key: sum(given) / len(given) if given else math.nan for key, given in values.items()}

@@ -147,6 +147,8 @@ def _latent_flow(request: Request, recipe: CodecRecipe) -> WeightsFile | None:
         ModelError: It is not there, or it draws the latents of another codec.
         SettingError: The recipe names none, or trains more than the decoder.
     """
+    if recipe.latent_flow and not recipe.redrawn_share:
+        raise SettingError("setting latent_flow: it is used only with redrawn_share above 0")
     if not recipe.redrawn_share:
         return None
     if not 0 < recipe.redrawn_share <= 1:

@@ -51,7 +51,8 @@ class LatentFlowObjective(TrainingObjective[LatentFlowRecipe]):
         total = (errors * path.weight(times) * noised).sum() / noised.sum().clamp_min(1)
         alone = times == 1
         nothing = total.detach().new_zeros(1, 3, 1, 1, 1)
-        parts = {"from_noise": ((errors * alone).sum() / alone.sum().clamp_min(1)).detach()}
+        # Not a number in a step without such frames, which the mean over steps leaves out.
+        parts = {"from_noise": ((errors * alone).sum() / alone.sum()).detach()}
         return Loss(total, parts, nothing, nothing, None)
 
     def _times(self, like: Tensor, generator: torch.Generator) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from vtok_codec.training.recipe import Augmentation, CropShape, Phase, Recipe
 
@@ -29,6 +30,8 @@ class PriorRecipe(Recipe):
     """The share of crops that are first latent frames of a GOP."""
     mirrored: int = 1
     """Whether the mirror image of each clip is encoded and trained on too; 1 or 0."""
+    unused: ClassVar[frozenset[str]] = frozenset({"optimizer", "lpips_weight", "lpips_frames", "augmentation"})
+    """The settings of all stages that this one does not use: it trains on digits, with AdamW."""
 
 
 _PRIOR = PriorRecipe(
