@@ -57,10 +57,10 @@ def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[st
     return subprocess.run([*VTOK, *map(str, arguments)], capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Return how long some work takes."""
+def seconds(work: Callable[[], subprocess.CompletedProcess[str]]) -> float:
+    """Return how long a command takes, which must not fail."""
     started = time.perf_counter()
-    work()
+    work().check_returncode()
     return time.perf_counter() - started
 
 

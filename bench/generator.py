@@ -126,9 +126,9 @@ def longest(clips: list[Path], codec: Codec) -> list[Cut]:
         stride = codec.tokenizer.layout.stride[0]
         known = (len(frames) - 1 - round(rate)) // stride * stride + 1
         if len(frames) - known >= FRAMES and known > 0:
-            found.append(Cut(path.stem, frames, known))
-    found.sort(key=lambda cut: (-cut.known, cut.name))
-    return sorted(found[:CLIPS], key=lambda cut: cut.name)
+            found.append((known / rate, Cut(path.stem, frames, known)))
+    found.sort(key=lambda each: (-each[0], each[1].name))
+    return sorted((cut for _, cut in found[:CLIPS]), key=lambda cut: cut.name)
 
 
 class Way:

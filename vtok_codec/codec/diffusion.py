@@ -34,9 +34,6 @@ class DiffusionDecoder:
         ModelError: The weights cannot be used, or are for the tokens of another codec.
     """
 
-    bytes_per_pixel = 2000
-    """The memory in bytes that decoding a chunk takes for each pixel of a frame, measured at 854×480."""
-
     def __init__(self, weights: WeightsFile, tokenizer: Tokenizer) -> None:
         made_for = weights.metadata.get(CODEC_SHA256, "")
         model = build(DIFFUSION_DECODER, weights.config, weights.data, str(weights.path))
@@ -69,6 +66,14 @@ class DiffusionDecoder:
         check_seed(seed)
         other.seed = seed
         return other
+
+    @property
+    def bytes_per_pixel(self) -> int:
+        """The memory in bytes that decoding a chunk takes for each pixel of a frame, measured at 854×480.
+
+        Every step has a state of its own.
+        """
+        return (905 + 95 * self.steps) * self.placement.dtype.itemsize
 
     @property
     def identity(self) -> dict[str, str]:

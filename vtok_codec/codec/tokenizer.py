@@ -83,9 +83,6 @@ class Tokenizer:
         ModelError: The weights cannot be used.
     """
 
-    bytes_per_pixel = 900
-    """The memory in bytes that coding a chunk takes for each pixel of a frame, measured at 854×480."""
-
     def __init__(self, weights: WeightsFile, placement: Placement) -> None:
         model = build(CODEC, weights.config, weights.data, str(weights.path))
         self.weights = weights
@@ -99,6 +96,11 @@ class Tokenizer:
         self.layout = self.id.layout
         self.onedva: OneDVACoder | None = None
         """One-DVA's transformers, if the model has 1D tokens beside the first token of every position."""
+
+    @property
+    def bytes_per_pixel(self) -> int:
+        """The memory in bytes that coding a chunk takes for each pixel of a frame, measured at 854×480."""
+        return 500 * self.placement.dtype.itemsize
 
     @torch.inference_mode()
     def encode(
