@@ -193,6 +193,24 @@ def test_a_rate_run_packs_with_the_prior_that_it_trained(tmp_path: Path) -> None
     assert shapes[0] == shapes[1]
 
 
+def test_the_prior_of_a_rate_run_is_an_average(tmp_path: Path) -> None:
+    """As the weights are: two runs with the same steps and other averages write other priors."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "lanes.mp4").symlink_to(LANES)
+    weights = tmp_path / "codec.safetensors"
+    weights.write_bytes(dump_weights(randomized(OneVAE(TINY)), TINY, {}))
+    settings = ["--set", "rate_weights=1,1,1,1", "--set", "lpips_weight=0", "--set", "phases=1x8x32"]
+    settings += ["--set", "learning_rate=0.1", "--set", "warmup_steps=1", "--set", "optimizer=adamw"]
+    priors = []
+    for decay in ("0", "0.5"):
+        run = tmp_path / f"run-{decay}"
+        more = [*settings, "--set", f"ema_decay={decay}", "--steps", 4, "-q"]
+        told = inside("train", "--stage", "rate", "--from", weights, "--run", run, "--data", tmp_path / "data", *more)
+        assert told == (0, "", "")
+        priors.append(load_file(run / RUN_PRIOR))
+    assert any(not np.array_equal(priors[0][name], priors[1][name]) for name in priors[0])
+
+
 def test_samples_of_different_numbers_of_tokens_have_a_finite_loss() -> None:
     """What a sample does not have must not spoil the sum of what it has, nor its gradient."""
     model = randomized(OneVAE(TINY))

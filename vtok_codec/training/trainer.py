@@ -6,6 +6,8 @@ import copy
 import json
 import math
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
@@ -125,6 +127,8 @@ class Trainer(Generic[Model]):
             functorch_config.donated_buffer = prepared.adversary is None
             self.subject.compile(self.model)
         self.objective: TrainingObjective[Any] = prepared.objective.to(device)
+        self._averages = {name: value.detach().clone() for name, value in self.objective.trained.items()}
+        """The exponential moving averages of the parameters of the objective, such as those of a prior."""
         self.stage, self.run_folder, self.seed = stage, run, seed
         self.device = device
         self.cadence = cadence or Cadence()
@@ -253,11 +257,28 @@ class Trainer(Generic[Model]):
         torch._foreach_lerp_(averages, values, 1 - decay)
         for average, buffer in zip(self.ema.buffers(), self.model.buffers(), strict=True):
             average.copy_(buffer)
+        for name, value in self.objective.trained.items():
+            self._averages[name].lerp_(value, 1 - decay)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Give the parameters of the objective their averages for a while."""
+        own = {name: value.detach().clone() for name, value in self.objective.trained.items()}
+        self._set_trained(self._averages)
+        try:
+            yield
+        finally:
+            self._set_trained(own)
+
+    @torch.no_grad()
+    def _set_trained(self, values: Mapping[str, Tensor]) -> None:
+        for name, value in self.objective.trained.items():
+            value.copy_(values[name])
 
     def _validate(self) -> None:
         if not self.subject.clips or not self.processes.leads:
             return
-        with self._autocast():
+        with self._autocast(), self._averaged():
             self.last_figures = self.subject.figures(self.ema)
             self._log({"validation": 1.0} | self.last_figures)
             strip = self.subject.strip(self.ema)
@@ -295,6 +316,7 @@ class Trainer(Generic[Model]):
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
             "objective": {name: value.detach() for name, value in self.objective.trained.items()},
+            "objective_ema": self._averages,
             "optimizer": self.optimizer.state_dict(),
             "adversary": self._adversary.state_dict() if self._adversary else None,
         }
@@ -302,7 +324,9 @@ class Trainer(Generic[Model]):
         metadata = {"stage": self.stage, "steps": str(self.step), "minutes": f"{self.seconds / 60:.1f}"}
         weights = self.subject.weights(self.ema, metadata)
         write_whole(self.run_folder / RUN_WEIGHTS, weights)
-        for name, data in self.subject.companions(weights).items():
+        with self._averaged():
+            companions = self.subject.companions(weights)
+        for name, data in companions.items():
             write_whole(self.run_folder / name, data)
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -323,9 +347,10 @@ class Trainer(Generic[Model]):
         try:
             self.model.load_state_dict(state["model"])
             self.ema.load_state_dict(state["ema"])
-            with torch.no_grad():
-                for name, value in self.objective.trained.items():
-                    value.copy_(state["objective"][name])
+            self._set_trained(state["objective"])
+            # Earlier versions kept no averages.
+            for name, value in state.get("objective_ema", state["objective"]).items():
+                self._averages[name].copy_(value)
             self.optimizer.load_state_dict(state["optimizer"])
             if self._adversary:
                 self._adversary.load_state_dict(state["adversary"])
