@@ -25,6 +25,7 @@ from browser import CHROMIUM, Browser
 from command_helpers import VTOK
 from helpers import DATA, SMALL_LANES, ClipMaker, inside, pixels_of, psnr_db
 
+from vtok_codec.cli.play import _page_folder
 from vtok_codec.codec.decoder import decode_events
 from vtok_codec.codec.decoders import Decoders
 from vtok_codec.codec.pixel_decoder import DecoderChoice, PixelDecoder
@@ -296,6 +297,13 @@ def test_the_command_prints_its_address_and_ends_with_an_interrupt(clip: Path) -
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=30)
     assert process.returncode == 0 and b"Ctrl-C" in told
+
+
+def test_a_browser_that_is_a_snap_can_read_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sees no temporary files."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert _page_folder(tmp_path) == tmp_path
+    assert _page_folder(tmp_path / "none") is None
 
 
 def test_a_browser_in_the_terminal_does_not_keep_the_server(clip: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import webbrowser
 from collections.abc import Iterator
@@ -94,8 +95,13 @@ def play(
 
 def _open(address: str, quiet: bool) -> None:
     """Open a page in the user's browser."""
-    if not webbrowser.open(address) and not quiet:
-        notice("no browser was found; open the address above")
+    found = webbrowser.open(address)
+    if not quiet:
+        notice(
+            "if the browser shows no page, open the address above"
+            if found
+            else "no browser was found; open the address above"
+        )
 
 
 @contextmanager
@@ -104,7 +110,16 @@ def _address_file(url: str) -> Iterator[str]:
 
     The arguments of a browser can be seen by all users of the machine.
     """
-    with tempfile.TemporaryDirectory(prefix="vtok-play-") as folder:
+    with tempfile.TemporaryDirectory(prefix="vtok-play-", dir=_page_folder()) as folder:
         page = Path(folder) / "play.html"
         page.write_text(f'<meta http-equiv="refresh" content="0; url={url}" />', encoding="ascii")
         yield page.as_uri()
+
+
+def _page_folder(snaps: Path = Path("/snap")) -> Path | None:
+    """Return the folder for the page that leads to the player; None for that of temporary files.
+
+    A browser that came as a snap sees no temporary files, and of the user's folder only what is not hidden.
+    """
+    home = Path.home()
+    return home if snaps.is_dir() and os.access(home, os.W_OK) else None
