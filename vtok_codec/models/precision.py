@@ -6,10 +6,14 @@ import torch
 
 
 def fast_type(device: torch.device) -> torch.dtype:
-    """Return bf16 for GPUs and for CPUs with bf16 instructions, and fp32 for all other CPUs.
+    """Return bf16 for processors and GPUs that have instructions for it, else fp32.
 
-    A CPU without such instructions emulates bf16, which takes many times as long as fp32.
+    Those without, such as NVIDIA's before Ampere, emulate bf16, which takes many times as long as fp32.
     """
-    if device.type != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
-        return torch.bfloat16
-    return torch.float32
+    if device.type == "cuda":
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu":
+        has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        has_bf16 = True
+    return torch.bfloat16 if has_bf16 else torch.float32
