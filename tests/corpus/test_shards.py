@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import subprocess
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -369,3 +370,18 @@ def test_parts_and_tolerances() -> None:
             parse_tolerance(text)
     with pytest.raises(CorpusError, match=r"3 of 5 clips are bad \(2 crashed, 1 timeout\)"):
         require_few_bad(Counter({"ok": 2, "crashed": 2, "timeout": 1}), parse_tolerance("2"))
+
+
+def test_turned_clips_enter_upright(clips: Path, model: Path, tmp_path: Path, ffmpeg: str) -> None:
+    """As phones record them: whoever trains on the tokens does not know how to turn them."""
+    (tmp_path / "turned").mkdir()
+    turned = ["-display_rotation", "90", "-i", clips / "00.mp4", "-c", "copy", tmp_path / "turned" / "t.mp4"]
+    subprocess.run([ffmpeg, "-v", "error", *turned], check=True)
+    shapes = []
+    for name, filters in (("plain", ""), ("filtered", "null")):
+        plan = begin(tmp_path / name, [tmp_path / "turned"], model, filters=filters)
+        assert make(tmp_path / name, plan) == {"ok": 1}
+        (row,) = rows_of(read_index(index_path(tmp_path / name, 0)))
+        shapes.append((row.width, row.height, row.tokens_sha256))
+    width, height = map(int, SIZES[0][0].split("x"))
+    assert shapes[0] == shapes[1] and shapes[0][:2] == (height, width)

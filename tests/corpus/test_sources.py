@@ -177,3 +177,12 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, name: str, text: str | None
         (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=message):
         find_clips([str(tmp_path / name)])
+
+
+def test_a_file_that_is_listed_twice_with_other_columns_is_refused(folder: Path) -> None:
+    """One of its rows would be lost."""
+    (folder / "parts.csv").write_text("path,start,caption\na.mp4,0,turns\na.mp4,2,runs\n")
+    with pytest.raises(InputError, match=r"a\.mp4 is listed twice, with other columns; .* cut the parts first"):
+        find_clips([str(folder / "parts.csv")])
+    (folder / "same.csv").write_text("path,caption\na.mp4,turns\na.mp4,turns\n")
+    assert len(find_clips([str(folder / "same.csv"), str(folder / "a.mp4")])) == 1

@@ -16,6 +16,7 @@ import pytest
 import torch
 import webdataset
 from corpus_helpers import begin, make, make_clips, tiny_weights
+from helpers import inside
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
@@ -25,7 +26,7 @@ from vtok_codec.corpus.index import read_index, rows_of
 from vtok_codec.corpus.plan import index_path, shard_path
 from vtok_codec.corpus.sampler import WindowSampler
 from vtok_codec.corpus.windows import TokenWindows
-from vtok_codec.errors import InputError, SettingError
+from vtok_codec.errors import DamageError, InputError, SettingError
 from vtok_codec.stream.reading import read_tokens
 
 SIZES = [("64x48", 60), ("48x64", 30), ("64x48", 13), ("64x48", 40), ("64x48", 3)]
@@ -305,3 +306,37 @@ def test_the_shuffle_by_shards_reads_few_shards_at_a_time() -> None:
     for first in range(0, 64, 8):
         read = {int(shards[number]) for batch in batches[first : first + 8] for number in batch}
         assert len(read) == 8
+
+
+def test_what_is_missing_is_told(corpus: Path, tmp_path: Path) -> None:
+    """Shards that are not there, and what a clip lacks: a batch needs a value of one type for each."""
+    folder = tmp_path / "some"
+    shutil.copytree(corpus, folder)
+    index_path(folder, 2).unlink()
+    with pytest.warns(UserWarning, match="2 of 3 shards are done"):
+        TokenWindows(folder, latents=1)
+    code, out, _ = inside("corpus", "stats", folder)
+    assert code == 0 and "some: 2 of 3 shards" in out.splitlines()[0]
+    bare = tmp_path / "bare.jsonl"
+    rows = {"path": "00.mp4"}, {"path": "01.mp4", "caption": "here", "score": 1.5}
+    bare.write_text("\n".join(map(json.dumps, rows)))
+    make_clips(tmp_path, SIZES[:2])
+    make(tmp_path / "gaps", begin(tmp_path / "gaps", [bare], tiny_weights(tmp_path)))
+    windows = TokenWindows(tmp_path / "gaps", latents=1, columns=["caption", "score"])
+    items = {item["key"]: item for item in (windows[number] for number in range(len(windows)))}
+    assert (items["00"]["caption"], items["01"]["caption"], items["01"]["score"]) == ("", "here", 1.5)
+    assert np.isnan(items["00"]["score"])
+
+
+def test_damage_names_the_clip_and_the_shard(corpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bad"
+    shutil.copytree(corpus, folder)
+    row = rows_of(read_index(index_path(folder, 0)))[0]
+    data = bytearray(shard_path(folder, 0).read_bytes())
+    data[row.offset + row.gop_offsets[0] + 12] ^= 1
+    shard_path(folder, 0).write_bytes(data)
+    with pytest.raises(DamageError, match=f"{row.key} in shards/000000.tar: "):
+        TokenWindows(folder, latents=1)[0]
+    index_path(folder, 0).write_bytes(b"PAR1 not")
+    with pytest.raises(InputError, match=r"cannot read the index .*bad/shards/000000.parquet"):
+        TokenWindows(folder, latents=1)

@@ -248,7 +248,8 @@ def stats(folder: Folder, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(asdict(found)))
         return
-    print(f"{printable(str(folder))}:")
+    part = "" if found.shards_done == found.shards else f" {found.shards_done} of {counted(found.shards, 'shard')}"
+    print(f"{printable(str(folder))}:{part}")
     print(f"  clips  {found.clips}, {timedelta(seconds=round(3600 * found.hours))}, {counted(found.frames, 'frame')}")
     print(f"  tokens {found.tokens}, {found.bytes_per_token:.3f} bytes per token; the longest clip has "
           f"{counted(found.longest_latents, 'latent frame')}")  # fmt: skip

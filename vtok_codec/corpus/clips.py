@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from vtok_codec.codec.encoder import encode_video
@@ -43,7 +45,7 @@ def encode_clip(key: str, source: ClipSource, tokenizer: Tokenizer, plan: Plan) 
     """
     stream = io.BytesIO()
     try:
-        with VideoReader(opened(source), audio=False, filters=plan.filters, name=source.name) as reader:
+        with _upright(source, plan) as reader:
             info = reader.info
             if info.width * info.height > plan.max_pixels:
                 reason = f"pictures of {info.width}x{info.height} have more than {plan.max_pixels} pixels"
@@ -57,6 +59,18 @@ def encode_clip(key: str, source: ClipSource, tokenizer: Tokenizer, plan: Plan) 
     status, reason = (TRUNCATED, one_line(str(summary.failure))) if summary.failure else (OK, "")
     data = stream.getvalue()
     return EncodedClip(replace(describe(data), key=key, source=source.name, status=status, error=reason), data)
+
+
+@contextmanager
+def _upright(source: ClipSource, plan: Plan) -> Iterator[VideoReader]:
+    """Open a clip whose pictures stand upright, since whoever trains on its tokens does not know how to turn them."""
+    with VideoReader(opened(source), audio=False, filters=plan.filters, name=source.name) as reader:
+        if not reader.info.rotation:
+            yield reader
+            return
+    # Filters get pictures that are turned already.
+    with VideoReader(opened(source), audio=False, filters=plan.filters or "null", name=source.name) as reader:
+        yield reader
 
 
 def describe(data: bytes) -> ClipRow:

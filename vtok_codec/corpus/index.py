@@ -110,8 +110,12 @@ def write_index(
         pq.write_table(pa.Table.from_pylist(whole, schema), partial)
 
 
-def read_index(source: Path | Any) -> pa.Table:
+def read_index(source: Path | Any, name: str = "") -> pa.Table:
     """Read the index of a shard from a path or an open file.
+
+    Args:
+        source: The path or the file.
+        name: The name of an open file, for messages.
 
     Raises:
         InputError: It cannot be read, or lacks a column.
@@ -119,9 +123,9 @@ def read_index(source: Path | Any) -> pa.Table:
     try:
         table = pq.read_table(source)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"cannot read the index {source}: {error}") from error
+        raise InputError(f"cannot read the index {name or source}: {error}") from error
     if missing := set(_NAMES) - set(table.column_names):
-        raise InputError(f"the index {source} has no column {min(missing)}")
+        raise InputError(f"the index {name or source} has no column {min(missing)}")
     return table
 
 

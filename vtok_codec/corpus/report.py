@@ -68,6 +68,10 @@ class Stats:
     """The number of clips for each latent grid, as rows x columns."""
     longest_latents: int
     """The latent frames of the longest clip."""
+    shards_done: int
+    """The shards that these clips are in."""
+    shards: int
+    """All shards."""
 
 
 def stats_of(folder: Path, plan: Plan) -> Stats:
@@ -76,7 +80,8 @@ def stats_of(folder: Path, plan: Plan) -> Stats:
     Raises:
         InputError: No clip is done yet.
     """
-    rows = [row for _, table in _indexes(folder, plan) for row in rows_of(table) if row.size]
+    tables = [table for _, table in _indexes(folder, plan)]
+    rows = [row for table in tables for row in rows_of(table) if row.size]
     if not rows:
         raise InputError(f"{folder} has no clip yet")
     size, tokens = sum(row.size for row in rows), sum(row.tokens for row in rows)
@@ -91,6 +96,8 @@ def stats_of(folder: Path, plan: Plan) -> Stats:
         bytes_per_token=size / tokens,
         grids=dict(Counter(f"{row.rows}x{row.columns}" for row in rows).most_common()),
         longest_latents=max(row.latents for row in rows),
+        shards_done=len(tables),
+        shards=plan.shards,
     )
 
 

@@ -69,14 +69,20 @@ def find_clips(sources: Sequence[str], on_problem: Problem = lambda problem: Non
         The clips, sorted by name and without repetitions.
 
     Raises:
-        InputError: A source does not exist, cannot be read, or names no clip.
+        InputError: A source does not exist, cannot be read, or names no clip; or a file is listed twice with different
+            columns.
     """
     found: dict[str, ClipSource] = {}
     for source in sources:
         count = 0
         # Workers may run in another folder.
         for clip in _clips_of(source if is_url(source) else os.path.abspath(source), on_problem):
-            found.setdefault(clip.name, clip)
+            known = found.setdefault(clip.name, clip)
+            if known.columns != clip.columns and known.columns and clip.columns:
+                raise InputError(
+                    f"{source}: {clip.name} is listed twice, with other columns; a corpus has a clip per file, so cut "
+                    "the parts first (ffmpeg -ss START -t SECONDS)"
+                )
             count += 1
         if not count:
             raise InputError(f"{source} has no video or image; name a folder, a list or a tar with some")

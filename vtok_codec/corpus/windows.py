@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.records import GopEntry
-from vtok_codec.corpus.plan import ITEM_FIELDS
+from vtok_codec.corpus.plan import ITEM_FIELDS, PLAN_NAME
 from vtok_codec.corpus.sampler import WindowSampler
 from vtok_codec.corpus.storage import Storage
-from vtok_codec.errors import InputError, SettingError
+from vtok_codec.errors import FormatError, InputError, SettingError
 from vtok_codec.stream.reading import read_latents
 from vtok_codec.tokens.radix import Tokens
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _STARTS = ("gop", "any", "every")
 _INTEGERS = ("offset", "size", "rows", "columns", "tokens_per_position", "latents", "width", "height", "frames")
@@ -47,7 +53,8 @@ class TokenWindows:
         start: `gop` for windows that begin where a GOP begins and do not overlap; `any` for windows that follow each
             other from the start of the clip, wherever GOPs begin; `every` for a window at every latent frame, so that
             windows overlap.
-        columns: The columns of the index that each item has besides its key, such as your own `caption`.
+        columns: The columns of the index that each item has besides its key, such as your own `caption`. Where a clip
+            has no value, a text is empty and a number is NaN, so that batches can be made.
         statuses: The statuses of the clips to read; `truncated` adds what could be read of damaged clips.
         cache: A folder on a local disk for copies of the shards; None reads them where they are.
 
@@ -100,7 +107,7 @@ class TokenWindows:
             data = self._storage.read(name)
             # The index holds the hash of every clip, so its own hash tells the contents of the tar.
             self._versions.append(hashlib.sha256(data).hexdigest())
-            table = read_index(pa.BufferReader(data))
+            table = read_index(pa.BufferReader(data), f"{path}/{name}")
             found = zip(table["status"].to_pylist(), table["size"].to_pylist(), strict=True)
             wanted = [status in statuses and size > 0 for status, size in found]
             parts.append(table.filter(pa.array(wanted, pa.bool_())))
@@ -108,18 +115,30 @@ class TokenWindows:
             self._tars.append(name.removesuffix(".parquet") + ".tar")
         if not parts or not sum(map(len, parts)):
             raise InputError(f"{path} has no shard with clips yet")
+        self._warn_of_missing(path, len(parts))
         table = pa.concat_tables(parts)
         if missing := set(self._names) - set(table.column_names):
             raise SettingError(f"column {min(missing)!r}: the index has {', '.join(table.column_names)}")
         self._shard = np.concatenate(shards)
         self._of = {name: np.asarray(table[name].to_pylist(), np.int64) for name in _INTEGERS}
         self._keys: list[str] = table["key"].to_pylist()
-        self._user = {name: table[name].to_pylist() for name in self._names}
+        self._user = {name: _without_gaps(table[name]) for name in self._names}
         # GOPs of all clips in one array, so that a million clips are not a million objects.
         counts = np.asarray([len(each) for each in table["gop_latents"].to_pylist()])
         self._gop_starts = np.concatenate([[0], np.cumsum(counts)])
         self._gop_latents = np.asarray(table["gop_latents"].combine_chunks().flatten(), np.int64)
         self._gop_offsets = np.asarray(table["gop_offsets"].combine_chunks().flatten(), np.int64)
+
+    def _warn_of_missing(self, path: str, found: int) -> None:
+        """Warn if the corpus is to have more shards than it has."""
+        try:
+            plan = json.loads(self._storage.read(PLAN_NAME))
+            shards = -(-plan["clips"] // plan["clips_per_shard"])
+        except (InputError, ValueError, KeyError, TypeError):
+            # The folder may hold the shards alone.
+            return
+        if found < shards:
+            warnings.warn(f"{path}: {found} of {shards} shards are done; the others have no windows", stacklevel=4)
 
     def _check_tokens(self, tokens: int | None) -> None:
         fewest = int(self._of["tokens_per_position"].min())
@@ -177,7 +196,10 @@ class TokenWindows:
         if not -len(self) <= number < len(self):
             raise IndexError(number)
         clip, begin = int(self._clip[number]), int(self._begin[number])
-        tokens = self._read(clip, begin)
+        try:
+            tokens = self._read(clip, begin)
+        except FormatError as error:
+            raise type(error)(f"{self._keys[clip]} in {self._tars[int(self._shard[clip])]}: {error}") from None
         begins, latents = self._gop_begins(clip), np.arange(begin, begin + self.latents)
         places = latents - begins[np.searchsorted(begins, latents, side="right") - 1]
         user = {name: values[clip] for name, values in self._user.items()}
@@ -282,6 +304,16 @@ class JoinedWindows:
             found.append(part.shards() + before)
             before = int(found[-1].max()) + 1
         return np.concatenate(found)
+
+
+def _without_gaps(column: pa.ChunkedArray) -> list[Any]:
+    """Return the values of a column, with an empty text or NaN where there is none."""
+    import pyarrow as pa
+
+    kind = column.type
+    number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    gap: Any = "" if pa.types.is_string(kind) else math.nan if number else None
+    return [gap if value is None else value for value in column.to_pylist()]
 
 
 def _counted_within(counts: NDArray[np.int64]) -> NDArray[np.int64]:
