@@ -141,34 +141,42 @@ def heard_hangup() -> Iterator[None]:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_an_interrupted_command_leaves_nothing(
-    tmp_path: Path, number: int, code: int, ffmpeg: str, heard_hangup: None
+    tmp_path: Path, number: int, code: int, make_clip: ClipMaker, heard_hangup: None
 ) -> None:
-    """A source without end, stopped once its output has begun to grow."""
-    source = [
-        ffmpeg,
-        "-v",
-        "error",
-        "-re",
-        "-f",
-        "lavfi",
-        "-i",
-        "testsrc2=size=64x48",
-        "-f",
-        "nut",
-        "-c:v",
-        "ffv1",
-        "-",
-    ]
-    with subprocess.Popen(source, stdout=subprocess.PIPE) as endless:
-        command = [*VTOK, "encode", "-", str(tmp_path / "o.vtk"), "-q"]
-        with subprocess.Popen(command, stdin=endless.stdout, stderr=subprocess.PIPE) as process:
-            deadline = time.monotonic() + 120
-            while not any(path.stat().st_size > 2000 for path in tmp_path.iterdir()):
-                assert time.monotonic() < deadline and process.poll() is None
-                time.sleep(0.1)
-            process.send_signal(number)
-            _, err = process.communicate(timeout=60)
-        endless.kill()
+    """A long work, stopped once its output has begun to grow."""
+    source = make_clip("long.mkv", size="64x48", frames=1500)
+    (tmp_path / "out").mkdir()
+    command = [*VTOK, "encode", str(source), str(tmp_path / "out" / "o.vtk"), "-q", "--effort", "slow"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 120
+        while not any(path.stat().st_size > 500 for path in (tmp_path / "out").iterdir()):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert err.decode() == f"vtok: {'interrupted' if number == signal.SIGINT else 'terminated'}\n"
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_live_recording_that_is_ended_is_kept(number: signal.Signals, tmp_path: Path, ffmpeg: str) -> None:
+    """Even if the source has stalled by then."""
+    video = ["-f", "lavfi", "-re", "-i", "testsrc2=s=64x48:r=25", "-c:v", "ffv1", "-f", "nut", "-"]
+    out = tmp_path / "live.vtk"
+    with subprocess.Popen([ffmpeg, "-v", "error", *video], stdout=subprocess.PIPE) as source:
+        command = [*VTOK, "encode", "-", str(out), "--gop", "0.5"]
+        with subprocess.Popen(command, stdin=source.stdout, stderr=subprocess.PIPE) as recording:
+            deadline = time.monotonic() + 120
+            while not any(part.stat().st_size > 1000 for part in tmp_path.glob(".live.vtk.*")):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            source.send_signal(signal.SIGSTOP)
+            time.sleep(0.5)
+            recording.send_signal(number)
+            _, told = recording.communicate(timeout=60)
+        source.kill()
+    assert recording.returncode == 128 + number
+    assert f"{out} holds the" in told.decode().splitlines()[-1]
+    assert inside("verify", out)[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["live.vtk"]

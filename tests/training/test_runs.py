@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import DATA, LANES, TINY
+from command_helpers import VTOK
+from helpers import DATA, LANES, TINY, inside, randomized
 from safetensors.torch import load_file
 from torch import nn
 from training_helpers import SHAPE, codec_recipe, sampler_of, settings_of
@@ -26,7 +28,7 @@ from vtok_codec.codec.tokenizer import load_tokenizer
 from vtok_codec.errors import ModelError, SettingError, TrainingError
 from vtok_codec.files import exclusive
 from vtok_codec.models.onevae import OneVAE
-from vtok_codec.models.weights import CODEC, build
+from vtok_codec.models.weights import CODEC, build, dump_weights
 from vtok_codec.registry import RUN_WEIGHTS, find_weights
 from vtok_codec.training.checkpoint import CHECKPOINT, read_checkpoint
 from vtok_codec.training.codec.objective import CodecObjective
@@ -295,3 +297,23 @@ def test_a_run_goes_on_with_other_settings_and_from_any_folder(
     resume_training(run, Budget(steps=3), quiet=True)
     after = read_checkpoint(run)["model"]
     assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_ended_saves_first(number: signal.Signals, data: Path, tmp_path: Path) -> None:
+    """As job schedulers end runs: nothing but the step under way may be lost."""
+    weights, run = tmp_path / "tiny.safetensors", tmp_path / "run"
+    weights.write_bytes(dump_weights(randomized(OneVAE(TINY)), TINY, {}))
+    settings = ["--set", "phases=1x8x32", "--set", "lpips_weight=0", "--set", "rate_weights="]
+    command = [*VTOK, "train", "--stage", "rate", "--from", weights, "--data", data, "--run", run, *settings]
+    with subprocess.Popen([*map(str, command), "--steps", "100000"], stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 120
+        while not (run / LOG).exists():
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    step = read_checkpoint(run)["step"]
+    assert step >= 50 and f"after step {step}; go on with --resume {run}" in told.decode()
+    assert inside("train", "--resume", run, "--steps", step + 1, "-q") == (0, "", "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, BinaryIO
 
-from vtok_codec.cli.errors import notice
+from vtok_codec.cli.errors import ends_gently, fail, notice
 from vtok_codec.cli.files import STANDARD_STREAM, require_open, require_pixels, vtk_output
 from vtok_codec.cli.goals import encode_to_goal, tell_qualities, tried
 from vtok_codec.cli.jobs import frame_bar
@@ -159,25 +159,41 @@ class EncodeJobs:
         if source == STANDARD_STREAM:
             # A live source would have to wait for the model.
             self._models.load(self._preset_model)
+        ended: int | None = None
         with vtk_output(target, source, self._force) as stream, self._inputs.open(source) as reader:
             if not self._quiet:
                 for loss in reader.losses:
                     notice(f"{reader.name}: {loss}")
             if self._goal:
                 summary = self._reach(self._goal, source, target, reader, stream)
+            elif source == STANDARD_STREAM:
+                summary, ended = self._record(reader, target, stream)
             else:
                 summary = self._encode(reader, target, stream)
+        if ended:
+            fail(f"ended by a signal; {target} holds the {counted(summary.frames, 'frame')} before", 128 + ended)
         if summary.failure:
             raise summary.failure
 
-    def _encode(self, reader: VideoReader, target: str, stream: BinaryIO) -> EncodeSummary:
+    def _record(self, reader: VideoReader, target: str, stream: BinaryIO) -> tuple[EncodeSummary, int | None]:
+        """Encode a video that may be live: a signal ends it, and what came before is kept.
+
+        Returns:
+            What was written, and the number of the signal.
+        """
+        with ends_gently() as stop:
+            return self._encode(reader, target, stream, stop.is_set), stop.signal
+
+    def _encode(
+        self, reader: VideoReader, target: str, stream: BinaryIO, ends: Callable[[], bool] = lambda: False
+    ) -> EncodeSummary:
         from vtok_codec.codec.encoder import encode_video
 
         tokenizer = self._models.load(self._preset_model)
         # Loading the model is no part of the speed that is told.
         started = time.perf_counter()
         with frame_bar(reader.frame_count, not self._bars, Path(reader.name).name) as bar:
-            summary = encode_video(reader.info, reader.events(), tokenizer, self._settings, stream, bar.update)
+            summary = encode_video(reader.info, reader.events(), tokenizer, self._settings, stream, bar.update, ends)
         self._tell(reader, reader.joins, target, summary, time.perf_counter() - started)
         return summary
 

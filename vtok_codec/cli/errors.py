@@ -7,7 +7,9 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn, ParamSpec
 
@@ -61,6 +63,51 @@ def reports_errors(command: Callable[Parameters, None]) -> Callable[Parameters, 
             fail(message, exit_code(error))
 
     return run
+
+
+class Stop:
+    """Whether a signal has asked a command to end, and which one."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def is_set(self) -> bool:
+        """Return whether the command shall end."""
+        return self.signal is not None
+
+
+@contextmanager
+def ends_gently(answer: str = "") -> Iterator[Stop]:
+    """Let the first signal only ask for an end, so that what was made until then can be kept.
+
+    The second one ends the command at once. In threads, where no signals arrive, nothing changes.
+
+    Args:
+        answer: What to tell when the first signal comes; empty for nothing.
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        stop.signal = number
+        restore()
+        if answer:
+            notice(answer)
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: handler for number in signals if (handler := signal.getsignal(number)) is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield stop
+    finally:
+        restore()
 
 
 def told(error: Exception) -> str | None:

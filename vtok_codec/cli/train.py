@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtok_codec.cli.errors import notice, reports_errors
+from vtok_codec.cli.errors import ends_gently, fail, notice, reports_errors
 from vtok_codec.cli.options import GENERAL, MODEL, Device, Quiet, given_options
 from vtok_codec.models.presets import PRESETS, denoiser_presets
 from vtok_codec.models.reshaping import SHAPE_KEYS
@@ -127,30 +127,35 @@ def train(
     from vtok_codec.training.settings import RunSettings, default_cache_gib
     from vtok_codec.training.trainer import Budget
 
-    budget = Budget(steps, minutes)
     overrides = _pairs("--set", settings)
-    if resume:
-        given = given_options(context)
-        if kept := [name for name in given if name not in _WHILE_RESUMING]:
-            raise typer.BadParameter(f"--resume goes on with the {kept[0]} that the run began with; leave it out")
-        trainer = resume_training(resume, budget, quiet, overrides, device if "device" in given else None, cache_gib)
-    else:
-        chosen = RunSettings(
-            stage=stage,
-            preset=_DENOISERS[objective] if objective else preset,
-            start=start,
-            data=tuple(map(str, data or ())),
-            validation=str(val) if val else None,
-            validation_clips=val_clips,
-            seed=seed,
-            device=device,
-            cache_gib=default_cache_gib() if cache_gib is None else cache_gib,
-            compiled=compiled,
-            overrides=overrides,
-            codec=codec,
-            shape=_pairs("--shape", shape),
-        )
-        trainer = run_training(chosen, run or Path("runs") / stage, budget, quiet)
+    given = given_options(context)
+    if resume and (kept := [name for name in given if name not in _WHILE_RESUMING]):
+        raise typer.BadParameter(f"--resume goes on with the {kept[0]} that the run began with; leave it out")
+    with ends_gently("ending after this step; a second signal ends at once, and saves nothing") as stop:
+        budget = Budget(steps, minutes, stop.is_set)
+        if resume:
+            chosen_device = device if "device" in given else None
+            trainer = resume_training(resume, budget, quiet, overrides, chosen_device, cache_gib)
+        else:
+            chosen = RunSettings(
+                stage=stage,
+                preset=_DENOISERS[objective] if objective else preset,
+                start=start,
+                data=tuple(map(str, data or ())),
+                validation=str(val) if val else None,
+                validation_clips=val_clips,
+                seed=seed,
+                device=device,
+                cache_gib=default_cache_gib() if cache_gib is None else cache_gib,
+                compiled=compiled,
+                overrides=overrides,
+                codec=codec,
+                shape=_pairs("--shape", shape),
+            )
+            trainer = run_training(chosen, run or Path("runs") / stage, budget, quiet)
+    if stop.signal:
+        folder = trainer.run_folder
+        fail(f"ended by a signal after step {trainer.step}; go on with --resume {folder}", 128 + stop.signal)
     if not quiet and trainer.processes.leads:
         _tell_result(trainer)
 

@@ -121,6 +121,7 @@ def encode_video(
     settings: EncodeSettings,
     stream: BinaryIO,
     on_frames: Callable[[int], None] = lambda count: None,
+    ends: Callable[[], bool] = lambda: False,
 ) -> EncodeSummary:
     """Encode a whole video to a `.vtk` file.
 
@@ -133,6 +134,7 @@ def encode_video(
         settings: What the user chose.
         stream: Where to write the file.
         on_frames: Called for each written chunk with its number of frames.
+        ends: Returns whether the video shall end before its next frame, as a live one does when its viewer goes.
 
     Returns:
         What was written. An `InputError` that `events` raises is reported there, and is not raised again.
@@ -153,7 +155,7 @@ def encode_video(
     lanes = plan_lanes(header, tokenizer.bytes_per_pixel + refining, tokenizer.lanes, parts)
     frames = audio_bytes = 0
     failure: list[InputError] = []
-    with Prefetch(events, _FRAMES_AHEAD) as ready:
+    with Prefetch(events, _FRAMES_AHEAD, ends) as ready:
         coded: Generator[_Item] = run_in_lanes(_jobs(ready, tokenizer, header, settings, distortion, failure), lanes)
         with closing(coded):
             for item in coded:
@@ -164,8 +166,8 @@ def encode_video(
                 else:
                     writer.write_audio(item)
                     audio_bytes += sum(len(packet.data) for packet in item)
-    if failure and not frames:
-        raise failure[0]
+    if not frames:
+        raise failure[0] if failure else InputError("the input ended before its first frame")
     writer.finish()
     return EncodeSummary(frames, writer.bytes_written, audio_bytes, failure[0] if failure else None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -22,10 +22,15 @@ class Prefetch(Generic[Item]):
     An error that is raised while an item is drawn is raised again by `next`. Use the object as a context manager:
     leaving the context stops the thread at its next item, and ends the iteration in any thread that waits for one. A
     thread that waits for a pipe ends with the process.
+
+    Args:
+        items: The items.
+        depth: How many of them are drawn ahead.
+        ends: Returns whether the iteration shall end before the next item, even while that is waited for.
     """
 
-    def __init__(self, items: Iterable[Item], depth: int) -> None:
-        self._items = items
+    def __init__(self, items: Iterable[Item], depth: int, ends: Callable[[], bool] = lambda: False) -> None:
+        self._items, self._ends = items, ends
         self._ready: queue.Queue[Item | _End] = queue.Queue(depth)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -44,7 +49,7 @@ class Prefetch(Generic[Item]):
         return self
 
     def __next__(self) -> Item:
-        while not self._stopped.is_set():
+        while not self._stopped.is_set() and not self._ends():
             try:
                 item = self._ready.get(timeout=_POLL_S)
             except queue.Empty:

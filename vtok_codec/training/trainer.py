@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,15 +43,19 @@ _FINAL_RATE = 0.02
 
 @dataclass(frozen=True)
 class Budget:
-    """When a run ends: after a number of steps or minutes. If both are set, whichever comes first ends it."""
+    """When a run ends: after a number of steps or minutes, or when it is asked to. Whichever comes first ends it."""
 
     steps: int | None = None
     """The number of steps; None sets no limit."""
     minutes: float | None = None
     """Minutes with the set-up and without the last validation; None sets no limit."""
+    ends: Callable[[], bool] = lambda: False
+    """Returns whether the run is asked to end after its step. It then saves and does not validate."""
 
     def progress(self, step: int, seconds: float) -> float:
-        """Return the fraction of the stage that is done after the given steps and seconds, 0…1."""
+        """Return the fraction of the stage that is done after the given steps and seconds, 0…1; 1 if it is to end."""
+        if self.ends():
+            return 1.0
         by_steps = step / self.steps if self.steps else 0.0
         by_time = seconds / 60 / self.minutes if self.minutes else 0.0
         return min(1.0, max(by_steps, by_time))
@@ -151,7 +155,7 @@ class Trainer(Generic[Model]):
         self._batches = batches
 
     def train(self, budget: Budget, quiet: bool = False, begun: float | None = None) -> None:
-        """Train until the budget is spent, then save and validate.
+        """Train until the budget is spent, then save, and validate unless the run was asked to end.
 
         Args:
             budget: When the run ends. Steps and minutes before a resume count as well.
@@ -205,7 +209,7 @@ class Trainer(Generic[Model]):
             self._batches.close()
             bar.close()
         self.save()
-        if self.step != validated:
+        if self.step != validated and not budget.ends():
             self._validate()
 
     def _train_step(self, batch: Any, progress: float) -> dict[str, float]:
