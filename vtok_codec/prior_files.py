@@ -6,11 +6,13 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vtok_codec.errors import ModelError
-from vtok_codec.registry import CODEC_SHA256, SUFFIX, WeightsFile, shipped_weights
+from vtok_codec.registry import CODEC_SHA256, SUFFIX, WeightsFile, find_weights, shipped_weights
 
 if TYPE_CHECKING:
     from vtok_codec.tokens.prior.prior import Prior
@@ -46,6 +48,18 @@ def find_prior(sha256: str, beside: Path | None = None) -> Prior:
         f"the file was packed with the prior {sha256[:12]}, which is not here; name its folder in the environment "
         f"variable {PRIOR_FOLDERS}, or put it beside the weights of the model and name those"
     )
+
+
+def priors_beside(weights: str | None) -> Callable[[str], Prior]:
+    """Return what finds priors by their hash, also beside weights that a user names.
+
+    Args:
+        weights: A shipped name, or the path of a weights file or of a run's folder; None for none.
+
+    Raises:
+        ModelError: There are no such weights.
+    """
+    return partial(find_prior, beside=find_weights(weights).path.parent if weights else None)
 
 
 def prior_of(weights: WeightsFile) -> Prior | None:

@@ -80,7 +80,9 @@ def test_tokens_become_a_file_again(clip: Path, tmp_path: Path) -> None:
     assert np.array_equal(pixels_of(tmp_path / "back.mkv"), pixels_of(tmp_path / "lanes.mkv"))
     # What a video model makes: any integers, and nothing said of them.
     np.save(tmp_path / "made.npy", np.random.default_rng(0).integers(0, 64000, (3, 4, 5, 1)))
-    assert inside("pack", tmp_path / "made.npy", tmp_path / "made.vtk", "--rate", "29.97") == (0, "", "")
+    code, _, told = inside("pack", tmp_path / "made.npy", tmp_path / "made.vtk", "--rate", "29.97")
+    guess = "taken as one group of pictures of onevae-nano-4x8x8, 9 frames of 40x32"
+    assert code == 0 and told == f"vtok: {tmp_path}/made.npy says nothing of its video; {guess}\n"
     made = json.loads(inside("info", "--json", tmp_path / "made.vtk")[1])
     assert (made["frames"], made["rate"], made["width"], made["height"]) == (9, "2997/100", 40, 32)
     piped = vtok("pack", arrays[".safetensors"], "-")

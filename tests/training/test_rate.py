@@ -184,6 +184,15 @@ def test_a_rate_run_packs_with_the_prior_that_it_trained(tmp_path: Path) -> None
     prior = WeightsFile("prior", run / RUN_PRIOR)
     assert VtkReader(io.BytesIO(out.read_bytes())).header.prior_sha256 == prior.sha256
     before = load_file(run / RUN_PRIOR)
+    # Neither verify nor a decoder that learns to read the same tokens leaves the file behind.
+    assert inside("verify", out)[0] == 6
+    assert inside("verify", out, "--weights", run) == (0, f"{out}: whole, 8 frames in 1 GOP\n", "")
+    assert inside("tokens", out, tmp_path / "t.safetensors", "--weights", run)[0] == 0
+    decoder = tmp_path / "decoder"
+    more = ("--run", decoder, "--steps", 1, "--data", data, "-q", *small, "--set", "lpips_weight=0")
+    assert inside("train", "--stage", "decoder", "--from", run, *more) == (0, "", "")
+    assert inside("decode", out, tmp_path / "o.mkv", "--weights", decoder, "-q") == (0, "", "")
+    assert (decoder / RUN_PRIOR).read_bytes() == (run / RUN_PRIOR).read_bytes()
     assert inside("train", "--resume", run, "--steps", 3, "-q") == (0, "", "")
     more = ("train", "--stage", "prior", "--from", run, "--data", data, "--run", tmp_path / "prior", "--steps", 1)
     code, _, told = inside(*more, "--set", "phases=4x4x64")

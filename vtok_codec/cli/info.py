@@ -12,7 +12,7 @@ import typer
 from vtok_codec.cli.errors import reports_errors
 from vtok_codec.cli.files import open_input
 from vtok_codec.cli.jobs import run_each
-from vtok_codec.cli.options import AsJson
+from vtok_codec.cli.options import AsJson, WeightsOfInput
 from vtok_codec.errors import VtokError
 from vtok_codec.text import counted, one_line, printable
 
@@ -24,18 +24,22 @@ if TYPE_CHECKING:
 @reports_errors
 def info(
     paths: Annotated[list[str], typer.Argument(help="Files. '-' is standard input.")],
+    weights: WeightsOfInput = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what .vtk files hold. This reads and checks each whole file; of a damaged one it shows the header."""
     from vtok_codec.container.reader import VtkReader
+    from vtok_codec.prior_files import priors_beside
     from vtok_codec.stream.verifying import summary_of
+
+    priors = priors_beside(weights)
 
     def show(path: str) -> None:
         with open_input(path) as stream:
             reader = VtkReader(stream)
             version = ".".join(map(str, reader.version))
             try:
-                summary = summary_of(reader)
+                summary = summary_of(reader, priors)
             except VtokError:
                 _print(path, reader.header, version, None, as_json)
                 raise

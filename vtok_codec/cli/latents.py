@@ -152,7 +152,8 @@ def _decode(
     settings, array = output_settings(Path(target).suffix, None, None), read_array(Path(source), LATENTS)
     # What a file names must never become a path.
     weights = find_weights(model) if model else find_shipped(array.about.get("model", DEFAULT_MODEL))
-    check_same_weights(weights, weights.name, array.about.get("weights_sha256", weights.sha256))
+    made_by = array.about.get("model", weights.name)
+    check_same_weights(weights, made_by, array.about.get("weights_sha256", weights.sha256))
     if array.array.dtype.kind != "f":
         hint = "; vtok pack takes tokens" if array.array.dtype.kind in "iu" else ""
         raise InputError(f"latents must be floats, not {array.array.dtype}{hint}")

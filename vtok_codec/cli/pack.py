@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from vtok_codec.cli.errors import reports_errors
+from vtok_codec.cli.errors import notice, reports_errors
 from vtok_codec.cli.files import STANDARD_STREAM, vtk_output
 from vtok_codec.cli.options import MODEL, PICTURE, Force
 from vtok_codec.errors import InputError
 from vtok_codec.registry import DEFAULT_MODEL, check_same_weights
+from vtok_codec.text import counted
 
 
 @reports_errors
@@ -51,11 +52,15 @@ def pack(
     array = read_array(Path(source))
     # What a file names must never become a path.
     weights = find_weights(model) if model else find_shipped(array.about.get("model", DEFAULT_MODEL))
-    check_same_weights(weights, weights.name, array.about.get("weights_sha256", weights.sha256))
+    made_by = array.about.get("model", weights.name)
+    check_same_weights(weights, made_by, array.about.get("weights_sha256", weights.sha256))
     token_model = TokenModel(weights.id, weights.codec_config.max_tokens, prior_of(weights))
     gops = [token_model.gop(tokens, frames) for tokens, frames in array.gops()]
     info = array.info(token_model.picture(array.array))
     if ticks:
         info = dataclasses.replace(info, rate=ticks, time_base=1 / ticks)
+    if not array.about:
+        guess = f"{counted(gops[0].frames, 'frame')} of {info.width}x{info.height}"
+        notice(f"{source} says nothing of its video; taken as one group of pictures of {weights.name}, {guess}")
     with vtk_output(target, source, force) as stream:
         assemble(gops, token_model, info, stream)

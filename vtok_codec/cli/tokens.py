@@ -9,7 +9,7 @@ import typer
 
 from vtok_codec.cli.errors import notice, reports_errors
 from vtok_codec.cli.files import open_input, whole_output
-from vtok_codec.cli.options import INPUT, Force
+from vtok_codec.cli.options import INPUT, Force, WeightsOfInput
 from vtok_codec.stream.limits import MAX_TOKEN_BYTES
 
 
@@ -24,6 +24,7 @@ def tokens(
         int,
         typer.Option(help="Refuse to make an array that is larger than this many MiB.", min=1, rich_help_panel=INPUT),
     ] = MAX_TOKEN_BYTES >> 20,
+    weights: WeightsOfInput = None,
     force: Force = False,
 ) -> None:
     """Export tokens as a uint16 array t h w n: latent frames, rows, columns, tokens per position.
@@ -33,6 +34,7 @@ def tokens(
     tokens.
     """
     from vtok_codec.container.reader import VtkReader
+    from vtok_codec.prior_files import priors_beside
     from vtok_codec.stream.arrays import check_suffix, write_array
     from vtok_codec.stream.reading import read_all_gops, read_gop
 
@@ -40,7 +42,8 @@ def tokens(
     with whole_output(target, source, force) as partial:
         with open_input(source) as stream:
             reader = VtkReader(stream)
-            gops = read_all_gops(reader, max_mib << 20) if gop is None else [read_gop(reader, gop, max_mib << 20)]
+            most, priors = max_mib << 20, priors_beside(weights)
+            gops = read_all_gops(reader, most, priors) if gop is None else [read_gop(reader, gop, most, priors)]
         if reader.header.windows:
             notice(f"{source}: its 1D tokens are left out, since an array has tokens of positions only")
         write_array(partial, Path(target).suffix, reader.header, gops)

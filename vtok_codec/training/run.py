@@ -263,7 +263,7 @@ def _trainer(settings: RunSettings, folder: Path, start: WeightsFile | None, fre
         start=_loaded(start) if start else None,
         fresh=fresh,
         codec=_codec_weights(settings, stage),
-        prior=_prior(stage, recipe, folder if not fresh else None, start),
+        prior=_prior(stage, recipe, folder if not fresh else None, start, bool(settings.reads)),
         reads=settings.reads,
         device=device,
         seed=settings.seed,
@@ -286,25 +286,34 @@ def _loaded(weights: WeightsFile) -> Start:
     return Start(weights.config, tensors, str(weights.path))
 
 
-def _prior(stage: Stage, recipe: Recipe, folder: Path | None, start: WeightsFile | None) -> bytes | None:
-    """Return the file of the prior that a run goes on with: that of the run to resume, or of the weights to start from.
+def _prior(
+    stage: Stage, recipe: Recipe, folder: Path | None, start: WeightsFile | None, same_tokens: bool
+) -> bytes | None:
+    """Return the file of the prior that a run goes on with, or keeps because the tokens stay the same.
+
+    It is that of the run to resume, or of the weights to start from.
 
     Args:
         stage: The stage of the run.
         recipe: Its settings.
         folder: The folder of the run to resume; None for a new run.
         start: The weights that a new run starts from, if there are any.
+        same_tokens: Whether the weights that are trained read the tokens of those to start from.
 
     Raises:
         ModelError: It cannot be used.
     """
-    if stage.kind != "prior" and not (isinstance(recipe, CodecRecipe) and any(recipe.rate_weights)):
+    trains_prior = stage.kind == "prior" or (isinstance(recipe, CodecRecipe) and any(recipe.rate_weights))
+    if not trains_prior and not (stage.kind == "codec" and same_tokens):
         return None
     if folder:
         kept = folder / (RUN_WEIGHTS if stage.kind == "prior" else RUN_PRIOR)
         file = WeightsFile(kept.stem, kept) if kept.is_file() else None
     else:
         file = prior_file(start) if start and isinstance(start.config, OneVAEConfig) else None
+    if file and not trains_prior and file.expected_sha256:
+        # A shipped prior is found wherever the weights lie.
+        return None
     if file:
         parsed_prior(file)
     return file.data if file else None

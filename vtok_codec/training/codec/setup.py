@@ -113,7 +113,8 @@ def prepare(request: Request) -> Prepared[OneVAE, CodecRecipe]:
     model.quantizer.collective = request.processes
     errors = prior_parts(request.prior).errors if request.prior and prior else None
     drawn_by = flow.sha256 if flow else ""
-    subject = CodecSubject(config, request.clips, objective.rate, request.reads, lpips, errors, drawn_by)
+    kept = None if rated else request.prior
+    subject = CodecSubject(config, request.clips, objective.rate, request.reads, lpips, errors, drawn_by, kept)
     adversary = PatchAdversary if recipe.adversarial_weight else None
     return Prepared(model, subject, objective, adversary, (*notes, *about_prior))
 

@@ -45,6 +45,7 @@ class CodecSubject(Subject[OneVAE, CodecRecipe]):
         lpips: LPIPS | None = None,
         errors: ErrorWeights | None = None,
         latent_flow: str = "",
+        kept_prior: bytes | None = None,
     ) -> None:
         """Describe a codec model.
 
@@ -56,12 +57,14 @@ class CodecSubject(Subject[OneVAE, CodecRecipe]):
             lpips: The LPIPS network; without it, validation leaves LPIPS out.
             errors: How much an error of a digit harms the picture, for the file of the prior.
             latent_flow: The hash of the latent flow that redraws latents; empty if there is none.
+            kept_prior: The file of the prior that lies beside the weights to start from, whose tokens the model reads.
         """
         super().__init__(config, clips)
         self._rate, self._errors = rate, errors
         self._lpips = lpips
         self._reads = " ".join(reads)
         self._latent_flow = latent_flow
+        self._kept_prior = kept_prior
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -111,9 +114,9 @@ class CodecSubject(Subject[OneVAE, CodecRecipe]):
         return super().weights(model, {**metadata, **reads})
 
     def companions(self, weights: bytes) -> Mapping[str, bytes]:
-        """Return the file of the prior that trains along, with which `vtok encode` packs the tokens."""
+        """Return the file of the prior that trains along or is kept, with which `vtok encode` packs the tokens."""
         if self._rate is None:
-            return {}
+            return {RUN_PRIOR: self._kept_prior} if self._kept_prior else {}
         metadata = {CODEC_SHA256: hashlib.sha256(weights).hexdigest()}
         return {RUN_PRIOR: export_prior(self._rate.prior, metadata, self._errors)}
 
