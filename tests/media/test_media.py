@@ -423,11 +423,22 @@ def test_the_shape_of_a_pixel_is_kept_or_told(tmp_path: Path, name: str, codec: 
 @pytest.mark.parametrize("suffix", [".avi", ".y4m", ".mkv"])
 def test_frames_that_lose_their_times_are_told(tmp_path: Path, suffix: str) -> None:
     info = VideoInfo(width=64, height=64, rate=Fraction(25), time_base=Fraction(1, 50))
-    for times, uneven in ((range(0, 20, 2), False), ([0, 2, 4, 10, 12], True)):
-        with VideoWriter(tmp_path / f"a{suffix}", info, output_settings(suffix, None, None)) as writer:
+    cases: list[tuple[list[int], int, str]] = [
+        (list(range(0, 20, 2)), 10, ""),
+        ([0, 2, 4, 10, 12], 7, "2 frames repeated"),
+        ([0, 1, 2, 3, 4, 5, 6, 7], 5, "3 left out"),
+        ([0, 2, 1_000_000, 1_000_002], 4 + 600 * 25, "pauses cut by 19399"),
+    ]
+    for times, frames, words in cases:
+        if len(times) == 4 and suffix == ".mkv":
+            continue
+        target = tmp_path / f"a{suffix}"
+        with VideoWriter(target, info, output_settings(suffix, None, None)) as writer:
             for pts in times:
-                writer.write(Frame(np.zeros((64, 64, 3), np.uint8), pts, 2))
-            assert writer.retimed == (uneven and suffix != ".mkv")
+                writer.write(Frame(np.full((64, 64, 3), pts % 200, np.uint8), pts, 2))
+        assert writer.retimed == "" if suffix == ".mkv" or not words else words in writer.retimed
+        with VideoReader(target) as reader:
+            assert len(list(reader.frames())) == (len(times) if suffix == ".mkv" else frames)
 
 
 def test_a_streamed_mp4_starts_pictures_and_sound_together(make_clip: ClipMaker, tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ class _Job:
         for lost in writer.dropped if not self._quiet else ():
             notice(f"{self._name}: left out: {lost}")
         if writer.retimed and not self._quiet:
-            notice(f"{self._name}: frames were given a constant rate, since the output cannot store their times")
+            notice(f"{self._name}: {writer.retimed}, since the output cannot store their times")
         if gaps:
             damage = DamageError(f"{self._name} is damaged: {counted(len(gaps), 'part')} skipped")
         return frames, time.perf_counter() - started, damage

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -51,6 +52,8 @@ _MAX_WAITING_FRAMES, _MAX_WAITING_BYTES = 16, 1 << 26
 """How many frames, and how many bytes of them, wait for audio packets at most."""
 _PIPE_BYTES = 1 << 18
 """The largest number of bytes to write to a pipe at once."""
+_MAX_PAUSE_S = 600
+"""The longest time in seconds for which a frame is repeated; a file may say that it lasts for years."""
 _MAX_RATE_TERM = 65535
 """The largest numerator and the largest denominator of a frame rate, a limit of MPEG-4."""
 
@@ -113,8 +116,10 @@ class VideoWriter:
         self._frames = 0
         self.dropped: list[str] = []
         """Descriptions of what the output cannot store; complete once the context is left."""
-        self._retimed = False
-        self._first_pts: int | None = None
+        paced = settings.format in _CONSTANT_RATE
+        self._pace = _Pace(info.rate or DEFAULT_RATE, info.time_base) if paced else None
+        self._last: Frame | None = None
+        """The last frame, for containers with a constant rate, which may need it again."""
         if info.sar != 1 and not (settings.format in _SHAPING_FORMATS or settings.codec in _SHAPING_CODECS):
             self.dropped.append(f"the shape of a pixel, {info.sar.numerator}:{info.sar.denominator}")
         if info.rotation and settings.format not in _TURNING_FORMATS:
@@ -170,6 +175,7 @@ class VideoWriter:
                 with self._as_output_error():
                     if any(isinstance(item, Frame) for item in self._waiting):
                         self._begin()
+                    self._hold_last()
                     for track in filter(None, self._audio):
                         for packet in track.rest():
                             self._container.mux(packet)
@@ -201,13 +207,21 @@ class VideoWriter:
         """Encode and mux a frame."""
         if self._settings.format == STILL_FORMAT and self._frames:
             raise OutputError("a picture file holds one frame; name a video file, or ask for less")
+        if self._pace is None:
+            self._encode(item, item.pts + round(self._shift_s / self._time_base), item.duration)
+            return
+        for _ in range(self._pace.missing(item.pts, self._frames)):
+            assert self._last
+            self._encode(self._last, self._frames, 1)
+        if self._pace.takes(item.pts, self._frames):
+            self._encode(item, self._frames, 1)
+        self._last = item
+
+    def _encode(self, item: Frame, pts: int, duration: int) -> None:
+        """Encode and mux a frame at a time."""
         frame = self._convert(np.ascontiguousarray(np.rot90(item.pixels, self._turns)))
         frame.time_base = self._time_base
-        if self._settings.format in _CONSTANT_RATE:
-            self._notice_time(item.pts)
-            frame.pts, frame.duration = self._frames, 1
-        else:
-            frame.pts, frame.duration = item.pts + round(self._shift_s / self._time_base), item.duration
+        frame.pts, frame.duration = pts, duration
         self._frames += 1
         with kept_priority():
             packets = self._stream.encode(frame)
@@ -219,6 +233,13 @@ class VideoWriter:
             self._write_frame(item)
         else:
             self._write_audio(item)
+
+    def _hold_last(self) -> None:
+        """Show the last frame for as long as it lasts, if the container has a constant rate."""
+        if self._pace and self._last:
+            end = self._last.pts + self._last.duration
+            for _ in range(self._pace.missing(end, self._frames)):
+                self._encode(self._last, self._frames, 1)
 
     def _knows_enough(self) -> bool:
         """Whether the first frame and the first packets of all tracks are there, or too much waits for them."""
@@ -242,17 +263,9 @@ class VideoWriter:
         self._waiting.clear()
 
     @property
-    def retimed(self) -> bool:
-        """Whether frames are shown at other times than theirs, because the container has a constant rate."""
-        return self._retimed
-
-    def _notice_time(self, pts: int) -> None:
-        """Note whether a constant rate shows this frame more than half a frame interval too early or too late."""
-        if self._first_pts is None:
-            self._first_pts = pts
-        shown_s = self._frames * self._time_base
-        late_s = (pts - self._first_pts) * self._info.time_base - shown_s
-        self._retimed |= abs(late_s) > self._time_base / 2
+    def retimed(self) -> str:
+        """What became of frames whose times the container cannot store, in words; empty if nothing did."""
+        return self._pace.words if self._pace else ""
 
     def _write_audio(self, item: AudioPacket) -> None:
         """Mux an audio packet, unless the container does not take its track."""
@@ -338,6 +351,52 @@ class VideoWriter:
         except (av.FFmpegError, OSError):
             # The caller reports the error that came first, and discards the target.
             return
+
+
+class _Pace:
+    """Keeps frames at their times in a container without timestamps, which shows them at a constant rate.
+
+    Args:
+        rate: The frames per second of the container.
+        time_base: The unit of the times of frames, in seconds.
+    """
+
+    def __init__(self, rate: Fraction, time_base: Fraction) -> None:
+        self._rate, self._time_base = rate, time_base
+        self._first_pts: int | None = None
+        self._cut = Fraction(0)
+        """Seconds by which pauses were cut short."""
+        self._repeated = self._left_out = 0
+
+    def missing(self, pts: int, frames: int) -> int:
+        """Return how often the last frame must be repeated before a frame of a time, after so many frames."""
+        late = self._late(pts, frames)
+        most = math.floor(_MAX_PAUSE_S * self._rate)
+        count = max(0, math.ceil(late - Fraction(1, 2)))
+        if count > most:
+            self._cut += (count - most) / self._rate
+        self._repeated += min(count, most)
+        return min(count, most)
+
+    def takes(self, pts: int, frames: int) -> bool:
+        """Return whether there is room for a frame of a time, after so many frames."""
+        fits = self._late(pts, frames) > -1
+        self._left_out += not fits
+        return fits
+
+    def _late(self, pts: int, frames: int) -> Fraction:
+        """Return how many frame intervals after its place among the frames a time lies."""
+        if self._first_pts is None:
+            self._first_pts = pts
+        return ((pts - self._first_pts) * self._time_base - self._cut) * self._rate - frames
+
+    @property
+    def words(self) -> str:
+        """What became of frames; empty if nothing did."""
+        parts = [f"{counted(self._repeated, 'frame')} repeated"] * bool(self._repeated)
+        parts += [f"{self._left_out} left out"] * bool(self._left_out)
+        parts += [f"pauses cut by {float(self._cut):.1f} s"] * bool(self._cut)
+        return f"{', '.join(parts)} for a constant rate of {float(self._rate):.6g} frames/s" if parts else ""
 
 
 def _turned(info: VideoInfo, turns: int) -> VideoInfo:
