@@ -91,3 +91,17 @@ def test_gops_of_one_chunk_are_found_without_an_index() -> None:
     found = salvaged_events(VtkReader(io.BytesIO(bad)))
     gops = [event.chunk.gop for event in found if isinstance(event, UnpackedChunk)]
     assert gops == [gop for gop in range(len(reader.index())) if gop != 1]
+
+
+def test_damage_behind_the_video_loses_nothing() -> None:
+    """In the index, the totals or the footer, wherever it is."""
+    data = made(25, 4, 8)
+    whole = list(salvaged_events(VtkReader(io.BytesIO(data))))
+    last = max(number for number, event in enumerate(whole) if isinstance(event, UnpackedChunk))
+    ends = [len(data) - back for back in (1, 5, 9, 13, 20, 40, 60)]
+    for place in ends:
+        bad = bytearray(data)
+        bad[place] ^= 1
+        events = list(salvaged_events(VtkReader(io.BytesIO(bad))))
+        assert not any(isinstance(event, Damage) for event in events)
+        assert len(events) > last

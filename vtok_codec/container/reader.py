@@ -101,6 +101,8 @@ class VtkReader:
         """The offset of the record that is being read."""
         self._lost: tuple[int, int] | None = None
         """The offset behind the record of sound that turned out to be damaged, and its number."""
+        self._in_record = False
+        """Whether a record is being read, rather than compared with others."""
         self._salvage: Salvage | None = None
 
     @property
@@ -141,7 +143,9 @@ class VtkReader:
         try:
             while True:
                 self._record_start, self._lost = self._source.position, None
+                self._in_record = True
                 record = self._read_record()
+                self._in_record = False
                 if self._index_offset and (record is None or record.type != END):
                     raise DamageError("a record stands behind the index")
                 if record:
@@ -204,6 +208,27 @@ class VtkReader:
         self._gop = gop - 1
         self._open_chunk = False
         self._last_pts = None
+
+    @property
+    def is_past_video(self) -> bool:
+        """Whether the damage that `events` raised is that of a record behind all chunks, so that none is lost.
+
+        A record that is whole, but says something else than those before it, is none of these.
+        """
+        if not self._in_record:
+            return False
+        if self._index_offset or not self.seekable:
+            return self._index_offset > 0
+        position = self._source.position
+        try:
+            footer_offset = max(0, self._source.size() - self._framing.footer_size)
+            self._source.seek(footer_offset)
+            footer = self._source.some(self._framing.footer_size)
+            return self._record_start >= self._framing.footer_from_bytes(footer, footer_offset)
+        except ValueError:
+            return False
+        finally:
+            self._source.seek(position)
 
     def skip_damage(self) -> int | None:
         """Continue reading, after `events` raised a `DamageError`, at the next GOP that starts with a whole record.

@@ -115,6 +115,9 @@ def salvaged_events(reader: VtkReader, priors: PriorFinder = find_prior) -> Iter
                     return
             return
         except DamageError as error:
+            if reader.is_past_video:
+                # All content has been read.
+                return
             most_frames = reader.skip_damage()
             yield Damage(str(error), most_frames)
             if most_frames is None:
