@@ -18,6 +18,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vtok_codec import errors
 from vtok_codec.version import __version__
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from vtok_codec.codec.drawing import Sampling, TokenDrawer
     from vtok_codec.corpus.windows import TokenWindows
 
-__all__ = ["Sampling", "TokenWindows", "__version__", "load", "load_generator", "open"]
+__all__ = ["Sampling", "TokenWindows", "__version__", "errors", "load", "load_generator", "open"]
 
 
 def __getattr__(name: str) -> object:

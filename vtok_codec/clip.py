@@ -126,7 +126,7 @@ class Clip:
                     yield event
 
     def seconds(self, frame: Frame) -> float:
-        """The presentation time of a frame in seconds."""
+        """The presentation time of a frame in seconds, from the `start` that `frames` was given, if there was one."""
         return float(frame.pts * self.header.time_base)
 
     def _prior(self, sha256: str) -> Prior:

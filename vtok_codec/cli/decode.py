@@ -106,7 +106,7 @@ def decode(
         str | None,
         typer.Option(
             "--format",
-            help="Format on standard output: nut (the default), y4m, matroska or mp4.",
+            help="Format on standard output: nut (the default), y4m, mkv, webm or mp4.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,

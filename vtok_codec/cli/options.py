@@ -48,7 +48,10 @@ Paths = Annotated[
 Start = Annotated[
     float,
     typer.Option(
-        help="Time to skip, in seconds or as 00:01:30.5.", parser=as_seconds, metavar="<time>", rich_help_panel=INPUT
+        help="Time to skip, in seconds or as 00:01:30.5; of a .vtk file, from its first frame on.",
+        parser=as_seconds,
+        metavar="<time>",
+        rich_help_panel=INPUT,
     ),
 ]
 Duration = Annotated[

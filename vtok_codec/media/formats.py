@@ -30,7 +30,14 @@ _FORMATS = {
 """FFmpeg's name of the container, by the suffix of a file."""
 _READ_SUFFIXES = (".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".flv", ".wmv", ".ogv", ".3gp", ".h264", ".webp", ".bmp")
 """Suffixes of videos and images that vtok reads and does not write."""
-PIPE_FORMATS = {"nut": "nut", "y4m": "yuv4mpegpipe", "matroska": "matroska", "mp4": "mp4"}
+PIPE_FORMATS = {
+    "nut": "nut",
+    "y4m": "yuv4mpegpipe",
+    "matroska": "matroska",
+    "mkv": "matroska",
+    "webm": "webm",
+    "mp4": "mp4",
+}
 """The formats that can be written to standard output, by the name that users choose them by."""
 
 _DEFAULT_CODECS = {
