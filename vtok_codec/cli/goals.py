@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vtok_codec.codec.trials import OpenVideo, Trials
     from vtok_codec.stream.settings import EncodeSettings
 
-_NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)([kMG]?)(i?)B?")
+_NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)([kMG]?)(i?)[Bb]?")
 """A number with a prefix: `k` is 1000, `Ki` is 1024."""
 
 
