@@ -184,7 +184,7 @@ def test_a_file_keeps_its_configuration(tmp_path: Path) -> None:
     assert weights.config == TINY and weights.metadata["stage"] == "test" and weights.reads == {weights.sha256}
 
 
-@pytest.mark.parametrize("levels", [(300, 5), (1, 8), (8, 8, 8, 8, 8, 8)])
-def test_levels_that_no_file_can_hold_are_refused(levels: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("levels", [(300, 5), (1, 8)])
+def test_levels_that_no_digit_can_have_are_refused(levels: tuple[int, ...]) -> None:
     with pytest.raises(ModelError, match="fsq_levels"):
         replace(TINY, fsq_levels=levels)

@@ -105,10 +105,9 @@ class OneVAEConfig:
             raise ModelError(f"resampling {self.resampling!r} is unknown; use one of {', '.join(RESAMPLING_KINDS)}")
         if self.codebook and self.codebook.kind not in CODEBOOK_KINDS:
             raise ModelError(f"quantizer {self.codebook.kind!r} is unknown; use fsq, {', '.join(CODEBOOK_KINDS)}")
-        # As in the header of a .vtk file.
-        fitting = all(2 <= level <= 256 for level in self.fsq_levels) and math.prod(self.fsq_levels) <= 1 << 16
-        if not self.codebook and not fitting:
-            raise ModelError(f"fsq_levels {self.fsq_levels}: give numbers from 2 to 256 whose product is at most 65536")
+        # A digit is a byte.
+        if not self.codebook and not all(2 <= level <= 256 for level in self.fsq_levels):
+            raise ModelError(f"fsq_levels {self.fsq_levels}: give numbers from 2 to 256")
         if self.enhanced_first_frame and (len(self.levels) < 2 or not self.causal):
             raise ModelError("first-frame enhancement needs a causal model with at least two levels")
 
