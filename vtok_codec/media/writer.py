@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import math
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from vtok_codec.media.audio_output import AudioOutput, CopiedTrack, EncodedTrack
 from vtok_codec.media.color import YUVConverter, is_rgb_format, swscale_matrix
 from vtok_codec.media.ffmpeg import kept_priority, reason
 from vtok_codec.media.formats import STILL_FORMAT, OutputSettings, encoder_options, pixel_format
+from vtok_codec.media.pace import Pace
 from vtok_codec.media.tags import dropped_tags, dropped_track_tags
 from vtok_codec.media.types import DEFAULT_RATE, AudioPacket, Frame, VideoInfo
 from vtok_codec.text import counted
@@ -52,8 +52,6 @@ _MAX_WAITING_FRAMES, _MAX_WAITING_BYTES = 16, 1 << 26
 """How many frames, and how many bytes of them, wait for audio packets at most."""
 _PIPE_BYTES = 1 << 18
 """The largest number of bytes to write to a pipe at once."""
-_MAX_PAUSE_S = 600
-"""The longest time in seconds for which a frame is repeated; a file may say that it lasts for years."""
 _MAX_RATE_TERM = 65535
 """The largest numerator and the largest denominator of a frame rate, a limit of MPEG-4."""
 
@@ -117,7 +115,7 @@ class VideoWriter:
         self.dropped: list[str] = []
         """Descriptions of what the output cannot store; complete once the context is left."""
         paced = settings.format in _CONSTANT_RATE
-        self._pace = _Pace(info.rate or DEFAULT_RATE, info.time_base) if paced else None
+        self._pace = Pace(info.rate or DEFAULT_RATE, info.time_base) if paced else None
         self._last: Frame | None = None
         """The last frame, for containers with a constant rate, which may need it again."""
         if info.sar != 1 and not (settings.format in _SHAPING_FORMATS or settings.codec in _SHAPING_CODECS):
@@ -351,52 +349,6 @@ class VideoWriter:
         except (av.FFmpegError, OSError):
             # The caller reports the error that came first, and discards the target.
             return
-
-
-class _Pace:
-    """Keeps frames at their times in a container without timestamps, which shows them at a constant rate.
-
-    Args:
-        rate: The frames per second of the container.
-        time_base: The unit of the times of frames, in seconds.
-    """
-
-    def __init__(self, rate: Fraction, time_base: Fraction) -> None:
-        self._rate, self._time_base = rate, time_base
-        self._first_pts: int | None = None
-        self._cut = Fraction(0)
-        """Seconds by which pauses were cut short."""
-        self._repeated = self._left_out = 0
-
-    def missing(self, pts: int, frames: int) -> int:
-        """Return how often the last frame must be repeated before a frame of a time, after so many frames."""
-        late = self._late(pts, frames)
-        most = math.floor(_MAX_PAUSE_S * self._rate)
-        count = max(0, math.ceil(late - Fraction(1, 2)))
-        if count > most:
-            self._cut += (count - most) / self._rate
-        self._repeated += min(count, most)
-        return min(count, most)
-
-    def takes(self, pts: int, frames: int) -> bool:
-        """Return whether there is room for a frame of a time, after so many frames."""
-        fits = self._late(pts, frames) > -1
-        self._left_out += not fits
-        return fits
-
-    def _late(self, pts: int, frames: int) -> Fraction:
-        """Return how many frame intervals after its place among the frames a time lies."""
-        if self._first_pts is None:
-            self._first_pts = pts
-        return ((pts - self._first_pts) * self._time_base - self._cut) * self._rate - frames
-
-    @property
-    def words(self) -> str:
-        """What became of frames; empty if nothing did."""
-        parts = [f"{counted(self._repeated, 'frame')} repeated"] * bool(self._repeated)
-        parts += [f"{self._left_out} left out"] * bool(self._left_out)
-        parts += [f"pauses cut by {float(self._cut):.1f} s"] * bool(self._cut)
-        return f"{', '.join(parts)} for a constant rate of {float(self._rate):.6g} frames/s" if parts else ""
 
 
 def _turned(info: VideoInfo, turns: int) -> VideoInfo:
