@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import FormatError, InputError
 from vtok_codec.media.types import Frame
-from vtok_codec.prior_files import find_prior
-from vtok_codec.registry import DETERMINISTIC, find_weights
+from vtok_codec.prior_files import priors_beside
+from vtok_codec.registry import DETERMINISTIC
 from vtok_codec.stream.reading import read_gops, read_tokens
 from vtok_codec.stream.verifying import FileSummary, verify
 from vtok_codec.tokens.radix import Tokens
@@ -131,7 +131,7 @@ class Clip:
 
     def _prior(self, sha256: str) -> Prior:
         """Find a prior, also beside the weights that were named."""
-        return find_prior(sha256, find_weights(self._model).path.parent if self._model else None)
+        return priors_beside(str(self._model) if self._model else None)(sha256)
 
     @contextmanager
     def _open(self) -> Iterator[BinaryIO]:

@@ -318,11 +318,12 @@ def test_what_is_missing_is_told(corpus: Path, tmp_path: Path) -> None:
     code, out, _ = inside("corpus", "stats", folder)
     assert code == 0 and "some: 2 of 3 shards" in out.splitlines()[0]
     bare = tmp_path / "bare.jsonl"
-    rows = {"path": "00.mp4"}, {"path": "01.mp4", "caption": "here", "score": 1.5}
+    rows = {"path": "00.mp4"}, {"path": "01.mp4", "caption": "here", "score": 1.5, "label": 3}
     bare.write_text("\n".join(map(json.dumps, rows)))
     make_clips(tmp_path, SIZES[:2])
     make(tmp_path / "gaps", begin(tmp_path / "gaps", [bare], tiny_weights(tmp_path)))
-    windows = TokenWindows(tmp_path / "gaps", latents=1, columns=["caption", "score"])
+    windows = TokenWindows(tmp_path / "gaps", latents=1, columns=["caption", "score", "label"])
+    assert [windows.values(name) for name in ("caption", "score", "label")] == [{"here"}, {"1.5"}, {"3"}]
     items = {item["key"]: item for item in (windows[number] for number in range(len(windows)))}
     assert (items["00"]["caption"], items["01"]["caption"], items["01"]["score"]) == ("", "here", 1.5)
     assert np.isnan(items["00"]["score"])

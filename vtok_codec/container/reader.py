@@ -224,7 +224,8 @@ class VtkReader:
             footer_offset = max(0, self._source.size() - self._framing.footer_size)
             self._source.seek(footer_offset)
             footer = self._source.some(self._framing.footer_size)
-            return self._record_start >= self._framing.footer_from_bytes(footer, footer_offset)
+            # Behind an index that is whole, the offset of the index is known already.
+            return self._record_start == self._framing.footer_from_bytes(footer, footer_offset)
         except ValueError:
             return False
         finally:

@@ -69,7 +69,7 @@ def _upright(source: ClipSource, plan: Plan) -> Iterator[VideoReader]:
             yield reader
             return
     # Filters get pictures that are turned already.
-    with VideoReader(opened(source), audio=False, filters=plan.filters or "null", name=source.name) as reader:
+    with VideoReader(opened(source), audio=False, filters="null", name=source.name) as reader:
         yield reader
 
 

@@ -234,7 +234,7 @@ class TokenWindows:
 
     def values(self, column: str) -> set[str]:
         """Return the different values of one of the columns asked for, as text, without empty ones."""
-        return {str(value) for value in self._user[column] if value is not None} - {""}
+        return {str(value) for value in self._user[column] if not _is_gap(value)}
 
     def grids(self) -> NDArray[np.int64]:
         """Return the latent grid of each window as its rows and columns, `(windows, 2)`."""
@@ -314,6 +314,10 @@ def _without_gaps(column: pa.ChunkedArray) -> list[Any]:
     number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
     gap: Any = "" if pa.types.is_string(kind) else math.nan if number else None
     return [gap if value is None else value for value in column.to_pylist()]
+
+
+def _is_gap(value: Any) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def _counted_within(counts: NDArray[np.int64]) -> NDArray[np.int64]:
