@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -16,7 +17,10 @@ import pytest
 from corpus_helpers import InlineEngine, begin, contents, make, make_clips, tiny_weights
 from helpers import inside
 
+from vtok_codec.codec.encoder import encode_video
+from vtok_codec.codec.tokenizer import load_tokenizer
 from vtok_codec.corpus import shards
+from vtok_codec.corpus.clips import describe
 from vtok_codec.corpus.encoding import CorpusPart, encode_shards, parse_part, parse_tolerance, require_few_bad
 from vtok_codec.corpus.index import CRASHED, TIMEOUT, read_index, rows_of
 from vtok_codec.corpus.journal import Journal, shards_in_work, verdict
@@ -24,6 +28,9 @@ from vtok_codec.corpus.plan import index_path, read_plan, shard_path, write_plan
 from vtok_codec.corpus.report import bad_clips, check_corpus, reopen_shard, reopen_shards, stats_of, status_of
 from vtok_codec.corpus.sources import find_clips
 from vtok_codec.errors import CorpusError, InputError, SettingError
+from vtok_codec.media.parts import make_part
+from vtok_codec.media.reader import VideoReader
+from vtok_codec.registry import find_weights
 from vtok_codec.stream.verifying import verify
 
 SIZES = [("64x48", 20), ("48x64", 9), ("64x48", 1), ("32x32", 40), ("64x48", 5)]
@@ -385,3 +392,39 @@ def test_turned_clips_enter_upright(clips: Path, model: Path, tmp_path: Path, ff
         shapes.append((row.width, row.height, row.tokens_sha256))
     width, height = map(int, SIZES[0][0].split("x"))
     assert shapes[0] == shapes[1] and shapes[0][:2] == (height, width)
+
+
+def test_clips_may_be_parts_of_a_file(tmp_path: Path, clips: Path, model: Path, one_thread: None) -> None:
+    """A part has the tokens that it has as a video of its own, and the rest of the file is not in it."""
+    (tmp_path / "list.csv").write_text(
+        f"path,start,end\n{clips}/03.mp4,0.4,1.2\n{clips}/03.mp4,,0.4\n{clips}/00.mp4,,\n"
+    )
+    plan = begin(tmp_path / "corpus", [tmp_path / "list.csv"], model, cut=("start", "end"))
+    assert read_plan(tmp_path / "corpus") == plan
+    assert make(tmp_path / "corpus", plan) == {"ok": 3}
+    rows = rows_of(read_index(index_path(tmp_path / "corpus", 0)))
+    assert [(Path(row.source).name, row.frames) for row in rows] == [
+        ("00.mp4", 20),
+        ("03.mp4#t=0,0.4", 10),
+        ("03.mp4#t=0.4,1.2", 20),
+    ]
+    out = io.BytesIO()
+    tokenizer = load_tokenizer(find_weights(str(model)), "cpu")
+    with VideoReader(clips / "03.mp4", audio=False, part=make_part(0.4, 0.8)) as reader:
+        encode_video(reader.info, reader.events(), tokenizer, plan.settings, out)
+    assert describe(out.getvalue()).tokens_sha256 == rows[2].tokens_sha256
+    assert not list(check_corpus(tmp_path / "corpus", plan))
+    with pytest.raises(SettingError, match="began with cut"):
+        begin(tmp_path / "corpus", [tmp_path / "list.csv"], model)
+
+
+def test_a_corpus_that_began_before_clips_could_be_parts_goes_on(tmp_path: Path, clips: Path, model: Path) -> None:
+    folder = tmp_path / "corpus"
+    plan = begin(folder, [clips], model)
+    table = pq.read_table(folder / "inputs.parquet").drop_columns(["start_s", "end_s"])
+    pq.write_table(table, folder / "inputs.parquet", row_group_size=plan.clips_per_shard)
+    members = json.loads((folder / "corpus.json").read_text())
+    members["inputs_sha256"] = hashlib.sha256((folder / "inputs.parquet").read_bytes()).hexdigest()
+    del members["cut"]
+    (folder / "corpus.json").write_text(json.dumps(members))
+    assert make(folder, begin(folder, [clips], model)) == {"ok": 5}

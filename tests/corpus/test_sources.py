@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from vtok_codec.corpus.sources import ClipSource, find_clips, keys_of, opened
-from vtok_codec.errors import InputError
+from vtok_codec.errors import InputError, SettingError
 
 
 @pytest.fixture
@@ -182,7 +182,40 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, name: str, text: str | None
 def test_a_file_that_is_listed_twice_with_other_columns_is_refused(folder: Path) -> None:
     """One of its rows would be lost."""
     (folder / "parts.csv").write_text("path,start,caption\na.mp4,0,turns\na.mp4,2,runs\n")
-    with pytest.raises(InputError, match=r"a\.mp4 is listed twice, with other columns; .* cut the parts first"):
+    with pytest.raises(InputError, match=r"a\.mp4 is listed twice, with other columns; .* \(--cut start,end\)"):
         find_clips([str(folder / "parts.csv")])
     (folder / "same.csv").write_text("path,caption\na.mp4,turns\na.mp4,turns\n")
     assert len(find_clips([str(folder / "same.csv"), str(folder / "a.mp4")])) == 1
+
+
+def test_rows_may_be_parts_of_a_file(folder: Path) -> None:
+    (folder / "parts.csv").write_text(
+        "path,begins,ends,caption\na.mp4,1:05,,runs\na.mp4,,12.5,turns\na.mp4,9,0:00:20,\n"
+    )
+    clips = find_clips([str(folder / "parts.csv")], cut=("begins", "ends"))
+    assert [(clip.start_s, clip.end_s) for clip in clips] == [(0.0, 12.5), (9.0, 20.0), (65.0, None)]
+    assert [clip.name.removeprefix(str(folder)) for clip in clips] == [
+        "/a.mp4#t=0,12.5",
+        "/a.mp4#t=9,20",
+        "/a.mp4#t=65",
+    ]
+    assert keys_of(clips) == ["a", "a-2", "a-3"]
+    # The columns stay, as the user's.
+    assert clips[0].columns == {"begins": "", "ends": "12.5", "caption": "turns"}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a.mp4,5,5", "ends at 5 s, not after its start"),
+        ("a.mp4,soon,9", "'soon' is no time"),
+        ("a.mp4,-1,9", "'-1' is no time"),
+        ("a.mp4,nan,9", "'nan' is no time"),
+    ],
+)
+def test_times_that_make_no_part_are_told(folder: Path, row: str, message: str) -> None:
+    (folder / "parts.csv").write_text(f"path,start,end\n{row}\n")
+    with pytest.raises(InputError, match=message):
+        find_clips([str(folder / "parts.csv")], cut=("start", "end"))
+    with pytest.raises(SettingError, match="cut to: no clip has such a column"):
+        find_clips([str(folder / "a.mp4"), str(folder / "parts.csv")][:1], cut=("to", "end"))

@@ -83,6 +83,14 @@ def encode(
             help="The columns of lists and tars to keep, such as caption,label; by default all.", rich_help_panel=OUTPUT
         ),
     ] = None,
+    cut: Annotated[
+        str | None,
+        typer.Option(
+            help="The columns that say where in its video a clip starts and ends, in seconds or as 0:01:30.5, such as "
+            "start,end. By default, each clip is a whole file.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
     filters: Filters = "",
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     tokens: Annotated[
@@ -142,6 +150,7 @@ def encode(
             clips_per_shard,
             device,
             notice,
+            _two_columns(cut),
             model=model,
             tokens_per_position=tokens,
             gop_latents=gop_latents,
@@ -280,6 +289,16 @@ def verify(folder: Folder, as_json: AsJson = False, quiet: Quiet = False) -> Non
         print(f"{printable(str(folder))}: whole, {counted(plan.clips, 'clip')} in {counted(plan.shards, 'shard')}")
     if faults:
         raise CorpusError(f"{folder} is not whole: {counted(len(faults), 'fault')}")
+
+
+def _two_columns(cut: str | None) -> tuple[str, str] | None:
+    """Return the names in `--cut`."""
+    if cut is None:
+        return None
+    start, comma, end = cut.partition(",")
+    if not (start and comma and end) or "," in end:
+        raise SettingError(f"cut {cut!r}: give the columns of start and end, such as start,end")
+    return start, end
 
 
 def _plan_of(folder: Path) -> Plan:

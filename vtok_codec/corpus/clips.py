@@ -15,6 +15,7 @@ from vtok_codec.corpus.index import OK, TOO_LARGE, TRUNCATED, UNREADABLE, ClipRo
 from vtok_codec.corpus.plan import Plan
 from vtok_codec.corpus.sources import ClipSource, opened
 from vtok_codec.errors import InputError, SettingError
+from vtok_codec.media.parts import make_part
 from vtok_codec.media.reader import VideoReader
 from vtok_codec.text import one_line
 
@@ -64,12 +65,13 @@ def encode_clip(key: str, source: ClipSource, tokenizer: Tokenizer, plan: Plan) 
 @contextmanager
 def _upright(source: ClipSource, plan: Plan) -> Iterator[VideoReader]:
     """Open a clip whose pictures stand upright, since whoever trains on its tokens does not know how to turn them."""
-    with VideoReader(opened(source), audio=False, filters=plan.filters, name=source.name) as reader:
+    part = make_part(source.start_s, None if source.end_s is None else source.end_s - source.start_s)
+    with VideoReader(opened(source), audio=False, filters=plan.filters, name=source.name, part=part) as reader:
         if not reader.info.rotation:
             yield reader
             return
     # Filters get pictures that are turned already.
-    with VideoReader(opened(source), audio=False, filters="null", name=source.name) as reader:
+    with VideoReader(opened(source), audio=False, filters="null", name=source.name, part=part) as reader:
         yield reader
 
 

@@ -37,7 +37,7 @@ ITEM_FIELDS = ("tokens", "gop_start", "gop_latent", "latent")
 """The names of what a window holds besides its key, which no column may have."""
 _PLANNING = -1
 """The number of the journal, which no shard has, that is locked while the plan is written."""
-_SOURCE_FIELDS = ("key", "location", "member", "offset", "size")
+_SOURCE_FIELDS = ("key", "location", "member", "offset", "size", "start_s", "end_s")
 """The columns of `inputs.parquet` before those of the user."""
 
 
@@ -75,6 +75,8 @@ class Plan:
     """The number of clips."""
     inputs_sha256: str
     """The hash of `inputs.parquet`."""
+    cut: tuple[str, str] | None = None
+    """The columns that say where in its video a clip starts and ends; None for clips that are whole files."""
     version: int = _VERSION
     """The version of this layout."""
 
@@ -125,8 +127,7 @@ def read_plan(folder: Path) -> Plan:
         members = json.loads(path.read_text(encoding="utf-8"))
         if members.get("version") != _VERSION:
             raise InputError(f"{path} needs a newer vtok")
-        keep = members["keep"]
-        lists = {"sources": tuple(members["sources"]), "keep": None if keep is None else tuple(keep)}
+        lists = {name: _as_tuple(members.get(name)) for name in ("sources", "keep", "cut")}
         plan = Plan(**{**members, **lists})
     except FileNotFoundError:
         raise InputError(f"{folder} is not a corpus: it has no {PLAN_NAME}") from None
@@ -135,6 +136,11 @@ def read_plan(folder: Path) -> Plan:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path} is not the plan of a corpus: {error}") from None
     return plan
+
+
+def _as_tuple(values: list[str] | None) -> tuple[str, ...] | None:
+    """Return a list of JSON as a tuple, since a plan can be hashed."""
+    return None if values is None else tuple(values)
 
 
 def write_plan(folder: Path, plan: Plan, clips: Sequence[ClipSource]) -> Plan:
@@ -179,6 +185,7 @@ def begin_corpus(
     clips_per_shard: int | None,
     device: str,
     on_problem: Callable[[str], None] = lambda problem: None,
+    cut: tuple[str, str] | None = None,
     **settings: Any,
 ) -> Plan:
     """Begin a corpus, or return the plan of the one that is there, if it is the same.
@@ -190,6 +197,7 @@ def begin_corpus(
         clips_per_shard: The number of clips per shard; None for one that suits the number of clips.
         device: Where the model runs; see `choose_placement`.
         on_problem: Called with each thing in the sources that cannot be read and is passed over.
+        cut: The columns of the start and the end of each clip; see `find_clips`.
         settings: The fields of `Plan` from `tokens_per_position` to `max_pixels`, and `model`.
 
     Raises:
@@ -214,12 +222,13 @@ def begin_corpus(
         clips_per_shard=clips_per_shard or 0,
         clips=0,
         inputs_sha256="",
+        cut=cut,
         **settings,
     )
     _check_settings(plan, weights)
     if has_plan(folder):
         return _same_plan(folder, plan)
-    clips = find_clips(sources, on_problem)
+    clips = find_clips(sources, on_problem, cut)
     whole = dataclasses.replace(plan, clips_per_shard=clips_per_shard or default_clips_per_shard(len(clips)))
     return _same_plan(folder, write_plan(folder, whole, clips))
 
@@ -273,6 +282,8 @@ def _inputs_table(clips: Sequence[ClipSource], keep: Sequence[str] | None) -> pa
         "member": pa.array([clip.member for clip in clips]),
         "offset": pa.array([clip.offset for clip in clips], pa.int64()),
         "size": pa.array([clip.size for clip in clips], pa.int64()),
+        "start_s": pa.array([clip.start_s for clip in clips], pa.float64()),
+        "end_s": pa.array([clip.end_s for clip in clips], pa.float64()),
         # The index has columns of its own.
         **{
             f"user_{name}" if name in taken else name: _column([clip.columns.get(name) for clip in clips])
@@ -332,6 +343,9 @@ def read_inputs(folder: Path, shard: int) -> list[tuple[str, ClipSource]]:
                 row["member"],
                 row["offset"],
                 row["size"],
+                # A corpus that began before clips could be parts has no such columns.
+                row.get("start_s", 0.0),
+                row.get("end_s"),
                 columns={name: value for name, value in row.items() if name not in _SOURCE_FIELDS},
             ),
         )

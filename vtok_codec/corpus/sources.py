@@ -6,15 +6,17 @@ import csv
 import glob
 import io
 import json
+import math
 import os
+import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeAlias, cast
 
-from vtok_codec.errors import InputError, VtokError
+from vtok_codec.errors import InputError, SettingError, VtokError
 from vtok_codec.extras import missing_package
 from vtok_codec.media.formats import is_clip_name
 
@@ -41,6 +43,10 @@ class ClipSource:
     """Where the clip starts in a tar, in bytes."""
     size: int = -1
     """The size of the clip in a tar in bytes; −1 for a file of its own."""
+    start_s: float = 0.0
+    """Where the clip starts in its video, in seconds."""
+    end_s: float | None = None
+    """Where the clip ends in its video, in seconds; None for the end of the video."""
     root: str = ""
     """The folder that was searched, which the clip's key leaves out."""
     columns: Mapping[str, Cell] = field(default_factory=dict)
@@ -48,15 +54,20 @@ class ClipSource:
 
     @property
     def name(self) -> str:
-        """The name of the clip in messages and in the index."""
-        return f"{self.location}::{self.member}" if self.member else self.location
+        """The name of the clip in messages and in the index; a part ends in `#t=START,END` (Media Fragments URI)."""
+        whole = f"{self.location}::{self.member}" if self.member else self.location
+        if not self.start_s and self.end_s is None:
+            return whole
+        return f"{whole}#t={self.start_s:.15g}" + ("" if self.end_s is None else f",{self.end_s:.15g}")
 
 
 Problem: TypeAlias = "Callable[[str], None]"
 """Is told what cannot be read and is passed over."""
 
 
-def find_clips(sources: Sequence[str], on_problem: Problem = lambda problem: None) -> list[ClipSource]:
+def find_clips(
+    sources: Sequence[str], on_problem: Problem = lambda problem: None, cut: tuple[str, str] | None = None
+) -> list[ClipSource]:
     """Find the clips that the sources of a corpus name.
 
     Args:
@@ -64,29 +75,61 @@ def find_clips(sources: Sequence[str], on_problem: Problem = lambda problem: Non
             `[…]`; a list (`.txt`, `.csv`, `.jsonl`, `.parquet`); a WebDataset tar; or the URL of any of these but a
             list (`s3://…`, `https://…`).
         on_problem: Called with each part of a tar that cannot be read and is passed over.
+        cut: The columns that say where in its video a clip starts and ends; see `parse_seconds`. None for clips that
+            are whole files.
 
     Returns:
-        The clips, sorted by name and without repetitions.
+        The clips, sorted by file and start, without repetitions.
 
     Raises:
-        InputError: A source does not exist, cannot be read, or names no clip; or a file is listed twice with different
-            columns.
+        InputError: A source does not exist, cannot be read, or names no clip; a clip is listed twice with different
+            columns; or a clip ends before it starts.
+        SettingError: No clip has one of the columns of `cut`.
     """
     found: dict[str, ClipSource] = {}
     for source in sources:
         count = 0
         # Workers may run in another folder.
-        for clip in _clips_of(source if is_url(source) else os.path.abspath(source), on_problem):
+        for whole in _clips_of(source if is_url(source) else os.path.abspath(source), on_problem):
+            clip = _part_of(whole, cut) if cut else whole
             known = found.setdefault(clip.name, clip)
             if known.columns != clip.columns and known.columns and clip.columns:
                 raise InputError(
-                    f"{source}: {clip.name} is listed twice, with other columns; a corpus has a clip per file, so cut "
-                    "the parts first (ffmpeg -ss START -t SECONDS)"
+                    f"{source}: {clip.name} is listed twice, with other columns; if its rows are parts of it, name the "
+                    "columns of their start and end (--cut start,end)"
                 )
             count += 1
         if not count:
             raise InputError(f"{source} has no video or image; name a folder, a list or a tar with some")
-    return [found[name] for name in sorted(found)]
+    if cut and (missing := [name for name in cut if not any(name in clip.columns for clip in found.values())]):
+        raise SettingError(f"cut {missing[0]}: no clip has such a column")
+    return sorted(found.values(), key=lambda clip: (clip.location, clip.member, clip.start_s, clip.end_s or math.inf))
+
+
+def _part_of(clip: ClipSource, cut: tuple[str, str]) -> ClipSource:
+    """Return the part of a clip between the times in two of its columns."""
+    try:
+        start, end = (parse_seconds(clip.columns.get(name)) for name in cut)
+    except ValueError as error:
+        raise InputError(f"{clip.name}: {error}") from None
+    if end is not None and end <= (start or 0):
+        raise InputError(f"{clip.name}: its part ends at {end:g} s, not after its start at {start or 0:g} s")
+    return replace(clip, start_s=start or 0.0, end_s=end)
+
+
+def parse_seconds(cell: Cell) -> float | None:
+    """Parse a time in seconds: a number, or text such as `12.5`, `01:30` or `0:01:30.5`. None if there is none.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if cell is None or cell == "":
+        return None
+    found = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)", str(cell).strip())
+    if isinstance(cell, bool) or not found:
+        raise ValueError(f"{cell!r} is no time; give seconds, such as 90.5, or minutes and seconds, such as 1:30.5")
+    hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def _clips_of(source: str, on_problem: Problem) -> Iterator[ClipSource]:
@@ -198,7 +241,7 @@ def _clips_in_tar(location: str, stream: BinaryIO, on_problem: Problem) -> Itera
             elif _is_wanted(base):
                 clips.append((key, member))
     for key, member in clips:
-        yield ClipSource(location, member.name, member.offset_data, member.size, "", columns.get(key, {}))
+        yield ClipSource(location, member.name, member.offset_data, member.size, columns=columns.get(key, {}))
 
 
 def _members(location: str, tar: tarfile.TarFile, on_problem: Problem) -> Iterator[tarfile.TarInfo]:
