@@ -10,8 +10,10 @@ import pytest
 from helpers import ClipMaker
 
 from vtok_codec.errors import InputError, SettingError
+from vtok_codec.media import parts
 from vtok_codec.media.parts import Part, make_part
 from vtok_codec.media.reader import VideoReader
+from vtok_codec.media.timeline import Timeline
 from vtok_codec.media.types import AudioPacket, Frame
 
 FORMATS = {
@@ -83,6 +85,43 @@ def test_only_what_is_needed_is_decoded(make_clip: ClipMaker, monkeypatch: pytes
     monkeypatch.setattr(VideoReader, "_pictures", lambda self, packet: decoded.append(1) or usual(self, packet))
     _, frames, _ = read(source, make_part(6.0, 0.4))
     assert len(frames) == 10 and len(decoded) < 40
+
+
+SEEKABLE = {
+    "open-gop.mp4": ["-c:v", "libx264", "-g", "30", "-bf", "3", "-x264-params", "open-gop=1"],
+    "fragments.mp4": ["-c:v", "libx264", "-g", "25", "-movflags", "frag_keyframe+empty_moov"],
+    "one-gop.mp4": ["-c:v", "libx264", "-g", "1000"],
+    "late.mkv": ["-c:v", "libx264", "-g", "30", "-output_ts_offset", "100"],
+    "no-index.mkv": ["-c:v", "libx264", "-g", "25", "-live", "1"],
+}
+
+
+@pytest.mark.parametrize("name", SEEKABLE)
+def test_a_part_is_the_same_whether_what_lies_before_is_read_or_skipped(
+    make_clip: ClipMaker, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    source = make_clip(name, frames=150, audio=True, options=SEEKABLE[name])
+
+    def contents(start: float) -> list[object]:
+        _, frames, sound = read(source, make_part(start, 0.5))
+        return [(frame.pts, frame.pixels.tobytes()) for frame in frames] + [
+            (packet.pts, packet.data) for packet in sound
+        ]
+
+    for start in (2.5, 3.6, 5.0):
+        skipped = contents(start)
+        with monkeypatch.context() as patch:
+            patch.setattr(parts, "_SEEKABLE", ())
+            assert contents(start) == skipped and skipped
+
+
+def test_what_lies_before_a_part_is_not_read(make_clip: ClipMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = make_clip("in.mp4", frames=400, options=["-g", "25"])
+    placed = []
+    usual = Timeline.place
+    monkeypatch.setattr(Timeline, "place", lambda self, packet: placed.append(packet.pts) or usual(self, packet))
+    _, frames, _ = read(source, make_part(14.0, 0.4))
+    assert len(frames) == 10 and len(placed) < 120
 
 
 def test_a_part_behind_the_end_is_told(make_clip: ClipMaker) -> None:

@@ -6,15 +6,22 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from typing import Any, TypeAlias
 
 import av
+from av.container import InputContainer
 
 from vtok_codec.errors import SettingError
 from vtok_codec.media.types import AudioPacket
 
 _MOST_HELD_BYTES = 1 << 26
 """The most bytes of packets that may wait for the start to come."""
+
+_SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+"""FFmpeg's names of the formats whose index leads to the key frame before a time, and whose times never start anew."""
+_EARLIER_S = 2
+"""How long before the start of a part reading begins, in seconds: sound may lie that much before its picture."""
 
 Placed: TypeAlias = "tuple[Any, bool]"
 """A packet of PyAV, and whether the times of its stream jump there."""
@@ -50,6 +57,39 @@ def make_part(start: float, duration: float | None) -> Part | None:
     # Tenths of a second and times of frames are no binary fractions.
     as_ratio = [None if each is None else Fraction(each).limit_denominator(1_000_000) for each in (start, duration)]
     return Part(as_ratio[0] or Fraction(0), as_ratio[1])
+
+
+def packets_before(
+    container: InputContainer, streams: Sequence[Any], video: int, start_s: Fraction
+) -> Iterator[av.Packet[Any]]:
+    """Yield the packets of a file from a key frame before a time on, or all of them where none can be found.
+
+    Args:
+        container: The file, of which nothing has been read yet.
+        streams: The streams to read.
+        video: The index of the video stream.
+        start_s: The time in seconds, on the clock of the file.
+    """
+    begin_us = container.start_time or 0
+    target_us = round((start_s - _EARLIER_S) * av.time_base)
+    # The size of a pipe is negative.
+    if container.format.name in _SEEKABLE and container.size > 0 and target_us > begin_us:
+        container.seek(target_us)
+        packets = container.demux(*streams)
+        head = list(_to_first_picture(packets, video))
+        if head and head[-1].is_keyframe and head[-1].pts is not None and head[-1].pts * head[-1].time_base <= start_s:
+            yield from chain(head, packets)
+            return
+        container.seek(begin_us)
+    yield from container.demux(*streams)
+
+
+def _to_first_picture(packets: Iterator[av.Packet[Any]], video: int) -> Iterator[av.Packet[Any]]:
+    """Yield packets up to the first one of the video stream."""
+    for packet in packets:
+        yield packet
+        if packet.stream_index == video:
+            return
 
 
 def from_key_frame(packets: Iterator[Placed], video: int, start_s: Fraction) -> Iterator[Placed]:

@@ -27,7 +27,7 @@ from vtok_codec.media.ffmpeg import reason
 from vtok_codec.media.filters import FilterChain, parse_filters
 from vtok_codec.media.losses import describe_losses
 from vtok_codec.media.opening import STDIN, head_of, open_sequence, open_video
-from vtok_codec.media.parts import Cutter, Part, Placed, from_key_frame
+from vtok_codec.media.parts import Cutter, Part, Placed, from_key_frame, packets_before
 from vtok_codec.media.tags import kept_tags
 from vtok_codec.media.timeline import Timeline
 from vtok_codec.media.types import DEFAULT_RATE, AudioPacket, Color, Frame, VideoInfo
@@ -166,9 +166,12 @@ class VideoReader:
         """Yield decoded frames and audio packets; at the end, raise `InputError` if some are damaged or missing."""
         wanted = [self._stream, *(self._container.streams[index] for index in self._tracks)]
         numbers = {index: number for number, index in enumerate(self._tracks)}
-        packets = self._placed(iter(self._container.demux(*wanted)))
         if self._part:
-            packets = from_key_frame(packets, self._stream.index, self._begin_s + self._part.start_s)
+            start_s = self._begin_s + self._part.start_s
+            found = packets_before(self._container, wanted, self._stream.index, start_s)
+            packets = from_key_frame(self._placed(found), self._stream.index, start_s)
+        else:
+            packets = self._placed(iter(self._container.demux(*wanted)))
         damaged = 0
         cut = CutPackets()
         while True:
