@@ -23,7 +23,8 @@ from vtok_codec.cli.app import app
 from vtok_codec.codec.drawing import Sampling, TokenDrawer
 from vtok_codec.codec.generation import TokenGenerator
 from vtok_codec.codec.latent_generation import LatentGenerator
-from vtok_codec.corpus.sampler import WindowSampler
+from vtok_codec.corpus.joined_windows import JoinedWindows
+from vtok_codec.corpus.sampler import SampledWindows, WindowSampler
 from vtok_codec.corpus.windows import TokenWindows
 from vtok_codec.media.types import Frame
 from vtok_codec.stream.verifying import FileSummary
@@ -120,7 +121,9 @@ def python() -> str:
     for each in (TokenDrawer, TokenGenerator, LatentGenerator):
         parts += _class(each.__name__, each)
     parts += _class("vtok_codec.Sampling", Sampling)
-    parts += [*_class("vtok_codec.TokenWindows", TokenWindows), *_class("WindowSampler", WindowSampler)]
+    for name, windows in {"TokenWindows": TokenWindows, "JoinedWindows": JoinedWindows}.items():
+        parts += _class(f"vtok_codec.{name}", windows)
+    parts += _class("WindowSampler", WindowSampler)
     parts.append(f"Version of this page: {vtok_codec.__version__.rpartition('.')[0]}\n")
     return "\n".join(parts)
 
@@ -186,13 +189,20 @@ def _class(title: str, kind: type) -> Iterator[str]:
         yield f"- `{name}`: {text}"
     if fields:
         yield ""
-    for name, member in vars(kind).items():
+    for name, member in _members(kind):
         if name.startswith("_"):
             continue
         if isinstance(member, property):
             yield f"### {name} (property)\n\n{_docstring(member)}\n"
         elif inspect.isfunction(member):
             yield from _function(name, member, "###")
+
+
+def _members(kind: type) -> Iterator[tuple[str, Any]]:
+    """Yield the members of a class, and those that it inherits from a class that the page does not show."""
+    for base in kind.__mro__:
+        if base is kind or base is SampledWindows:
+            yield from ((name, member) for name, member in vars(base).items() if base is kind or name not in vars(kind))
 
 
 def _function(title: str, function: Any, level: str = "##") -> Iterator[str]:

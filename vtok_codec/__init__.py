@@ -25,17 +25,22 @@ if TYPE_CHECKING:
     from vtok_codec.api import Codec
     from vtok_codec.clip import Clip
     from vtok_codec.codec.drawing import Sampling, TokenDrawer
+    from vtok_codec.corpus.joined_windows import JoinedWindows
     from vtok_codec.corpus.windows import TokenWindows
 
-__all__ = ["Sampling", "TokenWindows", "__version__", "errors", "load", "load_generator", "open"]
+__all__ = ["JoinedWindows", "Sampling", "TokenWindows", "__version__", "errors", "load", "load_generator", "open"]
 
 
 def __getattr__(name: str) -> object:
-    # Its imports need packages that only a corpus needs.
+    # They import packages that only a corpus needs.
     if name == "TokenWindows":
         from vtok_codec.corpus.windows import TokenWindows
 
         return TokenWindows
+    if name == "JoinedWindows":
+        from vtok_codec.corpus.joined_windows import JoinedWindows
+
+        return JoinedWindows
     # It draws with torch, which takes a second to import.
     if name == "Sampling":
         from vtok_codec.codec.drawing import Sampling

@@ -16,7 +16,7 @@ import pytest
 import torch
 import webdataset
 from corpus_helpers import begin, make, make_clips, tiny_weights
-from helpers import inside
+from helpers import TINY, inside, randomized
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
@@ -27,6 +27,8 @@ from vtok_codec.corpus.plan import index_path, shard_path
 from vtok_codec.corpus.sampler import WindowSampler
 from vtok_codec.corpus.windows import TokenWindows
 from vtok_codec.errors import DamageError, InputError, SettingError
+from vtok_codec.models.onevae import OneVAE
+from vtok_codec.models.weights import dump_weights
 from vtok_codec.stream.reading import read_tokens
 
 SIZES = [("64x48", 60), ("48x64", 30), ("64x48", 13), ("64x48", 40), ("64x48", 3)]
@@ -341,3 +343,28 @@ def test_damage_names_the_clip_and_the_shard(corpus: Path, tmp_path: Path) -> No
     index_path(folder, 0).write_bytes(b"PAR1 not")
     with pytest.raises(InputError, match=r"cannot read the index .*bad/shards/000000.parquet"):
         TokenWindows(folder, latents=1)
+
+
+def test_several_corpora_are_read_as_one(corpus: Path, tmp_path: Path, one_thread: None) -> None:
+    """Clips that come later are a corpus of their own; an epoch goes through the windows of all."""
+    weights = tiny_weights(corpus.parent)
+    make(tmp_path / "more", begin(tmp_path / "more", [corpus.parent / "clips"], weights, filters="hflip"))
+    parts = [TokenWindows(corpus, 3), TokenWindows(tmp_path / "more", 3, start="any")]
+    joined = vtok_codec.JoinedWindows(parts)
+    loader = DataLoader(joined, batch_sampler=joined.sampler(2, seed=3), collate_fn=list)
+    seen = sorted(item["tokens"].tobytes() for batch in loader for item in batch)
+    assert seen == sorted(part[number]["tokens"].tobytes() for part in parts for number in range(len(part)))
+    (tmp_path / "other").mkdir()
+    foreign = tmp_path / "other/tiny.safetensors"
+    foreign.write_bytes(dump_weights(randomized(OneVAE(TINY), seed=9), TINY, {}))
+    make(tmp_path / "foreign", begin(tmp_path / "foreign", [corpus.parent / "clips/01.mp4"], foreign))
+    for part, what in {
+        TokenWindows(corpus, 2): "latents",
+        TokenWindows(corpus, 3, tokens=1): "tokens",
+        TokenWindows(corpus, 3, columns=["caption"]): "columns",
+        TokenWindows(tmp_path / "foreign", 3): "weights",
+    }.items():
+        with pytest.raises(SettingError, match=f"windows of different {what} cannot be joined"):
+            vtok_codec.JoinedWindows([parts[0], part])
+    with pytest.raises(SettingError, match="at least one corpus"):
+        vtok_codec.JoinedWindows([])

@@ -18,7 +18,8 @@ from generator_helpers import flow_weights, random_generator
 from helpers import inside
 from safetensors.numpy import load_file
 
-from vtok_codec.corpus.windows import JoinedWindows, TokenWindows
+from vtok_codec.corpus.joined_windows import JoinedWindows
+from vtok_codec.corpus.windows import TokenWindows
 from vtok_codec.errors import TrainingError
 from vtok_codec.models.config import GeneratorConfig
 from vtok_codec.models.weights import dump_weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,47 @@ from vtok_codec.errors import SettingError
 _SHUFFLES = ("shard", "all", "none")
 _SHARDS_AT_ONCE = 8
 """How many shards are mixed with each other by the shuffle `shard`."""
+
+
+class SampledWindows(ABC):
+    """Windows of tokens that a `WindowSampler` can put into batches."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def grids(self) -> NDArray[np.int64]:
+        """Return the latent grid of each window as its rows and columns, `(windows, 2)`."""
+
+    @abstractmethod
+    def shards(self) -> NDArray[np.int64]:
+        """Return the number of the shard that holds each window, `(windows,)`."""
+
+    def sampler(
+        self,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        shuffle: str = "shard",
+        bucket: str | None = "grid",
+        drop_last: bool = False,
+    ) -> WindowSampler:
+        """Return batches of windows for `DataLoader(batch_sampler=…)`; see `WindowSampler`.
+
+        Args:
+            batch_size: Windows per batch.
+            seed: The seed of the order.
+            rank: The number of this process among those that train together, from 0 on.
+            world: The number of processes that train together.
+            shuffle: See `WindowSampler`.
+            bucket: `grid` for batches of windows of the same size; None where all clips have one size.
+            drop_last: See `WindowSampler`.
+        """
+        if bucket not in ("grid", None):
+            raise SettingError(f"bucket {bucket!r}: use grid or None")
+        grids = self.grids() if bucket else np.zeros((len(self), 2), np.int64)
+        return WindowSampler(self.shards(), grids, batch_size, seed, rank, world, shuffle, drop_last)
 
 
 class WindowSampler:

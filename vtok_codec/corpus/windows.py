@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.records import GopEntry
 from vtok_codec.corpus.plan import ITEM_FIELDS, PLAN_NAME
-from vtok_codec.corpus.sampler import WindowSampler
+from vtok_codec.corpus.sampler import SampledWindows
 from vtok_codec.corpus.storage import Storage
 from vtok_codec.errors import FormatError, InputError, SettingError
 from vtok_codec.stream.reading import read_latents
@@ -40,7 +40,7 @@ class _Clip:
     offsets: NDArray[np.int64]
 
 
-class TokenWindows:
+class TokenWindows(SampledWindows):
     """The windows of a corpus's clips: pieces of a fixed number of latent frames.
 
     The place of each window follows from the indexes, which are read once; its tokens are read when they are asked for.
@@ -82,10 +82,14 @@ class TokenWindows:
         if latents < 1:
             raise SettingError(f"latents {latents}: give at least 1")
         self.latents = latents
+        """Latent frames per window."""
+        self.weights_sha256: str | None = None
+        """The hash of the weights that made the tokens; None if the folder has no plan."""
         self._storage = Storage(str(path), str(cache) if cache else None)
         if isinstance(columns, str):
             raise SettingError(f"columns {columns!r}: give a list of names")
-        self._names = tuple(columns)
+        self.columns = tuple(columns)
+        """The columns of the index that each item has."""
         if taken := set(columns) & set(ITEM_FIELDS):
             raise SettingError(f"column {min(taken)!r}: every window has it already")
         self._read_indexes(str(path), set(statuses))
@@ -115,25 +119,26 @@ class TokenWindows:
             self._tars.append(name.removesuffix(".parquet") + ".tar")
         if not parts or not sum(map(len, parts)):
             raise InputError(f"{path} has no shard with clips yet")
-        self._warn_of_missing(path, len(parts))
+        self._read_plan(path, len(parts))
         table = pa.concat_tables(parts)
-        if missing := set(self._names) - set(table.column_names):
+        if missing := set(self.columns) - set(table.column_names):
             raise SettingError(f"column {min(missing)!r}: the index has {', '.join(table.column_names)}")
         self._shard = np.concatenate(shards)
         self._of = {name: np.asarray(table[name].to_pylist(), np.int64) for name in _INTEGERS}
         self._keys: list[str] = table["key"].to_pylist()
-        self._user = {name: _without_gaps(table[name]) for name in self._names}
+        self._user = {name: _without_gaps(table[name]) for name in self.columns}
         # GOPs of all clips in one array, so that a million clips are not a million objects.
         counts = np.asarray([len(each) for each in table["gop_latents"].to_pylist()])
         self._gop_starts = np.concatenate([[0], np.cumsum(counts)])
         self._gop_latents = np.asarray(table["gop_latents"].combine_chunks().flatten(), np.int64)
         self._gop_offsets = np.asarray(table["gop_offsets"].combine_chunks().flatten(), np.int64)
 
-    def _warn_of_missing(self, path: str, found: int) -> None:
-        """Warn if the corpus is to have more shards than it has."""
+    def _read_plan(self, path: str, found: int) -> None:
+        """Read what weights made the tokens, and warn if the corpus is to have more shards than the `found` ones."""
         try:
             plan = json.loads(self._storage.read(PLAN_NAME))
             shards = -(-plan["clips"] // plan["clips_per_shard"])
+            self.weights_sha256 = str(plan["weights_sha256"])
         except (InputError, ValueError, KeyError, TypeError):
             # The folder may hold the shards alone.
             return
@@ -144,7 +149,8 @@ class TokenWindows:
         fewest = int(self._of["tokens_per_position"].min())
         if tokens is not None and not 1 <= tokens <= fewest:
             raise SettingError(f"tokens {tokens}: the corpus has 1 to {fewest} tokens per position")
-        self._tokens = tokens
+        self.tokens_per_position = tokens or fewest
+        """The tokens per position of every window."""
 
     def _place(self, start: str) -> None:
         """Find the clip and the first latent frame of every window."""
@@ -230,7 +236,7 @@ class TokenWindows:
         tokens = read_latents(reader, skipped + self.latents)[skipped:][: self.latents]
         if len(tokens) < self.latents:
             raise InputError(f"{self._keys[clip]}: its shard holds fewer latent frames than the index says")
-        return np.ascontiguousarray(tokens[..., : self._tokens])
+        return np.ascontiguousarray(tokens[..., : self.tokens_per_position])
 
     def values(self, column: str) -> set[str]:
         """Return the different values of one of the columns asked for, as text, without empty ones."""
@@ -243,67 +249,6 @@ class TokenWindows:
     def shards(self) -> NDArray[np.int64]:
         """Return the number of the shard that holds each window, `(windows,)`."""
         return self._shard[self._clip]
-
-    def sampler(
-        self,
-        batch_size: int,
-        seed: int = 0,
-        rank: int = 0,
-        world: int = 1,
-        shuffle: str = "shard",
-        bucket: str | None = "grid",
-        drop_last: bool = False,
-    ) -> WindowSampler:
-        """Return batches of windows for `DataLoader(batch_sampler=…)`; see `WindowSampler`.
-
-        Args:
-            batch_size: Windows per batch.
-            seed: The seed of the order.
-            rank: The number of this process among those that train together, from 0 on.
-            world: The number of processes that train together.
-            shuffle: See `WindowSampler`.
-            bucket: `grid` for batches of windows of the same size; None where all clips have one size.
-            drop_last: See `WindowSampler`.
-        """
-        if bucket not in ("grid", None):
-            raise SettingError(f"bucket {bucket!r}: use grid or None")
-        grids = self.grids() if bucket else np.zeros((len(self), 2), np.int64)
-        return WindowSampler(self.shards(), grids, batch_size, seed, rank, world, shuffle, drop_last)
-
-
-class JoinedWindows:
-    """The windows of several corpora, one after the other.
-
-    Args:
-        parts: The windows of each corpus, all with the same number of latent frames and of tokens per position.
-    """
-
-    def __init__(self, parts: Sequence[TokenWindows]) -> None:
-        self._parts = parts
-        self._ends = np.cumsum([len(part) for part in parts])
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        """Read a window; see `TokenWindows.__getitem__`."""
-        if not -len(self) <= number < len(self):
-            raise IndexError(number)
-        number %= len(self)
-        part = int(np.searchsorted(self._ends, number, side="right"))
-        return self._parts[part][number - (int(self._ends[part - 1]) if part else 0)]
-
-    def grids(self) -> NDArray[np.int64]:
-        """Return the latent grid of each window as its rows and columns, `(windows, 2)`."""
-        return np.concatenate([part.grids() for part in self._parts])
-
-    def shards(self) -> NDArray[np.int64]:
-        """Return the number of the shard that holds each window, `(windows,)`, over all corpora."""
-        found, before = [], 0
-        for part in self._parts:
-            found.append(part.shards() + before)
-            before = int(found[-1].max()) + 1
-        return np.concatenate(found)
 
 
 def _without_gaps(column: pa.ChunkedArray) -> list[Any]:

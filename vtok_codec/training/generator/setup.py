@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from vtok_codec.codec.tokenizer import Placement, Tokenizer
+from vtok_codec.corpus.joined_windows import JoinedWindows
 from vtok_codec.corpus.plan import Plan, has_plan, read_plan
-from vtok_codec.corpus.windows import JoinedWindows, TokenWindows
+from vtok_codec.corpus.windows import TokenWindows
 from vtok_codec.errors import SettingError
 from vtok_codec.models.config import GeneratorConfig, ModelConfig, OneVAEConfig
 from vtok_codec.models.generator import Generator

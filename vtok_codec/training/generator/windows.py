@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vtok_codec.corpus.joined_windows import JoinedWindows
 from vtok_codec.corpus.sampler import WindowSampler
-from vtok_codec.corpus.windows import JoinedWindows
 from vtok_codec.layout import GopLayout
 from vtok_codec.tokens.radix import Digits, tokens_to_digits
 from vtok_codec.training.processes import Processes

@@ -1,0 +1,70 @@
+"""Reads several corpora as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vtok_codec.corpus.sampler import SampledWindows
+from vtok_codec.corpus.windows import TokenWindows
+from vtok_codec.errors import SettingError
+
+
+class JoinedWindows(SampledWindows):
+    """The windows of several corpora, one after the other, for a map-style dataset as `TokenWindows` is.
+
+    A corpus does not grow once it has begun. To add clips, make a corpus of them, and join both.
+
+    Args:
+        parts: The windows of each corpus.
+
+    Raises:
+        SettingError: There are none; or they differ in their latent frames, their tokens per position, their columns,
+            or the weights that made the tokens.
+
+    Example:
+        >>> windows = JoinedWindows([TokenWindows("corpus"), TokenWindows("more")])
+        >>> loader = DataLoader(windows, batch_sampler=windows.sampler(8, seed=1))
+    """
+
+    def __init__(self, parts: Sequence[TokenWindows]) -> None:
+        if not parts:
+            raise SettingError("parts: give the windows of at least one corpus")
+        different: dict[str, set[Any]] = {
+            "latents": {part.latents for part in parts},
+            "tokens": {part.tokens_per_position for part in parts},
+            "columns": {part.columns for part in parts},
+            "weights": {part.weights_sha256 for part in parts} - {None},
+        }
+        for what, values in different.items():
+            if len(values) > 1:
+                found = " and ".join(sorted(map(str, values)))
+                raise SettingError(f"windows of different {what} cannot be joined: {found}")
+        self._parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """Read a window; see `TokenWindows.__getitem__`."""
+        if not -len(self) <= number < len(self):
+            raise IndexError(number)
+        number %= len(self)
+        part = int(np.searchsorted(self._ends, number, side="right"))
+        return self._parts[part][number - (int(self._ends[part - 1]) if part else 0)]
+
+    def grids(self) -> NDArray[np.int64]:
+        """Return the latent grid of each window as its rows and columns, `(windows, 2)`."""
+        return np.concatenate([part.grids() for part in self._parts])
+
+    def shards(self) -> NDArray[np.int64]:
+        """Return the number of the shard that holds each window, `(windows,)`, over all corpora."""
+        found, before = [], 0
+        for part in self._parts:
+            found.append(part.shards() + before)
+            before = int(found[-1].max()) + 1
+        return np.concatenate(found)
