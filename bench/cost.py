@@ -115,14 +115,14 @@ ATTACKS = {
 def seconds_of(data: bytes) -> float:
     """Return the seconds of the processor that `verify` takes."""
     started = time.process_time()
-    verify(io.BytesIO(data), priors=find_prior)
+    verify(io.BytesIO(data), find_prior)
     return time.process_time() - started
 
 
 def mib_of(data: bytes) -> float:
     """Return the most memory in MiB that `verify` holds at once."""
     tracemalloc.start()
-    verify(io.BytesIO(data), priors=find_prior)
+    verify(io.BytesIO(data), find_prior)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return peak / (1 << 20)

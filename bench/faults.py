@@ -122,7 +122,7 @@ def harm(data: bytes, kind: str, rng: random.Random) -> bytes:
 def is_noticed(data: bytes) -> bool:
     """Return whether `verify` rejects the file."""
     try:
-        verify(io.BytesIO(data))
+        verify(io.BytesIO(data), find_prior)
     except FormatError:
         return True
     return False
@@ -161,7 +161,7 @@ def salvaged(data: bytes) -> list[UnpackedChunk] | None:
     """Return the chunks that can be recovered, or None if the header cannot be read."""
     try:
         reader = VtkReader(io.BytesIO(data))
-        return [event for event in salvaged_events(reader) if isinstance(event, UnpackedChunk)]
+        return [event for event in salvaged_events(reader, find_prior) if isinstance(event, UnpackedChunk)]
     except FormatError:
         return None
 

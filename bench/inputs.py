@@ -26,6 +26,7 @@ from common import print_table, write_json
 
 from vtok_codec.errors import VtokError
 from vtok_codec.evaluation.usage import run_measured
+from vtok_codec.prior_files import find_prior
 from vtok_codec.stream.verifying import verify
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
@@ -193,7 +194,7 @@ def coded_frames(path: Path) -> int:
     """Return the number of frames of a `.vtk` file, or 0 if there is no valid file."""
     try:
         with open(path, "rb") as stream:
-            return verify(stream).totals.frames
+            return verify(stream, find_prior).totals.frames
     except (OSError, VtokError):
         return 0
 

@@ -43,7 +43,7 @@ def gops_of(clip: Path, tokenizer: Tokenizer, tokens: int) -> list[list[Digits]]
         encode_video(reader.info, reader.events(), tokenizer, EncodeSettings(tokens_per_position=tokens), file)
     file.seek(0)
     gops: list[list[Digits]] = []
-    for event in unpacked_events(VtkReader(file), priors=tokenizer.find_prior):
+    for event in unpacked_events(VtkReader(file), tokenizer.find_prior):
         if isinstance(event, UnpackedChunk):
             if event.chunk.first:
                 gops.append([])

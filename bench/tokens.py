@@ -99,7 +99,7 @@ def tokens_of(clip: Path, tokenizer: Tokenizer, rdo: float) -> list[Tokens]:
     if summary.failure:
         raise summary.failure
     file.seek(0)
-    return [gop.tokens for gop in read_all_gops(VtkReader(file), priors=tokenizer.find_prior)]
+    return [gop.tokens for gop in read_all_gops(VtkReader(file), tokenizer.find_prior)]
 
 
 def by_rounding(tokenizer: Tokenizer, clips: list[Path]) -> Iterator[list[object]]:

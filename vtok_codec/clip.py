@@ -13,6 +13,7 @@ from vtok_codec.errors import FormatError, InputError
 from vtok_codec.media.types import Frame
 from vtok_codec.prior_files import priors_beside
 from vtok_codec.registry import DETERMINISTIC
+from vtok_codec.stream.limits import MAX_TOKEN_BYTES
 from vtok_codec.stream.reading import read_gops, read_tokens
 from vtok_codec.stream.verifying import FileSummary, verify
 from vtok_codec.tokens.radix import Tokens
@@ -62,28 +63,39 @@ class Clip:
 
         Raises:
             FormatError, DamageError: The first thing that is wrong, and where.
+            ModelError: The prior with which the file was packed is missing.
         """
         with self._open() as stream:
             return verify(stream, self._prior)
 
-    def tokens(self, gop: int | None = None) -> Tokens:
+    def tokens(self, gop: int | None = None, max_bytes: int = MAX_TOKEN_BYTES) -> Tokens:
         """The tokens `t h w n` of one GOP, which `Codec.detokenize` takes, or of all GOPs one after another.
 
+        Args:
+            gop: The number of the GOP; None for all GOPs.
+            max_bytes: The largest size of the array in bytes.
+
         Raises:
-            InputError: There is no such GOP.
+            InputError: There is no such GOP, or the tokens take more memory than `max_bytes`.
             FormatError, DamageError: The file cannot be read there.
+            ModelError: The prior with which the file was packed is missing.
         """
         with self._open() as stream:
-            return read_tokens(stream, gop, priors=self._prior)
+            return read_tokens(stream, self._prior, gop, max_bytes)
 
-    def gops(self) -> Iterator[Tokens]:
+    def gops(self, max_bytes: int = MAX_TOKEN_BYTES) -> Iterator[Tokens]:
         """Iterate over the tokens `t h w n` of each GOP, with one GOP in memory at a time.
 
+        Args:
+            max_bytes: The largest size of the tokens of a GOP in bytes.
+
         Raises:
+            InputError: The tokens of a GOP take more memory than `max_bytes`.
             FormatError, DamageError: The file cannot be read that far.
+            ModelError: The prior with which the file was packed is missing.
         """
         with self._open() as stream:
-            yield from (gop.tokens for gop in read_gops(VtkReader(stream), priors=self._prior))
+            yield from (gop.tokens for gop in read_gops(VtkReader(stream), self._prior, max_bytes))
 
     def frames(
         self,
@@ -126,7 +138,7 @@ class Clip:
                     yield event
 
     def seconds(self, frame: Frame) -> float:
-        """The presentation time of a frame in seconds, from the `start` that `frames` was given, if there was one."""
+        """The time of a frame in seconds: from `start` on if `frames` was given one or a duration; else as stored."""
         return float(frame.pts * self.header.time_base)
 
     def _prior(self, sha256: str) -> Prior:

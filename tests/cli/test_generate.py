@@ -14,6 +14,7 @@ from generator_helpers import flow_weights, generator_weights
 from helpers import ClipMaker, inside, pixels_of
 
 from vtok_codec.container.reader import VtkReader
+from vtok_codec.prior_files import find_prior
 from vtok_codec.stream.reading import read_all_gops
 
 
@@ -28,7 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
 
 
 def gops_of(path: Path) -> list[np.ndarray]:
-    return [gop.tokens for gop in read_all_gops(VtkReader(io.BytesIO(path.read_bytes())))]
+    return [gop.tokens for gop in read_all_gops(VtkReader(io.BytesIO(path.read_bytes())), find_prior)]
 
 
 def test_a_continued_file_keeps_its_tokens_and_decodes(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
@@ -53,7 +54,9 @@ def test_it_works_in_a_pipe(made: tuple[Path, Path, Path]) -> None:
     clip, codec, generator = made
     result = vtok("continue", "-", "-", "-g", generator, "--weights", codec, "--seconds", 0.2, stdin=clip.read_bytes())
     assert result.returncode == 0 and b"standard input -> standard output" in result.stderr
-    assert len(np.concatenate([gop.tokens for gop in read_all_gops(VtkReader(io.BytesIO(result.stdout)))])) > 4
+    assert (
+        len(np.concatenate([gop.tokens for gop in read_all_gops(VtkReader(io.BytesIO(result.stdout)), find_prior)])) > 4
+    )
 
 
 def test_a_video_from_nothing(made: tuple[Path, Path, Path], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 import vtok_codec
+from vtok_codec.prior_files import find_prior
 from vtok_codec.stream.reading import read_tokens
 
 
@@ -29,7 +30,7 @@ def test_latents_round_to_the_tokens_and_decode(model: str, make_clip: ClipMaker
     assert sum(lengths) == latents.shape[1] and sum(frames) == 40 and len(lengths) > 1
     codec = vtok_codec.load(model, device="cpu")
     with vtk.open("rb") as stream:
-        codes = codec.codes(torch.from_numpy(read_tokens(stream).astype(np.int64))[None])[0].numpy()
+        codes = codec.codes(torch.from_numpy(read_tokens(stream, find_prior).astype(np.int64))[None])[0].numpy()
     half = (np.array([8, 8, 8, 5, 5, 5] * 2) // 2).reshape(-1, 1, 1, 1)
     assert np.array_equal(np.rint(latents * half) / half, codes)
     decoded = codec.decode_latents(torch.from_numpy(latents[:, : lengths[0]])[None])[0]

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import InputError
+from vtok_codec.prior_files import find_prior
 from vtok_codec.stream.arrays import read_array
 from vtok_codec.stream.reading import read_tokens
 from vtok_codec.tokens.coders import ZSTD
@@ -46,10 +47,10 @@ def test_an_array_larger_than_its_limit_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_limit_counts_all_groups_of_pictures(clip: Path) -> None:
-    whole = read_tokens(io.BytesIO(clip.read_bytes()))
-    assert np.array_equal(read_tokens(io.BytesIO(clip.read_bytes()), max_bytes=whole.nbytes), whole)
+    whole = read_tokens(io.BytesIO(clip.read_bytes()), find_prior)
+    assert np.array_equal(read_tokens(io.BytesIO(clip.read_bytes()), find_prior, max_bytes=whole.nbytes), whole)
     with pytest.raises(InputError, match="more memory than allowed"):
-        read_tokens(io.BytesIO(clip.read_bytes()), max_bytes=whole.nbytes - 1)
+        read_tokens(io.BytesIO(clip.read_bytes()), find_prior, max_bytes=whole.nbytes - 1)
 
 
 def test_exported_tokens_say_how_to_decode_them(clip: Path, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ from vtok_codec.media.types import AudioPacket, Frame, Pixels, VideoInfo
 from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import dump_weights
+from vtok_codec.prior_files import find_prior
 from vtok_codec.registry import WeightsFile
 from vtok_codec.stream.chunks import chosen_coder
 from vtok_codec.stream.reading import read_tokens
@@ -101,7 +102,7 @@ def tiny_whole(tiny_lanes: bytes, tiny: Tokenizer) -> list[Frame]:
 def test_a_real_clip_looks_like_itself(lanes: bytes, tokenizer: Tokenizer, whole: list[Frame]) -> None:
     source = read_pixels(SMALL_LANES, 100)
     assert psnr_db(np.stack([frame.pixels for frame in whole]), source) > 24
-    assert verify(io.BytesIO(lanes)).bits_per_pixel < 0.12
+    assert verify(io.BytesIO(lanes), find_prior).bits_per_pixel < 0.12
 
 
 def test_sticky_digits_make_smaller_files_of_the_same_model(lanes: bytes, tokenizer: Tokenizer) -> None:
@@ -258,7 +259,9 @@ def test_fewer_tokens_are_worse_but_whole(lanes: bytes, tokenizer: Tokenizer) ->
 
 def test_reading_one_of_two_tokens_equals_writing_one(tiny_lanes: bytes, tiny: Tokenizer) -> None:
     single = encoded(SMALL_LANES, tiny, EncodeSettings(tokens_per_position=1, gop_seconds=0.8))
-    assert np.array_equal(read_tokens(io.BytesIO(single)), read_tokens(io.BytesIO(tiny_lanes))[..., :1])
+    assert np.array_equal(
+        read_tokens(io.BytesIO(single), find_prior), read_tokens(io.BytesIO(tiny_lanes), find_prior)[..., :1]
+    )
     with pytest.raises(SettingError, match="carries 1"):
         decoded(single, tiny, tokens=2)
 
@@ -287,7 +290,7 @@ def test_an_input_that_breaks_off_leaves_a_whole_file(make_clip: ClipMaker, toke
     info = VideoInfo(64, 48, Fraction(25), Fraction(1, 1000))
     summary = encode_video(info, broken(), tokenizer, EncodeSettings(), out)
     assert "cable" in str(summary.failure)
-    assert verify(io.BytesIO(out.getvalue())).totals.frames == 6
+    assert verify(io.BytesIO(out.getvalue()), find_prior).totals.frames == 6
 
 
 def test_an_input_without_a_frame_is_an_error(tiny: Tokenizer) -> None:
@@ -314,7 +317,7 @@ def test_a_packet_that_no_record_holds_ends_the_file(make_clip: ClipMaker, token
     with VideoReader(source) as reader:
         summary = encode_video(reader.info, swollen(reader), tokenizer, EncodeSettings(), out)
     assert "audio packet of 16777216 bytes" in str(summary.failure)
-    assert verify(io.BytesIO(out.getvalue())).totals.audio_packets == 19
+    assert verify(io.BytesIO(out.getvalue()), find_prior).totals.audio_packets == 19
 
 
 def test_chunks_are_written_as_soon_as_they_are_whole(make_clip: ClipMaker, tokenizer: Tokenizer) -> None:
@@ -334,7 +337,7 @@ def test_chunks_are_written_as_soon_as_they_are_whole(make_clip: ClipMaker, toke
                 yield event
 
     encode_video(VideoInfo(64, 48, Fraction(25), Fraction(1, 1000)), live(), tokenizer, EncodeSettings(), out)
-    assert written_at[30] > 300 and verify(io.BytesIO(out.getvalue())).totals.frames == 40
+    assert written_at[30] > 300 and verify(io.BytesIO(out.getvalue()), find_prior).totals.frames == 40
 
 
 def test_the_api_codes_arrays(tokenizer: Tokenizer) -> None:
@@ -496,7 +499,7 @@ def test_frames_that_are_not_asked_for_are_not_decoded(tokenizer: Tokenizer, mon
 def test_arrays_are_packed_at_any_usual_rate(tokenizer: Tokenizer, rate: float, kept: str) -> None:
     out = io.BytesIO()
     Codec(tokenizer).pack([np.ones((2, 3, 4, 1), np.int64)], out, rate, frames=[4], size=(20, 30))
-    summary = verify(io.BytesIO(out.getvalue()))
+    summary = verify(io.BytesIO(out.getvalue()), find_prior)
     assert summary.header.rate == Fraction(kept) and summary.totals.frames == 4
 
 
@@ -528,7 +531,7 @@ def test_tokens_decode_gop_by_gop(tiny_lanes: bytes, tiny: Tokenizer, tiny_whole
     made = np.concatenate([codec.detokenize(tokens, size, gop=gop) for gop, tokens in enumerate(gops)])
     assert np.array_equal(made[: len(tiny_whole)], np.stack([frame.pixels for frame in tiny_whole]))
     assert len(made) - len(tiny_whole) < header.model.stride[0]
-    assert np.array_equal(np.concatenate(gops), read_tokens(io.BytesIO(tiny_lanes)))
+    assert np.array_equal(np.concatenate(gops), read_tokens(io.BytesIO(tiny_lanes), find_prior))
 
 
 def test_recovery_within_a_window_minds_the_window_only(tiny_lanes: bytes, tiny: Tokenizer) -> None:
@@ -596,7 +599,7 @@ def test_decoding_compares_the_tokens_with_the_digest(
 
     data = changed(tiny_lanes, another)
     with pytest.raises(DamageError, match="do not match the digest"):
-        verify(io.BytesIO(data))
+        verify(io.BytesIO(data), find_prior)
     events = decode_events(VtkReader(io.BytesIO(data)), tiny, recover=recover)
     whole = len(tiny_whole)
     assert all(isinstance(next(events), Frame) for _ in range(whole))

@@ -27,6 +27,7 @@ from vtok_codec.media.parts import Part
 from vtok_codec.media.reader import VideoReader
 from vtok_codec.media.types import Frame, Pixels
 from vtok_codec.metrics.lpips import load_lpips
+from vtok_codec.prior_files import find_prior
 from vtok_codec.registry import DEFAULT_MODEL, find_weights
 from vtok_codec.stream import settings
 from vtok_codec.stream.effort import EFFORTS, TUNES
@@ -190,7 +191,7 @@ def test_every_coder_can_be_refined(tokenizer: Tokenizer, make_clip: ClipMaker) 
     for coder in CODERS:
         chosen = EncodeSettings(rdo=0.02, coder=coder, effort="normal")
         refined, usual = (_file(source, tokenizer, each) for each in (chosen, replace(chosen, effort="fast")))
-        one, other = (read_tokens(io.BytesIO(data)) for data in (refined, usual))
+        one, other = (read_tokens(io.BytesIO(data), find_prior) for data in (refined, usual))
         assert one.shape == other.shape and not np.array_equal(one, other)
 
 

@@ -22,7 +22,7 @@ from vtok_codec.container.records import AUDIO, END, TOKENS
 from vtok_codec.container.writer import VtkWriter
 from vtok_codec.errors import DamageError, FormatError, InputError, ModelError
 from vtok_codec.media.types import AudioTrack, VideoInfo
-from vtok_codec.prior_files import PRIOR_FOLDERS
+from vtok_codec.prior_files import PRIOR_FOLDERS, find_prior
 from vtok_codec.stream.reading import read_tokens
 from vtok_codec.stream.settings import EncodeSettings, make_header
 from vtok_codec.stream.unpacking import Damage, UnpackedChunk, salvaged_events
@@ -56,7 +56,7 @@ def a_tag(parts: FileParts) -> None:
 
 @in_bound_versions
 def test_a_whole_file_is_read_and_says_what_it_is(version: tuple[int, int]) -> None:
-    summary = verify(io.BytesIO(WHOLE[version]))
+    summary = verify(io.BytesIO(WHOLE[version]), find_prior)
     assert summary.header == BOUND and len(summary.totals.file_digest) == 32
     assert PREFIX.unpack_from(WHOLE[version])[1:3] == version
     assert parts_of(WHOLE[version]).joined() == WHOLE[version]
@@ -69,7 +69,7 @@ def test_nothing_can_be_exchanged(version: tuple[int, int], change: Callable[[Fi
     data = changed(WHOLE[version], change)
     assert data != WHOLE[version]
     with pytest.raises(DamageError, match="do not match the"):
-        verify(io.BytesIO(data))
+        verify(io.BytesIO(data), find_prior)
     with pytest.raises(DamageError):
         list(VtkReader(io.BytesIO(data)).events())
 
@@ -81,7 +81,7 @@ def test_a_record_of_another_file_is_noticed_at_once(version: tuple[int, int]) -
     assert here.end - here.start == there.end - there.start
     mixed = mine[: here.start] + other[there.start : there.end] + mine[here.end :]
     with pytest.raises(DamageError, match=r"of another file.*before the first chunk"):
-        verify(io.BytesIO(mixed))
+        verify(io.BytesIO(mixed), find_prior)
 
 
 @in_bound_versions
@@ -108,7 +108,7 @@ def test_recovery_passes_over_records_of_another_file(version: tuple[int, int]) 
     cut = chunk_starts(mine)[1] + 20
     # What lies behind is found if it is of the same file.
     for behind, gops in ((other, [0]), (mine, [0, 2])):
-        events = list(salvaged_events(VtkReader(io.BytesIO(mine[:cut] + behind))))
+        events = list(salvaged_events(VtkReader(io.BytesIO(mine[:cut] + behind)), find_prior))
         assert [event.chunk.gop for event in events if isinstance(event, UnpackedChunk)] == gops
         assert any(isinstance(event, Damage) for event in events)
 
@@ -116,7 +116,7 @@ def test_recovery_passes_over_records_of_another_file(version: tuple[int, int]) 
 def test_files_without_an_identifier_are_those_of_version_1_0() -> None:
     plain = write_file(HEADER)
     assert PREFIX.unpack_from(plain)[1:3] == (1, 0)
-    assert verify(io.BytesIO(plain)).totals.file_digest == b""
+    assert verify(io.BytesIO(plain), find_prior).totals.file_digest == b""
     for header, version in ((HEADER, (1, 1)), (BOUND, (1, 0))):
         with pytest.raises(FormatError, match="file identifier"):
             VtkReader(io.BytesIO(header_to_bytes(header, version)))
@@ -126,7 +126,7 @@ def test_files_without_an_identifier_are_those_of_version_1_0() -> None:
 def test_the_digest_covers_all_bytes_before_the_end_record(version: tuple[int, int]) -> None:
     data = WHOLE[version]
     (end,) = parts_of(data).of_type(END)
-    assert verify(io.BytesIO(data)).totals.file_digest == hashlib.sha256(data[: end.start]).digest()
+    assert verify(io.BytesIO(data), find_prior).totals.file_digest == hashlib.sha256(data[: end.start]).digest()
 
 
 MANY = tuple((str(number), "") for number in range(65))
@@ -155,9 +155,9 @@ def test_the_golden_files_still_read_and_are_written_alike(
     prior = parse_prior((DATA / "prior-golden.safetensors").read_bytes())
     golden = (DATA / f"golden-{version[0]}.{version[1]}.vtk").read_bytes()
     header = replace(BOUND, prior_sha256=prior.sha256)
-    assert verify(io.BytesIO(golden)).header == header
-    assert np.array_equal(read_tokens(io.BytesIO(golden)), np.load(DATA / "golden-1.0.npy"))
-    assert np.array_equal(read_tokens(io.BytesIO(golden), 1), np.load(DATA / "golden-1.0.npy")[3:])
+    assert verify(io.BytesIO(golden), find_prior).header == header
+    assert np.array_equal(read_tokens(io.BytesIO(golden), find_prior), np.load(DATA / "golden-1.0.npy"))
+    assert np.array_equal(read_tokens(io.BytesIO(golden), find_prior, 1), np.load(DATA / "golden-1.0.npy")[3:])
     written = write_file(header, coders=(PRIOR,) * 3, prior=prior, version=version)
     old, new = parts_of(golden), parts_of(written)
     # Another library may deflate the header to other bytes, which moves what follows.
@@ -167,7 +167,7 @@ def test_the_golden_files_still_read_and_are_written_alike(
 
 def test_a_missing_prior_is_told() -> None:
     with pytest.raises(ModelError, match=r"prior [0-9a-f]{12}, which is not here"):
-        verify(io.BytesIO((DATA / "golden-1.1.vtk").read_bytes()))
+        verify(io.BytesIO((DATA / "golden-1.1.vtk").read_bytes()), find_prior)
 
 
 def test_the_identifier_follows_from_the_contents() -> None:
@@ -184,7 +184,7 @@ def test_the_identifier_follows_from_the_contents() -> None:
     assert first == same != longer
     ids = [VtkReader(io.BytesIO(data)).header.file_id for data in (first, longer, written(BOUND, 5))]
     assert ids[0] == ids[1] != ids[2] and all(len(each) == 16 for each in ids)
-    assert verify(io.BytesIO(first)).totals.audio_packets == 2
+    assert verify(io.BytesIO(first), find_prior).totals.audio_packets == 2
     events = list(VtkReader(io.BytesIO(first)).events())
     assert events[0] == PACKETS
 

@@ -43,7 +43,7 @@ from vtok_codec.container.records import (
 from vtok_codec.container.varint import read_varint, write_varint
 from vtok_codec.container.writer import VtkWriter
 from vtok_codec.errors import DamageError, FormatError
-from vtok_codec.prior_files import prior_file
+from vtok_codec.prior_files import find_prior, prior_file
 from vtok_codec.registry import find_weights
 from vtok_codec.stream.reading import read_tokens
 from vtok_codec.stream.unpacking import UnpackedChunk, salvaged_events, token_bytes
@@ -153,7 +153,7 @@ def test_a_record_takes_few_bytes() -> None:
 
 @in_each_version
 def test_summary_counts_what_is_there(data: bytes) -> None:
-    summary = verify(io.BytesIO(data))
+    summary = verify(io.BytesIO(data), find_prior)
     assert (summary.totals.frames, summary.totals.chunks, summary.totals.gops) == (12, 3, 2)
     assert summary.totals.audio_packets == 4
     assert summary.file_bytes == len(data)
@@ -169,32 +169,32 @@ def test_a_pipe_that_gives_single_bytes_reads_the_same(data: bytes) -> None:
         def read(self, size: int = -1) -> bytes:
             return self.inner.read(min(size, 1))
 
-    assert verify(Trickle()).totals == verify(io.BytesIO(data)).totals  # type: ignore[arg-type]
+    assert verify(Trickle(), find_prior).totals == verify(io.BytesIO(data), find_prior).totals  # type: ignore[arg-type]
 
 
 @in_each_version
 def test_gops_are_found_by_the_index(data: bytes) -> None:
-    whole = read_tokens(io.BytesIO(data))
+    whole = read_tokens(io.BytesIO(data), find_prior)
     assert whole.shape == (5, 2, 3, 2)
-    assert np.array_equal(read_tokens(io.BytesIO(data), 0), whole[:3])
-    assert np.array_equal(read_tokens(io.BytesIO(data), 1), whole[3:])
+    assert np.array_equal(read_tokens(io.BytesIO(data), find_prior, 0), whole[:3])
+    assert np.array_equal(read_tokens(io.BytesIO(data), find_prior, 1), whole[3:])
 
 
 @in_each_version
 def test_a_gop_is_read_whatever_stands_behind_it(data: bytes) -> None:
-    whole = read_tokens(io.BytesIO(data))
+    whole = read_tokens(io.BytesIO(data), find_prior)
     chunks = parts_of(data).of_type(TOKENS)
     damaged = bytearray(data)
     damaged[chunks[2].payload_start] ^= 1
-    assert np.array_equal(read_tokens(io.BytesIO(damaged), 0), whole[:3])
+    assert np.array_equal(read_tokens(io.BytesIO(damaged), find_prior, 0), whole[:3])
     for gop in (1, None):
         with pytest.raises(DamageError, match="CRC"):
-            read_tokens(io.BytesIO(damaged), gop)
+            read_tokens(io.BytesIO(damaged), find_prior, gop)
     # The second chunk of the first GOP, without which its frames are not all there.
     damaged = bytearray(data)
     damaged[chunks[1].payload_start] ^= 1
     with pytest.raises(DamageError, match="CRC"):
-        read_tokens(io.BytesIO(damaged), 0)
+        read_tokens(io.BytesIO(damaged), find_prior, 0)
 
 
 @pytest.mark.parametrize("before", [b"", b"something else, then "])
@@ -227,7 +227,7 @@ def test_every_flipped_byte_is_noticed(data: bytes) -> None:
         damaged = bytearray(data)
         damaged[place] ^= 0x41
         with pytest.raises(FormatError):
-            verify(io.BytesIO(bytes(damaged)))
+            verify(io.BytesIO(bytes(damaged)), find_prior)
             pytest.fail(f"byte {place}")
 
 
@@ -438,7 +438,7 @@ def test_unknown_header_keys_are_for_later_versions() -> None:
 
 def test_bytes_after_the_end_are_noticed() -> None:
     with pytest.raises(DamageError, match="after the end"):
-        verify(io.BytesIO(WHOLE + WHOLE))
+        verify(io.BytesIO(WHOLE + WHOLE), find_prior)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -446,7 +446,7 @@ def test_a_file_without_frames_is_refused(version: tuple[int, int]) -> None:
     out = io.BytesIO()
     VtkWriter(out, HEADER, version).finish()
     with pytest.raises(DamageError, match="no frame"):
-        verify(io.BytesIO(out.getvalue()))
+        verify(io.BytesIO(out.getvalue()), find_prior)
 
 
 @in_each_version
@@ -457,7 +457,7 @@ def test_an_index_that_lies_is_noticed(data: bytes) -> None:
         index.payload = parts.framing.index_to_bytes([first._replace(offset=first.offset + 1), *others])
 
     with pytest.raises(DamageError, match="index does not match"):
-        verify(io.BytesIO(changed(data, lie)))
+        verify(io.BytesIO(changed(data, lie)), find_prior)
 
 
 both_framings = pytest.mark.parametrize("framing", [FixedFraming(HEADER), CompactFraming(BOUND_HEADER)])
@@ -521,8 +521,8 @@ def test_golden_file_still_reads() -> None:
     golden = (DATA / "golden-1.0.vtk").read_bytes()
     assert VtkReader(io.BytesIO(golden)).header == HEADER
     tokens = np.load(DATA / "golden-1.0.npy")
-    assert np.array_equal(read_tokens(io.BytesIO(golden)), tokens)
-    assert verify(io.BytesIO(golden)).totals.token_digest.hex() == (
+    assert np.array_equal(read_tokens(io.BytesIO(golden), find_prior), tokens)
+    assert verify(io.BytesIO(golden), find_prior).totals.token_digest.hex() == (
         "72435808448a8f9958ea8545fc807c19fcb0960897f5568e2cc215d4cf4801ce"
     )
 
@@ -531,16 +531,16 @@ def test_golden_waves_still_read_and_are_written_alike() -> None:
     """The same tokens by coder 2, whose arithmetic is exact: every machine writes these bytes."""
     golden = (DATA / "golden-waves.vtk").read_bytes()
     assert write_file(coders=(WAVES,) * 3) == golden
-    assert np.array_equal(read_tokens(io.BytesIO(golden)), np.load(DATA / "golden-1.0.npy"))
-    assert np.array_equal(read_tokens(io.BytesIO(golden), 1), np.load(DATA / "golden-1.0.npy")[3:])
+    assert np.array_equal(read_tokens(io.BytesIO(golden), find_prior), np.load(DATA / "golden-1.0.npy"))
+    assert np.array_equal(read_tokens(io.BytesIO(golden), find_prior, 1), np.load(DATA / "golden-1.0.npy")[3:])
 
 
 def test_a_gop_has_one_coder_and_the_next_may_have_another() -> None:
     mixed = write_file(coders=(WAVES, WAVES, ZSTD))
-    assert np.array_equal(read_tokens(io.BytesIO(mixed)), np.load(DATA / "golden-1.0.npy"))
+    assert np.array_equal(read_tokens(io.BytesIO(mixed), find_prior), np.load(DATA / "golden-1.0.npy"))
     wrong = write_file(coders=(ZSTD, WAVES, WAVES))
     with pytest.raises(DamageError, match="another coder than its GOP began with"):
-        read_tokens(io.BytesIO(wrong))
+        read_tokens(io.BytesIO(wrong), find_prior)
 
 
 def test_waves_are_only_for_few_levels() -> None:
@@ -615,20 +615,20 @@ def chunks_file(chunks: list[tuple[int, int]], audio: bool, version: tuple[int, 
 def test_chunks_that_run_backwards_are_refused() -> None:
     for pts in (4004, -5000):
         with pytest.raises(DamageError, match=f"starts at {pts} ticks, not after 4004"):
-            verify(io.BytesIO(Crafted().chunk(0, 0, 5).chunk(1, pts, 5).finish()))
+            verify(io.BytesIO(Crafted().chunk(0, 0, 5).chunk(1, pts, 5).finish()), find_prior)
     timeless = Crafted(replace(BOUND_HEADER, rate=None, frame_ticks=0))
     with pytest.raises(DamageError, match="no times"):
-        verify(io.BytesIO(timeless.chunk(0, 0, 5).finish()))
-    assert verify(io.BytesIO(Crafted(timeless.header).chunk(0, 0, 1).finish())).totals.frames == 1
+        verify(io.BytesIO(timeless.chunk(0, 0, 5).finish()), find_prior)
+    assert verify(io.BytesIO(Crafted(timeless.header).chunk(0, 0, 1).finish()), find_prior).totals.frames == 1
 
 
 def test_the_index_stands_before_the_end_only() -> None:
     crafted = Crafted().chunk(0, 0, 5)
     index = crafted.index()
     with pytest.raises(DamageError, match="stands behind the index"):
-        verify(io.BytesIO(crafted.chunk(1, 9009, 5).end(index)))
+        verify(io.BytesIO(crafted.chunk(1, 9009, 5).end(index)), find_prior)
     with pytest.raises(DamageError, match="the index is missing"):
-        verify(io.BytesIO(Crafted().chunk(0, 0, 5).end(0)))
+        verify(io.BytesIO(Crafted().chunk(0, 0, 5).end(0)), find_prior)
 
 
 def test_an_index_entry_that_leads_to_no_chunk_is_refused() -> None:
@@ -637,7 +637,7 @@ def test_an_index_entry_that_leads_to_no_chunk_is_refused() -> None:
     crafted.writer.write_audio(PACKETS)
     data = crafted.end(crafted.index())
     with pytest.raises(DamageError, match="another place than the start of GOP 1"):
-        read_tokens(io.BytesIO(data), 1)
+        read_tokens(io.BytesIO(data), find_prior, 1)
 
 
 @pytest.mark.parametrize(
@@ -703,5 +703,5 @@ def test_gops_are_found_behind_a_damage_without_an_index(
 ) -> None:
     data = bytearray(chunks_file(chunks, audio, version))
     data[parts_of(bytes(data)).records[0].payload_start + 18] ^= 1
-    events = list(salvaged_events(VtkReader(io.BytesIO(data[:-4]))))
+    events = list(salvaged_events(VtkReader(io.BytesIO(data[:-4])), find_prior))
     assert [event.chunk.gop for event in events if isinstance(event, UnpackedChunk)] == recovered

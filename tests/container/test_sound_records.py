@@ -14,6 +14,7 @@ from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.records import TokenPayload
 from vtok_codec.container.writer import VtkWriter
 from vtok_codec.media.types import AudioPacket, Frame
+from vtok_codec.prior_files import find_prior
 from vtok_codec.stream.excerpt import Excerpt
 from vtok_codec.stream.unpacking import Damage, UnpackedChunk, salvaged_events, token_bytes
 from vtok_codec.tokens.radix import digits_to_tokens
@@ -58,7 +59,7 @@ def test_an_excerpt_has_all_its_sound(fps: int, start_s: float, duration_s: floa
     stream = io.BytesIO(made(fps, 12, 8))
     if pipe:
         stream.seekable = lambda: False  # type: ignore[method-assign]
-    excerpt = Excerpt(VtkReader(stream), start_s, duration_s, recover=False)
+    excerpt = Excerpt(VtkReader(stream), start_s, duration_s, recover=False, priors=find_prior)
     packets = [packet for event in excerpt.events() if isinstance(event, list) for packet in event]
     played = [each for packet in packets if (each := excerpt.play(packet))]
     assert len(played) == pytest.approx(1000 * duration_s / PACKET_MS, abs=1)
@@ -75,7 +76,7 @@ def test_damaged_sound_costs_no_pictures() -> None:
     for begin, end in sounds[1:]:
         bad = bytearray(data)
         bad[(begin + end) // 2] ^= 1
-        events = list(salvaged_events(VtkReader(io.BytesIO(bad))))
+        events = list(salvaged_events(VtkReader(io.BytesIO(bad)), find_prior))
         assert sum(len(event.chunk.pts) for event in events if isinstance(event, UnpackedChunk)) == 12 * 25
         assert [event.most_frames for event in events if isinstance(event, Damage)] == [0]
         assert sum(len(event) for event in events if isinstance(event, list)) >= 12 * 50 - 60
@@ -88,7 +89,7 @@ def test_gops_of_one_chunk_are_found_without_an_index() -> None:
     second = reader.index()[1].offset
     bad = bytearray(data[:-12])
     bad[second + 20] ^= 1
-    found = salvaged_events(VtkReader(io.BytesIO(bad)))
+    found = salvaged_events(VtkReader(io.BytesIO(bad)), find_prior)
     gops = [event.chunk.gop for event in found if isinstance(event, UnpackedChunk)]
     assert gops == [gop for gop in range(len(reader.index())) if gop != 1]
 
@@ -96,12 +97,12 @@ def test_gops_of_one_chunk_are_found_without_an_index() -> None:
 def test_damage_behind_the_video_loses_nothing() -> None:
     """In the index, the totals or the footer, wherever it is."""
     data = made(25, 4, 8)
-    whole = list(salvaged_events(VtkReader(io.BytesIO(data))))
+    whole = list(salvaged_events(VtkReader(io.BytesIO(data)), find_prior))
     last = max(number for number, event in enumerate(whole) if isinstance(event, UnpackedChunk))
     ends = [len(data) - back for back in (1, 5, 9, 13, 20, 40, 60)]
     for place in ends:
         bad = bytearray(data)
         bad[place] ^= 1
-        events = list(salvaged_events(VtkReader(io.BytesIO(bad))))
+        events = list(salvaged_events(VtkReader(io.BytesIO(bad)), find_prior))
         assert not any(isinstance(event, Damage) for event in events)
         assert len(events) > last

@@ -24,6 +24,7 @@ from vtok_codec.container.records import TOKENS, WINDOWS
 from vtok_codec.container.window_tokens import WindowTokens
 from vtok_codec.container.writer import VtkWriter
 from vtok_codec.errors import DamageError, FormatError
+from vtok_codec.prior_files import find_prior
 from vtok_codec.stream.chunks import CodedChunk, GopPacker, chosen_coder
 from vtok_codec.stream.unpacking import UnpackedChunk, salvaged_events
 from vtok_codec.stream.verifying import verify
@@ -72,7 +73,7 @@ def test_1d_tokens_come_back_with_their_chunk() -> None:
         assert chunk.window_tokens is not None
         assert np.array_equal(chunk.window_tokens.counts, wanted.counts)
         assert np.array_equal(chunk.window_tokens.tokens, wanted.tokens)
-    summary = verify(io.BytesIO(data))
+    summary = verify(io.BytesIO(data), find_prior)
     assert summary.token_bytes == sum(chunk.record_bytes for chunk in read)
 
 
@@ -193,14 +194,20 @@ def test_recovery_passes_over_a_chunk_that_cannot_be_unpacked() -> None:
     data = file_of()
     place = parts_of(data).of_type(TOKENS)[0].payload_start + 3
     broken = with_checksums(data[:place] + b"\xff" + data[place + 1 :])
-    chunks = [event for event in salvaged_events(VtkReader(io.BytesIO(broken))) if isinstance(event, UnpackedChunk)]
+    chunks = [
+        event
+        for event in salvaged_events(VtkReader(io.BytesIO(broken)), find_prior)
+        if isinstance(event, UnpackedChunk)
+    ]
     assert [chunk.chunk.gop for chunk in chunks] == [1]
 
 
 def test_recovery_goes_on_with_the_next_gop_and_its_1d_tokens() -> None:
     data = bytearray(file_of())
     data[parts_of(bytes(data)).of_type(TOKENS)[0].payload_start + 5] ^= 1
-    chunks = [event for event in salvaged_events(VtkReader(io.BytesIO(data))) if isinstance(event, UnpackedChunk)]
+    chunks = [
+        event for event in salvaged_events(VtkReader(io.BytesIO(data)), find_prior) if isinstance(event, UnpackedChunk)
+    ]
     assert [chunk.chunk.gop for chunk in chunks] == [1]
     windows = chunks[0].chunk.window_tokens
     assert windows is not None and windows.tokens.tolist() == [63999]

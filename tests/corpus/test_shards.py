@@ -15,11 +15,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from corpus_helpers import InlineEngine, begin, contents, make, make_clips, tiny_weights
-from helpers import inside
+from helpers import TINY, inside
+from prior_helpers import random_prior
 
 from vtok_codec.codec.encoder import encode_video
 from vtok_codec.codec.tokenizer import load_tokenizer
-from vtok_codec.corpus import shards
+from vtok_codec.container.reader import VtkReader
+from vtok_codec.corpus import report, shards
 from vtok_codec.corpus.clips import describe
 from vtok_codec.corpus.encoding import CorpusPart, encode_shards, parse_part, parse_tolerance, require_few_bad
 from vtok_codec.corpus.index import CRASHED, TIMEOUT, read_index, rows_of
@@ -27,9 +29,11 @@ from vtok_codec.corpus.journal import Journal, shards_in_work, verdict
 from vtok_codec.corpus.plan import index_path, read_plan, shard_path, write_plan
 from vtok_codec.corpus.report import bad_clips, check_corpus, reopen_shard, reopen_shards, stats_of, status_of
 from vtok_codec.corpus.sources import find_clips
+from vtok_codec.corpus.windows import TokenWindows
 from vtok_codec.errors import CorpusError, InputError, SettingError
 from vtok_codec.media.parts import make_part
 from vtok_codec.media.reader import VideoReader
+from vtok_codec.prior_files import find_prior
 from vtok_codec.registry import find_weights
 from vtok_codec.stream.verifying import verify
 
@@ -63,7 +67,7 @@ def test_the_index_tells_what_is_in_the_tar(corpus: Path) -> None:
                 member = tar.getmember(f"{row.key}.vtk")
                 assert (member.offset_data, member.size) == (row.offset, row.size)
                 raw.seek(row.offset)
-                summary = verify(io.BytesIO(raw.read(row.size)))
+                summary = verify(io.BytesIO(raw.read(row.size)), find_prior)
                 assert summary.totals.token_digest.hex() == row.tokens_sha256
                 assert summary.totals.frames == row.frames == sum(row.gop_frames)
                 assert summary.bits_per_pixel == pytest.approx(row.bits_per_pixel)
@@ -428,3 +432,31 @@ def test_a_corpus_that_began_before_clips_could_be_parts_goes_on(tmp_path: Path,
     del members["cut"]
     (folder / "corpus.json").write_text(json.dumps(members))
     assert make(folder, begin(folder, [clips], model)) == {"ok": 5}
+
+
+def test_own_weights_have_a_prior_of_their_own(
+    tmp_path: Path, clips: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lies beside them, and everything that reads the corpus finds it there."""
+    model = tiny_weights(tmp_path)
+    levels = TINY.fsq_levels
+    codec = hashlib.sha256(model.read_bytes()).hexdigest()
+    (tmp_path / "prior.safetensors").write_bytes(random_prior(levels, TINY.max_tokens, codec_sha256=codec))
+    folder = tmp_path / "corpus"
+    plan = begin(folder, [clips], model, coder="prior")
+    assert make(folder, plan) == {"ok": 5}
+    before = contents(folder)
+    row = rows_of(read_index(index_path(folder, 0)))[0]
+    data = shard_path(folder, 0).read_bytes()[row.offset : row.offset + row.size]
+    assert VtkReader(io.BytesIO(data)).header.prior_sha256
+    assert not list(check_corpus(folder, plan))
+    assert len(TokenWindows(folder, 3)[0]["tokens"]) == 3
+    assert inside("corpus", "verify", folder, "-q")[0] == 0
+    # A prior that is away, or a disk that does not answer, says nothing about the shards.
+    (tmp_path / "prior.safetensors").rename(tmp_path / "away.safetensors")
+    for command in (["verify", folder], ["retry", folder, "--damaged", "-j", 1]):
+        code, _, told = inside("corpus", *command)
+        assert code == 6 and "which is not here" in told and contents(folder) == before
+    monkeypatch.setattr(report, "verify", lambda *args: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+    code, _, told = inside("corpus", "retry", folder, "--damaged", "-j", 1)
+    assert code != 0 and "Input/output error" in told and contents(folder) == before

@@ -29,6 +29,7 @@ from vtok_codec.corpus.windows import TokenWindows
 from vtok_codec.errors import DamageError, InputError, SettingError
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import dump_weights
+from vtok_codec.prior_files import find_prior
 from vtok_codec.stream.reading import read_tokens
 
 SIZES = [("64x48", 60), ("48x64", 30), ("64x48", 13), ("64x48", 40), ("64x48", 3)]
@@ -52,7 +53,7 @@ def whole_tokens(corpus: Path) -> dict[str, np.ndarray]:
     for shard in range(3):
         data = shard_path(corpus, shard).read_bytes()
         for row in rows_of(read_index(index_path(corpus, shard))):
-            found[row.key] = read_tokens(io.BytesIO(data[row.offset : row.offset + row.size]))
+            found[row.key] = read_tokens(io.BytesIO(data[row.offset : row.offset + row.size]), find_prior)
     return found
 
 
@@ -172,7 +173,7 @@ def test_webdataset_reads_the_shards(corpus: Path) -> None:
     seen = {}
     for shard in range(3):
         for sample in webdataset.WebDataset(str(shard_path(corpus, shard)), shardshuffle=False):
-            seen[sample["__key__"]] = read_tokens(io.BytesIO(sample["vtk"]))
+            seen[sample["__key__"]] = read_tokens(io.BytesIO(sample["vtk"]), find_prior)
     assert seen.keys() == whole.keys()
     assert all(np.array_equal(seen[key], whole[key]) for key in whole)
 

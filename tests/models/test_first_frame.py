@@ -32,6 +32,7 @@ from vtok_codec.models.convert import convert
 from vtok_codec.models.first_frame import from_phases, to_phases
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import dump_weights
+from vtok_codec.prior_files import find_prior
 from vtok_codec.registry import WeightsFile
 from vtok_codec.stream.reading import read_gops, read_tokens
 from vtok_codec.stream.settings import EncodeSettings, make_header
@@ -150,25 +151,25 @@ def test_files_and_arrays_hold_the_same(tokenizer: Tokenizer, frames: int, chunk
     info = VideoInfo(70, 50, Fraction(25), Fraction(1, 25))
     out = io.BytesIO()
     encode_video(info, video, tokenizer, EncodeSettings(gop_seconds=0.8, chunk_latents=chunk), out)
-    summary = verify(io.BytesIO(out.getvalue()))
+    summary = verify(io.BytesIO(out.getvalue()), find_prior)
     assert summary.header.model.first_grid == (2, 2) and summary.totals.frames == frames
     shown = list(decode_events(VtkReader(io.BytesIO(out.getvalue())), tokenizer))
     assert [(frame.pts, frame.pixels.shape) for frame in shown if isinstance(frame, Frame)] == [
         (number, (50, 70, 3)) for number in range(frames)
     ]
     if chunk == 4:
-        tokens = read_tokens(io.BytesIO(out.getvalue()), gop=0)
+        tokens = read_tokens(io.BytesIO(out.getvalue()), find_prior, gop=0)
         in_gop = min(frames, 17)
         assert tokens.shape == (-(-(in_gop + 3) // 4) + 3, 4, 5, 2)
         assert np.array_equal(Codec(tokenizer).tokenize(pixels[:in_gop]), tokens)
         back = Codec(tokenizer).detokenize(tokens, (50, 70), in_gop)
         assert np.array_equal(back, np.stack([f.pixels for f in shown[:in_gop] if isinstance(f, Frame)]))
-        gops = list(read_gops(VtkReader(io.BytesIO(out.getvalue()))))
+        gops = list(read_gops(VtkReader(io.BytesIO(out.getvalue())), find_prior))
         again = io.BytesIO()
         Codec(tokenizer).pack([g.tokens for g in gops], again, 25, (50, 70), [g.frames for g in gops])
         # Of a file of one short GOP the header says less.
         assert (again.getvalue() == out.getvalue()) == (frames >= 14)
-        totals = verify(io.BytesIO(again.getvalue())).totals
+        totals = verify(io.BytesIO(again.getvalue()), find_prior).totals
         assert replace(totals, file_digest=summary.totals.file_digest) == summary.totals
 
 
@@ -230,8 +231,8 @@ def test_golden_file_still_reads() -> None:
     """Two GOPs, of nine and three frames, by `test_container.write_file` with a `first_grid` of 2 and 2."""
     data = (DATA / "golden-first-grid.vtk").read_bytes()
     assert VtkReader(io.BytesIO(data)).header.model.first_grid == (2, 2)
-    assert np.array_equal(read_tokens(io.BytesIO(data)), np.load(DATA / "golden-first-grid.npy"))
-    verify(io.BytesIO(data))
+    assert np.array_equal(read_tokens(io.BytesIO(data), find_prior), np.load(DATA / "golden-first-grid.npy"))
+    verify(io.BytesIO(data), find_prior)
 
 
 def test_a_finer_model_gives_the_first_frame_its_weights() -> None:

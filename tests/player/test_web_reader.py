@@ -62,7 +62,7 @@ def expected(data: bytes) -> dict[str, object]:
     try:
         reader = VtkReader(io.BytesIO(data))
         said["tokens"] = digest.hexdigest()
-        for event in unpacked_events(reader, priors=known_prior):
+        for event in unpacked_events(reader, known_prior):
             if isinstance(event, UnpackedChunk):
                 digest.update(token_bytes(digits_to_tokens(event.digits, reader.header.model.levels)))
                 said |= {"frames": said["frames"] + len(event.chunk.pts), "tokens": digest.hexdigest()}  # type: ignore[operator]

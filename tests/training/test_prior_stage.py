@@ -23,7 +23,7 @@ from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import TrainingError
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import dump_weights
-from vtok_codec.prior_files import PRIOR_FOLDERS, RUN_PRIOR
+from vtok_codec.prior_files import PRIOR_FOLDERS, RUN_PRIOR, find_prior
 from vtok_codec.registry import WeightsFile
 from vtok_codec.stream.reading import read_gops
 from vtok_codec.tokens.prior.network import Network, NetworkConfig
@@ -201,7 +201,7 @@ def test_files_of_tokens_are_trained_on_as_they_are(
     tokenizer = Tokenizer(weights, Placement(torch.device("cpu"), torch.float32))
     files = digits_of_files([str(folder.parent)], tokenizer)
     with file.open("rb") as stream:
-        gops = list(read_gops(VtkReader(stream)))
+        gops = list(read_gops(VtkReader(stream), find_prior))
     assert "broken.vtk" in capsys.readouterr().err
     levels = weights.codec_config.fsq_levels
     expected = [tokens_to_digits(gop.tokens, levels) for gop in gops]

@@ -117,7 +117,7 @@ def continue_(
         if header.rate is None:
             raise InputError(f"{shown} is a still picture; only a video can be continued, since it has a frame rate")
         codec = weights_of(header.model, weights)
-        gops = read_all_gops(reader, priors=lambda sha256: find_prior(sha256, codec.path.parent))
+        gops = read_all_gops(reader, lambda sha256: find_prior(sha256, codec.path.parent))
     drawer = load_generator(generator, device, codec.reads)
     model = TokenModel(header.model, codec.codec_config.max_tokens, prior_of(codec))
     try:

@@ -43,7 +43,7 @@ def tokens(
         with open_input(source) as stream:
             reader = VtkReader(stream)
             most, priors = max_mib << 20, priors_beside(weights)
-            gops = read_all_gops(reader, most, priors) if gop is None else [read_gop(reader, gop, most, priors)]
+            gops = read_all_gops(reader, priors, most) if gop is None else [read_gop(reader, gop, priors, most)]
         if reader.header.windows:
             notice(f"{source}: its 1D tokens are left out, since an array has tokens of positions only")
         write_array(partial, Path(target).suffix, reader.header, gops)

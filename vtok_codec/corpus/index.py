@@ -118,11 +118,15 @@ def read_index(source: Path | Any, name: str = "") -> pa.Table:
         name: The name of an open file, for messages.
 
     Raises:
-        InputError: It cannot be read, or lacks a column.
+        InputError: It is no index, or lacks a column.
+        OSError: The file cannot be read.
     """
     try:
         table = pq.read_table(source)
     except (OSError, pa.ArrowException) as error:
+        # Of damaged contents, too, pyarrow raises the former, but without a number.
+        if isinstance(error, OSError) and error.errno:
+            raise
         raise InputError(f"cannot read the index {name or source}: {error}") from error
     if missing := set(_NAMES) - set(table.column_names):
         raise InputError(f"the index {name or source} has no column {min(missing)}")

@@ -376,7 +376,9 @@ def is_done(folder: Path, shard: int) -> bool:
         return False
     try:
         parquet().read_metadata(path)
-    except (OSError, ValueError):
-        # pyarrow's errors of damaged files are of the latter type.
+    except (OSError, ValueError) as error:
+        # Of damaged contents pyarrow raises both, but without a number.
+        if isinstance(error, OSError) and error.errno:
+            raise
         return False
     return True

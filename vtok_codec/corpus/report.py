@@ -13,7 +13,9 @@ import pyarrow as pa
 from vtok_codec.corpus.index import OK, ClipRow, read_index, rows_of
 from vtok_codec.corpus.journal import Journal, shards_in_work
 from vtok_codec.corpus.plan import Plan, check_inputs, index_path, is_done, read_inputs, shard_path
-from vtok_codec.errors import FormatError, InputError, VtokError
+from vtok_codec.errors import FormatError, InputError
+from vtok_codec.prior_files import priors_beside
+from vtok_codec.stream.unpacking import PriorFinder
 from vtok_codec.stream.verifying import verify
 from vtok_codec.text import counted
 
@@ -129,8 +131,11 @@ def check_corpus(folder: Path, plan: Plan, on_shard: Callable[[int], None] = lam
 
     Raises:
         InputError: The inputs are not those of the plan.
+        ModelError: The weights or the prior of the plan are missing.
+        OSError: A file of the corpus is there and cannot be read, which says nothing about what it holds.
     """
     check_inputs(folder, plan)
+    priors = priors_beside(plan.model)
     for shard in range(plan.shards):
         if not index_path(folder, shard).exists():
             yield Fault(shard, " is not done", done=False)
@@ -141,18 +146,18 @@ def check_corpus(folder: Path, plan: Plan, on_shard: Callable[[int], None] = lam
                 yield Fault(shard, ": its index has other clips than the plan")
             with shard_path(folder, shard).open("rb") as tar:
                 for row in rows:
-                    if row.size and (wrong := _wrong(tar, row)):
+                    if row.size and (wrong := _wrong(tar, row, priors)):
                         yield Fault(shard, f", {row.key}: {wrong}")
-        except (OSError, VtokError) as error:
+        except (FileNotFoundError, InputError) as error:
             yield Fault(shard, f": {error}")
         on_shard(shard)
 
 
-def _wrong(tar: io.BufferedReader, row: ClipRow) -> str | None:
+def _wrong(tar: io.BufferedReader, row: ClipRow, priors: PriorFinder) -> str | None:
     """Return what is wrong with a clip, or None if it is what the index says."""
     tar.seek(row.offset)
     try:
-        summary = verify(io.BytesIO(tar.read(row.size)))
+        summary = verify(io.BytesIO(tar.read(row.size)), priors)
     except FormatError as error:
         return str(error)
     if summary.totals.token_digest.hex() != row.tokens_sha256:

@@ -22,7 +22,9 @@ from vtok_codec.corpus.plan import ITEM_FIELDS, PLAN_NAME
 from vtok_codec.corpus.sampler import SampledWindows
 from vtok_codec.corpus.storage import Storage
 from vtok_codec.errors import FormatError, InputError, SettingError
-from vtok_codec.stream.reading import read_latents
+from vtok_codec.prior_files import find_prior, priors_beside
+from vtok_codec.stream.reading import read_first_tokens
+from vtok_codec.stream.unpacking import PriorFinder
 from vtok_codec.tokens.radix import Tokens
 
 if TYPE_CHECKING:
@@ -57,9 +59,12 @@ class TokenWindows(SampledWindows):
             has no value, a text is empty and a number is NaN, so that batches can be made.
         statuses: The statuses of the clips to read; `truncated` adds what could be read of damaged clips.
         cache: A folder on a local disk for copies of the shards; None reads them where they are.
+        model: The weights that made the tokens, needed if the corpus has the coder `prior`, the prior is not shipped,
+            and the weights are no longer where they were when the corpus began.
 
     Raises:
         InputError: The corpus cannot be read, or has no window.
+        ModelError: There are no such weights.
         SettingError: An argument is out of range, or there is no such column.
 
     Example:
@@ -76,6 +81,7 @@ class TokenWindows(SampledWindows):
         columns: Sequence[str] = (),
         statuses: Sequence[str] = ("ok",),
         cache: str | Path | None = None,
+        model: str | Path | None = None,
     ) -> None:
         if start not in _STARTS:
             raise SettingError(f"start {start!r}: use {', '.join(_STARTS)}")
@@ -85,6 +91,7 @@ class TokenWindows(SampledWindows):
         """Latent frames per window."""
         self.weights_sha256: str | None = None
         """The hash of the weights that made the tokens; None if the folder has no plan."""
+        self._priors: PriorFinder = priors_beside(str(model)) if model else find_prior
         self._storage = Storage(str(path), str(cache) if cache else None)
         if isinstance(columns, str):
             raise SettingError(f"columns {columns!r}: give a list of names")
@@ -93,6 +100,7 @@ class TokenWindows(SampledWindows):
         if taken := set(columns) & set(ITEM_FIELDS):
             raise SettingError(f"column {min(taken)!r}: every window has it already")
         self._read_indexes(str(path), set(statuses))
+        self._read_plan(str(path))
         self._check_tokens(tokens)
         self._place(start)
         if not len(self):
@@ -119,7 +127,6 @@ class TokenWindows(SampledWindows):
             self._tars.append(name.removesuffix(".parquet") + ".tar")
         if not parts or not sum(map(len, parts)):
             raise InputError(f"{path} has no shard with clips yet")
-        self._read_plan(path, len(parts))
         table = pa.concat_tables(parts)
         if missing := set(self.columns) - set(table.column_names):
             raise SettingError(f"column {min(missing)!r}: the index has {', '.join(table.column_names)}")
@@ -133,17 +140,22 @@ class TokenWindows(SampledWindows):
         self._gop_latents = np.asarray(table["gop_latents"].combine_chunks().flatten(), np.int64)
         self._gop_offsets = np.asarray(table["gop_offsets"].combine_chunks().flatten(), np.int64)
 
-    def _read_plan(self, path: str, found: int) -> None:
-        """Read what weights made the tokens, and warn if the corpus is to have more shards than the `found` ones."""
+    def _read_plan(self, path: str) -> None:
+        """Read which weights made the tokens, and warn if not all shards are there."""
         try:
             plan = json.loads(self._storage.read(PLAN_NAME))
             shards = -(-plan["clips"] // plan["clips_per_shard"])
             self.weights_sha256 = str(plan["weights_sha256"])
+            weights = Path(plan["model"])
         except (InputError, ValueError, KeyError, TypeError):
             # The folder may hold the shards alone.
             return
-        if found < shards:
-            warnings.warn(f"{path}: {found} of {shards} shards are done; the others have no windows", stacklevel=4)
+        if self._priors is find_prior and weights.is_absolute():
+            # The prior of a user's own weights lies beside them.
+            self._priors = partial(find_prior, beside=weights.parent)
+        if len(self._tars) < shards:
+            done = f"{len(self._tars)} of {shards} shards are done"
+            warnings.warn(f"{path}: {done}; the others have no windows", stacklevel=3)
 
     def _check_tokens(self, tokens: int | None) -> None:
         fewest = int(self._of["tokens_per_position"].min())
@@ -198,6 +210,7 @@ class TokenWindows(SampledWindows):
         Raises:
             IndexError: There is no such window.
             InputError, FormatError, DamageError: The shard cannot be read there.
+            ModelError: The prior with which it was packed is missing.
         """
         if not -len(self) <= number < len(self):
             raise IndexError(number)
@@ -233,7 +246,7 @@ class TokenWindows(SampledWindows):
         reader = VtkReader(io.BytesIO(head + read(at + from_, to - from_)))
         reader.seek(first, GopEntry(len(head), 0, 0))
         skipped = begin - (int(ends[first]) - int(gops.latents[first]))
-        tokens = read_latents(reader, skipped + self.latents)[skipped:][: self.latents]
+        tokens = read_first_tokens(reader, skipped + self.latents, self._priors)[skipped:][: self.latents]
         if len(tokens) < self.latents:
             raise InputError(f"{self._keys[clip]}: its shard holds fewer latent frames than the index says")
         return np.ascontiguousarray(tokens[..., : self.tokens_per_position])

@@ -11,7 +11,6 @@ from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.records import GopEntry, StoredPacket
 from vtok_codec.errors import DamageError, SettingError
 from vtok_codec.media.types import AudioPacket, Frame
-from vtok_codec.prior_files import find_prior
 from vtok_codec.stream.reading import gop_at
 from vtok_codec.stream.unpacking import (
     Damage,
@@ -77,7 +76,7 @@ class Excerpt:
         start_s: float,
         duration_s: float | None,
         recover: bool,
-        priors: PriorFinder = find_prior,
+        priors: PriorFinder,
     ) -> None:
         if not 0 <= start_s < math.inf or (duration_s is not None and not 0 < duration_s < math.inf):
             raise SettingError("the start must not be negative, and the duration must be above 0")
@@ -193,12 +192,12 @@ class Excerpt:
             yield from salvaged_events(self._reader, self._priors)
             return
         try:
-            yield from unpacked_events(self._reader, priors=self._priors)
+            yield from unpacked_events(self._reader, self._priors)
         except DamageError:
             if self._first_entry is None or self._last_gop >= self._first_gop:
                 raise
             self._reader.seek(self._first_gop, self._first_entry)
-            yield from unpacked_events(self._reader, priors=self._priors)
+            yield from unpacked_events(self._reader, self._priors)
 
     def show(self, frame: Frame) -> Frame | None:
         """Return the frame with its time in the output, or None if it lies outside the excerpt."""

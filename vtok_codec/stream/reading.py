@@ -16,7 +16,6 @@ from vtok_codec.container.header import Header
 from vtok_codec.container.reader import TokenChunk, VtkReader
 from vtok_codec.container.records import GopEntry
 from vtok_codec.errors import DamageError, FormatError, InputError
-from vtok_codec.prior_files import find_prior
 from vtok_codec.stream.limits import MAX_TOKEN_BYTES
 from vtok_codec.stream.unpacking import PriorFinder, UnpackedChunk, unpacked_events
 from vtok_codec.tokens.radix import Tokens, digits_to_tokens
@@ -53,19 +52,21 @@ class _Budget:
 
 
 def _too_large() -> InputError:
-    return InputError("the tokens take more memory than allowed; read single GOPs, or raise the limit (--max-mib)")
+    return InputError(
+        "the tokens take more memory than allowed; read single GOPs, or raise the limit (--max-mib, max_bytes)"
+    )
 
 
 def read_tokens(
-    stream: BinaryIO, gop: int | None = None, max_bytes: int = MAX_TOKEN_BYTES, priors: PriorFinder = find_prior
+    stream: BinaryIO, priors: PriorFinder, gop: int | None = None, max_bytes: int = MAX_TOKEN_BYTES
 ) -> Tokens:
     """Read the tokens of one GOP or of a whole file.
 
     Args:
         stream: The file.
+        priors: Finds the prior that the file names.
         gop: The number of the GOP; None for all GOPs.
         max_bytes: The largest size of the array in bytes.
-        priors: Finds the prior that the file names.
 
     Returns:
         The tokens, uint16 `t h w n`. Those of several GOPs follow one another along the first axis.
@@ -76,17 +77,17 @@ def read_tokens(
     """
     reader = VtkReader(stream)
     if gop is not None:
-        return read_gop(reader, gop, max_bytes, priors).tokens
-    return np.concatenate([each.tokens for each in read_all_gops(reader, max_bytes, priors)])
+        return read_gop(reader, gop, priors, max_bytes).tokens
+    return np.concatenate([each.tokens for each in read_all_gops(reader, priors, max_bytes)])
 
 
-def read_all_gops(reader: VtkReader, max_bytes: int = MAX_TOKEN_BYTES, priors: PriorFinder = find_prior) -> list[Gop]:
+def read_all_gops(reader: VtkReader, priors: PriorFinder, max_bytes: int = MAX_TOKEN_BYTES) -> list[Gop]:
     """Read all GOPs from the current position of the reader on.
 
     Args:
         reader: The reader of the file.
-        max_bytes: The largest size of the tokens of all GOPs together, in bytes.
         priors: Finds the prior that the file names.
+        max_bytes: The largest size of the tokens of all GOPs together, in bytes.
 
     Raises:
         InputError: The tokens are too large.
@@ -94,7 +95,7 @@ def read_all_gops(reader: VtkReader, max_bytes: int = MAX_TOKEN_BYTES, priors: P
     """
     gops: list[Gop] = []
     # The limit of the generator is per GOP, so the sum is counted here, before the next GOP is read.
-    for gop in read_gops(reader, max_bytes, priors):
+    for gop in read_gops(reader, priors, max_bytes):
         gops.append(gop)
         max_bytes -= gop.tokens.nbytes
         if max_bytes < 0:
@@ -103,14 +104,14 @@ def read_all_gops(reader: VtkReader, max_bytes: int = MAX_TOKEN_BYTES, priors: P
 
 
 def read_gops(
-    reader: VtkReader, max_bytes: int = MAX_TOKEN_BYTES, priors: PriorFinder = find_prior, first_frames: int = 0
+    reader: VtkReader, priors: PriorFinder, max_bytes: int = MAX_TOKEN_BYTES, first_frames: int = 0
 ) -> Iterator[Gop]:
     """Yield the GOPs from the current position of the reader on. Only one GOP is in memory at a time.
 
     Args:
         reader: The reader of the file.
-        max_bytes: The largest size of the tokens of a GOP in bytes.
         priors: Finds the prior that the file names.
+        max_bytes: The largest size of the tokens of a GOP in bytes.
         first_frames: The number of frames of the first GOP, if it is known. Once they are read, an error behind them
             does not keep back the GOP.
 
@@ -128,7 +129,7 @@ def read_gops(
         budget.admit(chunk)
 
     try:
-        for event in unpacked_events(reader, admit, priors):
+        for event in unpacked_events(reader, priors, admit):
             if isinstance(event, UnpackedChunk):
                 if event.chunk.first and parts:
                     yield Gop(np.concatenate(parts), frames, steady)
@@ -145,41 +146,42 @@ def read_gops(
         yield Gop(np.concatenate(parts), frames, steady)
 
 
-def read_latents(reader: VtkReader, count: int, max_bytes: int = MAX_TOKEN_BYTES) -> Tokens:
+def read_first_tokens(reader: VtkReader, latents: int, priors: PriorFinder, max_bytes: int = MAX_TOKEN_BYTES) -> Tokens:
     """Read the tokens of at least some latent frames from the current position of the reader on.
 
     It stops with the chunk that completes them, so what follows may be missing.
 
     Args:
         reader: The reader of the file.
-        count: The number of latent frames.
+        latents: The number of latent frames.
+        priors: Finds the prior that the file names.
         max_bytes: The largest size of the tokens in bytes.
 
     Returns:
-        The tokens, `t h w n` with t of at least `count`; fewer only at the end of the file.
+        The tokens, `t h w n` with t of at least `latents`; fewer only at the end of the file.
 
     Raises:
         InputError: The tokens are too large.
         FormatError, DamageError: The file cannot be read that far.
     """
     parts: list[Tokens] = []
-    for event in unpacked_events(reader, _Budget(reader.header, max_bytes).admit):
+    for event in unpacked_events(reader, priors, _Budget(reader.header, max_bytes).admit):
         if isinstance(event, UnpackedChunk):
             parts.append(digits_to_tokens(event.digits, reader.header.model.levels))
-            count -= len(parts[-1])
-            if count <= 0:
+            latents -= len(parts[-1])
+            if latents <= 0:
                 break
     return np.concatenate(parts)
 
 
-def read_gop(reader: VtkReader, gop: int, max_bytes: int = MAX_TOKEN_BYTES, priors: PriorFinder = find_prior) -> Gop:
+def read_gop(reader: VtkReader, gop: int, priors: PriorFinder, max_bytes: int = MAX_TOKEN_BYTES) -> Gop:
     """Read one GOP by its number, counted from 0.
 
     Args:
         reader: The reader of the file.
         gop: The number of the GOP.
-        max_bytes: The largest size of its tokens in bytes.
         priors: Finds the prior that the file names.
+        max_bytes: The largest size of its tokens in bytes.
 
     Raises:
         InputError: There is no such GOP, the input cannot seek, or the tokens are too large.
@@ -192,7 +194,7 @@ def read_gop(reader: VtkReader, gop: int, max_bytes: int = MAX_TOKEN_BYTES, prio
         raise InputError(f"there is no GOP {gop}; the file has {len(entries)}")
     reader.seek(gop, entries[gop])
     frames = entries[gop + 1].first_frame - entries[gop].first_frame if gop + 1 < len(entries) else 0
-    found = next(read_gops(reader, max_bytes, priors, first_frames=frames), None)
+    found = next(read_gops(reader, priors, max_bytes, first_frames=frames), None)
     if found is None:
         raise DamageError(f"the index points at another place than the start of GOP {gop}")
     return found

@@ -11,7 +11,6 @@ from vtok_codec.container.header import Header
 from vtok_codec.container.reader import TokenChunk, VtkReader
 from vtok_codec.container.records import StoredPacket, Totals
 from vtok_codec.errors import DamageError, FormatError
-from vtok_codec.prior_files import find_prior
 from vtok_codec.tokens.coders import PRIOR, Coder, CoderId, DigitLayout, make_coder
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits, Tokens, digits_to_tokens
@@ -37,8 +36,8 @@ PriorFinder: TypeAlias = "Callable[[str], Prior]"
 
 def unpacked_events(
     reader: VtkReader,
+    priors: PriorFinder,
     admit: Callable[[TokenChunk], None] = lambda chunk: None,
-    priors: PriorFinder = find_prior,
 ) -> Iterator[UnpackedEvent]:
     """Yield the events of a reader, with each chunk unpacked.
 
@@ -46,8 +45,8 @@ def unpacked_events(
 
     Args:
         reader: The reader of the file.
-        admit: Called with each chunk before it is unpacked. It raises an error if the chunk is not wanted.
         priors: Finds the prior that the file names.
+        admit: Called with each chunk before it is unpacked. It raises an error if the chunk is not wanted.
 
     Raises:
         DamageError: A record is damaged (see `VtkReader.events`), a chunk cannot be unpacked, or the tokens do not
@@ -94,7 +93,7 @@ class Damage:
         return Damage(self.reason, self.most_frames + after.most_frames)
 
 
-def salvaged_events(reader: VtkReader, priors: PriorFinder = find_prior) -> Iterator[UnpackedEvent | Damage]:
+def salvaged_events(reader: VtkReader, priors: PriorFinder) -> Iterator[UnpackedEvent | Damage]:
     """Yield the events of a reader like `unpacked_events`, but go on after damage.
 
     Damage is yielded as an event. The events after it start with the next GOP whose first record is intact, or, if only

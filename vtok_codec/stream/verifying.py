@@ -9,7 +9,6 @@ from typing import BinaryIO
 from vtok_codec.container.header import Header
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.records import Totals
-from vtok_codec.prior_files import find_prior
 from vtok_codec.stream.unpacking import PriorFinder, UnpackedChunk, unpacked_events
 
 
@@ -44,7 +43,7 @@ class FileSummary:
         return 8 * (self.file_bytes - self.audio_bytes) / (self.totals.frames * self.header.width * self.header.height)
 
 
-def verify(stream: BinaryIO, priors: PriorFinder = find_prior) -> FileSummary:
+def verify(stream: BinaryIO, priors: PriorFinder) -> FileSummary:
     """Read a whole file, check every record, and compare its tokens with the digest at its end.
 
     Args:
@@ -58,7 +57,7 @@ def verify(stream: BinaryIO, priors: PriorFinder = find_prior) -> FileSummary:
     return summary_of(VtkReader(stream), priors)
 
 
-def summary_of(reader: VtkReader, priors: PriorFinder = find_prior) -> FileSummary:
+def summary_of(reader: VtkReader, priors: PriorFinder) -> FileSummary:
     """Read all that follows the header of a file, and check it as `verify` does.
 
     Args:
@@ -75,7 +74,7 @@ def summary_of(reader: VtkReader, priors: PriorFinder = find_prior) -> FileSumma
     last_pts: int | None = None
     end_pts, steady = 0, True
     totals: Totals | None = None
-    for event in unpacked_events(reader, priors=priors):
+    for event in unpacked_events(reader, priors):
         if isinstance(event, UnpackedChunk):
             chunk = event.chunk
             times = chunk.pts if last_pts is None else (last_pts, *chunk.pts)

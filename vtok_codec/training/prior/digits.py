@@ -113,7 +113,7 @@ def digits_of_files(folders: Sequence[str], tokenizer: Tokenizer) -> list[list[D
                 if model.weights_sha256 not in tokenizer.weights.reads:
                     raise InputError(f"it holds tokens of {model.name}, by other weights than {tokenizer.weights.path}")
                 check_fits(tokenizer, reader.header)
-                gops = read_gops(reader, priors=tokenizer.find_prior)
+                gops = read_gops(reader, tokenizer.find_prior)
                 made.append([tokens_to_digits(gop.tokens, model.levels) for gop in gops])
         except (InputError, FormatError, OSError) as error:
             print(f"vtok: {path}: {error}; skipped", file=sys.stderr)
