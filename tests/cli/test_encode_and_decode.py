@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from command_helpers import text, vtok
 from helpers import DATA, SMALL_LANES, ClipMaker, inside, pixels_of, times_of
 
@@ -51,6 +53,18 @@ def test_the_coder_is_chosen_and_all_decode_alike(tmp_path: Path) -> None:
     assert sizes["prior"] < 0.9 * sizes["waves"] < 0.8 * sizes["zstd"]
     code, _, err = inside("encode", SMALL_LANES, tmp_path / "x.vtk", "--coder", "lzma")
     assert (code, err) == (2, "vtok: coder 'lzma': choose from prior, waves, zstd\n")
+
+
+def test_a_coder_that_gives_way_to_another_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here, the pictures are as good as too large for the coder."""
+    out = tmp_path / "out.vtk"
+    command = ["encode", SMALL_LANES, out, "-f", "--duration", 0.2]
+    code, _, err = inside(*command)
+    assert code == 0 and "packed with" not in err
+    monkeypatch.setitem(CODERS, "prior", replace(CODERS["prior"], fits=lambda layout, digits: False))
+    code, _, err = inside(*command)
+    assert code == 0 and "packed with coder waves, not prior: its pictures are too large for it" in err
+    assert "packed with" not in inside(*command, "--coder", "zstd")[2]
 
 
 def test_a_cut_file_decodes_up_to_the_cut(clip: Path, tmp_path: Path) -> None:

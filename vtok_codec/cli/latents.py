@@ -22,15 +22,20 @@ from vtok_codec.cli.options import (
     Force,
     MaxPixels,
     Quiet,
+    given_options,
 )
 from vtok_codec.container import VTK_SUFFIXES
 from vtok_codec.errors import InputError
 from vtok_codec.registry import DEFAULT_MODEL
 from vtok_codec.stream.limits import MAX_TOKEN_BYTES
 
+_FOR_MAKING = {"tokens", "gop", "half", "filters", "max_mib"}
+"""The options that only make latents."""
+
 
 @reports_errors
 def latents(
+    context: typer.Context,
     source: Annotated[str, typer.Argument(help="A video or image, or latents: a .npy or .safetensors file.")],
     target: Annotated[str, typer.Argument(help="A .npy or .safetensors file; for latents, a video.")],
     tokens: Annotated[
@@ -81,7 +86,7 @@ def latents(
     if source.endswith(VTK_SUFFIXES):
         raise InputError(f"{source} holds tokens; latents are made of a video")
     if Path(source).suffix in SUFFIXES:
-        if (tokens, gop, half, filters, max_mib) != (None, 4.0, False, "", MAX_TOKEN_BYTES >> 20):
+        if _FOR_MAKING & set(given_options(context)):
             raise typer.BadParameter(
                 "--tokens, --gop, --half, --filter and --max-mib are for making latents, not for decoding them"
             )

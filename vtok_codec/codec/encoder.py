@@ -50,6 +50,8 @@ class EncodeSummary:
     """The size of the file in bytes."""
     audio_bytes: int
     """The size of the audio packets in bytes."""
+    coder: str
+    """The name of the coder: the one that was asked for, or the next one that can pack such tokens."""
     failure: InputError | None
     """The error that ended the input early, or None. The file is valid in either case and holds all frames before the
     error."""
@@ -149,6 +151,7 @@ def encode_video(
     header = make_header(info, tokenizer.id, tokenizer.max_tokens, settings, tokenizer.prior, windows)
     refines = find_effort(settings.effort).steps > 0
     distortion = make_distortion(find_tune(settings.tune), tokenizer.placement) if refines else None
+    coder = chosen_coder(header, settings.coder, tokenizer.prior)
     writer = VtkWriter(stream, header)
     parts = -(-header.gop_latents // header.chunk_latents)
     refining = refining_bytes_per_pixel(tokenizer) if refines else 0
@@ -156,7 +159,8 @@ def encode_video(
     frames = audio_bytes = 0
     failure: list[InputError] = []
     with Prefetch(events, _FRAMES_AHEAD, ends) as ready:
-        coded: Generator[_Item] = run_in_lanes(_jobs(ready, tokenizer, header, settings, distortion, failure), lanes)
+        jobs = _jobs(ready, tokenizer, header, coder, settings, distortion, failure)
+        coded: Generator[_Item] = run_in_lanes(jobs, lanes)
         with closing(coded):
             for item in coded:
                 if isinstance(item, PackedChunk):
@@ -169,19 +173,19 @@ def encode_video(
     if not frames:
         raise failure[0] if failure else InputError("the input ended before its first frame")
     writer.finish()
-    return EncodeSummary(frames, writer.bytes_written, audio_bytes, failure[0] if failure else None)
+    return EncodeSummary(frames, writer.bytes_written, audio_bytes, coder.spec.name, failure[0] if failure else None)
 
 
 def _jobs(
     events: Iterable[Frame | AudioPacket],
     tokenizer: Tokenizer,
     header: Header,
+    coder: ChosenCoder,
     settings: EncodeSettings,
     distortion: Distortion | None,
     failure: list[InputError],
 ) -> Iterator[Job[_Item] | _Item]:
     """Yield a job for each chunk, and audio packets unchanged. An error of the input is appended to `failure`."""
-    coder = chosen_coder(header, settings.coder, tokenizer.prior)
     gop: GopEncoder | None = None
     for part in _parts(events, header, failure):
         if isinstance(part, FrameChunk):

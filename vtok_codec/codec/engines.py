@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vtok_codec.codec.pixel_decoder import DecoderChoice, PixelDecoder
 from vtok_codec.container.header import Header, ModelId, WindowHeader
-from vtok_codec.errors import ModelError, SettingError
+from vtok_codec.errors import PackageError, SettingError
 from vtok_codec.registry import (
     CODEC_SHA256,
     DETERMINISTIC,
@@ -40,14 +40,14 @@ def chosen_engine(name: str, choice: DecoderChoice, device: str) -> str:
 
     Raises:
         SettingError: There is no such engine, or it does not have what is asked for.
-        ModelError: Neither engine is installed.
+        PackageError: Neither engine is installed.
     """
     if name not in (AUTO, TORCH, ONNX):
         raise SettingError(f"engine {name!r}: use {AUTO}, {TORCH} or {ONNX}")
     if name == TORCH or (name == AUTO and find_spec("torch")):
         return TORCH
     if name == AUTO and not find_spec("onnxruntime"):
-        raise ModelError("this needs the package torch, or onnxruntime: pip install 'vtok-codec[torch]' or [onnx]")
+        raise PackageError("this needs the package torch, or onnxruntime: pip install 'vtok-codec[torch]' or [onnx]")
     if choice not in (DecoderChoice(), DecoderChoice(STRUCTURAL)) or device == "cuda":
         raise SettingError("engine onnx has the deterministic decoder on the CPU only; for others install torch")
     return ONNX

@@ -163,5 +163,6 @@ class RayEngine:
                     except exceptions.RayTaskError as error:
                         raise error.cause or error from None
         finally:
+            # A cluster that is gone already raises one of many errors; what it did is told by its results.
             with suppress(Exception):
                 ray.shutdown()

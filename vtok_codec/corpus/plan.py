@@ -97,7 +97,7 @@ def parquet() -> Any:
     """Import pyarrow's Parquet module.
 
     Raises:
-        SettingError: It is not installed.
+        PackageError: It is not installed.
     """
     try:
         import pyarrow.parquet as pq

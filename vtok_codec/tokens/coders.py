@@ -180,5 +180,5 @@ def fitting_coder(wanted: CoderSpec, layout: DigitLayout, most_digits: int) -> C
         most_digits: The largest number of digits per chunk.
     """
     specs = list(CODERS.values())
-    tried = specs[specs.index(wanted) :] if wanted in specs else [wanted]
+    tried = specs[specs.index(wanted) :]
     return ChosenCoder(next((spec for spec in tried if spec.fits(layout, most_digits)), ZSTD), layout)

@@ -73,7 +73,10 @@ export class Catalogue {
       return null;
     }
     if (!this.priors.has(sha256)) {
-      this.priors.set(sha256, this.fetch(name).then(parsePrior));
+      const parsed = this.fetch(name).then(parsePrior);
+      // After a fault of the network, the next file asks again.
+      parsed.catch(() => this.priors.delete(sha256));
+      this.priors.set(sha256, parsed);
     }
     return this.priors.get(sha256)!;
   }
@@ -93,7 +96,10 @@ export class Catalogue {
   }
 
   private list(): Promise<Listing> {
-    this.listing ??= this.load(LISTING).then((bytes) => JSON.parse(new TextDecoder().decode(bytes)) as Listing);
+    if (!this.listing) {
+      this.listing = this.load(LISTING).then((bytes) => JSON.parse(new TextDecoder().decode(bytes)) as Listing);
+      this.listing.catch(() => (this.listing = null));
+    }
     return this.listing;
   }
 
