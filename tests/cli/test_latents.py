@@ -126,7 +126,7 @@ def test_options_for_making_latents_are_refused_where_they_are_decoded(tmp_path:
     np.save(tmp_path / "l.npy", np.zeros((24, 2, 6, 8), np.float32))
     for option in (["--gop", 4], ["--tokens", 4], ["--half"], ["--max-mib", 512]):
         code, _, told = inside("latents", tmp_path / "l.npy", tmp_path / "out.mp4", *option)
-        assert code == 2 and "are for making latents" in told.replace("\n", " ") and not (tmp_path / "out.mp4").exists()
+        assert code == 2 and "making latents" in told and not (tmp_path / "out.mp4").exists()
 
 
 def test_what_cannot_be_is_told(tmp_path: Path) -> None:
