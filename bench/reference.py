@@ -63,7 +63,8 @@ Errors are subclasses of `vtok_codec.errors.VtokError`; see [exit codes](exit-co
 _TRAINING_HEAD = """# Settings of training stages
 
 `vtok train --set NAME=VALUE` changes a setting of a stage ([how to train](../howto/train.md)). This
-page lists what each setting means, with its default, and below what each stage has instead.
+page lists what each setting means, with its default, and then the stages, with the settings whose
+defaults differ.
 `bench/reference.py` writes it from the code.
 
 Numbers and names are given as they are, lists with commas: `token_weights=0.5,0.5,0,0`. `phases`
@@ -106,7 +107,8 @@ def _command(name: str, command: Any) -> Iterator[str]:
     yield "| option | default | meaning |"
     yield "|---|---|---|"
     for option in options:
-        default = "" if option.default in (None, False, (), "") else f"`{option.default}`"
+        none = option.default is None or option.default is False or option.default in ((), "")
+        default = "" if none else f"`{option.default}`"
         names = "`, `".join([*option.opts, *option.secondary_opts])
         yield f"| `{names}` | {default} | {_markdown(option.help or '')} |"
     yield ""
@@ -135,11 +137,18 @@ def training() -> str:
     parts = [_TRAINING_HEAD, "## All stages\n", *_meanings(Recipe), *_meanings(Augmentation, "augmentation."), ""]
     for kind in own:
         names = [f"`{name}`" for name, stage in STAGES.items() if isinstance(stage.recipe, kind)]
-        parts += [f"## {', '.join(names)}\n", *_meanings(kind), ""]
+        parts += [f"## {', '.join(names)}\n", *_remarks(kind), *_meanings(kind), ""]
         if without := sorted(vars(kind).get("unused", ())):
             parts.append(f"They do not use {', '.join(f'`{name}`' for name in without)}.\n")
-    parts += ["## What each stage has instead\n", *map(_stage, STAGES.values())]
+    parts += ["## Defaults of each stage\n", *map(_stage, STAGES.values())]
     return "\n".join(parts)
+
+
+def _remarks(kind: type) -> Iterator[str]:
+    """Yield what the docstring of a recipe says behind its first paragraph."""
+    _, _, rest = (inspect.getdoc(kind) or "").partition("\n\n")
+    if rest and "__doc__" in vars(kind):
+        yield f"{rest}\n"
 
 
 def _meanings(kind: type, before: str = "") -> Iterator[str]:
@@ -154,10 +163,15 @@ def _meanings(kind: type, before: str = "") -> Iterator[str]:
 
 def _stage(stage: Stage) -> str:
     """Return a paragraph on a stage and the settings that differ from the defaults."""
-    start = "the KLT of the data" if stage.starts_from == "klt" else f"`{stage.starts_from}`"
     summary = stage.summary[0].upper() + stage.summary[1:]
+    if stage.starts_from == "klt":
+        start = "starts from the KLT of the data"
+    elif STAGES[stage.starts_from].kind == stage.kind:
+        start = f"usually starts from `{stage.starts_from}`"
+    else:
+        start = f"usually follows `{stage.starts_from}`"
     settings = "\n".join(f"    --set {name}={value}" for name, value in _changed(stage.recipe))
-    return f"### {stage.name}\n\n{summary}. It usually starts from {start}.\n\n{settings}\n"
+    return f"### {stage.name}\n\n{summary}. It {start}.\n\n{settings}\n"
 
 
 def _changed(fields: Any, before: str = "") -> Iterator[tuple[str, str]]:
@@ -183,14 +197,17 @@ def _value(value: Any) -> str:
 
 
 def _class(title: str, kind: type) -> Iterator[str]:
-    yield f"## {title}\n\n{_docstring(kind)}\n"
+    yield f"## {title}\n"
+    if "Args:" in (kind.__doc__ or ""):
+        yield f"```python\n{title.rpartition('.')[2]}{_signature(kind.__init__).removesuffix(' -> None')}\n```\n"  # type: ignore[misc]
+    yield f"{_docstring(kind)}\n"
     fields = _field_docs(kind)
     for name, text in fields:
         yield f"- `{name}`: {text}"
     if fields:
         yield ""
     for name, member in _members(kind):
-        if name.startswith("_"):
+        if name.startswith("_") and name != "__getitem__":
             continue
         if isinstance(member, property):
             yield f"### {name} (property)\n\n{_docstring(member)}\n"
@@ -206,10 +223,15 @@ def _members(kind: type) -> Iterator[tuple[str, Any]]:
 
 
 def _function(title: str, function: Any, level: str = "##") -> Iterator[str]:
+    signature = _signature(function)
+    yield f"{level} {title}\n\n```python\n{title.rpartition('.')[2]}{signature}\n```\n\n{_docstring(function)}\n"
+
+
+def _signature(function: Any) -> str:
+    """Return the arguments of a function as they are written."""
     signature = str(inspect.signature(function)).replace("(self, ", "(").replace("(self)", "()")
     # Annotations are strings, so their quotes are removed. Defaults keep theirs.
-    signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", signature)
-    yield f"{level} {title}\n\n```python\n{title.rpartition('.')[2]}{signature}\n```\n\n{_docstring(function)}\n"
+    return re.sub(r"(: |-> )'([^']*)'", r"\1\2", signature)
 
 
 def _docstring(thing: Any) -> str:
@@ -226,9 +248,17 @@ def _docstring(thing: Any) -> str:
             lines.append(line)
         elif line.startswith("    ") and lines and lines[-1].startswith("- "):
             lines[-1] += f" {line.strip()}"
+        elif _goes_on(lines, line):
+            lines[-1] += f" {line.strip()}"
         else:
             lines.append(re.sub(r"^\s{4,}", "", line))
     return "\n".join(lines)
+
+
+def _goes_on(lines: list[str], line: str) -> bool:
+    """Return whether a line goes on with the paragraph before it."""
+    begun = lines[-1] if lines else ""
+    return bool(begun and line.strip()) and not begun.startswith(("- ", "**", " ", "|")) and line[0] not in "-|"
 
 
 def _field_docs(kind: type) -> list[tuple[str, str]]:

@@ -81,6 +81,8 @@ def faults(document: dict[str, Any]) -> str:
         "A fault is noticed if `verify` rejects the file; *by decode* counts those that end a plain decode. A frame\n"
         "is recovered if its chunk, as `decode --recover` reads it, is equal to that of the undamaged file. Nothing\n"
         "can be read without the header.\n\n"
+        "*flip* changes one byte, *cut* ends the file, *zero* sets up to 4 KiB to 0, *remove* takes up to 4 KiB out;\n"
+        "*no index, zero* also destroys the footer.\n\n"
         "    .venv/bin/python bench/faults.py\n\n"
         + table(["fault", *COLUMNS], rows)
         + "\nFaults of the first four kinds in other formats, of the same clip and of random tokens:\n\n"

@@ -45,7 +45,9 @@ class Codec:
         return self.tokenizer.id.name
 
     def tokenize(self, frames: NDArray[np.uint8], tokens: int = 2, stickiness: float = 0.0) -> Tokens:
-        """Encode frames as one GOP of tokens.
+        """Encode frames as one GOP of tokens, each latent value rounded.
+
+        Files with tokens chosen by rate and error, with sound, or of any length are made by `vtok encode`.
 
         Args:
             frames: uint8 RGB `T H W 3`.

@@ -97,7 +97,7 @@ def continue_(
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Go on with a .vtk file: keep its tokens, and draw what might come next."""
+    """Continue a .vtk file: keep its tokens, and generate what might come next."""
     from vtok_codec.codec.continuation import continued, matched
     from vtok_codec.codec.decoder import video_info
     from vtok_codec.codec.drawing import Sampling

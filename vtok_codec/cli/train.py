@@ -40,8 +40,9 @@ def train(
         list[str] | None,
         typer.Option(
             help=f"Change the shape: KEY=VALUE; may be repeated. Keys: {', '.join(SHAPE_KEYS)}. "
-            "quantizer is fsq, vq:CHANNELS:SIZE, simvq:CHANNELS:SIZE or lfq:CHANNELS; widths and blocks take one "
-            "number per level, from the finest.",
+            "widths, encoder_blocks and decoder_blocks take one number per level, from the finest; fsq_levels one per "
+            "digit; quantizer is fsq, vq:CHANNELS:SIZE, simvq:CHANNELS:SIZE or lfq:CHANNELS; blocks is 2d+1d, 3d or "
+            "2d; resampling is shuffle, blend or learned-blend; causal and enhanced_first_frame are true or false.",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -62,8 +63,9 @@ def train(
     codec: Annotated[
         str | None,
         typer.Option(
-            help="For stages diffusion, generator, latent-flow and onedva: the weights whose tokens are meant; "
-            f"{DEFAULT_MODEL} by default, or those of the corpus.",
+            help="The codec that the new model is for, at stages diffusion, generator, latent-flow and onedva (with "
+            "-lengths and -noise). By default that of --from or of the corpus, if there is one, or else "
+            f"{DEFAULT_MODEL}.",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -86,18 +88,29 @@ def train(
         ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Length of the stage in steps.", min=1, rich_help_panel=_RUN)
+        int | None,
+        typer.Option(help="Steps after which the stage ends. Give this or --minutes.", min=1, rich_help_panel=_RUN),
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(help="Length of the stage in minutes, with its set-up.", min=0.01, rich_help_panel=_RUN),
+        typer.Option(
+            help="Minutes after which the stage ends, with its set-up. The learning rate falls over the length of the "
+            "stage.",
+            min=0.01,
+            rich_help_panel=_RUN,
+        ),
     ] = None,
     run: Annotated[
         Path | None,
         typer.Option("--run", "--run-dir", help="Folder of the run; runs/STAGE by default.", rich_help_panel=_RUN),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with the run in this folder.", rich_help_panel=_RUN)
+        Path | None,
+        typer.Option(
+            help="Go on with the run in this folder, with the settings that it began with. Only its length, --set, "
+            "--cache-gib and --device may change.",
+            rich_help_panel=_RUN,
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
