@@ -246,9 +246,7 @@ def _docstring(thing: Any) -> str:
             lines.append(f"- `{entry[1]}`: {entry[2]}")
         elif line.startswith(("    >>>", "    ...")):
             lines.append(line)
-        elif line.startswith("    ") and lines and lines[-1].startswith("- "):
-            lines[-1] += f" {line.strip()}"
-        elif _goes_on(lines, line):
+        elif (line.startswith("    ") and lines and lines[-1].startswith("- ")) or _goes_on(lines, line):
             lines[-1] += f" {line.strip()}"
         else:
             lines.append(re.sub(r"^\s{4,}", "", line))

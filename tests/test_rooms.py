@@ -70,7 +70,7 @@ def test_the_time_rule_has_one_home() -> None:
     assert not found
 
 
-LEAVES = {"errors", "text", "extras", "files", "layout", "version"}
+LEAVES = {"errors", "text", "extras", "files", "layout", "version", "audio"}
 """Modules that know nothing of what a codec is."""
 CORE = {"tokens", "container", "media", "models", "registry", "prior_files", "metrics", "stream"}
 IMPORTS = {
@@ -78,6 +78,7 @@ IMPORTS = {
     "text": set(),
     "version": set(),
     "layout": set(),
+    "audio": set(),
     "extras": set(),
     "files": set(),
     "tokens": set(),
@@ -93,7 +94,7 @@ IMPORTS = {
     "codec": CORE | {"graph_files"},
     "corpus": CORE - {"models", "metrics"} | {"codec"},
     "export": {"models", "registry", "prior_files"},
-    "play": {"container", "media", "codec"},
+    "play": {"container", "media", "stream", "codec"},
     "training": CORE | {"codec", "corpus"},
     "evaluation": CORE - {"tokens", "prior_files"} | {"codec"},
     "clip": CORE - {"models", "metrics"} | {"codec"},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +95,7 @@ def test_packed_tokens_are_shown_as_their_video_was(tmp_path: Path) -> None:
     array, header = read_array(tmp_path / "t.safetensors"), VtkReader(io.BytesIO(GOLDEN.read_bytes())).header
     info = array.info((0, 0))
     assert (info.width, info.height, info.rate) == (header.width, header.height, header.rate)
-    assert (info.sar, astuple(info.color), info.rotation) == (header.sar, header.color, header.rotation)
+    assert (info.sar, info.color, info.rotation) == (header.sar, header.color, header.rotation)
     assert [frames for _, frames in array.gops()] == [9, 3]
     still = make_still(tmp_path)
     assert inside("tokens", still, tmp_path / "s.safetensors")[0] == 0

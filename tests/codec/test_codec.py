@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 import vtok_codec
 from vtok_codec.api import Codec
+from vtok_codec.audio import AudioPacket
 from vtok_codec.clip import Clip
 from vtok_codec.codec.decoder import Gap, decode_events
 from vtok_codec.codec.encoder import encode_video
@@ -36,15 +37,16 @@ from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.records import AUDIO, END, TOKENS
 from vtok_codec.errors import DamageError, FormatError, InputError, SettingError
 from vtok_codec.media.reader import VideoReader, read_pixels
-from vtok_codec.media.types import AudioPacket, Frame, Pixels, VideoInfo
+from vtok_codec.media.types import Frame, Pixels, VideoInfo
 from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import dump_weights
 from vtok_codec.prior_files import find_prior
 from vtok_codec.registry import WeightsFile
 from vtok_codec.stream.chunks import chosen_coder
+from vtok_codec.stream.headers import make_header
 from vtok_codec.stream.reading import read_tokens
-from vtok_codec.stream.settings import EncodeSettings, make_header
+from vtok_codec.stream.settings import EncodeSettings
 from vtok_codec.stream.verifying import verify
 from vtok_codec.tokens.coders import WAVES, ZSTD
 from vtok_codec.tokens.radix import Digits

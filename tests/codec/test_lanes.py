@@ -19,6 +19,7 @@ import pytest
 import torch
 from helpers import SMALL_LANES
 
+from vtok_codec.audio import AudioTrack
 from vtok_codec.codec import decoder, encoder
 from vtok_codec.codec.decoder import decode_events
 from vtok_codec.codec.encoder import encode_video
@@ -26,8 +27,9 @@ from vtok_codec.codec.lanes import Job, Lanes, plan_lanes, run_in_lanes
 from vtok_codec.codec.tokenizer import Tokenizer, lanes_on
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.media.reader import VideoReader
-from vtok_codec.media.types import AudioTrack, Frame, VideoInfo
-from vtok_codec.stream.settings import EncodeSettings, make_header
+from vtok_codec.media.types import Frame, VideoInfo
+from vtok_codec.stream.headers import make_header
+from vtok_codec.stream.settings import EncodeSettings
 
 
 @pytest.fixture

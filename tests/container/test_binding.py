@@ -14,6 +14,7 @@ from container.test_container import HEADER, PACKETS, Crafted, write_file
 from file_parts import FileParts, changed, chunk_starts, parts_of
 from helpers import DATA
 
+from vtok_codec.audio import AudioTrack
 from vtok_codec.container.header import Header
 from vtok_codec.container.header_json import header_from_json, header_to_json
 from vtok_codec.container.prefix import MAX_HEADER_BYTES, PREFIX, header_to_bytes
@@ -21,10 +22,11 @@ from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.records import AUDIO, END, TOKENS
 from vtok_codec.container.writer import VtkWriter
 from vtok_codec.errors import DamageError, FormatError, InputError, ModelError
-from vtok_codec.media.types import AudioTrack, VideoInfo
+from vtok_codec.media.types import VideoInfo
 from vtok_codec.prior_files import PRIOR_FOLDERS, find_prior
+from vtok_codec.stream.headers import make_header
 from vtok_codec.stream.reading import read_tokens
-from vtok_codec.stream.settings import EncodeSettings, make_header
+from vtok_codec.stream.settings import EncodeSettings
 from vtok_codec.stream.unpacking import Damage, UnpackedChunk, salvaged_events
 from vtok_codec.stream.verifying import verify
 from vtok_codec.tokens.coders import PRIOR

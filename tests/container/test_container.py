@@ -20,9 +20,10 @@ from helpers import DATA
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vtok_codec.audio import AudioPacket, AudioTrack
 from vtok_codec.container.dictionary import FIRST_DICTIONARY, HEADER_DICTIONARY
 from vtok_codec.container.framing import CompactFraming, FixedFraming, Framing
-from vtok_codec.container.header import AudioHeader, Header, ModelId
+from vtok_codec.container.header import Header, ModelId
 from vtok_codec.container.header_json import header_from_json, header_to_json
 from vtok_codec.container.prefix import MAGIC, MAX_HEADER_BYTES, PREFIX, VERSION, deflated, inflated
 from vtok_codec.container.reader import TokenChunk, VtkReader
@@ -34,7 +35,6 @@ from vtok_codec.container.records import (
     TOKENS,
     GopEntry,
     Record,
-    StoredPacket,
     TokenPayload,
     Totals,
     packets_from_bytes,
@@ -67,11 +67,11 @@ HEADER = Header(
     tokens_per_position=2,
     gop_latents=3,
     chunk_latents=2,
-    audio=(AudioHeader("aac", Fraction(1, 44100), 44100, "stereo", b"\x12\x10"),),
+    audio=(AudioTrack("aac", Fraction(1, 44100), 44100, "stereo", b"\x12\x10"),),
     writer="vtok test",
 )
 FILE_ID = bytes(range(16))
-PACKETS = [StoredPacket(0, -1024, -1024, 1024, b"abc"), StoredPacket(0, None, None, 0, b"")]
+PACKETS = [AudioPacket(0, -1024, -1024, 1024, b"abc"), AudioPacket(0, None, None, 0, b"")]
 
 
 def write_file(
@@ -683,7 +683,7 @@ def test_an_index_of_too_many_short_entries_is_not_taken_apart() -> None:
 
 
 def test_audio_times_are_bounded() -> None:
-    for packet in (StoredPacket(0, MAX_TICKS + 1, None, 0, b""), StoredPacket(0, None, -(1 << 63), 0, b"")):
+    for packet in (AudioPacket(0, MAX_TICKS + 1, None, 0, b""), AudioPacket(0, None, -(1 << 63), 0, b"")):
         with pytest.raises(ValueError, match="time out of range"):
             packets_from_bytes(packets_to_bytes([packet]), 1, 1)
 

@@ -8,12 +8,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from vtok_codec.audio import AudioPacket, AudioTrack
 from vtok_codec.codec.encoder import _parts
-from vtok_codec.container.header import AudioHeader, Header, ModelId
+from vtok_codec.container.header import Header, ModelId
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.records import TokenPayload
 from vtok_codec.container.writer import VtkWriter
-from vtok_codec.media.types import AudioPacket, Frame
+from vtok_codec.media.types import Frame
 from vtok_codec.prior_files import find_prior
 from vtok_codec.stream.excerpt import Excerpt
 from vtok_codec.stream.unpacking import Damage, UnpackedChunk, salvaged_events, token_bytes
@@ -27,7 +28,7 @@ PACKET_MS = 20
 def made(fps: int, seconds: int, gop_latents: int) -> bytes:
     """A file of black frames, with a packet of sound for every 20 ms."""
     model = ModelId("x", "0" * 64, (4, 8, 8), LEVELS)
-    sound = (AudioHeader("opus", Fraction(1, 1000), 48000, "stereo", b"x"),)
+    sound = (AudioTrack("opus", Fraction(1, 1000), 48000, "stereo", b"x"),)
     size = {"width": 8, "height": 8, "sar": Fraction(1), "color": (0, 2, 2, 2), "rotation": 0}
     times = {"rate": Fraction(fps), "time_base": Fraction(1, fps), "frame_ticks": 1}
     lengths = {"tokens_per_position": 1, "gop_latents": gop_latents, "chunk_latents": 4}

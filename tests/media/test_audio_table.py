@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 from helpers import DATA
 
+from vtok_codec.audio import AudioPacket
 from vtok_codec.errors import SettingError
 from vtok_codec.media.formats import OutputSettings, output_settings, pipe_settings
 from vtok_codec.media.reader import VideoReader
-from vtok_codec.media.types import AudioPacket, Frame
+from vtok_codec.media.types import Frame
 from vtok_codec.media.writer import VideoWriter
 
 SOURCES = {

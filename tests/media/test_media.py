@@ -16,12 +16,13 @@ from helpers import ClipMaker, pixels_of, psnr_db, times_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vtok_codec.audio import AudioPacket
 from vtok_codec.errors import InputError, OutputError, SettingError
 from vtok_codec.media.color import RGBConverter, YUVConverter
 from vtok_codec.media.extent import HEAD_BYTES, announced_size
 from vtok_codec.media.formats import output_settings, pipe_settings
 from vtok_codec.media.reader import VideoReader, read_pixels
-from vtok_codec.media.types import AudioPacket, Color, Frame, VideoInfo
+from vtok_codec.media.types import Color, Frame, VideoInfo
 from vtok_codec.media.writer import VideoWriter
 
 

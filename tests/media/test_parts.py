@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from helpers import ClipMaker
 
+from vtok_codec.audio import AudioPacket
 from vtok_codec.errors import InputError, SettingError
 from vtok_codec.media import parts
 from vtok_codec.media.parts import Part, make_part
 from vtok_codec.media.reader import VideoReader
 from vtok_codec.media.timeline import Timeline
-from vtok_codec.media.types import AudioPacket, Frame
+from vtok_codec.media.types import Frame
 
 FORMATS = {
     "in.mp4": ["-c:v", "libx264", "-g", "12", "-bf", "2", "-c:a", "aac"],

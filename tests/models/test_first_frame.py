@@ -34,8 +34,9 @@ from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import dump_weights
 from vtok_codec.prior_files import find_prior
 from vtok_codec.registry import WeightsFile
+from vtok_codec.stream.headers import make_header
 from vtok_codec.stream.reading import read_gops, read_tokens
-from vtok_codec.stream.settings import EncodeSettings, make_header
+from vtok_codec.stream.settings import EncodeSettings
 from vtok_codec.stream.verifying import verify
 from vtok_codec.training.codec import setup
 from vtok_codec.training.codec.klt import warm_start

@@ -210,10 +210,11 @@ class _Job:
         return damage
 
     def _decode(self, stream: BinaryIO, target: Path | BinaryIO) -> tuple[int, float, DamageError | None]:
-        from vtok_codec.codec.decoder import Gap, decode_events, video_info
+        from vtok_codec.codec.decoder import Gap, decode_events
         from vtok_codec.container.reader import VtkReader
         from vtok_codec.media.types import Frame
         from vtok_codec.media.writer import VideoWriter
+        from vtok_codec.stream.headers import video_info
 
         reader, wanted = VtkReader(stream), self._wanted
         require_pixels(self._name, reader.header.width, reader.header.height, wanted.max_pixels)

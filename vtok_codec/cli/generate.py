@@ -99,13 +99,13 @@ def continue_(
 ) -> None:
     """Continue a .vtk file: keep its tokens, and generate what might come next."""
     from vtok_codec.codec.continuation import continued, matched
-    from vtok_codec.codec.decoder import video_info
     from vtok_codec.codec.drawing import Sampling
     from vtok_codec.codec.generators import load_generator
     from vtok_codec.container.reader import VtkReader
     from vtok_codec.prior_files import find_prior, prior_of
     from vtok_codec.registry import weights_of
     from vtok_codec.stream.assembling import TokenModel
+    from vtok_codec.stream.headers import video_info
     from vtok_codec.stream.reading import read_all_gops
 
     sampling = Sampling(seed, temperature, top_p, label, guidance, steps)

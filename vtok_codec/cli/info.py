@@ -17,7 +17,8 @@ from vtok_codec.errors import VtokError
 from vtok_codec.text import counted, one_line, printable
 
 if TYPE_CHECKING:
-    from vtok_codec.container.header import Header, Tags, WindowHeader
+    from vtok_codec.audio import Tags
+    from vtok_codec.container.header import Header, WindowHeader
     from vtok_codec.stream.verifying import FileSummary
 
 

@@ -35,7 +35,7 @@ def tokens(
     """
     from vtok_codec.container.reader import VtkReader
     from vtok_codec.prior_files import priors_beside
-    from vtok_codec.stream.arrays import check_suffix, write_array
+    from vtok_codec.stream.arrays import check_suffix, write_tokens
     from vtok_codec.stream.reading import read_all_gops, read_gop
 
     check_suffix(target)
@@ -46,4 +46,4 @@ def tokens(
             gops = read_all_gops(reader, priors, most) if gop is None else [read_gop(reader, gop, priors, most)]
         if reader.header.windows:
             notice(f"{source}: its 1D tokens are left out, since an array has tokens of positions only")
-        write_array(partial, Path(target).suffix, reader.header, gops)
+        write_tokens(partial, Path(target).suffix, reader.header, gops)

@@ -8,45 +8,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
+from vtok_codec.audio import AudioPacket
 from vtok_codec.codec.lanes import Job, Lanes, plan_lanes, run_in_lanes
 from vtok_codec.codec.pixel_decoder import DecoderState, PixelDecoder, check_fits
 from vtok_codec.codec.slices import SLICE_LATENTS, slices
 from vtok_codec.container.header import Header
 from vtok_codec.container.reader import VtkReader
-from vtok_codec.container.records import StoredPacket
 from vtok_codec.container.window_tokens import WindowTokens
 from vtok_codec.errors import DamageError, InputError, SettingError
-from vtok_codec.media.types import AudioPacket, AudioTrack, Color, Frame, VideoInfo
+from vtok_codec.media.types import Frame
 from vtok_codec.stream.excerpt import Excerpt
 from vtok_codec.stream.unpacking import Damage, UnpackedChunk
 from vtok_codec.tokens.radix import Digits
 
-_Item: TypeAlias = "list[Frame] | list[StoredPacket] | Damage"
+_Item: TypeAlias = "list[Frame] | list[AudioPacket] | Damage"
 """The frames of a decoded slice, or what stands between slices: audio packets or damage."""
-
-
-def video_info(header: Header, audio: bool = True) -> VideoInfo:
-    """Convert a header to the description of a video that `vtok_codec.media` uses.
-
-    Args:
-        header: The header of a file.
-        audio: Whether to include the audio tracks.
-    """
-    return VideoInfo(
-        width=header.width,
-        height=header.height,
-        rate=header.rate,
-        time_base=header.time_base,
-        sar=header.sar,
-        color=Color(*header.color),
-        rotation=header.rotation,
-        audio=tuple(
-            AudioTrack(t.codec, t.time_base, t.sample_rate, t.layout, t.parameters, t.avi_parameters, t.tags)
-            for t in header.audio
-            if audio
-        ),
-        tags=header.tags,
-    )
 
 
 @dataclass(frozen=True)
@@ -153,7 +129,7 @@ def _lanes(header: Header, pixel_decoder: PixelDecoder) -> Lanes:
 
 
 def _jobs(
-    unpacked: Iterable[UnpackedChunk | list[StoredPacket] | Damage],
+    unpacked: Iterable[UnpackedChunk | list[AudioPacket] | Damage],
     pixel_decoder: PixelDecoder,
     header: Header,
     tokens: int,
@@ -194,7 +170,7 @@ def _shown(decoded: Iterable[_Item], excerpt: Excerpt) -> Iterator[Frame | Audio
             damage = item if damage is None else damage.joined(item)
             continue
         for event in item:
-            if isinstance(event, StoredPacket):
+            if isinstance(event, AudioPacket):
                 packet = excerpt.play(event)
                 if packet is not None:
                     yield packet

@@ -10,6 +10,7 @@ from typing import BinaryIO, TypeAlias
 
 import numpy as np
 
+from vtok_codec.audio import AudioPacket
 from vtok_codec.codec.distortion import Distortion, make_distortion
 from vtok_codec.codec.lanes import Job, plan_lanes, run_in_lanes
 from vtok_codec.codec.onedva import OneDVAState
@@ -17,14 +18,15 @@ from vtok_codec.codec.prefetch import Prefetch
 from vtok_codec.codec.refinement import Refiner, refining_bytes_per_pixel
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.header import Header
-from vtok_codec.container.records import MAX_AUDIO_BYTES, StoredPacket
+from vtok_codec.container.records import MAX_AUDIO_BYTES
 from vtok_codec.container.writer import VtkWriter
 from vtok_codec.errors import InputError
-from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
+from vtok_codec.media.types import Frame, VideoInfo
 from vtok_codec.models.causal import State
 from vtok_codec.stream.chunks import Chunker, CodedChunk, FrameChunk, GopPacker, PackedChunk, chosen_coder
 from vtok_codec.stream.effort import find_effort, find_tune
-from vtok_codec.stream.settings import EncodeSettings, make_header
+from vtok_codec.stream.headers import make_header
+from vtok_codec.stream.settings import EncodeSettings
 from vtok_codec.tokens.coders import ChosenCoder
 from vtok_codec.tokens.radix import Values
 
@@ -36,7 +38,7 @@ _MAX_PACKET_BYTES = MAX_AUDIO_BYTES // 2
 """The largest audio packet in bytes, so that it fits into a record together with those that wait."""
 _FRAMES_AHEAD = 16
 """Frames and audio packets that are read ahead of the model."""
-_Item: TypeAlias = "PackedChunk | list[StoredPacket]"
+_Item: TypeAlias = "PackedChunk | list[AudioPacket]"
 """The content of one record after the header: a chunk, or audio packets."""
 
 
@@ -198,10 +200,10 @@ def _jobs(
 
 def _parts(
     events: Iterable[Frame | AudioPacket], header: Header, failure: list[InputError]
-) -> Iterator[FrameChunk | list[StoredPacket]]:
+) -> Iterator[FrameChunk | list[AudioPacket]]:
     """Yield chunks of frames, each after the audio packets that came before its last frame."""
     chunker = Chunker(header)
-    audio: list[StoredPacket] = []
+    audio: list[AudioPacket] = []
     pending_bytes = 0
     try:
         for event in events:
@@ -211,7 +213,7 @@ def _parts(
                         f"an audio packet of {len(event.data)} bytes is larger than a .vtk file can hold; "
                         "encode the sound anew first, or leave it out (--no-audio)"
                     )
-                audio.append(StoredPacket(event.track, event.pts, event.dts, event.duration, event.data))
+                audio.append(event)
                 pending_bytes += len(event.data)
                 if pending_bytes > _MAX_PENDING_AUDIO_BYTES or len(audio) >= _MAX_PENDING_PACKETS:
                     yield audio

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vtok_codec.audio import AudioPacket
 from vtok_codec.codec.slices import latents_at_once, slices
 from vtok_codec.codec.tokenizer import MAX_LATENT, Tokenizer, to_pixels
 from vtok_codec.errors import InputError
-from vtok_codec.media.types import AudioPacket, Frame, Pixels, VideoInfo
+from vtok_codec.media.types import Frame, Pixels, VideoInfo
 from vtok_codec.models.causal import State
 from vtok_codec.stream.chunks import Chunker, FrameChunk
-from vtok_codec.stream.settings import EncodeSettings, make_header
+from vtok_codec.stream.headers import make_header
+from vtok_codec.stream.settings import EncodeSettings
 
 Latents: TypeAlias = NDArray[np.float32]
 """Latents of the shape `C t h w`, mostly in [−1, 1]; see `vtok_codec.codec.batches.encode_latents`."""

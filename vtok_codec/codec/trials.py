@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import BinaryIO, TypeAlias, cast
 
+from vtok_codec.audio import AudioPacket
 from vtok_codec.codec.decoder import decode_events
 from vtok_codec.codec.decoders import Decoders
 from vtok_codec.codec.encoder import EncodeSummary, encode_video
@@ -19,7 +20,7 @@ from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import InputError
 from vtok_codec.media.reader import VideoReader
-from vtok_codec.media.types import AudioPacket, Frame
+from vtok_codec.media.types import Frame
 from vtok_codec.metrics.squared_error import SquaredError
 from vtok_codec.stream.settings import EncodeSettings
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeAlias
 
+from vtok_codec.audio import AudioTrack, Tags
 from vtok_codec.layout import GopLayout, Stride
 
 MAX_SIDE = 1 << 15
@@ -34,8 +34,6 @@ MAX_TAGS = 64
 """The largest number of tags of a file or of a track."""
 MAX_TAG_CHARACTERS = 4096
 """The largest number of characters of the name and the text of a tag together."""
-Tags: TypeAlias = tuple[tuple[str, str], ...]
-"""Pairs of a name and a text, each name once. Texts may have several lines."""
 
 
 @dataclass(frozen=True)
@@ -85,26 +83,6 @@ class WindowHeader:
 
 
 @dataclass(frozen=True)
-class AudioHeader:
-    """One audio track, whose packets are stored without re-encoding."""
-
-    codec: str
-    """FFmpeg's name of the codec."""
-    time_base: Fraction
-    """The length in seconds of one tick of the track's packet times."""
-    sample_rate: int
-    """The number of samples per second."""
-    layout: str
-    """FFmpeg's name of the channel layout, such as `stereo`."""
-    parameters: bytes
-    """The codec parameters, as a NUT file that holds only this track, with one packet of zeros."""
-    avi_parameters: bytes = b""
-    """The same as an AVI file, for codecs whose parameters NUT does not store in full; empty for all others."""
-    tags: Tags = ()
-    """What the source says about the track, such as its language, as pairs of a name and a text."""
-
-
-@dataclass(frozen=True)
 class Header:
     """The contents of the header, which comes before the records."""
 
@@ -132,7 +110,7 @@ class Header:
     """The largest number of latent time steps per GOP."""
     chunk_latents: int
     """The number of latent time steps per chunk; only the last chunk of a GOP may have fewer."""
-    audio: tuple[AudioHeader, ...] = ()
+    audio: tuple[AudioTrack, ...] = ()
     """The audio tracks."""
     tags: Tags = ()
     """What the source says about itself, such as its title, as pairs of a name and a text."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
+from vtok_codec.audio import AudioTrack, Tags
 from vtok_codec.container.header import (
     ID_BYTES,
     MAX_CHUNK_DIGITS,
@@ -24,10 +25,8 @@ from vtok_codec.container.header import (
     MAX_TOKENS,
     MAX_TRACKS,
     MAX_WINDOW_TOKENS,
-    AudioHeader,
     Header,
     ModelId,
-    Tags,
     WindowHeader,
 )
 from vtok_codec.errors import FormatError
@@ -174,9 +173,9 @@ class _Fields:
         digest = self.hexadecimal("weights_sha256", 32)
         return WindowHeader(self.text("name"), digest, (window[0], window[1], window[2]), most, levels)
 
-    def audio(self) -> AudioHeader:
+    def audio(self) -> AudioTrack:
         """Return the audio track that this object describes."""
-        return AudioHeader(
+        return AudioTrack(
             codec=self.text("codec"),
             time_base=self.ratio("time_base"),
             sample_rate=self.integer("sample_rate", 0, 1 << 31),
@@ -276,7 +275,7 @@ def _pair(value: Fraction) -> list[int]:
     return [value.numerator, value.denominator]
 
 
-def _audio_fields(track: AudioHeader) -> dict[str, Any]:
+def _audio_fields(track: AudioTrack) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "codec": track.codec,
         "time_base": _pair(track.time_base),

@@ -13,6 +13,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import BinaryIO, TypeAlias
 
+from vtok_codec.audio import AudioPacket
 from vtok_codec.container.framing import CRC, RecordFields, framing_of
 from vtok_codec.container.prefix import read_header
 from vtok_codec.container.records import (
@@ -26,7 +27,6 @@ from vtok_codec.container.records import (
     WINDOWS,
     GopEntry,
     Record,
-    StoredPacket,
     Totals,
     check_token_record,
     is_ancillary,
@@ -66,7 +66,7 @@ class TokenChunk:
         return all(after - before == frame_ticks for before, after in pairwise(self.pts))
 
 
-Event: TypeAlias = "TokenChunk | list[StoredPacket] | Totals"
+Event: TypeAlias = "TokenChunk | list[AudioPacket] | Totals"
 """A part of a file: a chunk, the audio packets of one record, or, at the end, the totals."""
 
 

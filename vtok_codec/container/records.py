@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from vtok_codec.audio import AudioPacket
 from vtok_codec.container.header import Header
 from vtok_codec.container.varint import MAX_VARINT_BYTES, read_varint, write_varint
 from vtok_codec.errors import DamageError
@@ -124,26 +125,10 @@ def check_token_record(header: Header, first: bool, frames: int, raw_size: int) 
     return frames * MAX_VARINT_BYTES + max_packed_bytes(digits, header.planes)
 
 
-@dataclass(frozen=True)
-class StoredPacket:
-    """A coded audio packet as stored in an audio record. Its times are in ticks of the time base of its track."""
-
-    track: int
-    """The index of the packet's track in the header."""
-    pts: int | None
-    """The presentation time in ticks; None if it is unknown."""
-    dts: int | None
-    """The decoding time in ticks; None if it is unknown."""
-    duration: int
-    """The duration in ticks; 0 if it is unknown."""
-    data: bytes
-    """The coded packet."""
-
-
 _HAS_PTS, _HAS_DTS = 1, 2
 
 
-def packets_to_bytes(packets: list[StoredPacket]) -> bytes:
+def packets_to_bytes(packets: list[AudioPacket]) -> bytes:
     """Serialize audio packets as the payload of an audio record."""
     out = []
     for packet in packets:
@@ -154,7 +139,7 @@ def packets_to_bytes(packets: list[StoredPacket]) -> bytes:
     return b"".join(out)
 
 
-def packets_from_bytes(payload: bytes, count: int, tracks: int) -> list[StoredPacket]:
+def packets_from_bytes(payload: bytes, count: int, tracks: int) -> list[AudioPacket]:
     """Parse the payload of an audio record.
 
     Args:
@@ -167,7 +152,7 @@ def packets_from_bytes(payload: bytes, count: int, tracks: int) -> list[StoredPa
     """
     if count > MAX_AUDIO_PACKETS:
         raise ValueError(f"an audio record declares {count} packets; at most {MAX_AUDIO_PACKETS} are allowed")
-    packets: list[StoredPacket] = []
+    packets: list[AudioPacket] = []
     position = 0
     while len(packets) < count:
         if position + 2 > len(payload):
@@ -185,7 +170,7 @@ def packets_from_bytes(payload: bytes, count: int, tracks: int) -> list[StoredPa
             raise ValueError("an audio packet has a track or a size out of range")
         if any(abs(ticks) > MAX_TICKS for ticks in (pts or 0, dts or 0, duration)):
             raise ValueError("an audio packet has a time out of range")
-        packets.append(StoredPacket(track, pts, dts, duration, payload[position : position + size]))
+        packets.append(AudioPacket(track, pts, dts, duration, payload[position : position + size]))
         position += size
     if position != len(payload):
         raise ValueError(f"an audio record holds more than the {count} packets that it declares")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import BinaryIO
 
+from vtok_codec.audio import AudioPacket
 from vtok_codec.container.framing import framing_of
 from vtok_codec.container.header import ID_BYTES, Header
 from vtok_codec.container.header_json import header_to_json
@@ -19,7 +20,6 @@ from vtok_codec.container.records import (
     WINDOWS,
     GopEntry,
     Record,
-    StoredPacket,
     TokenPayload,
     Totals,
     packets_to_bytes,
@@ -124,7 +124,7 @@ class VtkWriter:
         # A reader at the other end of a pipe can decode the chunk right away.
         self._stream.flush()
 
-    def write_audio(self, packets: Sequence[StoredPacket]) -> None:
+    def write_audio(self, packets: Sequence[AudioPacket]) -> None:
         """Write audio packets, in the given order, as one audio record."""
         self._packets += len(packets)
         record = self._numbered(AUDIO, packets_to_bytes(list(packets)), frames=len(packets))

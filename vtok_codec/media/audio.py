@@ -12,9 +12,9 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Stream
 
+from vtok_codec.audio import AudioPacket, AudioTrack
 from vtok_codec.errors import FormatError
 from vtok_codec.media.tags import track_tags
-from vtok_codec.media.types import AudioPacket, AudioTrack
 
 _PROBE = bytes(8)
 """The packet of a parameter file, in which a reader finds the stream only if it has a packet."""

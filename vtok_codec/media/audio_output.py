@@ -11,8 +11,8 @@ from av.audio.codeccontext import AudioCodecContext
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
 
+from vtok_codec.audio import AudioPacket, AudioTrack
 from vtok_codec.media.audio import open_full_template
-from vtok_codec.media.types import AudioPacket, AudioTrack
 from vtok_codec.text import counted
 
 Packet: TypeAlias = "av.Packet[Any]"

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 import av
 from av.container import InputContainer
 
+from vtok_codec.audio import AudioPacket
 from vtok_codec.errors import SettingError
-from vtok_codec.media.types import AudioPacket
 
 _MOST_HELD_BYTES = 1 << 26
 """The most bytes of packets that may wait for the start to come."""

@@ -18,6 +18,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from vtok_codec.audio import AudioPacket
 from vtok_codec.errors import InputError
 from vtok_codec.media.audio import describe_track
 from vtok_codec.media.color import RGBConverter
@@ -30,7 +31,7 @@ from vtok_codec.media.opening import STDIN, head_of, open_sequence, open_video
 from vtok_codec.media.parts import Cutter, Part, Placed, from_key_frame, packets_before
 from vtok_codec.media.tags import kept_tags
 from vtok_codec.media.timeline import Timeline
-from vtok_codec.media.types import DEFAULT_RATE, AudioPacket, Color, Frame, VideoInfo
+from vtok_codec.media.types import DEFAULT_RATE, Color, Frame, VideoInfo
 
 _HAS_CLOCK_JUMPS = 0x0200
 """FFmpeg's flag of formats whose clock may jump (AVFMT_TS_DISCONT), such as MPEG transport streams."""

@@ -10,7 +10,7 @@ import numpy as np
 from av.audio.stream import AudioStream
 from av.video.stream import VideoStream
 
-from vtok_codec.media.types import Tags
+from vtok_codec.audio import Tags
 from vtok_codec.text import is_printable, is_text
 
 _TECHNICAL = frozenset(

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vtok_codec.audio import AudioTrack, Tags
+
 DEFAULT_RATE = Fraction(25)
 """The number of frames per second of a video that does not declare its rate."""
 
-Tags: TypeAlias = tuple[tuple[str, str], ...]
-"""Pairs of a name and a text, each name once. Texts may have several lines."""
 
 Pixels: TypeAlias = NDArray[np.uint8]
 """A picture in RGB, uint8 `H W 3`, or several of the same size, `T H W 3`."""
 
 
-@dataclass(frozen=True)
-class Color:
+class Color(NamedTuple):
     """The colour tags of a video, which say how its YUV or RGB values relate to light."""
 
     range: int = 0
@@ -31,26 +30,6 @@ class Color:
     """The code point of the transfer characteristics in ISO/IEC 23091-2; 2 if they are unknown."""
     matrix: int = 2
     """The code point of the matrix coefficients in ISO/IEC 23091-2; 2 if they are unknown."""
-
-
-@dataclass(frozen=True)
-class AudioTrack:
-    """An audio track whose packets are copied without decoding."""
-
-    codec: str
-    """FFmpeg's name of the codec."""
-    time_base: Fraction
-    """The length in seconds of one tick of the track's packet times."""
-    sample_rate: int
-    """The number of samples per second."""
-    layout: str
-    """FFmpeg's name of the channel layout, such as `stereo`."""
-    parameters: bytes
-    """The codec parameters, as a NUT file that holds only this track, with one packet of zeros."""
-    avi_parameters: bytes = b""
-    """The same as an AVI file, for codecs whose parameters NUT does not store in full; empty for all others."""
-    tags: Tags = ()
-    """What the source says about the track, such as its language."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +46,7 @@ class VideoInfo:
     """The length in seconds of one tick of `Frame.pts` and `Frame.duration`."""
     sar: Fraction = Fraction(1)
     """The sample aspect ratio, which is the width of a pixel over its height."""
-    color: Color = field(default_factory=Color)
+    color: Color = Color()  # noqa: RUF009 - it cannot change
     """The colour tags of the video."""
     rotation: int = 0
     """The angle by which a player turns the frames, in degrees counter-clockwise. `Frame.pixels` are not turned."""
@@ -89,19 +68,3 @@ class Frame:
     """The presentation time, in ticks of `VideoInfo.time_base`."""
     duration: int = 0
     """The duration, in ticks of `VideoInfo.time_base`; 0 if it is unknown."""
-
-
-@dataclass(frozen=True)
-class AudioPacket:
-    """A coded packet of an audio track. Its times are in ticks of `AudioTrack.time_base`."""
-
-    track: int
-    """The index of the packet's track in `VideoInfo.audio`."""
-    pts: int | None
-    """The presentation time in ticks; None if it is unknown."""
-    dts: int | None
-    """The decoding time in ticks; None if it is unknown."""
-    duration: int
-    """The duration in ticks; 0 if it is unknown."""
-    data: bytes
-    """The coded packet."""

@@ -18,6 +18,7 @@ import numpy as np
 from av.container import OutputContainer
 from av.video.stream import VideoStream
 
+from vtok_codec.audio import AudioPacket
 from vtok_codec.errors import OutputError
 from vtok_codec.media.audio import STARTING_S, keeps
 from vtok_codec.media.audio_output import AudioOutput, CopiedTrack, EncodedTrack
@@ -26,7 +27,7 @@ from vtok_codec.media.ffmpeg import kept_priority, reason
 from vtok_codec.media.formats import STILL_FORMAT, OutputSettings, encoder_options, pixel_format
 from vtok_codec.media.pace import Pace
 from vtok_codec.media.tags import dropped_tags, dropped_track_tags
-from vtok_codec.media.types import DEFAULT_RATE, AudioPacket, Frame, VideoInfo
+from vtok_codec.media.types import DEFAULT_RATE, Frame, VideoInfo
 from vtok_codec.text import counted
 
 _FINEST_QUANTIZERS = {"mjpeg": (1, 2), "mpeg4": (1, 2)}

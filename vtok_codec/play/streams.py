@@ -10,7 +10,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from vtok_codec.codec.decoder import Gap, decode_events, video_info
+from vtok_codec.audio import AudioPacket
+from vtok_codec.codec.decoder import Gap, decode_events
 from vtok_codec.codec.pixel_decoder import PixelDecoder
 from vtok_codec.container.header import Header
 from vtok_codec.container.reader import VtkReader
@@ -18,8 +19,9 @@ from vtok_codec.errors import InputError
 from vtok_codec.media.formats import OutputSettings, pipe_settings
 from vtok_codec.media.parts import make_part
 from vtok_codec.media.reader import VideoReader
-from vtok_codec.media.types import AudioPacket, Frame, VideoInfo
+from vtok_codec.media.types import Frame, VideoInfo
 from vtok_codec.media.writer import VideoWriter
+from vtok_codec.stream.headers import video_info
 
 _FRAGMENT_S = 0.5
 """How long a browser waits for a piece of video, in seconds."""

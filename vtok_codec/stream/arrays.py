@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -31,6 +31,7 @@ from safetensors.numpy import save
 from vtok_codec.container.header import Header, ModelId
 from vtok_codec.errors import InputError, OutputError, SettingError
 from vtok_codec.media.types import DEFAULT_RATE, Color, VideoInfo
+from vtok_codec.stream.headers import video_info
 from vtok_codec.stream.reading import Gop
 
 SUFFIXES = (".npy", ".safetensors")
@@ -81,7 +82,25 @@ def as_rate(given: object) -> Fraction:
     return rate
 
 
-def write_array(path: Path, suffix: str, header: Header, gops: Sequence[Gop]) -> None:
+@dataclass(frozen=True)
+class Content:
+    """What an array holds."""
+
+    name: str
+    """The name of the array in a `.safetensors` file."""
+    axes: str
+    """Its axes, for messages."""
+    time: int
+    """The axis along which GOPs follow one another."""
+
+
+TOKENS = Content("tokens", "t h w n", 0)
+"""Tokens."""
+LATENTS = Content("latents", "C t h w", 1)
+"""Continuous latents."""
+
+
+def write_tokens(path: Path, suffix: str, header: Header, gops: Sequence[Gop]) -> None:
     """Write the tokens of GOPs to a file.
 
     Args:
@@ -91,40 +110,8 @@ def write_array(path: Path, suffix: str, header: Header, gops: Sequence[Gop]) ->
         gops: The GOPs.
     """
     tokens = np.concatenate([gop.tokens for gop in gops])
-    if suffix == ".npy":
-        with path.open("wb") as file:
-            np.save(file, tokens)
-        return
-    color = header.color
-    video = _Video((header.height, header.width), header.rate, header.sar, color, header.rotation)
     gop_latents, gop_frames = [len(gop.tokens) for gop in gops], [gop.frames for gop in gops]
-    about = _about(header.model, video, gop_latents, gop_frames)
-    path.write_bytes(save({TOKENS.name: np.ascontiguousarray(tokens)}, about))
-
-
-class _Video(NamedTuple):
-    """What the metadata say about a video."""
-
-    size: tuple[int, int]
-    rate: Fraction | None
-    sar: Fraction
-    color: tuple[int, int, int, int]
-    rotation: int
-
-
-def _about(model: ModelId, video: _Video, gop_latents: Sequence[int], gop_frames: Sequence[int]) -> dict[str, str]:
-    """Return the metadata of an array."""
-    return {
-        "model": model.name,
-        "weights_sha256": model.weights_sha256,
-        "size": " ".join(map(str, video.size)),
-        "rate": str(video.rate) if video.rate else STILL,
-        "sar": str(video.sar),
-        "color": " ".join(map(str, video.color)),
-        "rotation": str(video.rotation),
-        "gop_latents": " ".join(map(str, gop_latents)),
-        "gop_frames": " ".join(map(str, gop_frames)),
-    }
+    _write(path, suffix, TOKENS, tokens, header.model, video_info(header), gop_latents, gop_frames)
 
 
 def write_latents(
@@ -147,33 +134,36 @@ def write_latents(
         gop_latents: The number of latent frames of each GOP.
         gop_frames: The number of frames of each GOP.
     """
+    _write(path, suffix, LATENTS, latents, model, info, gop_latents, gop_frames)
+
+
+def _write(
+    path: Path,
+    suffix: str,
+    content: Content,
+    array: NDArray[Any],
+    model: ModelId,
+    info: VideoInfo,
+    gop_latents: Sequence[int],
+    gop_frames: Sequence[int],
+) -> None:
     if suffix == ".npy":
         with path.open("wb") as file:
-            np.save(file, latents)
+            np.save(file, array)
         return
-    color = info.color.range, info.color.primaries, info.color.transfer, info.color.matrix
-    video = _Video((info.height, info.width), info.rate, info.sar, color, info.rotation)
-    about = _about(model, video, gop_latents, gop_frames)
+    about = {
+        "model": model.name,
+        "weights_sha256": model.weights_sha256,
+        "size": f"{info.height} {info.width}",
+        "rate": str(info.rate) if info.rate else STILL,
+        "sar": str(info.sar),
+        "color": " ".join(map(str, info.color)),
+        "rotation": str(info.rotation),
+        "gop_latents": " ".join(map(str, gop_latents)),
+        "gop_frames": " ".join(map(str, gop_frames)),
+    }
     # safetensors writes memory as it lies, whatever the order of the axes.
-    path.write_bytes(save({LATENTS.name: np.ascontiguousarray(latents)}, about))
-
-
-@dataclass(frozen=True)
-class Content:
-    """What an array holds."""
-
-    name: str
-    """The name of the array in a `.safetensors` file."""
-    axes: str
-    """Its axes, for messages."""
-    time: int
-    """The axis along which GOPs follow one another."""
-
-
-TOKENS = Content("tokens", "t h w n", 0)
-"""Tokens."""
-LATENTS = Content("latents", "C t h w", 1)
-"""Continuous latents."""
+    path.write_bytes(save({content.name: np.ascontiguousarray(array)}, about))
 
 
 @dataclass(frozen=True)

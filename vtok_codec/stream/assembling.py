@@ -13,8 +13,9 @@ from vtok_codec.container.writer import VtkWriter
 from vtok_codec.errors import InputError
 from vtok_codec.media.types import VideoInfo
 from vtok_codec.stream.chunks import CodedChunk, GopPacker, chosen_coder
+from vtok_codec.stream.headers import make_header
 from vtok_codec.stream.reading import Gop
-from vtok_codec.stream.settings import EncodeSettings, make_header
+from vtok_codec.stream.settings import EncodeSettings
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits, Tokens, check_range, tokens_to_digits
 

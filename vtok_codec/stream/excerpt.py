@@ -7,10 +7,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
+from vtok_codec.audio import AudioPacket
 from vtok_codec.container.reader import VtkReader
-from vtok_codec.container.records import GopEntry, StoredPacket
+from vtok_codec.container.records import GopEntry
 from vtok_codec.errors import DamageError, SettingError
-from vtok_codec.media.types import AudioPacket, Frame
+from vtok_codec.media.types import Frame
 from vtok_codec.stream.reading import gop_at
 from vtok_codec.stream.unpacking import (
     Damage,
@@ -34,10 +35,10 @@ class _Waiting:
     """Holds audio packets until the first chunk is read. If there are too many, it keeps only the newest."""
 
     def __init__(self) -> None:
-        self._packets: deque[StoredPacket] = deque()
+        self._packets: deque[AudioPacket] = deque()
         self._bytes = 0
 
-    def put(self, packets: Iterable[StoredPacket]) -> None:
+    def put(self, packets: Iterable[AudioPacket]) -> None:
         """Add packets."""
         for packet in packets:
             self._packets.append(packet)
@@ -45,7 +46,7 @@ class _Waiting:
             while self._bytes > _MAX_WAITING_BYTES or len(self._packets) > _MAX_WAITING_PACKETS:
                 self._bytes -= len(self._packets.popleft().data)
 
-    def taken(self) -> list[StoredPacket]:
+    def taken(self) -> list[AudioPacket]:
         """Return all packets and forget them."""
         packets = list(self._packets)
         self._packets.clear()
@@ -132,7 +133,7 @@ class Excerpt:
             if self._duration_s is not None:
                 self._end = first_pts + self._ticks(Fraction(self._start_s) + Fraction(self._duration_s))
 
-    def events(self) -> Iterator[UnpackedChunk | list[StoredPacket] | Damage]:
+    def events(self) -> Iterator[UnpackedChunk | list[AudioPacket] | Damage]:
         """Yield unpacked chunks, audio packets and damage up to the end of the excerpt.
 
         Raises:
@@ -145,7 +146,7 @@ class Excerpt:
             if self._last_chunk_pts is None or not self._is_past(self._last_chunk_pts):
                 raise
 
-    def _events(self) -> Iterator[UnpackedChunk | list[StoredPacket] | Damage]:
+    def _events(self) -> Iterator[UnpackedChunk | list[AudioPacket] | Damage]:
         late = self._ticks(_AUDIO_OFFSET_S) if self._audio_bases else 0
         # Audio that comes before the first chunk waits until the first chunk tells at what time the file starts.
         waiting = _Waiting()
@@ -207,7 +208,7 @@ class Excerpt:
             return None
         return Frame(frame.pixels, frame.pts - self._start, frame.duration)
 
-    def play(self, packet: StoredPacket) -> AudioPacket | None:
+    def play(self, packet: AudioPacket) -> AudioPacket | None:
         """Return the packet with its times in the output, or None if it lies outside the excerpt."""
         shift = 0
         if self._cut:

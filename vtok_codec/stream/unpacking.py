@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from vtok_codec.audio import AudioPacket
 from vtok_codec.container.header import Header
 from vtok_codec.container.reader import TokenChunk, VtkReader
-from vtok_codec.container.records import StoredPacket, Totals
+from vtok_codec.container.records import Totals
 from vtok_codec.errors import DamageError, FormatError
 from vtok_codec.tokens.coders import PRIOR, Coder, CoderId, DigitLayout, make_coder
 from vtok_codec.tokens.prior.prior import Prior
@@ -26,7 +27,7 @@ class UnpackedChunk:
     """The digits of the chunk, uint8 `P t h w`."""
 
 
-UnpackedEvent: TypeAlias = "UnpackedChunk | list[StoredPacket] | Totals"
+UnpackedEvent: TypeAlias = "UnpackedChunk | list[AudioPacket] | Totals"
 """One item of a file's content: a chunk, a list of audio packets, or, at the end, the totals."""
 
 
