@@ -83,21 +83,22 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def exclusive(path: Path, wait: bool = False) -> Iterator[None]:
     """Hold a lock while the block runs. The lock ends with the process, however that ends.
 
     Args:
         path: The file to lock, which is made if it is not there, and stays. Some file systems have no locks.
+        wait: Whether to wait for another process that holds the lock.
 
     Raises:
-        BlockingIOError: Another process holds the lock.
+        BlockingIOError: Another process holds the lock, and `wait` is False.
         OSError: The file cannot be opened or locked.
     """
     handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
     try:
         try:
             if fcntl:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise
         except OSError as error:

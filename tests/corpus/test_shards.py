@@ -7,11 +7,14 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import tarfile
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from corpus_helpers import InlineEngine, begin, contents, make, make_clips, tiny_weights
@@ -22,12 +25,13 @@ from vtok_codec.codec.encoder import encode_video
 from vtok_codec.codec.tokenizer import load_tokenizer
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.corpus import report, shards
-from vtok_codec.corpus.clips import describe
 from vtok_codec.corpus.encoding import CorpusPart, encode_shards, parse_part, parse_tolerance, require_few_bad
+from vtok_codec.corpus.engines import Outcome, ShardWork
 from vtok_codec.corpus.index import CRASHED, TIMEOUT, read_index, rows_of
 from vtok_codec.corpus.journal import Journal, shards_in_work, verdict
-from vtok_codec.corpus.plan import index_path, read_plan, shard_path, write_plan
-from vtok_codec.corpus.report import bad_clips, check_corpus, reopen_shard, reopen_shards, stats_of, status_of
+from vtok_codec.corpus.plan import index_path, is_done, read_plan, shard_path, write_plan
+from vtok_codec.corpus.report import bad_clips, check_corpus, stats_of, status_of, try_again, try_damaged_again
+from vtok_codec.corpus.shard_tar import describe
 from vtok_codec.corpus.sources import find_clips
 from vtok_codec.corpus.windows import TokenWindows
 from vtok_codec.errors import CorpusError, InputError, SettingError
@@ -308,12 +312,88 @@ def test_status_stats_and_retry(corpus: Path, tmp_path: Path) -> None:
     assert stats.clips == 5 and stats.frames == 75 and stats.hours == pytest.approx(75 / 25 / 3600)
     assert stats.tokens == sum(row.tokens for s in (0, 1) for row in rows_of(read_index(index_path(corpus, s))))
     before = contents(corpus)
-    assert reopen_shards(corpus, plan, ["crashed"]) == 0 and contents(corpus) == before
-    assert reopen_shards(corpus, plan, ["ok"]) == 5
-    # What there is stays until there is something better.
-    assert contents(corpus) == {name: data for name, data in before.items() if name.endswith(".tar")}
-    with pytest.raises(InputError, match="no clip yet"):
-        stats_of(corpus, plan)
+    assert try_again(corpus, plan, ["crashed"]) == 0 and contents(corpus) == before
+    assert try_again(corpus, plan, ["ok"]) == 5
+    # What there is stays until there is something better, and can be read meanwhile.
+    assert contents(corpus) == before and stats_of(corpus, plan) == stats
+    assert make(corpus, plan) == {"ok": 5} and contents(corpus) == before
+
+
+def test_a_retry_encodes_bad_clips_only_and_gives_up_no_good_one(
+    tmp_path: Path, clips: Path, model: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a corpus is there, its sources may go."""
+    source, folder = tmp_path / "in", tmp_path / "corpus"
+    shutil.copytree(clips, source)
+    (source / "bad.mp4").touch()
+    plan = begin(folder, [source], model, clips_per_shard=6)
+    assert make(folder, plan) == {"ok": 5, "unreadable": 1}
+    before = contents(folder)
+    away = tmp_path / "away"
+    source.rename(away)
+    encoded = []
+    usual = shards.encode_clip
+    monkeypatch.setattr(shards, "encode_clip", lambda key, *rest: encoded.append(key) or usual(key, *rest))
+    assert try_again(folder, plan, ["unreadable"]) == 1
+    assert make(folder, plan) == {"ok": 5, "unreadable": 1} and encoded == ["bad"]
+    # Even where all are asked for.
+    assert try_again(folder, plan, ["ok"]) == 5
+    assert make(folder, plan)["ok"] == 5 and not list(check_corpus(folder, plan))
+    away.rename(source)
+    shutil.copy(clips / "00.mp4", source / "bad.mp4")
+    assert try_again(folder, plan, ["unreadable"]) == 1 and make(folder, plan) == {"ok": 6}
+    assert not list(check_corpus(folder, plan)) and contents(folder) != before
+
+
+def test_a_death_between_tar_and_index_loses_nothing(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, before = read_plan(corpus), contents(corpus)
+    try_again(corpus, plan, ["ok"])
+    usual = os.replace
+
+    def dying(source: Path, target: Path) -> None:
+        if Path(target) == index_path(corpus, 0):
+            raise KeyboardInterrupt
+        usual(source, target)
+
+    monkeypatch.setattr(os, "replace", dying)
+    with pytest.raises(KeyboardInterrupt):
+        make(corpus, plan)
+    monkeypatch.undo()
+    # The sources are gone, and the old index with them.
+    index_path(corpus, 0).unlink()
+    monkeypatch.setattr(shards, "encode_clip", lambda key, *rest: pytest.fail(key))
+    Journal(corpus, 1).remove()
+    assert make(corpus, plan) == {"ok": 5} and contents(corpus) == before
+
+
+def test_a_torn_line_of_a_journal_is_passed_over(corpus: Path) -> None:
+    plan, before = read_plan(corpus), contents(corpus)
+    for path in (corpus / "shards").glob("000000.*"):
+        path.unlink()
+    (corpus / "journal" / "000000.log").write_bytes(b"start\t\nbegin\t00\nend 0.8\xff\0\0begin\t01\nend x\t01\n")
+    assert status_of(corpus, plan).in_work == {"000000": "00"}
+    assert make(corpus, plan) == {"ok": 5} and contents(corpus) == before
+
+
+def test_runs_share_the_work(corpus: Path) -> None:
+    """A shard at which another run works is left to the end."""
+    plan, order = read_plan(corpus), []
+    for path in (corpus / "shards").iterdir():
+        path.unlink()
+
+    class Watched(InlineEngine):
+        def run(self, work: ShardWork, numbers: Sequence[int]) -> Iterator[Outcome | None]:
+            for outcome in super().run(work, numbers):
+                order.append([shard for shard in (0, 1) if is_done(corpus, shard)])
+                if len(order) == 2:
+                    # The other run ends.
+                    held.__exit__(None, None, None)
+                yield outcome
+
+    held = Journal(corpus, 0).locked()
+    held.__enter__()
+    assert encode_shards(corpus, plan, CorpusPart(), Watched()) == {"ok": 5}
+    assert order == [[], [1], [0, 1]]
 
 
 def test_a_retry_that_cannot_be_gives_nothing_up(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,9 +432,9 @@ def test_lost_rows_and_broken_indexes_are_found_and_made_again(corpus: Path) -> 
     pq.write_table(pq.read_table(index_path(corpus, 0)).slice(0, 2), index_path(corpus, 0))
     (fault,) = check_corpus(corpus, plan)
     assert str(fault) == "shard 000000: its index has other clips than the plan"
-    reopen_shard(corpus, fault.shard)
+    try_damaged_again(corpus, fault.shard)
     index_path(corpus, 1).write_bytes(b"")
-    assert status_of(corpus, plan).shards_done == 0
+    assert status_of(corpus, plan).shards_done == 1
     make(corpus, plan)
     assert contents(corpus) == before and not list(check_corpus(corpus, plan))
 
@@ -457,6 +537,45 @@ def test_own_weights_have_a_prior_of_their_own(
     for command in (["verify", folder], ["retry", folder, "--damaged", "-j", 1]):
         code, _, told = inside("corpus", *command)
         assert code == 6 and "which is not here" in told and contents(folder) == before
-    monkeypatch.setattr(report, "verify", lambda *args: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+    monkeypatch.setattr(
+        report, "wrong_with", lambda *args: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error"))
+    )
     code, _, told = inside("corpus", "retry", folder, "--damaged", "-j", 1)
     assert code != 0 and "Input/output error" in told and contents(folder) == before
+
+
+def test_changes_of_index_and_tar_are_found(corpus: Path) -> None:
+    plan = read_plan(corpus)
+    assert not list(check_corpus(corpus, plan))
+    index, tar = index_path(corpus, 0).read_bytes(), shard_path(corpus, 0).read_bytes()
+    table = pq.read_table(index_path(corpus, 0))
+    for name, value, told in (
+        ("width", 65, "its width is 64"),
+        ("gop_offsets", [1, 2], "its gop_offsets"),
+        ("offset", 1, ""),
+    ):
+        rows = table.to_pylist()
+        rows[0][name] = value
+        pq.write_table(pa.Table.from_pylist(rows, table.schema), index_path(corpus, 0))
+        assert told in str(next(check_corpus(corpus, plan)))
+    index_path(corpus, 0).write_bytes(index)
+    with tarfile.open(shard_path(corpus, 0)) as open_tar:
+        about = open_tar.getmember("01.json")
+    for place in (about.offset_data + 5, about.offset + 3, len(tar) - 1):
+        data = bytearray(tar)
+        data[place] ^= 1
+        shard_path(corpus, 0).write_bytes(data)
+        assert [str(fault) for fault in check_corpus(corpus, plan)] == [
+            "shard 000000: its tar holds something else than its clips"
+        ]
+    shard_path(corpus, 0).write_bytes(tar + b"more")
+    assert len(list(check_corpus(corpus, plan))) == 1
+    # The index has a sum of its own for every page.
+    shard_path(corpus, 0).write_bytes(tar)
+    for place in range(4, len(index) - 8, 101):
+        data = bytearray(index)
+        data[place] ^= 1
+        index_path(corpus, 0).write_bytes(data)
+        faults = list(check_corpus(corpus, plan))
+        same = not faults and read_index(index_path(corpus, 0)).equals(table)
+        assert faults or same, place

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import errno
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -11,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vtok_codec.corpus.sources import ClipSource, find_clips, keys_of, opened
+from vtok_codec.corpus.sources import ClipSource, find_clips, keys_of, opened, parse_seconds
 from vtok_codec.errors import InputError, SettingError
 
 
@@ -132,8 +136,99 @@ def test_damage_in_a_tar_is_told_and_passed_over(tmp_path: Path) -> None:
     data = (tmp_path / "in.tar").read_bytes()
     (tmp_path / "in.tar").write_bytes(data[:3000])
     clips = find_clips([str(tmp_path / "in.tar")], told.append)
-    assert clips[0].member == "1.mp4" and clips[0].columns == {}
-    assert any("1.json is left out" in line for line in told)
+    assert [clip.member for clip in clips] == ["(from byte 4608 on)", "1.mp4", "2.mp4"]
+    assert clips[1].columns == {} and any("1.json is left out" in line for line in told)
+    assert opened(clips[0]).read() == b""
+
+
+@pytest.mark.parametrize("damage", ["flip", "zero", "member", "header", "no end"])
+def test_clips_behind_damage_in_a_tar_are_not_lost_in_silence(tmp_path: Path, damage: str) -> None:
+    """Python's reader of tars takes a bad header for the end."""
+    told: list[str] = []
+    write_tar(tmp_path / "in.tar", {f"{number}.mp4": bytes([number]) * 700 for number in range(4)})
+    data = bytearray((tmp_path / "in.tar").read_bytes())
+    third, size = 2 * (512 + 1024), 4 * (512 + 1024)
+    if damage == "flip":
+        data[third + 20] ^= 1
+    elif damage == "zero":
+        data[third : third + 512] = bytes(512)
+    else:
+        del data[{"member": third, "header": third + 100, "no end": size}[damage] :]
+    (tmp_path / "in.tar").write_bytes(data)
+    clips = find_clips([str(tmp_path / "in.tar")], told.append)
+    found = [clip.member for clip in clips if not clip.member.startswith("(from byte")]
+    assert found == ["0.mp4", "1.mp4", *(["2.mp4", "3.mp4"] if damage == "no end" else [])]
+    assert len(clips) == len(found) + 1 and len(told) == 1 and "damaged or cut short" in told[0]
+
+
+def test_tars_one_after_the_other_are_read(tmp_path: Path) -> None:
+    for name in ("1", "2"):
+        write_tar(tmp_path / f"{name}.tar", {f"{name}.mp4": name.encode()})
+    both = (tmp_path / "1.tar").read_bytes() + (tmp_path / "2.tar").read_bytes()
+    (tmp_path / "both.tar").write_bytes(both)
+    clips = find_clips([str(tmp_path / "both.tar")], pytest.fail)
+    assert [clip.member for clip in clips] == ["1.mp4", "2.mp4"]
+    assert opened(clips[1]).read() == b"2"
+
+
+def test_a_tar_that_was_replaced_is_noticed(tmp_path: Path) -> None:
+    """Its clips would get each other's captions."""
+    write_tar(tmp_path / "in.tar", {"x.mp4": b"one", "y.mp4": b"two"})
+    clips = find_clips([str(tmp_path / "in.tar")])
+    assert [opened(clip).read() for clip in clips] == [b"one", b"two"]
+    write_tar(tmp_path / "in.tar", {"y.mp4": b"two", "x.mp4": b"one"})
+    for clip in clips:
+        with pytest.raises(InputError, match="its tar has changed"):
+            opened(clip)
+
+
+def test_a_long_name_in_a_tar_is_read(tmp_path: Path) -> None:
+    name = "folder/" + 30 * "long-" + "ü.mp4"
+    write_tar(tmp_path / "in.tar", {name: b"one"})
+    (clip,) = find_clips([str(tmp_path / "in.tar")])
+    assert clip.member == name and opened(clip).read() == b"one"
+
+
+def test_a_thumbnail_is_no_clip(tmp_path: Path) -> None:
+    members = {"000.mp4": b"video", "000.jpg": b"picture", "000.cls": b"7", "001.jpg": b"picture"}
+    write_tar(tmp_path / "in.tar", members)
+    clips = find_clips([str(tmp_path / "in.tar")])
+    assert [clip.member for clip in clips] == ["000.mp4", "001.jpg"] and keys_of(clips) == ["000", "001"]
+    assert clips[0].columns == {"class": "7"}
+
+
+def test_a_list_adds_its_columns_to_a_clip_of_a_folder(folder: Path) -> None:
+    """In whatever order they are named, and however the list spells the path."""
+    (folder / "list.csv").write_text("source,path,caption\nyoutube,./b/../a.mp4,hello\n")
+    for sources in ([folder, folder / "list.csv"], [folder / "list.csv", folder]):
+        clips = find_clips([str(source) for source in sources])
+        (captioned,) = (clip for clip in clips if clip.location == str(folder / "a.mp4"))
+        assert captioned.columns == {"source": "youtube", "caption": "hello"}
+
+
+def test_times_that_nobody_cuts_by_are_told(folder: Path) -> None:
+    told: list[str] = []
+    (folder / "list.tsv").write_text("path\tstart\tend\na.mp4\t1\t2\n")
+    (clip,) = find_clips([str(folder / "list.tsv")], told.append)
+    assert clip.end_s is None and len(told) == 1 and "columns end, start; --cut START,END" in told[0]
+
+
+def test_a_folder_that_cannot_be_read_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scandir(path: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(InputError, match=r"cannot read the folder .*: Permission denied"):
+        find_clips([str(folder)])
+
+
+def test_values_of_a_table_keep_their_text(folder: Path) -> None:
+    day, price = datetime.date(2024, 1, 1), decimal.Decimal("3.50")
+    table = pa.table({"path": ["a.mp4"], "day": [day], "price": [price], "tags": [["x", "y"]], "start": [1e-05]})
+    pq.write_table(table, folder / "list.parquet")
+    (clip,) = find_clips([str(folder / "list.parquet")])
+    assert clip.columns == {"day": "2024-01-01", "price": "3.50", "tags": '["x", "y"]', "start": 1e-05}
+    assert parse_seconds(1e-05) == 1e-05 and parse_seconds(-0.0) == 0 and parse_seconds(float("nan")) is None
 
 
 def test_one_bad_tar_keeps_none_of_the_others(tmp_path: Path) -> None:
@@ -141,8 +236,9 @@ def test_one_bad_tar_keeps_none_of_the_others(tmp_path: Path) -> None:
     (tmp_path / "0.tar").touch()
     (tmp_path / "1.tar").write_bytes(bytes(range(256)) * 40)
     write_tar(tmp_path / "2.tar", {"2.mp4": b"two"})
-    assert [clip.member for clip in find_clips([str(tmp_path)], told.append)] == ["2.mp4"]
-    assert len([line for line in told if "it is left out" in line]) == 2
+    found = find_clips([str(tmp_path)], told.append)
+    assert [clip.member for clip in found] == ["(from byte 0 on)", "(from byte 0 on)", "2.mp4"]
+    assert len(told) == 2
 
 
 def test_a_clip_that_a_tar_no_longer_holds_is_not_read_short(tmp_path: Path) -> None:
@@ -165,7 +261,8 @@ def test_a_list_may_begin_with_a_byte_order_mark(folder: Path) -> None:
         ("none.csv", "caption\nx\n", "names no clip"),
         ("bad.jsonl", "{", "cannot read"),
         ("late.jsonl", '{"path": "a.mp4"}\n\n{bad\n', "line 3, column 2"),
-        ("bad.tar", "no tar", "no video"),
+        ("twice.csv", "path,label,label\na.mp4,x,y\n", "two columns are called label"),
+        ("array.json", "[]", "is no clip"),
         ("long.csv", "path,caption\na.mp4,red, green\n", "line 2 has not as many cells"),
         ("short.csv", "path,caption\na.mp4\n", "line 2 has not as many cells"),
         ("empty.txt", "", "no video"),

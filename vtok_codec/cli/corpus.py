@@ -146,7 +146,7 @@ def encode(
         plan = begin_corpus(
             output_dir,
             sources,
-            None if keep is None else [name for name in keep.split(",") if name],
+            None if keep is None else [name.strip() for name in keep.split(",") if name.strip()],
             clips_per_shard,
             device,
             notice,
@@ -195,7 +195,7 @@ def retry(
     plan = _plan_of(folder)
     from vtok_codec.corpus.index import STATUSES
     from vtok_codec.corpus.plan import check_inputs
-    from vtok_codec.corpus.report import check_corpus, reopen_shard, reopen_shards
+    from vtok_codec.corpus.report import check_corpus, try_again, try_damaged_again
     from vtok_codec.corpus.shards import check_worker
 
     wanted = status.split(",")
@@ -209,8 +209,8 @@ def retry(
         check_worker(plan)
     faulty = {fault.shard for fault in check_corpus(folder, plan) if fault.done} if damaged else set()
     for shard in faulty:
-        reopen_shard(folder, shard)
-    clips = reopen_shards(folder, plan, wanted)
+        try_damaged_again(folder, shard)
+    clips = try_again(folder, plan, wanted)
     if not quiet:
         again = f" and {counted(len(faulty), 'damaged shard')}" if damaged else ""
         notice(f"{folder}: {counted(clips, 'clip')}{again} to try again")
@@ -298,7 +298,7 @@ def _two_columns(cut: str | None) -> tuple[str, str] | None:
     start, comma, end = cut.partition(",")
     if not (start and comma and end) or "," in end:
         raise SettingError(f"cut {cut!r}: give the columns of start and end, such as start,end")
-    return start, end
+    return start.strip(), end.strip()
 
 
 def _plan_of(folder: Path) -> Plan:

@@ -5,29 +5,18 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from vtok_codec.codec.encoder import encode_video
 from vtok_codec.codec.tokenizer import Tokenizer
-from vtok_codec.container.reader import TokenChunk, VtkReader
-from vtok_codec.container.records import Totals
 from vtok_codec.corpus.index import OK, TOO_LARGE, TRUNCATED, UNREADABLE, ClipRow
 from vtok_codec.corpus.plan import Plan
+from vtok_codec.corpus.shard_tar import EncodedClip, describe
 from vtok_codec.corpus.sources import ClipSource, opened
 from vtok_codec.errors import InputError, SettingError
 from vtok_codec.media.parts import make_part
 from vtok_codec.media.reader import VideoReader
 from vtok_codec.text import one_line
-
-
-@dataclass(frozen=True)
-class EncodedClip:
-    """A clip of a shard."""
-
-    row: ClipRow
-    """Its row in the index; the offset in the tar is not known yet."""
-    data: bytes = b""
-    """The `.vtk` file; empty if there is none."""
 
 
 def failed_clip(key: str, source: ClipSource, status: str, error: str) -> EncodedClip:
@@ -73,50 +62,3 @@ def _upright(source: ClipSource, plan: Plan) -> Iterator[VideoReader]:
     # Filters get pictures that are turned already.
     with VideoReader(opened(source), audio=False, filters="null", name=source.name, part=part) as reader:
         yield reader
-
-
-def describe(data: bytes) -> ClipRow:
-    """Return what the index says about a `.vtk` file: its shape, its GOPs and its rate.
-
-    Raises:
-        FormatError, DamageError: The file is not whole.
-    """
-    reader = VtkReader(io.BytesIO(data))
-    header = reader.header
-    latents: list[int] = []
-    frames: list[int] = []
-    begin = end = digest = None
-    for event in reader.events():
-        if isinstance(event, TokenChunk):
-            if event.first:
-                latents.append(0)
-                frames.append(0)
-            latents[-1] += event.latent_shape[0]
-            frames[-1] += len(event.pts)
-            begin = event.pts[0] if begin is None else begin
-            end = event.pts[-1] + event.last_duration
-        elif isinstance(event, Totals):
-            digest = event.token_digest
-    assert begin is not None and end is not None and digest is not None
-    rows, columns = header.model.layout.grid(header.height, header.width)
-    return ClipRow(
-        key="",
-        source="",
-        status=OK,
-        error="",
-        size=len(data),
-        tokens_sha256=digest.hex(),
-        width=header.width,
-        height=header.height,
-        rows=rows,
-        columns=columns,
-        tokens_per_position=header.tokens_per_position,
-        rate=float(header.rate or 0),
-        frames=sum(frames),
-        latents=sum(latents),
-        gop_latents=tuple(latents),
-        gop_frames=tuple(frames),
-        gop_offsets=tuple(entry.offset for entry in reader.index()),
-        bits_per_pixel=8 * len(data) / (sum(frames) * header.width * header.height),
-        seconds=float((end - begin) * header.time_base),
-    )

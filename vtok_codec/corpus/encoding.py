@@ -13,8 +13,8 @@ from pathlib import Path
 from vtok_codec.corpus.engines import Engine
 from vtok_codec.corpus.index import OK, read_index
 from vtok_codec.corpus.journal import Journal, shards_in_work
-from vtok_codec.corpus.plan import Plan, check_inputs, index_path, is_done
-from vtok_codec.corpus.shards import make_shard
+from vtok_codec.corpus.plan import Plan, check_inputs, index_path
+from vtok_codec.corpus.shards import make_shard, needs_work
 from vtok_codec.errors import CorpusError, SettingError
 
 _MOST_LOST_STARTS = 3
@@ -126,13 +126,16 @@ def encode_shards(
     # Workers may run in another folder.
     work = partial(make_shard, str(folder.resolve()), tries=tries, timeout_s=timeout_s)
     left = set(missing)
-    for outcome in engine.run(work, missing) if missing else ():
-        if outcome is not None and outcome.died:
-            _note_death(folder, outcome.shard)
-        elif outcome is not None:
-            left.remove(outcome.shard)
-            counts.add(outcome.shard)
-        on_progress(counts.progress(left))
+    # Shards at which another run works come last, so that runs share the work.
+    for wait in (False, True):
+        shards = sorted(left)
+        for outcome in engine.run(partial(work, wait=wait), shards) if shards else ():
+            if outcome is not None and outcome.died:
+                _note_death(folder, outcome.shard)
+            elif outcome is not None and (wait or not needs_work(folder, outcome.shard)):
+                left.remove(outcome.shard)
+                counts.add(outcome.shard)
+            on_progress(counts.progress(left))
     return counts.statuses
 
 
@@ -159,10 +162,10 @@ class _Counts:
         """Count the shards that are done already, and return the others."""
         missing = []
         for shard in self._shards:
-            if is_done(self._folder, shard):
-                self.add(shard)
-            else:
+            if needs_work(self._folder, shard):
                 missing.append(shard)
+            else:
+                self.add(shard)
         return missing
 
     def add(self, shard: int) -> None:

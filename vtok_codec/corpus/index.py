@@ -23,7 +23,7 @@ CRASHED: Final = "crashed"
 STATUSES: dict[str, str] = {
     OK: "the whole clip is there",
     UNREADABLE: "nothing of it can be read as a video",
-    TRUNCATED: "it is cut short or damaged; the frames before that are there",
+    TRUNCATED: "it is cut short or damaged; the frames that can be decoded are there",
     TOO_LARGE: "its pictures have more pixels than the corpus allows",
     TIMEOUT: "it took longer than the time limit, each time it was tried",
     CRASHED: "its worker died each time it was tried",
@@ -106,8 +106,9 @@ def write_index(
     """
     schema = pa.schema([*INDEX_FIELDS, *fields])
     whole = [{**asdict(row), **user} for row, user in zip(rows, users, strict=True)]
-    with replacing(path) as partial:
-        pq.write_table(pa.Table.from_pylist(whole, schema), partial)
+    # From a path, pyarrow guesses whether it is a URL.
+    with replacing(path) as partial, partial.open("wb") as file:
+        pq.write_table(pa.Table.from_pylist(whole, schema), file, write_page_checksum=True)
 
 
 def read_index(source: Path | Any, name: str = "") -> pa.Table:
@@ -122,7 +123,10 @@ def read_index(source: Path | Any, name: str = "") -> pa.Table:
         OSError: The file cannot be read.
     """
     try:
-        table = pq.read_table(source)
+        if isinstance(source, Path):
+            with source.open("rb") as file:
+                return read_index(pa.BufferReader(file.read()), str(source))
+        table = pq.read_table(source, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         # Of damaged contents, too, pyarrow raises the former, but without a number.
         if isinstance(error, OSError) and error.errno:

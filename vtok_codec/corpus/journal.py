@@ -6,14 +6,17 @@ way. The next worker tries such clips first, and gives up on those that have fai
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
 from vtok_codec.corpus.index import CRASHED, TIMEOUT
+from vtok_codec.files import replacing
 
 try:
     import fcntl
@@ -50,6 +53,9 @@ class Journal:
 
     def __init__(self, folder: Path, shard: int) -> None:
         self._path = folder / _JOURNALS / f"{shard:06d}.log"
+        self._again_path = folder / _JOURNALS / f"{shard:06d}.again"
+        self.staged_path = folder / _JOURNALS / f"{shard:06d}.parquet"
+        """The index of the shard's new tar, which may not have taken the place of the old one yet."""
         self.stall_path = folder / _JOURNALS / f"{shard:06d}.stalled"
         """A file that is not empty if the worker was ended because a clip took too long."""
 
@@ -61,6 +67,37 @@ class Journal:
                 with suppress(OSError):
                     fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+    def is_locked(self) -> bool:
+        """Return whether another worker is at the shard."""
+        if fcntl is None or not self._path.exists():
+            return False
+        with self._path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+        return False
+
+    def ask_again(self, keys: Collection[str]) -> None:
+        """Note which clips of a done shard to try again. Until then, the shard stays as it is.
+
+        Args:
+            keys: The clips, by their keys.
+        """
+        wanted = sorted({*keys, *(self.asked_again() or ())})
+        self._again_path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(self._again_path) as partial:
+            partial.write_text(json.dumps(wanted), encoding="utf-8")
+
+    def asked_again(self) -> set[str] | None:
+        """Return the clips that are to be tried again; None if nobody has asked for any."""
+        try:
+            return set(json.loads(self._again_path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
 
     def open(self) -> None:
         """Note that a worker starts on the shard."""
@@ -82,15 +119,18 @@ class Journal:
     def state(self) -> JournalState:
         """Read the journal."""
         try:
-            lines = self._path.read_text(encoding="utf-8").splitlines()
+            # A power loss may leave half a line, or zeros.
+            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return JournalState()
         under_way: str | None = None
         failures: dict[str, list[str]] = {}
         ended, seconds, lost = 0, 0.0, 0
         for line in lines:
-            what, _, key = line.partition("\t")
+            what, tab, key = line.partition("\t")
             kind, _, detail = what.partition(" ")
+            if not tab or (kind == _END and not re.fullmatch(r"\d+\.\d+", detail)):
+                continue
             if kind == "start":
                 under_way, ended, seconds = None, 0, 0.0
             elif kind == _BEGIN:
@@ -107,7 +147,7 @@ class Journal:
 
     def remove(self) -> None:
         """Remove the journal of a shard that is done."""
-        for path in (self._path, self.stall_path):
+        for path in (self._path, self.stall_path, self._again_path, self.staged_path):
             path.unlink(missing_ok=True)
 
     def _note(self, what: str, key: str) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtok_codec.corpus.journal import Journal
-from vtok_codec.corpus.sources import Cell, ClipSource, find_clips, keys_of
+from vtok_codec.corpus.sources import Cell, ClipSource, find_clips, is_url, keys_of
 from vtok_codec.errors import InputError, SettingError
 from vtok_codec.extras import missing_package
 from vtok_codec.files import replacing
@@ -168,8 +169,9 @@ def write_plan(folder: Path, plan: Plan, clips: Sequence[ClipSource]) -> Plan:
         if has_plan(folder):
             return read_plan(folder)
         with replacing(folder / _INPUTS_NAME) as partial:
-            # A shard reads only its own row group.
-            parquet().write_table(table, partial, row_group_size=plan.clips_per_shard)
+            # A shard reads only its own row group. From a path, pyarrow guesses whether it is a URL.
+            with partial.open("wb") as file:
+                parquet().write_table(table, file, row_group_size=plan.clips_per_shard)
             digest = hashlib.sha256(partial.read_bytes()).hexdigest()
         whole = dataclasses.replace(plan, clips=len(clips), inputs_sha256=digest)
         with replacing(folder / PLAN_NAME) as partial:
@@ -214,7 +216,7 @@ def begin_corpus(
         settings["model"] = str(Path(settings["model"]).resolve())
     placement = choose_placement(device)
     plan = Plan(
-        sources=tuple(sources),
+        sources=_places(sources),
         weights_sha256=weights.sha256,
         device=placement.device.type,
         dtype=str(placement.dtype).removeprefix("torch."),
@@ -245,6 +247,11 @@ def _check_settings(plan: Plan, weights: WeightsFile) -> None:
         parse_filters(plan.filters)
 
 
+def _places(sources: Sequence[str]) -> tuple[str, ...]:
+    """Return sources as they are called from any folder."""
+    return tuple(source if is_url(source) else os.path.abspath(source) for source in sources)
+
+
 def _same_plan(folder: Path, wanted: Plan) -> Plan:
     """Return the plan in a folder, if what was asked for is the same.
 
@@ -254,6 +261,9 @@ def _same_plan(folder: Path, wanted: Plan) -> Plan:
     plan = read_plan(folder)
     for field in dataclasses.fields(Plan):
         there, asked = getattr(plan, field.name), getattr(wanted, field.name)
+        if field.name == "sources":
+            # Corpora of earlier versions have them as they were typed.
+            there = _places(there)
         # What follows from the clips is fixed at the beginning.
         follows = field.name in ("clips", "inputs_sha256") or (field.name == "clips_per_shard" and not asked)
         if there != asked and not follows:
@@ -370,7 +380,7 @@ def index_path(folder: Path, shard: int) -> Path:
 
 
 def is_done(folder: Path, shard: int) -> bool:
-    """Return whether a shard is done: it has an index that can be read."""
+    """Return whether a shard is done: it has an index that can be read. Its clips may still be tried again."""
     path = index_path(folder, shard)
     if not path.exists():
         return False

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import pyarrow as pa
 
-from vtok_codec.corpus.index import OK, ClipRow, read_index, rows_of
+from vtok_codec.corpus.index import OK, read_index, rows_of
 from vtok_codec.corpus.journal import Journal, shards_in_work
-from vtok_codec.corpus.plan import Plan, check_inputs, index_path, is_done, read_inputs, shard_path
-from vtok_codec.errors import FormatError, InputError
+from vtok_codec.corpus.plan import Plan, check_inputs, index_path, is_done, read_inputs, shard_path, user_fields
+from vtok_codec.corpus.shard_tar import EncodedClip, ShardWriter, wrong_with
+from vtok_codec.errors import InputError
 from vtok_codec.prior_files import priors_beside
 from vtok_codec.stream.unpacking import PriorFinder
-from vtok_codec.stream.verifying import verify
-from vtok_codec.text import counted
 
 
 @dataclass(frozen=True)
@@ -141,34 +141,73 @@ def check_corpus(folder: Path, plan: Plan, on_shard: Callable[[int], None] = lam
             yield Fault(shard, " is not done", done=False)
             continue
         try:
-            rows = rows_of(read_index(index_path(folder, shard)))
-            if [row.key for row in rows] != [key for key, _ in read_inputs(folder, shard)]:
-                yield Fault(shard, ": its index has other clips than the plan")
-            with shard_path(folder, shard).open("rb") as tar:
-                for row in rows:
-                    if row.size and (wrong := _wrong(tar, row, priors)):
-                        yield Fault(shard, f", {row.key}: {wrong}")
+            for text in _faults_of(folder, shard, priors):
+                yield Fault(shard, text)
         except (FileNotFoundError, InputError) as error:
             yield Fault(shard, f": {error}")
         on_shard(shard)
 
 
-def _wrong(tar: io.BufferedReader, row: ClipRow, priors: PriorFinder) -> str | None:
-    """Return what is wrong with a clip, or None if it is what the index says."""
-    tar.seek(row.offset)
-    try:
-        summary = verify(io.BytesIO(tar.read(row.size)), priors)
-    except FormatError as error:
-        return str(error)
-    if summary.totals.token_digest.hex() != row.tokens_sha256:
-        return "its tokens are not those of the index"
-    if summary.totals.frames != row.frames:
-        return f"it has {counted(summary.totals.frames, 'frame')}, not {row.frames}"
-    return None
+def _faults_of(folder: Path, shard: int, priors: PriorFinder) -> Iterator[str]:
+    """Yield what is wrong with a done shard."""
+    table = read_index(index_path(folder, shard))
+    rows, inputs = rows_of(table), read_inputs(folder, shard)
+    if [row.key for row in rows] != [key for key, _ in inputs]:
+        yield ": its index has other clips than the plan"
+        return
+    users = table.select([field.name for field in user_fields(folder)]).to_pylist()
+    whole = True
+    with shard_path(folder, shard).open("rb") as tar:
+        same = _Comparison(tar)
+        with closing(ShardWriter(cast(BinaryIO, same))) as writer:
+            for row, user, (_, source) in zip(rows, users, inputs, strict=True):
+                tar.seek(row.offset)
+                data = tar.read(row.size)
+                wrong = wrong_with(data, row, priors) if row.size else None
+                if not wrong and not _equal(user, source.columns):
+                    wrong = "its columns are not those of the plan"
+                if wrong:
+                    whole = False
+                    yield f", {row.key}: {wrong}"
+                writer.add(EncodedClip(row, data), source.columns)
+        # A fault of a clip has been told.
+        if whole and not same.is_whole():
+            yield ": its tar holds something else than its clips"
 
 
-def reopen_shards(folder: Path, plan: Plan, statuses: Collection[str]) -> int:
-    """Remove the shards that hold clips with certain statuses, so that they are made again.
+def _equal(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
+    """Return whether two rows have the same values, where NaN equals NaN."""
+    return one.keys() == other.keys() and all(one[key] == other[key] or one[key] != one[key] for key in one)
+
+
+class _Comparison:
+    """A stream to write to, which compares what is written with a file."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._place, self._same = file, 0, True
+
+    def tell(self) -> int:
+        return self._place
+
+    def write(self, data: bytes) -> int:
+        self._file.seek(self._place)
+        self._same = self._same and self._file.read(len(data)) == data
+        self._place += len(data)
+        return len(data)
+
+    def is_whole(self) -> bool:
+        """Return whether all that was written is what the file holds, to its end."""
+        self._file.seek(self._place)
+        return self._same and not self._file.read(1)
+
+
+def try_damaged_again(folder: Path, shard: int) -> None:
+    """Ask for the damaged clips of a shard to be made again; the others are kept."""
+    Journal(folder, shard).ask_again(())
+
+
+def try_again(folder: Path, plan: Plan, statuses: Collection[str]) -> int:
+    """Ask for clips with certain statuses to be tried again. Until that has happened, their shards stay as they are.
 
     Args:
         folder: The folder of the corpus.
@@ -180,17 +219,11 @@ def reopen_shards(folder: Path, plan: Plan, statuses: Collection[str]) -> int:
     """
     clips = 0
     for shard, table in _indexes(folder, plan):
-        found = sum(status in statuses for status in table["status"].to_pylist())
-        clips += found
-        if found:
-            reopen_shard(folder, shard)
+        rows = zip(table["key"].to_pylist(), table["status"].to_pylist(), strict=True)
+        if keys := [key for key, status in rows if status in statuses]:
+            Journal(folder, shard).ask_again(keys)
+        clips += len(keys)
     return clips
-
-
-def reopen_shard(folder: Path, shard: int) -> None:
-    """Remove the index of a shard, so that the shard is made again. The old tar stays until the new one is whole."""
-    index_path(folder, shard).unlink(missing_ok=True)
-    Journal(folder, shard).remove()
 
 
 def bad_clips(folder: Path, plan: Plan) -> Iterator[tuple[str, str, str]]:

@@ -3,81 +3,29 @@
 from __future__ import annotations
 
 import faulthandler
-import io
-import json
-import math
 import multiprocessing
 import os
-import tarfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from vtok_codec.codec.tokenizer import Tokenizer, choose_placement, load_tokenizer
-from vtok_codec.corpus.clips import EncodedClip, encode_clip, failed_clip
-from vtok_codec.corpus.index import CRASHED, ClipRow, write_index
+from vtok_codec.corpus.clips import encode_clip, failed_clip
+from vtok_codec.corpus.index import CRASHED, OK, ClipRow, read_index, rows_of, write_index
 from vtok_codec.corpus.journal import Journal, verdict
 from vtok_codec.corpus.plan import Plan, index_path, is_done, read_inputs, read_plan, shard_path, user_fields
-from vtok_codec.corpus.sources import Cell, ClipSource
+from vtok_codec.corpus.shard_tar import EncodedClip, ShardWriter, wrong_with
+from vtok_codec.corpus.sources import ClipSource
 from vtok_codec.errors import SettingError
 from vtok_codec.files import replacing
+from vtok_codec.prior_files import priors_beside
 from vtok_codec.registry import find_weights
-
-_TAR_BLOCK = 512
-
-
-class ShardWriter:
-    """Writes a shard's tar: `KEY.vtk` and `KEY.json` for each clip, in the layout of WebDataset.
-
-    The tar holds no times and no owners, so that the same clips always make the same bytes.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._tar = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by close()
-
-    def add(self, clip: EncodedClip, user: Mapping[str, Cell]) -> ClipRow:
-        """Add a clip, if it has tokens.
-
-        Args:
-            clip: The clip.
-            user: The user's columns of the clip.
-
-        Returns:
-            The row of the clip with its place in the tar.
-        """
-        row = clip.row
-        if not clip.data:
-            return row
-        offset = self._put(f"{row.key}.vtk", clip.data)
-        about = {
-            "source": row.source,
-            "status": row.status,
-            "size": [row.height, row.width],
-            "rate": row.rate,
-            "frames": row.frames,
-            "gop_latents": row.gop_latents,
-            **user,
-        }
-        # JSON has no NaN and no infinity.
-        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in about.items()}
-        self._put(f"{row.key}.json", json.dumps(plain, ensure_ascii=False).encode())
-        return replace(row, offset=offset)
-
-    def close(self) -> None:
-        """Finish the tar."""
-        self._tar.close()
-
-    def _put(self, name: str, data: bytes) -> int:
-        member = tarfile.TarInfo(name)
-        member.size = len(data)
-        self._tar.addfile(member, io.BytesIO(data))
-        return self._tar.offset - -(-len(data) // _TAR_BLOCK) * _TAR_BLOCK
+from vtok_codec.stream.unpacking import PriorFinder
 
 
-def make_shard(folder: str, shard: int, tries: int, timeout_s: float | None) -> int:
+def make_shard(folder: str, shard: int, tries: int, timeout_s: float | None, wait: bool = True) -> int:
     """Make a shard, unless it is there already. This is what the workers of every engine run.
 
     Args:
@@ -85,39 +33,103 @@ def make_shard(folder: str, shard: int, tries: int, timeout_s: float | None) -> 
         shard: The number of the shard.
         tries: How often a clip is tried that kills or stalls its worker.
         timeout_s: The seconds after which a clip counts as stalled, which ends the process; None for no limit.
+        wait: Whether to wait for another worker that is at the shard; if not, the shard is left to that one.
 
     Returns:
         The number of the shard.
 
     Raises:
         SettingError: The model would run on another device, or in another type, than in the rest of the corpus.
-        ModelError: The weights are missing, or not those of the plan.
+        ModelError: The weights or the prior are missing, or not those of the plan.
         OSError: The shard cannot be written.
     """
     place = Path(folder)
     journal = Journal(place, shard)
     _end_with_parent()
+    if not wait and journal.is_locked():
+        return shard
     with journal.locked():
+        _finish(place, shard, journal)
         # Another run may have made it in the meantime.
-        if not is_done(place, shard):
+        if needs_work(place, shard):
             _make(place, shard, journal, tries, timeout_s)
         journal.remove()
     return shard
 
 
+def needs_work(folder: Path, shard: int) -> bool:
+    """Return whether a shard is not done yet, or holds clips that are to be tried again."""
+    return not is_done(folder, shard) or Journal(folder, shard).asked_again() is not None
+
+
+def _finish(place: Path, shard: int, journal: Journal) -> None:
+    """Finish what a worker left that died between the two steps in which tar and index are replaced."""
+    staged, tar = journal.staged_path, shard_path(place, shard)
+    if not staged.exists():
+        return
+    rows = rows_of(read_index(staged))
+    priors = priors_beside(read_plan(place).model)
+    if all(_kept(tar, row, priors) for row in rows if row.size):
+        os.replace(staged, index_path(place, shard))
+        journal.remove()
+
+
 def _make(place: Path, shard: int, journal: Journal, tries: int, timeout_s: float | None) -> None:
     """Make a shard: its tar, then its index."""
     plan = read_plan(place)
-    tokenizer = _tokenizer(plan)
     inputs = read_inputs(place, shard)
+    there = _clips_there(place, shard, plan)
+    again = journal.asked_again()
+    # Without a request, a shard that is there in part is one whose index was lost: all of it is made again.
+    wanted = {key for key, _ in inputs if again is None or key in again or key not in there}
     journal.open()
-    made = dict(_suspects_first(inputs, journal, tokenizer, plan, tries, timeout_s))
+    todo = [(key, source) for key, source in inputs if key in wanted]
+    tokenizer = _tokenizer(plan)
+    made = dict(_suspects_first(todo, journal, tokenizer, plan, tries, timeout_s))
     rows = []
-    with replacing(shard_path(place, shard)) as partial, closing(ShardWriter(partial)) as writer:
-        for key, source in inputs:
-            clip = made.pop(key, None) or _attempt(key, source, journal, tokenizer, plan, timeout_s)
-            rows.append(writer.add(clip, source.columns))
-    write_index(index_path(place, shard), rows, [source.columns for _, source in inputs], user_fields(place))
+    with replacing(shard_path(place, shard)) as partial, partial.open("wb") as file:
+        with closing(ShardWriter(file)) as writer:
+            for key, source in inputs:
+                clip = there.get(key)
+                if key in wanted:
+                    new = made.pop(key, None) or _attempt(key, source, journal, tokenizer, plan, timeout_s)
+                    clip = _better(new, clip)
+                assert clip is not None
+                rows.append(writer.add(clip, source.columns))
+        write_index(journal.staged_path, rows, [source.columns for _, source in inputs], user_fields(place))
+    os.replace(journal.staged_path, index_path(place, shard))
+
+
+def _clips_there(place: Path, shard: int, plan: Plan) -> dict[str, EncodedClip]:
+    """Return the clips of a shard that is there already, those that are whole or known to be bad."""
+    if not is_done(place, shard):
+        return {}
+    priors = priors_beside(plan.model)
+    tar = shard_path(place, shard)
+    clips = {}
+    for row in rows_of(read_index(index_path(place, shard))):
+        data = _kept(tar, row, priors) if row.size else b""
+        if data is not None:
+            clips[row.key] = EncodedClip(row, data)
+    return clips
+
+
+def _kept(tar: Path, row: ClipRow, priors: PriorFinder) -> bytes | None:
+    """Return the `.vtk` file of a clip, or None if it is not what the index says."""
+    try:
+        with tar.open("rb") as file:
+            file.seek(row.offset)
+            data = file.read(row.size)
+    except FileNotFoundError:
+        return None
+    return None if wrong_with(data, row, priors) else data
+
+
+def _better(new: EncodedClip, old: EncodedClip | None) -> EncodedClip:
+    """Return what was made of a clip now, unless there was more of it before: its source may be gone."""
+    if old is None or new.row.status == OK or not old.data:
+        return new
+    return new if new.data and old.row.status != OK else old
 
 
 def _suspects_first(

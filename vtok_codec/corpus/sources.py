@@ -10,7 +10,7 @@ import math
 import os
 import re
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -18,17 +18,23 @@ from typing import Any, BinaryIO, TypeAlias, cast
 
 from vtok_codec.errors import InputError, SettingError, VtokError
 from vtok_codec.extras import missing_package
-from vtok_codec.media.formats import is_clip_name
+from vtok_codec.media.formats import is_clip_name, is_image_name
 
 Cell = str | int | float | bool | None
 """The value of a user's column."""
-_LISTS = (".txt", ".csv", ".jsonl", ".parquet")
+_LISTS = (".txt", ".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 """The suffixes of files that list clips."""
-_NAMES = ("source", "path", "file", "video", "url", "filename")
+_NAMES = ("path", "file", "filename", "file_name", "filepath", "video", "video_path", "source", "url")
 """The columns that may name the clip of a row, in the order in which they are looked for."""
+_NO_CLIPS = (".json", ".tgz", ".gz", ".zip", ".xz", ".zst")
+"""The suffixes of files that are neither clips nor lists, though a user may take them for such."""
+_TIMES = {"start", "end", "start_time", "end_time", "time_start", "time_end", "begin"}
+"""Columns that probably say which part of a file a row means."""
 _TAR = ".tar"
-TEXT_COLUMN = "text"
-"""The column that holds the `.txt` file which lies beside a clip in a tar."""
+_BLOCK = 512
+"""The size in bytes of the blocks of a tar."""
+_SIDECARS = {"json": "", "txt": "text", "cls": "class"}
+"""The suffixes of files beside a clip in a tar, and the columns that hold them; JSON has the names of its own."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +78,15 @@ def find_clips(
 
     Args:
         sources: Each a folder, which is searched with its subfolders; a video or an image; a pattern with `*`, `?` or
-            `[…]`; a list (`.txt`, `.csv`, `.jsonl`, `.parquet`); a WebDataset tar; or the URL of any of these but a
-            list (`s3://…`, `https://…`).
-        on_problem: Called with each part of a tar that cannot be read and is passed over.
+            `[…]`; a list (`.txt`, `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.parquet`); a WebDataset tar; or the URL of any
+            of these but a list (`s3://…`, `https://…`).
+        on_problem: Called with what is wrong with a source that is read all the same.
         cut: The columns that say where in its video a clip starts and ends; see `parse_seconds`. None for clips that
             are whole files.
 
     Returns:
-        The clips, sorted by file and start, without repetitions.
+        The clips, sorted by file and start, without repetitions. What cannot be read of a tar is a clip as well, which
+        turns out to be unreadable.
 
     Raises:
         InputError: A source does not exist, cannot be read, or names no clip; a clip is listed twice with different
@@ -92,7 +99,9 @@ def find_clips(
         # Workers may run in another folder.
         for whole in _clips_of(source if is_url(source) else os.path.abspath(source), on_problem):
             clip = _part_of(whole, cut) if cut else whole
-            known = found.setdefault(clip.name, clip)
+            known = found.get(clip.name)
+            if known is None or not known.columns:
+                known = found[clip.name] = clip
             if known.columns != clip.columns and known.columns and clip.columns:
                 raise InputError(
                     f"{source}: {clip.name} is listed twice, with other columns; if its rows are parts of it, name the "
@@ -103,6 +112,8 @@ def find_clips(
             raise InputError(f"{source} has no video or image; name a folder, a list or a tar with some")
     if cut and (missing := [name for name in cut if not any(name in clip.columns for clip in found.values())]):
         raise SettingError(f"cut {missing[0]}: no clip has such a column")
+    if not cut and (times := sorted(_TIMES & {name for clip in found.values() for name in clip.columns})):
+        on_problem(f"clips are whole files, though there are columns {', '.join(times)}; --cut START,END cuts by them")
     return sorted(found.values(), key=lambda clip: (clip.location, clip.member, clip.start_s, clip.end_s or math.inf))
 
 
@@ -123,8 +134,10 @@ def parse_seconds(cell: Cell) -> float | None:
     Raises:
         ValueError: It is something else.
     """
-    if cell is None or cell == "":
+    if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
         return None
+    if isinstance(cell, int | float) and not isinstance(cell, bool) and 0 <= cell < math.inf:
+        return abs(float(cell))
     found = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)", str(cell).strip())
     if isinstance(cell, bool) or not found:
         raise ValueError(f"{cell!r} is no time; give seconds, such as 90.5, or minutes and seconds, such as 1:30.5")
@@ -165,8 +178,11 @@ def _fixed_part(pattern: str) -> str:
 
 
 def _clips_in_folder(folder: Path, on_problem: Problem, root: str | None = None) -> Iterator[ClipSource]:
+    def refuse(error: OSError) -> None:
+        raise InputError(f"cannot read the folder {error.filename}: {error.strerror}") from error
+
     seen: set[str] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         # A link may lead back to a folder above.
         real = os.path.realpath(parent)
         if real in seen:
@@ -193,6 +209,8 @@ def _clips_of_file(path: Path, root: str, on_problem: Problem) -> Iterator[ClipS
             yield from _clips_in_tar(str(path), stream, on_problem)
     elif suffix in _LISTS:
         yield from _clips_in_list(path)
+    elif suffix in _NO_CLIPS:
+        raise InputError(f"{path} is no clip; name videos, folders, lists ({', '.join(_LISTS)}) or tars, unpacked")
     else:
         yield ClipSource(str(path), root=root)
 
@@ -219,45 +237,88 @@ def _clips_at_url(url: str, on_problem: Problem) -> Iterator[ClipSource]:
 
 
 def _clips_in_tar(location: str, stream: BinaryIO, on_problem: Problem) -> Iterator[ClipSource]:
-    """Yield the clips in a WebDataset tar, with the columns from the `.json` and `.txt` files of the same key."""
+    """Yield the clips in a WebDataset tar, with the columns from the `.json`, `.txt` and `.cls` files of the same key.
+
+    A picture beside a video of the same key is its thumbnail, and no clip.
+    """
     clips: list[tuple[str, tarfile.TarInfo]] = []
     columns: dict[str, dict[str, Cell]] = {}
-    try:
-        opened_tar = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115 - closed below
-    except tarfile.TarError as error:
-        on_problem(f"{location} cannot be read, it is left out: {error}")
-        return
-    with opened_tar as tar:
-        for member in _members(location, tar, on_problem):
-            # The key of a WebDataset member ends at the first dot of its base name.
-            folder, _, base = member.name.rpartition("/")
-            key, _, suffix = base.partition(".")
-            key = f"{folder}/{key}"
-            if suffix in ("json", "txt"):
-                try:
-                    columns.setdefault(key, {}).update(_sidecar(tar, member))
-                except (ValueError, OSError, tarfile.TarError) as error:
-                    on_problem(f"{location}::{member.name} is left out: {error}")
-            elif _is_wanted(base):
-                clips.append((key, member))
+    moving: set[str] = set()
+    lost: int | None = None
+    for member in _members(stream):
+        if isinstance(member, int):
+            lost = member
+            break
+        # The key of a WebDataset member ends at the first dot of its base name.
+        folder, _, base = member.name.rpartition("/")
+        key, _, suffix = base.partition(".")
+        key = f"{folder}/{key}"
+        if suffix in _SIDECARS:
+            try:
+                columns.setdefault(key, {}).update(_sidecar(stream, member, suffix))
+            except (ValueError, OSError) as error:
+                on_problem(f"{location}::{member.name} is left out: {error}")
+        elif _is_wanted(base):
+            clips.append((key, member))
+            if not is_image_name(base):
+                moving.add(key)
     for key, member in clips:
-        yield ClipSource(location, member.name, member.offset_data, member.size, columns=columns.get(key, {}))
+        if key not in moving or not is_image_name(member.name):
+            yield ClipSource(location, member.name, member.offset_data, member.size, columns=columns.get(key, {}))
+    if lost is not None:
+        on_problem(f"{location} is damaged or cut short at byte {lost}; what follows counts as one unreadable clip")
+        yield ClipSource(location, f"(from byte {lost} on)", lost, 0)
 
 
-def _members(location: str, tar: tarfile.TarFile, on_problem: Problem) -> Iterator[tarfile.TarInfo]:
-    """Yield the files of a tar, up to where it is cut short or damaged."""
-    try:
-        yield from (member for member in tar if member.isfile())
-    except (tarfile.TarError, OSError) as error:
-        on_problem(f"{location} is damaged, what follows in it is left out: {error}")
+def _members(stream: BinaryIO) -> Iterator[tarfile.TarInfo | int]:
+    """Yield the files of a tar, or of several one after the other.
+
+    Where it is damaged or cut short, its place in bytes is yielded last; `tarfile` itself ends there without a word.
+    """
+    place = 0
+    while True:
+        stream.seek(place)
+        try:
+            with tarfile.open(fileobj=stream, mode="r:") as tar:
+                for member in tar:
+                    place = max(place, member.offset_data + _padded(member.size))
+                    if member.isfile():
+                        yield member
+                place = max(place, tar.offset)
+        except (tarfile.TarError, OSError):
+            yield place
+            return
+        after = _end_of_zeros(stream, place)
+        if after is None:
+            return
+        if after == place:
+            yield place
+            return
+        place = after
 
 
-def _sidecar(tar: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Cell]:
+def _padded(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK
+
+
+def _end_of_zeros(stream: BinaryIO, place: int) -> int | None:
+    """Return where blocks of zeros end, as they do behind a tar; None if nothing but zeros follows, and some do."""
+    stream.seek(place)
+    begin = place
+    while block := stream.read(_BLOCK):
+        if any(block):
+            return place
+        place += len(block)
+    return None if place > begin else begin
+
+
+def _sidecar(stream: BinaryIO, member: tarfile.TarInfo, suffix: str) -> dict[str, Cell]:
     """Return the columns that a file beside a clip holds."""
-    file = tar.extractfile(member)
-    assert file is not None
-    text = file.read().decode("utf-8", "replace")
-    return _cells(json.loads(text)) if member.name.endswith("json") else _cells({TEXT_COLUMN: text.strip()})
+    stream.seek(member.offset_data)
+    text = stream.read(member.size).decode("utf-8", "replace")
+    if suffix == "json":
+        return _cells(json.loads(text))
+    return _cells({_SIDECARS[suffix]: text.strip()})
 
 
 def _clips_in_list(path: Path) -> Iterator[ClipSource]:
@@ -269,7 +330,7 @@ def _clips_in_list(path: Path) -> Iterator[ClipSource]:
         if named is None or not row[named]:
             raise InputError(f"{path}: a row names no clip; give a column {' or '.join(_NAMES[:2])}")
         where = str(row[named])
-        location = where if is_url(where) else os.path.join(path.parent, where)
+        location = where if is_url(where) else os.path.normpath(os.path.join(path.parent, where))
         cells = {name: value for name, value in row.items() if name != named}
         yield ClipSource(location, root="" if is_url(where) else str(path.parent), columns=cells)
 
@@ -282,9 +343,9 @@ def _rows(path: Path) -> Iterator[dict[str, Cell]]:
         yield from (_cells(row) for row in pq.read_table(path).to_pylist())
         return
     with path.open(encoding="utf-8-sig", newline="") as lines:
-        if suffix == ".csv":
-            yield from map(_cells, _csv_rows(csv.DictReader(lines)))
-        elif suffix == ".jsonl":
+        if suffix in (".csv", ".tsv"):
+            yield from map(_cells, _csv_rows(csv.DictReader(lines, delimiter="," if suffix == ".csv" else "\t")))
+        elif suffix in (".jsonl", ".ndjson"):
             yield from (_cells(_json_line(line, number)) for number, line in enumerate(lines, 1) if line.strip())
         else:
             yield from (_cells({_NAMES[0]: line.strip()}) for line in lines if line.strip())
@@ -294,8 +355,11 @@ def _csv_rows(reader: csv.DictReader[str]) -> Iterator[dict[str, str]]:
     """Yield rows.
 
     Raises:
-        ValueError: A row has more or fewer cells than the header.
+        ValueError: A row has more or fewer cells than the header, or that has a name twice.
     """
+    names = list(reader.fieldnames or ())
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two columns are called {twice[0]}")
     for row in reader:
         if None in row or None in row.values():
             raise ValueError(f"line {reader.line_num} has not as many cells as the header; quote cells with commas")
@@ -320,7 +384,9 @@ def _cell(value: Any) -> Cell:
     if isinstance(value, str):
         # JSON may hold halves of characters, which no file can store.
         return value.encode("utf-8", "replace").decode()
-    return value if isinstance(value, int | float | bool | None) else json.dumps(value, default=str)
+    if isinstance(value, int | float | bool | None):
+        return value
+    return json.dumps(value, default=str) if isinstance(value, Mapping | Sequence | Set) else str(value)
 
 
 @contextmanager
@@ -361,11 +427,25 @@ def opened(clip: ClipSource) -> str | BinaryIO:
         if clip.size < 0:
             return cast(BinaryIO, url)
         with url or Path(clip.location).open("rb") as stream:
-            stream.seek(clip.offset)
+            stream.seek(max(0, clip.offset - _BLOCK))
+            head = stream.read(min(clip.offset, _BLOCK))
             data = stream.read(clip.size)
+    if clip.size and not _is_head_of(head, clip):
+        raise InputError(f"{clip.name} is not there any more: its tar has changed since the corpus began")
     if len(data) < clip.size:
         raise InputError(f"{clip.name}: its tar is cut short")
     return io.BytesIO(data)
+
+
+def _is_head_of(head: bytes, clip: ClipSource) -> bool:
+    """Return whether the block before the contents of a clip in a tar is its header."""
+    try:
+        member = tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+    except tarfile.TarError:
+        return False
+    # Long names stand elsewhere; the header then has only a part of them, or none that counts.
+    long = len(clip.member.encode("utf-8", "surrogateescape")) > 100 or not clip.member.isascii()
+    return member.size == clip.size and (long or member.name == clip.member)
 
 
 def keys_of(clips: Iterable[ClipSource]) -> list[str]:
@@ -379,7 +459,8 @@ def keys_of(clips: Iterable[ClipSource]) -> list[str]:
         name = clip.member or clip.location
         if clip.root and not clip.member:
             name = name.removeprefix(clip.root) if is_url(name) else os.path.relpath(name, clip.root)
-        base = "/".join(_clean(part) for part in PurePosixPath(name).with_suffix("").parts if part not in ("/", ".."))
+        parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
+        base = "/".join(map(_clean, [*parts[:-1], PurePosixPath(parts[-1]).stem] if parts else []))
         base = base or "clip"
         key = base
         while key in taken:

@@ -28,8 +28,10 @@ _FORMATS = {
     ".jpeg": STILL_FORMAT,
 }
 """FFmpeg's name of the container, by the suffix of a file."""
-_READ_SUFFIXES = (".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".flv", ".wmv", ".ogv", ".3gp", ".h264", ".webp", ".bmp")
-"""Suffixes of videos and images that vtok reads and does not write."""
+_READ_VIDEOS = (".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".flv", ".wmv", ".ogv", ".3gp", ".h264")
+"""Suffixes of videos that vtok reads and does not write."""
+_READ_IMAGES = (".webp", ".bmp")
+"""Suffixes of images that vtok reads and does not write."""
 PIPE_FORMATS = {
     "nut": "nut",
     "y4m": "yuv4mpegpipe",
@@ -92,7 +94,18 @@ def is_video_suffix(suffix: str) -> bool:
 def is_clip_name(name: str) -> bool:
     """Return whether the name of a file in a folder says that it holds a video or an image."""
     suffix = Path(name).suffix
-    return is_video_suffix(suffix) or suffix.lower() in _READ_SUFFIXES
+    return is_video_suffix(suffix) or suffix.lower() in (*_READ_VIDEOS, *_READ_IMAGES)
+
+
+def is_video_name(name: str) -> bool:
+    """Return whether the name of a file in a folder says that it holds a video."""
+    return is_clip_name(name) and not is_image_name(name)
+
+
+def is_image_name(name: str) -> bool:
+    """Return whether the name of a file in a folder says that it holds a single picture."""
+    suffix = Path(name).suffix.lower()
+    return _FORMATS.get(suffix) == STILL_FORMAT or suffix in _READ_IMAGES
 
 
 def output_settings(suffix: str, codec: str | None, crf: int | None, audio_codec: str | None = None) -> OutputSettings:

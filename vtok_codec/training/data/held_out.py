@@ -10,9 +10,9 @@ from torch import Tensor
 
 from vtok_codec.errors import TrainingError
 from vtok_codec.layout import GopLayout
+from vtok_codec.media.formats import is_video_name
 from vtok_codec.media.reader import read_pixels
 from vtok_codec.media.types import Pixels
-from vtok_codec.training.data.library import VIDEO_SUFFIXES
 
 _FRAMES = 17
 """The number of frames to load of each clip."""
@@ -36,7 +36,7 @@ def validation_clips(folder: Path, limit: int, layout: GopLayout) -> list[Tensor
     """
     if not folder.is_dir():
         raise TrainingError(f"{folder} is not a folder; name one with held-out clips")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
+    paths = sorted(path for path in folder.iterdir() if is_video_name(path.name))
     if not paths:
         raise TrainingError(f"there is no video in {folder}; name a folder of held-out clips")
     count = min(limit, len(paths))

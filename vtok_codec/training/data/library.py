@@ -14,12 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vtok_codec.errors import TrainingError, VtokError
+from vtok_codec.media.formats import is_image_name, is_video_name
 from vtok_codec.media.reader import VideoReader
 
-VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".gif", ".y4m", ".nut"}
-"""The suffixes of files that are read as videos."""
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
-"""The suffixes of files that are read as photographs."""
 MAX_FRAMES = 300
 """The largest number of frames to read from one file. Later frames are not used for training."""
 MAX_CLIP_BYTES = 1 << 30
@@ -45,8 +42,8 @@ class ClipLibrary:
         """
         folders = list(folders)
         files = files_in(folders)
-        self.videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
-        self.images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+        self.videos = [path for path in files if is_video_name(path.name)]
+        self.images = [path for path in files if is_image_name(path.name)]
         if not self.videos and not self.images:
             raise TrainingError(f"no video or image in {', '.join(map(str, folders))}; name another folder")
         self.unreadable: set[Path] = set()
