@@ -125,7 +125,7 @@ def python() -> str:
     parts += _class("vtok_codec.Sampling", Sampling)
     for name, windows in {"TokenWindows": TokenWindows, "JoinedWindows": JoinedWindows}.items():
         parts += _class(f"vtok_codec.{name}", windows)
-    parts += _class("WindowSampler", WindowSampler)
+    parts += _class("vtok_codec.WindowSampler", WindowSampler)
     parts.append(f"Version of this page: {vtok_codec.__version__.rpartition('.')[0]}\n")
     return "\n".join(parts)
 

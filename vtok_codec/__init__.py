@@ -26,9 +26,20 @@ if TYPE_CHECKING:
     from vtok_codec.clip import Clip
     from vtok_codec.codec.drawing import Sampling, TokenDrawer
     from vtok_codec.corpus.joined_windows import JoinedWindows
+    from vtok_codec.corpus.sampler import WindowSampler
     from vtok_codec.corpus.windows import TokenWindows
 
-__all__ = ["JoinedWindows", "Sampling", "TokenWindows", "__version__", "errors", "load", "load_generator", "open"]
+__all__ = [
+    "JoinedWindows",
+    "Sampling",
+    "TokenWindows",
+    "WindowSampler",
+    "__version__",
+    "errors",
+    "load",
+    "load_generator",
+    "open",
+]
 
 
 def __getattr__(name: str) -> object:
@@ -41,6 +52,10 @@ def __getattr__(name: str) -> object:
         from vtok_codec.corpus.joined_windows import JoinedWindows
 
         return JoinedWindows
+    if name == "WindowSampler":
+        from vtok_codec.corpus.sampler import WindowSampler
+
+        return WindowSampler
     # It draws with torch, which takes a second to import.
     if name == "Sampling":
         from vtok_codec.codec.drawing import Sampling
@@ -77,8 +92,8 @@ def load_generator(name: str | Path | None = None, device: str = "auto") -> Toke
     return load_generator(name, device)
 
 
-def open(path: str | Path, model: str | Path | None = None, device: str = "auto") -> Clip:
-    """Open a `.vtk` file; see `vtok_codec.clip.Clip`."""
+def open(path: str | Path | bytes, model: str | Path | None = None, device: str = "auto") -> Clip:
+    """Open a `.vtk` file by its path, or from its bytes; see `vtok_codec.clip.Clip`."""
     from vtok_codec.clip import Clip
 
     return Clip(path, model, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ class Clip:
     """A `.vtk` file. Used as a context manager, it releases its model at the end.
 
     Args:
-        path: The file.
+        path: The file, or its bytes, as a reader of WebDataset gives them.
         model: A shipped name or the path of the weights that made the file; by default the model that it names.
         device: `auto`, `cpu` or `cuda`.
 
@@ -42,8 +43,9 @@ class Clip:
         ...         show(frame.pixels, clip.seconds(frame))
     """
 
-    def __init__(self, path: str | Path, model: str | Path | None = None, device: str = "auto") -> None:
-        self._path = Path(path)
+    def __init__(self, path: str | Path | bytes, model: str | Path | None = None, device: str = "auto") -> None:
+        self._bytes = path if isinstance(path, bytes) else None
+        self._path = Path("the .vtk file" if isinstance(path, bytes) else path)
         self._model = model
         self._device = device
         self._decoders: Decoders | None = None
@@ -149,7 +151,7 @@ class Clip:
     def _open(self) -> Iterator[BinaryIO]:
         """Open the file anew, so that one use does not move the position of another, and name it in errors."""
         try:
-            stream = self._path.open("rb")
+            stream = self._path.open("rb") if self._bytes is None else io.BytesIO(self._bytes)
         except OSError as error:
             raise InputError(f"cannot read {self._path}: {error.strerror}") from error
         with stream:

@@ -205,6 +205,19 @@ def test_reports_in_words_and_in_json(place: Path) -> None:
     assert json.loads(inside("corpus", "verify", folder, "--json")[1])["faults"] == []
 
 
+def test_an_address_is_no_place_for_a_corpus(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But a folder may have a colon in its name."""
+    monkeypatch.chdir(tmp_path)
+    code, _, err = inside("corpus", "encode", place / "clips", "-o", "s3://bucket/corpus")
+    assert code == 2 and "a corpus is made in a folder" in err and not list(tmp_path.iterdir())
+    make_clips(tmp_path / "one", SIZES[:1])
+    assert text(vtok(*command(place, Path("run:1"), "-j", 1, "-q", clips=str(tmp_path / "one")), cwd=tmp_path)) == (
+        0,
+        "",
+        "",
+    )
+
+
 def test_damage_is_found(place: Path, tmp_path: Path) -> None:
     folder = tmp_path / "c"
     (folder / "shards").mkdir(parents=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import pickle
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,11 +24,12 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 import vtok_codec
+from vtok_codec.corpus import storage
 from vtok_codec.corpus.index import read_index, rows_of
 from vtok_codec.corpus.plan import index_path, shard_path
 from vtok_codec.corpus.sampler import WindowSampler
 from vtok_codec.corpus.windows import TokenWindows
-from vtok_codec.errors import DamageError, InputError, SettingError
+from vtok_codec.errors import DamageError, FormatError, InputError, SettingError
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import dump_weights
 from vtok_codec.prior_files import find_prior
@@ -278,7 +281,8 @@ def test_training_resumes_where_it_stopped(
         rank.load_state_dict(state)
         left.append(list(rank))
     together = [each[i] for i in range(max(map(len, left), default=0)) for each in left if i < len(each)]
-    assert together == order[whole_steps * world :]
+    # After the last batch of an epoch comes the next one.
+    assert together == (order[whole_steps * world :] or list(one))
     sought = sampler_of(windows, batch_size=batch_size, seed=3, world=world)
     sought.seek(whole_steps)
     assert (sought.epoch, sought.position) in ((0, whole_steps * world), (1, 0))
@@ -329,7 +333,56 @@ def test_what_is_missing_is_told(corpus: Path, tmp_path: Path) -> None:
     assert [windows.values(name) for name in ("caption", "score", "label")] == [{"here"}, {"1.5"}, {"3"}]
     items = {item["key"]: item for item in (windows[number] for number in range(len(windows)))}
     assert (items["00"]["caption"], items["01"]["caption"], items["01"]["score"]) == ("", "here", 1.5)
-    assert np.isnan(items["00"]["score"])
+    assert np.isnan(items["00"]["score"]) and items["01"]["label"] == 3.0
+    # Whichever clips a batch has, its values are of one type.
+    assert {type(item["label"]) for item in items.values()} == {float}
+
+
+def test_every_epoch_has_batches_if_a_loop_counts_them(corpus: Path) -> None:
+    """Such a loop leaves the sampler right after its last batch."""
+    windows = TokenWindows(corpus, latents=1, start="any")
+    sampler = windows.sampler(4, seed=1)
+    loader = DataLoader(windows, batch_sampler=sampler, collate_fn=len)
+    epochs = [sum(size for _, size in zip(range(len(sampler)), loader, strict=False)) for _ in range(3)]
+    assert epochs == [len(windows)] * 3 and sampler.epoch == 2
+
+
+def test_threads_may_share_windows(corpus: Path) -> None:
+    windows = TokenWindows(corpus, latents=1, start="any")
+    wanted = [windows[number]["tokens"].tobytes() for number in range(len(windows))]
+
+    def read(number: int) -> bool:
+        return bool(windows[number % len(wanted)]["tokens"].tobytes() == wanted[number % len(wanted)])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(read, range(40 * len(wanted))))
+
+
+def test_short_clips_and_wrong_statuses_are_told(corpus: Path) -> None:
+    with pytest.warns(UserWarning, match="2 of 5 clips have fewer than 5 latent frames"):
+        TokenWindows(corpus, latents=5)
+    with pytest.raises(InputError, match=r"its longest clip has \d+"):
+        TokenWindows(corpus, latents=99)
+    for statuses, told in ((["okay"], "status 'okay'"), ("ok", "give a list")):
+        with pytest.raises(SettingError, match=told):
+            TokenWindows(corpus, latents=1, statuses=statuses)
+
+
+def test_a_cache_that_cannot_be_written_is_named(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = TokenWindows(corpus, latents=1, cache=tmp_path / "cache")
+    monkeypatch.setattr(
+        storage, "replacing", lambda path: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left"))
+    )
+    with pytest.raises(InputError, match=r"cannot copy a shard to the cache .*/cache: No space left"):
+        windows[0]
+
+
+def test_a_clip_of_a_shard_opens_from_its_bytes(corpus: Path) -> None:
+    sample = next(iter(webdataset.WebDataset(str(shard_path(corpus, 0)), shardshuffle=False)))
+    with vtok_codec.open(sample["vtk"]) as clip:
+        assert np.array_equal(clip.tokens(), whole_tokens(corpus)[sample["__key__"]])
+    with pytest.raises(FormatError, match=r"the \.vtk file: not a \.vtk file"):
+        vtok_codec.open(b"no clip")
 
 
 def test_damage_names_the_clip_and_the_shard(corpus: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import asdict
 from datetime import timedelta
@@ -139,6 +140,8 @@ def encode(
 
     run = ShardRun(engine, address, part, jobs, timeout, retries, max_bad, "none" if quiet else progress)
     run.check()
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(output_dir)):
+        raise SettingError(f"{output_dir}: a corpus is made in a folder; copy it to its address when it is done")
     if sources:
         from vtok_codec.corpus.plan import begin_corpus, parquet
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,8 @@ class JoinedWindows(SampledWindows):
         >>> loader = DataLoader(windows, batch_sampler=windows.sampler(8, seed=1))
     """
 
-    def __init__(self, parts: Sequence[TokenWindows]) -> None:
+    def __init__(self, parts: Iterable[TokenWindows]) -> None:
+        parts = list(parts)
         if not parts:
             raise SettingError("parts: give the windows of at least one corpus")
         different: dict[str, set[Any]] = {
@@ -56,6 +57,10 @@ class JoinedWindows(SampledWindows):
         number %= len(self)
         part = int(np.searchsorted(self._ends, number, side="right"))
         return self._parts[part][number - (int(self._ends[part - 1]) if part else 0)]
+
+    def values(self, column: str) -> set[str]:
+        """Return the different values of one of the columns asked for; see `TokenWindows.values`."""
+        return set().union(*(part.values(column) for part in self._parts))
 
     def grids(self) -> NDArray[np.int64]:
         """Return the latent grid of each window as its rows and columns, `(windows, 2)`."""

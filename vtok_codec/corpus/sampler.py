@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
@@ -99,9 +100,12 @@ class WindowSampler:
         if shuffle not in _SHUFFLES:
             raise SettingError(f"shuffle {shuffle!r}: use {', '.join(_SHUFFLES)}")
         self._shards, self._seed, self._shuffle = shards, seed, shuffle
-        _, self._bucket = np.unique(grids, axis=0, return_inverse=True)
+        _, self._bucket = np.unique(grids[:, 0] * (grids[:, 1].max(initial=0) + 1) + grids[:, 1], return_inverse=True)
         self._batch_size, self._drop_last = batch_size, drop_last
         self._rank, self._world = rank, world
+        about = repr((seed, shuffle, batch_size, drop_last)).encode() + shards.tobytes() + self._bucket.tobytes()
+        self._order_id = hashlib.sha256(about).hexdigest()
+        """What the order of the windows follows from."""
         if not self._batches_per_epoch():
             raise SettingError(f"batch size {batch_size}: there is no full batch for every process")
         self.epoch = 0
@@ -114,8 +118,11 @@ class WindowSampler:
         return len(range(self._rank, self._batches_per_epoch(), self._world))
 
     def __iter__(self) -> Iterator[list[int]]:
-        batches = self._batches(self.epoch)
         count = self._batches_per_epoch()
+        if self.position >= count:
+            # A loop that counts batches leaves the generator before it can end the epoch.
+            self.epoch, self.position = self.epoch + 1, 0
+        batches = self._batches(self.epoch)
         while self.position < count:
             mine = self.position + self._rank
             self.position += self._world
@@ -131,16 +138,18 @@ class WindowSampler:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place in the order."""
-        return {"epoch": self.epoch, "position": self.position, "seed": self._seed, "batch_size": self._batch_size}
+        return {"epoch": self.epoch, "position": self.position, "order": self._order_id}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a place that `state_dict` returned, in this or another process.
 
         Raises:
-            SettingError: The seed or the batch size was another one, so that the place would mean something else.
+            SettingError: The order was another one, so that the place would mean something else.
         """
-        if (state["seed"], state["batch_size"]) != (self._seed, self._batch_size):
-            raise SettingError("the state of the sampler is of another seed or batch size")
+        if state.get("order") != self._order_id:
+            raise SettingError(
+                "the state of the sampler is of other windows, or of another seed, shuffle or batch size"
+            )
         self.epoch, self.position = int(state["epoch"]), int(state["position"])
 
     def _batches_per_epoch(self) -> int:

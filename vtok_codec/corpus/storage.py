@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO
 
 from vtok_codec.corpus.sources import is_url, require_fsspec
 from vtok_codec.errors import InputError
-from vtok_codec.files import replacing
+from vtok_codec.files import exclusive, replacing
 
 _OPEN_FILES = 16
 """The most files that stay open at a time in a process."""
@@ -26,11 +28,20 @@ class Storage:
     def __init__(self, root: str, cache: str | None = None) -> None:
         self._root = root.rstrip("/")
         self._cache = Path(cache) if cache else None
+        self._renew()
+
+    def _renew(self) -> None:
+        """Forget open files: a child of a fork shares their positions with its parent, and may have copied a lock."""
         self._open: dict[str, BinaryIO] = {}
+        self._lock = Lock()
         self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}}
+        return {"_root": self._root, "_cache": self._cache}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._renew()
 
     def names(self, folder: str, suffix: str) -> list[str]:
         """Return the sorted paths, relative to the root, of the files in a folder whose names end with a suffix.
@@ -62,17 +73,22 @@ class Storage:
             InputError: The file cannot be read, or is shorter.
         """
         if self._process != os.getpid():
-            # A child of a fork shares the position of every open file with its parent.
-            self._open, self._process = {}, os.getpid()
+            self._renew()
         try:
-            stream = self._open.pop(name, None) or self._opened(name, version)
-            self._open[name] = stream
-            if len(self._open) > _OPEN_FILES:
-                self._open.pop(next(iter(self._open))).close()
-            stream.seek(start)
-            data = stream.read(size)
-        except OSError as error:
-            raise InputError(f"cannot read {self._root}/{name}: {error.strerror or error}") from error
+            # Threads may share the windows of a corpus.
+            with self._lock:
+                stream = self._open.pop(name, None) or self._opened(name, version)
+                self._open[name] = stream
+                if len(self._open) > _OPEN_FILES:
+                    self._open.pop(next(iter(self._open))).close()
+                stream.seek(start)
+                data = stream.read(size)
+        except InputError:
+            raise
+        except Exception as error:
+            # File systems behind URLs raise many types of exceptions.
+            what = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise InputError(f"cannot read {self._root}/{name}: {what}") from error
         if size >= 0 and len(data) < size:
             raise InputError(f"{self._root}/{name} is shorter than its index says")
         return data
@@ -82,11 +98,23 @@ class Storage:
             return self._source(name)
         copy = self._cache / f"{version}{Path(name).suffix}"
         if not copy.exists():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(copy) as partial, self._source(name) as source, partial.open("wb") as target:
-                while piece := source.read(1 << 20):
-                    target.write(piece)
+            self._copy(name, copy)
         return copy.open("rb")
+
+    def _copy(self, name: str, copy: Path) -> None:
+        """Copy a file, unless another process is faster."""
+        try:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with exclusive(copy.with_suffix(".lock"), wait=True):
+                if copy.exists():
+                    return
+                with replacing(copy) as partial, self._source(name) as source, partial.open("wb") as target:
+                    while piece := source.read(1 << 20):
+                        target.write(piece)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+                raise
+            raise InputError(f"cannot copy a shard to the cache {self._cache}: {error.strerror}") from error
 
     def _source(self, name: str) -> BinaryIO:
         if is_url(self._root):

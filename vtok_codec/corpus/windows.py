@@ -50,13 +50,13 @@ class TokenWindows(SampledWindows):
 
     Args:
         path: The folder of the corpus, or its URL.
-        latents: Latent frames per window. Clips with fewer have no windows.
+        latents: Latent frames per window. Clips with fewer have no windows, which a warning tells.
         tokens: Tokens per position to read; None for all that the corpus has.
         start: `gop` for windows that begin where a GOP begins and do not overlap; `any` for windows that follow each
             other from the start of the clip, wherever GOPs begin; `every` for a window at every latent frame, so that
             windows overlap.
-        columns: The columns of the index that each item has besides its key, such as your own `caption`. Where a clip
-            has no value, a text is empty and a number is NaN, so that batches can be made.
+        columns: The columns of the index that each item has besides its key, such as your own `caption`. If some clips
+            have no value, texts are empty there, and numbers and truth values are floats, with NaN there.
         statuses: The statuses of the clips to read; `truncated` adds what could be read of damaged clips.
         cache: A folder on a local disk for copies of the shards; None reads them where they are.
         model: The weights that made the tokens, needed if the corpus has the coder `prior`, the prior is not shipped,
@@ -76,7 +76,7 @@ class TokenWindows(SampledWindows):
         self,
         path: str | Path,
         latents: int = 17,
-        tokens: int | None = 2,
+        tokens: int | None = None,
         start: str = "gop",
         columns: Sequence[str] = (),
         statuses: Sequence[str] = ("ok",),
@@ -93,8 +93,7 @@ class TokenWindows(SampledWindows):
         """The hash of the weights that made the tokens; None if the folder has no plan."""
         self._priors: PriorFinder = priors_beside(str(model)) if model else find_prior
         self._storage = Storage(str(path), str(cache) if cache else None)
-        if isinstance(columns, str):
-            raise SettingError(f"columns {columns!r}: give a list of names")
+        _check_names(columns, statuses)
         self.columns = tuple(columns)
         """The columns of the index that each item has."""
         if taken := set(columns) & set(ITEM_FIELDS):
@@ -103,8 +102,15 @@ class TokenWindows(SampledWindows):
         self._read_plan(str(path))
         self._check_tokens(tokens)
         self._place(start)
+        short = int((self._of["latents"] < latents).sum())
         if not len(self):
-            raise InputError(f"{path} has no window of {latents} latent frames")
+            longest = int(self._of["latents"].max())
+            raise InputError(f"{path} has no window of {latents} latent frames; its longest clip has {longest}")
+        if short:
+            warnings.warn(
+                f"{path}: {short} of {len(self._keys)} clips have fewer than {latents} latent frames, and no window",
+                stacklevel=2,
+            )
 
     def _read_indexes(self, path: str, statuses: set[str]) -> None:
         """Read the indexes of all shards into arrays with an entry per clip."""
@@ -252,8 +258,8 @@ class TokenWindows(SampledWindows):
         return np.ascontiguousarray(tokens[..., : self.tokens_per_position])
 
     def values(self, column: str) -> set[str]:
-        """Return the different values of one of the columns asked for, as text, without empty ones."""
-        return {str(value) for value in self._user[column] if not _is_gap(value)}
+        """Return the different values of one of the columns asked for, as `text_of` has them, without empty ones."""
+        return {text_of(value) for value in self._user[column]} - {""}
 
     def grids(self) -> NDArray[np.int64]:
         """Return the latent grid of each window as its rows and columns, `(windows, 2)`."""
@@ -264,18 +270,33 @@ class TokenWindows(SampledWindows):
         return self._shard[self._clip]
 
 
+def _check_names(columns: Sequence[str], statuses: Sequence[str]) -> None:
+    from vtok_codec.corpus.index import STATUSES
+
+    for what, names in {"columns": columns, "statuses": statuses}.items():
+        if isinstance(names, str):
+            raise SettingError(f"{what} {names!r}: give a list of names")
+    if unknown := sorted(set(statuses) - set(STATUSES)):
+        raise SettingError(f"status {unknown[0]!r}: use some of {', '.join(STATUSES)}")
+
+
 def _without_gaps(column: pa.ChunkedArray) -> list[Any]:
-    """Return the values of a column, with an empty text or NaN where there is none."""
+    """Return the values of a column, all of one type, with an empty text or NaN where there is none."""
     import pyarrow as pa
 
-    kind = column.type
-    number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
-    gap: Any = "" if pa.types.is_string(kind) else math.nan if number else None
-    return [gap if value is None else value for value in column.to_pylist()]
+    values, kind = column.to_pylist(), column.type
+    if not column.null_count:
+        return values
+    if pa.types.is_string(kind):
+        return ["" if value is None else value for value in values]
+    return [math.nan if value is None else float(value) for value in values]
 
 
-def _is_gap(value: Any) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+def text_of(value: Any) -> str:
+    """Return the value of a column as text: empty where there is none, and whole numbers without a decimal point."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _counted_within(counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vtok_codec.corpus.joined_windows import JoinedWindows
 from vtok_codec.corpus.sampler import WindowSampler
+from vtok_codec.corpus.windows import text_of
 from vtok_codec.layout import GopLayout
 from vtok_codec.tokens.radix import Digits, tokens_to_digits
 from vtok_codec.training.processes import Processes
@@ -104,6 +105,5 @@ class WindowBatches:
         top, left = (int(rng.integers(most + 1)) for most in spare)
         part = tokens[:, top : top + grid[0], left : left + grid[1]]
         kinds = np.minimum(window["gop_latent"][:latents], self._layout.phases)
-        name = window[self._label] if self._label else None
-        label = self._numbers.get("" if name is None else str(name), 0)
+        label = self._numbers.get(text_of(window[self._label]), 0) if self._label else 0
         return tokens_to_digits(part, self._levels), kinds, np.asarray(label)
