@@ -12,7 +12,8 @@ from pathlib import Path
 
 from vtok_codec.models.config import SharpConfig
 from vtok_codec.models.weights import CODEC, build, dump_weights
-from vtok_codec.registry import CODEC_SHA256, find_weights
+from vtok_codec.registry import find_weights
+from vtok_codec.weights_file import CODEC_SHA256
 
 
 def main() -> None:

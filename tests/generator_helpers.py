@@ -13,7 +13,7 @@ from vtok_codec.models.config import GeneratorConfig, LatentFlowConfig
 from vtok_codec.models.generator import Generator
 from vtok_codec.models.latent_flow import LatentFlow
 from vtok_codec.models.weights import dump_weights
-from vtok_codec.registry import CODEC_SHA256, WeightsFile
+from vtok_codec.weights_file import CODEC_SHA256, WeightsFile
 
 ENHANCED = replace(TINY, enhanced_first_frame=True)
 """A codec whose first frame has four phases."""

@@ -72,7 +72,7 @@ def test_the_time_rule_has_one_home() -> None:
 
 LEAVES = {"errors", "text", "extras", "files", "layout", "version", "audio"}
 """Modules that know nothing of what a codec is."""
-CORE = {"tokens", "container", "media", "models", "registry", "prior_files", "metrics", "stream"}
+CORE = {"tokens", "container", "media", "models", "weights_file", "registry", "prior_files", "metrics", "stream"}
 IMPORTS = {
     "errors": set(),
     "text": set(),
@@ -85,15 +85,16 @@ IMPORTS = {
     "container": set(),
     "media": set(),
     "models": set(),
-    "registry": {"container", "models"},
-    "prior_files": {"tokens", "registry"},
-    "graph_files": {"models", "registry"},
-    "fetching": {"registry"},
+    "weights_file": {"container", "models"},
+    "registry": {"container", "models", "weights_file"},
+    "prior_files": {"tokens", "weights_file", "registry"},
+    "graph_files": {"models", "weights_file", "registry"},
+    "fetching": {"weights_file", "registry"},
     "metrics": {"models", "registry"},
     "stream": {"tokens", "container", "media"},
     "codec": CORE | {"graph_files"},
     "corpus": CORE - {"models", "metrics"} | {"codec"},
-    "export": {"models", "registry", "prior_files"},
+    "export": {"models", "weights_file", "registry", "prior_files"},
     "play": {"container", "media", "stream", "codec"},
     "training": CORE | {"codec", "corpus"},
     "evaluation": CORE - {"tokens", "prior_files"} | {"codec"},

@@ -14,8 +14,9 @@ from typing import BinaryIO
 from vtok_codec.errors import ModelError, SettingError
 from vtok_codec.extras import missing_package
 from vtok_codec.files import replacing
-from vtok_codec.registry import SUFFIX, fetched_folder, known_hashes
+from vtok_codec.registry import fetched_folder, known_hashes
 from vtok_codec.text import first_line
+from vtok_codec.weights_file import SUFFIX
 
 SOURCE = "VTOK_WEIGHTS_SOURCE"
 """The environment variable that names where weights are fetched from."""

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from vtok_codec.errors import ModelError
 from vtok_codec.models.onnx_parts import CodecPart, graph_path
-from vtok_codec.registry import WeightsFile, known_hashes, shipped_folder
+from vtok_codec.registry import known_hashes, shipped_folder
+from vtok_codec.weights_file import WeightsFile
 
 
 def find_graph(weights: WeightsFile, part: CodecPart) -> tuple[Path, bytes]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vtok_codec.errors import ModelError
-from vtok_codec.registry import CODEC_SHA256, SUFFIX, WeightsFile, find_weights, shipped_weights
+from vtok_codec.registry import find_weights, shipped_weights
+from vtok_codec.weights_file import CODEC_SHA256, SUFFIX, WeightsFile
 
 if TYPE_CHECKING:
     from vtok_codec.tokens.prior.prior import Prior

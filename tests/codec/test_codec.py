@@ -42,7 +42,6 @@ from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import dump_weights
 from vtok_codec.prior_files import find_prior
-from vtok_codec.registry import WeightsFile
 from vtok_codec.stream.chunks import chosen_coder
 from vtok_codec.stream.headers import make_header
 from vtok_codec.stream.reading import read_tokens
@@ -50,6 +49,7 @@ from vtok_codec.stream.settings import EncodeSettings
 from vtok_codec.stream.verifying import verify
 from vtok_codec.tokens.coders import WAVES, ZSTD
 from vtok_codec.tokens.radix import Digits
+from vtok_codec.weights_file import WeightsFile
 
 
 def encoded(source: Path, tokenizer: Tokenizer, settings: EncodeSettings | None = None) -> bytes:

@@ -39,7 +39,7 @@ from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.presets import PRESETS, denoiser_presets
 from vtok_codec.models.sampling import PATHS, sample
 from vtok_codec.models.weights import CODEC, DIFFUSION_DECODER, build, dump_weights
-from vtok_codec.registry import RUN_WEIGHTS, WeightsFile, find_decoder
+from vtok_codec.registry import RUN_WEIGHTS, find_decoder
 from vtok_codec.stream.settings import EncodeSettings
 from vtok_codec.training.checkpoint import read_checkpoint
 from vtok_codec.training.codec.klt import warm_start
@@ -53,6 +53,7 @@ from vtok_codec.training.run import resume_training, run_training
 from vtok_codec.training.settings import RunSettings
 from vtok_codec.training.stages import STAGES
 from vtok_codec.training.trainer import LOG, Budget, Trainer
+from vtok_codec.weights_file import WeightsFile
 
 
 def recipe() -> DiffusionRecipe:

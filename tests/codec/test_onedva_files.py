@@ -23,7 +23,8 @@ from vtok_codec.errors import FormatError, ModelError
 from vtok_codec.models.config import CONFIG_KEY, FLOW
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import dump_weights
-from vtok_codec.registry import CODEC_SHA256, DRAWS, RUN_CODEC, WeightsFile, find_weights
+from vtok_codec.registry import DRAWS, RUN_CODEC, find_weights
+from vtok_codec.weights_file import CODEC_SHA256, WeightsFile
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -23,7 +23,8 @@ from vtok_codec.errors import ModelError
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.onnx_parts import METADATA_KEY, CodecPart, about_from_metadata, graph_path
 from vtok_codec.models.weights import CODEC, build, dump_weights
-from vtok_codec.registry import WeightsFile, find_weights
+from vtok_codec.registry import find_weights
+from vtok_codec.weights_file import WeightsFile
 
 MODELS = ["onevae-nano-4x8x8", "onevae-nano-4x16x16"]
 EXACT = Placement(torch.device("cpu"), torch.float32)

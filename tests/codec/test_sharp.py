@@ -20,7 +20,8 @@ from vtok_codec.errors import ModelError, SettingError
 from vtok_codec.models.config import SharpConfig, config_from_json, config_to_json
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import CODEC, build, dump_weights
-from vtok_codec.registry import CODEC_SHA256, READS, WeightsFile, find_weights
+from vtok_codec.registry import find_weights
+from vtok_codec.weights_file import CODEC_SHA256, READS, WeightsFile
 
 ROOT = DATA.parent.parent
 

@@ -21,7 +21,8 @@ from vtok_codec.codec.tokenizer import load_tokenizer
 from vtok_codec.container.header_json import header_to_json
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import ModelError
-from vtok_codec.registry import DEFAULT_MODEL, WeightsFile, find_weights, known_hashes, shipped_weights
+from vtok_codec.registry import DEFAULT_MODEL, find_weights, known_hashes, shipped_weights
+from vtok_codec.weights_file import WeightsFile
 
 ROOT = DATA.parent.parent
 

@@ -28,7 +28,8 @@ from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.presets import PRESETS
 from vtok_codec.models.reshaping import reshaped
 from vtok_codec.models.weights import CODEC, DIFFUSION_DECODER, build, dump_weights
-from vtok_codec.registry import WeightsFile, shipped_weights
+from vtok_codec.registry import shipped_weights
+from vtok_codec.weights_file import WeightsFile
 
 FORMER_4X8X8 = OneVAEConfig(
     levels=(Level((2, 4, 4), 64, 1, 2), Level((2, 2, 2), 192, 3, 4)), fsq_levels=(8, 8, 8, 5, 5, 5), max_tokens=4

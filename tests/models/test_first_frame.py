@@ -33,7 +33,6 @@ from vtok_codec.models.first_frame import from_phases, to_phases
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import dump_weights
 from vtok_codec.prior_files import find_prior
-from vtok_codec.registry import WeightsFile
 from vtok_codec.stream.headers import make_header
 from vtok_codec.stream.reading import read_gops, read_tokens
 from vtok_codec.stream.settings import EncodeSettings
@@ -54,6 +53,7 @@ from vtok_codec.training.processes import Processes
 from vtok_codec.training.recipe import Augmentation, CropShape
 from vtok_codec.training.stages import STAGES
 from vtok_codec.training.subject import Request, Start
+from vtok_codec.weights_file import WeightsFile
 
 ENHANCED = replace(TINY, levels=(*TINY.levels, Level((1, 2, 2), 24, 1, 2)), enhanced_first_frame=True)
 HALVED = replace(TINY, levels=(*TINY.levels, Level((2, 2, 3), 24, 1, 2)), enhanced_first_frame=True)

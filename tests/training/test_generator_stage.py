@@ -23,12 +23,13 @@ from vtok_codec.corpus.windows import TokenWindows
 from vtok_codec.errors import TrainingError
 from vtok_codec.models.config import GeneratorConfig
 from vtok_codec.models.weights import dump_weights
-from vtok_codec.registry import CODEC_SHA256, WeightsFile, find_weights, is_decoder, is_generator
+from vtok_codec.registry import find_weights, is_decoder, is_generator
 from vtok_codec.tokens.radix import tokens_to_digits
 from vtok_codec.training.generator.windows import WindowBatches
 from vtok_codec.training.processes import Processes
 from vtok_codec.training.recipe import CropShape
 from vtok_codec.training.trainer import Trainer
+from vtok_codec.weights_file import CODEC_SHA256, WeightsFile
 
 SMALL = [
     part

@@ -19,12 +19,13 @@ from safetensors.numpy import load_file
 from vtok_codec.errors import TrainingError
 from vtok_codec.layout import GopLayout
 from vtok_codec.models.weights import LATENT_FLOW, build, dump_weights
-from vtok_codec.registry import CODEC_SHA256, WeightsFile, is_generator
+from vtok_codec.registry import is_generator
 from vtok_codec.training.codec.redrawing import Redrawing
 from vtok_codec.training.latent_flow.latents import LatentBatches, moments
 from vtok_codec.training.processes import Processes
 from vtok_codec.training.recipe import CropShape
 from vtok_codec.training.trainer import Trainer
+from vtok_codec.weights_file import CODEC_SHA256, WeightsFile
 
 SMALL = [
     part

@@ -24,7 +24,6 @@ from vtok_codec.errors import TrainingError
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import dump_weights
 from vtok_codec.prior_files import PRIOR_FOLDERS, RUN_PRIOR, find_prior
-from vtok_codec.registry import WeightsFile
 from vtok_codec.stream.reading import read_gops
 from vtok_codec.tokens.prior.network import Network, NetworkConfig
 from vtok_codec.tokens.prior.prior import ErrorWeights, parse_prior, prior_parts
@@ -38,6 +37,7 @@ from vtok_codec.training.prior.network import ABSENT, PriorModel
 from vtok_codec.training.prior.stages import STAGES
 from vtok_codec.training.recipe import CropShape
 from vtok_codec.training.trainer import Trainer
+from vtok_codec.weights_file import WeightsFile
 
 LEVELS = (8, 5)
 

@@ -20,7 +20,7 @@ from vtok_codec.models.fsq import FSQ
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import dump_weights
 from vtok_codec.prior_files import RUN_PRIOR, prior_file
-from vtok_codec.registry import WeightsFile, find_weights
+from vtok_codec.registry import find_weights
 from vtok_codec.tokens.prior.prior import prior_parts
 from vtok_codec.training.codec.objective import CodecObjective
 from vtok_codec.training.codec.rate import RateEstimate
@@ -29,6 +29,7 @@ from vtok_codec.training.prior.export import export_prior
 from vtok_codec.training.prior.network import ABSENT, PriorModel
 from vtok_codec.training.prior.objective import mean_bits
 from vtok_codec.training.prior.restoring import restored_prior
+from vtok_codec.weights_file import WeightsFile
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PLANES = len(TINY.fsq_levels) * TINY.max_tokens

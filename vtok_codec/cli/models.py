@@ -12,9 +12,7 @@ from vtok_codec.cli.options import INPUT, AsJson, Quiet
 from vtok_codec.codec.quality_presets import DEFAULT_QUALITY, QUALITIES
 from vtok_codec.models.config import OneVAEConfig
 from vtok_codec.registry import (
-    CODEC_SHA256,
     DEFAULT_MODEL,
-    WeightsFile,
     decoder_name,
     is_decoder,
     is_generator,
@@ -23,6 +21,7 @@ from vtok_codec.registry import (
     shipped_weights,
 )
 from vtok_codec.text import counted, printable
+from vtok_codec.weights_file import CODEC_SHA256, WeightsFile
 
 models = typer.Typer(
     help="List the models that are here and the quality presets; fetch other models.", rich_markup_mode="markdown"

@@ -16,8 +16,6 @@ from vtok_codec.models.config import FLOW, OBJECTIVES, SHARP, SharpConfig
 from vtok_codec.registry import (
     DETERMINISTIC,
     STRUCTURAL,
-    SUFFIX,
-    WeightsFile,
     check_same_weights,
     find_decoder,
     find_shipped,
@@ -25,6 +23,7 @@ from vtok_codec.registry import (
     is_onedva,
     weights_of,
 )
+from vtok_codec.weights_file import SUFFIX, WeightsFile
 
 OtherDecoder: TypeAlias = "DiffusionDecoder | SharpDecoder | OneDVADecoder"
 """A decoder that lies beside the model's own one."""

@@ -18,9 +18,9 @@ from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import RGB
 from vtok_codec.models.sampling import DEFAULT_STEPS, check_steps, sample
 from vtok_codec.models.weights import DIFFUSION_DECODER, build
-from vtok_codec.registry import CODEC_SHA256, WeightsFile
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits
+from vtok_codec.weights_file import CODEC_SHA256, WeightsFile
 
 
 class DiffusionDecoder:

@@ -15,8 +15,8 @@ from vtok_codec.codec.tokenizer import choose_placement
 from vtok_codec.errors import InputError, SettingError
 from vtok_codec.models.generator import Pick
 from vtok_codec.models.sampling import check_steps
-from vtok_codec.registry import CODEC_SHA256, WeightsFile
 from vtok_codec.tokens.radix import Tokens, check_range
+from vtok_codec.weights_file import CODEC_SHA256, WeightsFile
 
 MAX_POSITIONS = 1 << 12
 """The largest number of positions of a latent frame: each attends to all others, so that memory grows with its square,

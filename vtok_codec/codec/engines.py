@@ -11,7 +11,6 @@ from vtok_codec.codec.pixel_decoder import DecoderChoice, PixelDecoder
 from vtok_codec.container.header import Header, ModelId, WindowHeader
 from vtok_codec.errors import PackageError, SettingError
 from vtok_codec.registry import (
-    CODEC_SHA256,
     DETERMINISTIC,
     DRAWS,
     STRUCTURAL,
@@ -22,6 +21,7 @@ from vtok_codec.registry import (
     shipped_weights,
     weights_of,
 )
+from vtok_codec.weights_file import CODEC_SHA256
 
 if TYPE_CHECKING:
     from vtok_codec.codec.decoders import Decoders

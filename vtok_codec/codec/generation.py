@@ -11,8 +11,8 @@ from vtok_codec.codec.drawing import CONTEXT_LATENTS, Sampling, TokenDrawer, che
 from vtok_codec.errors import SettingError
 from vtok_codec.models.generator import Generator, GeneratorState, Pick, kinds
 from vtok_codec.models.weights import GENERATOR, build
-from vtok_codec.registry import WeightsFile
 from vtok_codec.tokens.radix import Digits, Tokens, digits_to_tokens, tokens_to_digits
+from vtok_codec.weights_file import WeightsFile
 
 _SHOWN_CLASSES = 20
 """The most classes that a message names."""

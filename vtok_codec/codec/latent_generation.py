@@ -13,8 +13,8 @@ from vtok_codec.codec.latents import Latents
 from vtok_codec.errors import InputError, SettingError
 from vtok_codec.models.latent_flow import FlowState, LatentFlow
 from vtok_codec.models.weights import LATENT_FLOW, build
-from vtok_codec.registry import WeightsFile
 from vtok_codec.tokens.radix import Tokens, digits_to_tokens, tokens_to_digits
+from vtok_codec.weights_file import WeightsFile
 
 DEFAULT_STEPS = 8
 """The default number of steps from noise to a latent frame."""

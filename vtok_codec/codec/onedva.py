@@ -28,10 +28,11 @@ from vtok_codec.models.onevae import Correction
 from vtok_codec.models.sampling import check_steps, sample_second
 from vtok_codec.models.weights import ONE_DVA, build
 from vtok_codec.models.windows import window_grid, window_motion
-from vtok_codec.registry import CODEC_SHA256, DRAWS, WeightsFile
+from vtok_codec.registry import DRAWS
 from vtok_codec.stream.settings import BY_ERROR, BY_MOTION
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits, Values, digits_to_tokens, tokens_to_digits
+from vtok_codec.weights_file import CODEC_SHA256, WeightsFile
 
 DEFAULT_STEPS = 4
 """The default number of steps of decoding from noise."""

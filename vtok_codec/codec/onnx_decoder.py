@@ -16,10 +16,10 @@ from vtok_codec.graph_files import find_graph
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.onnx_parts import CodecPart, GraphAbout, about_from_metadata
 from vtok_codec.prior_files import find_prior
-from vtok_codec.registry import WeightsFile
 from vtok_codec.text import first_line
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits
+from vtok_codec.weights_file import WeightsFile
 
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _SHARED_MEMORY = "session.use_env_allocators"

@@ -13,9 +13,9 @@ from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
 from vtok_codec.models.config import SharpConfig
 from vtok_codec.models.weights import SHARP_DECODER, build
-from vtok_codec.registry import CODEC_SHA256, WeightsFile
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits
+from vtok_codec.weights_file import CODEC_SHA256, WeightsFile
 
 
 class SharpDecoder:

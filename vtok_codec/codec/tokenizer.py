@@ -24,9 +24,10 @@ from vtok_codec.models.onevae import RGB
 from vtok_codec.models.precision import fast_type
 from vtok_codec.models.weights import CODEC, build
 from vtok_codec.prior_files import find_prior, prior_of
-from vtok_codec.registry import WeightsFile, find_codec, is_onedva
+from vtok_codec.registry import find_codec, is_onedva
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits, Values
+from vtok_codec.weights_file import WeightsFile
 
 if TYPE_CHECKING:
     from vtok_codec.codec.onedva import OneDVACoder

@@ -15,6 +15,7 @@ from typing import BinaryIO, TypeAlias
 
 from vtok_codec.audio import AudioPacket
 from vtok_codec.container.framing import CRC, RecordFields, framing_of
+from vtok_codec.container.index import index_offset, read_index, read_payload
 from vtok_codec.container.prefix import read_header
 from vtok_codec.container.records import (
     AUDIO,
@@ -176,23 +177,7 @@ class VtkReader:
         Raises:
             DamageError: The footer or the index is missing, damaged or too large.
         """
-        source, framing = self._source, self._framing
-        position = source.position
-        try:
-            footer_offset = max(0, source.size() - framing.footer_size)
-            source.seek(footer_offset)
-            index_offset = framing.footer_from_bytes(source.some(framing.footer_size), footer_offset)
-            if index_offset >= footer_offset:
-                raise ValueError("the footer does not fit the file's size")
-            source.seek(index_offset)
-            entries = framing.index_from_bytes(self._read_index_record(footer_offset - index_offset))
-            if not entries or entries[-1].offset >= index_offset:
-                raise ValueError("an entry of the index points past the records")
-            return entries
-        except ValueError as error:
-            raise DamageError(f"no usable index: {error}") from None
-        finally:
-            source.seek(position)
+        return read_index(self._source, self._framing)
 
     def seek(self, gop: int, entry: GopEntry) -> None:
         """Continue reading at the start of a GOP. From then on, counts are not checked against the totals.
@@ -221,11 +206,8 @@ class VtkReader:
             return self._index_offset > 0
         position = self._source.position
         try:
-            footer_offset = max(0, self._source.size() - self._framing.footer_size)
-            self._source.seek(footer_offset)
-            footer = self._source.some(self._framing.footer_size)
             # Behind an index that is whole, the offset of the index is known already.
-            return self._record_start == self._framing.footer_from_bytes(footer, footer_offset)
+            return self._record_start == index_offset(self._source, self._framing)
         except ValueError:
             return False
         finally:
@@ -261,9 +243,7 @@ class VtkReader:
             limit = self._payload_limit(fields)
             if fields.number != number + 1 or limit is None or fields.size > limit:
                 return False
-            crc = zlib.crc32(self._source.exactly(fields.size), zlib.crc32(data, self._framing.crc_seed))
-            if CRC.unpack(self._source.exactly(CRC.size))[0] != crc:
-                return False
+            read_payload(self._source, self._framing, fields, data)
         except (ValueError, FormatError):
             return False
         self._source.seek(offset)
@@ -429,14 +409,3 @@ class VtkReader:
             raise DamageError("the footer does not match the records")
         if self._source.some(1):
             raise DamageError("there are bytes after the end of the file")
-
-    def _read_index_record(self, size: int) -> bytes:
-        """Read the index record at the current position and return its payload, which is at most `size` bytes."""
-        fields, data = self._framing.read_fields(self._source)
-        if fields.type != INDEX or fields.size > min(size, self._framing.index_entry_bytes * MAX_INDEX_ENTRIES):
-            raise ValueError("the footer does not point at an index that fits")
-        payload = self._source.exactly(fields.size)
-        (crc,) = CRC.unpack(self._source.exactly(CRC.size))
-        if crc != zlib.crc32(payload, zlib.crc32(data, self._framing.crc_seed)):
-            raise ValueError("the index is damaged, or of another file: its CRC does not match")
-        return payload

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from vtok_codec.container.framing import CRC, Framing
+from vtok_codec.container.index import read_payload
 from vtok_codec.container.records import TOKENS, check_token_record, is_ancillary
 from vtok_codec.container.source import PIECE_BYTES, ByteSource
 from vtok_codec.errors import DamageError
@@ -79,10 +79,9 @@ class Salvage:
             if fields.size > contents + self._framing.token_payload_bytes:
                 return None
             self._bytes_looked_at += fields.size
-            crc = zlib.crc32(source.exactly(fields.size), zlib.crc32(data, self._framing.crc_seed))
-            whole = CRC.unpack(source.exactly(CRC.size))[0] == crc
-            if not whole or self._offsets:
-                return fields.gop if whole else None
+            read_payload(source, self._framing, fields, data)
+            if self._offsets:
+                return fields.gop
             certain = offset == self._sure_start or self._starts_a_gop(fields.frames)
             place, next_gop = self._next_chunk(source.position)
             if next_gop == fields.gop + 1:

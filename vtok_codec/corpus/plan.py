@@ -20,10 +20,11 @@ from vtok_codec.errors import InputError, SettingError
 from vtok_codec.extras import missing_package
 from vtok_codec.files import replacing
 from vtok_codec.media.filters import parse_filters
-from vtok_codec.registry import WeightsFile, find_weights, is_shipped
+from vtok_codec.registry import find_weights, is_shipped
 from vtok_codec.stream.settings import EncodeSettings, check_rdo, check_token_count
 from vtok_codec.text import printable
 from vtok_codec.tokens.coders import CODERS
+from vtok_codec.weights_file import WeightsFile
 
 if TYPE_CHECKING:
     import pyarrow as pa

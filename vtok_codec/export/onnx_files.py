@@ -27,8 +27,8 @@ from vtok_codec.models.config import OneVAEConfig, config_to_json
 from vtok_codec.models.onnx_parts import METADATA_KEY, VERSION, CodecPart, GraphAbout, graph_path
 from vtok_codec.models.weights import CODEC, build
 from vtok_codec.prior_files import prior_file
-from vtok_codec.registry import SUFFIX, WeightsFile
 from vtok_codec.version import __version__
+from vtok_codec.weights_file import SUFFIX, WeightsFile
 
 if TYPE_CHECKING:
     import onnx

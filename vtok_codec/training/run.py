@@ -26,7 +26,7 @@ from vtok_codec.models.config import ModelConfig, OneVAEConfig, config_from_json
 from vtok_codec.models.presets import PRESETS
 from vtok_codec.models.weights import parse_tensors
 from vtok_codec.prior_files import RUN_PRIOR, parsed_prior, prior_file
-from vtok_codec.registry import DEFAULT_MODEL, RUN_WEIGHTS, WeightsFile, find_codec, find_weights, is_onedva
+from vtok_codec.registry import DEFAULT_MODEL, RUN_WEIGHTS, find_codec, find_weights, is_onedva
 from vtok_codec.training.checkpoint import has_checkpoint, read_checkpoint
 from vtok_codec.training.codec.stages import CodecRecipe
 from vtok_codec.training.data.crops import CropSampler
@@ -39,6 +39,7 @@ from vtok_codec.training.settings import RunSettings, settings_from_json
 from vtok_codec.training.stages import Stage, find_stage
 from vtok_codec.training.subject import Request, Start
 from vtok_codec.training.trainer import LOG, STRIP, Budget, Cadence, Trainer
+from vtok_codec.weights_file import WeightsFile
 
 _SETTINGS = "run.json"
 _LOCK = "run.lock"

@@ -12,7 +12,7 @@ from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.presets import codec_presets
 from vtok_codec.models.reshaping import reshaped
 from vtok_codec.models.weights import LATENT_FLOW, build
-from vtok_codec.registry import CODEC_SHA256, DEFAULT_MODEL, WeightsFile, find_weights
+from vtok_codec.registry import DEFAULT_MODEL, find_weights
 from vtok_codec.tokens.prior.prior import prior_parts
 from vtok_codec.training.codec.adversarial import PatchAdversary
 from vtok_codec.training.codec.klt import warm_start
@@ -24,6 +24,7 @@ from vtok_codec.training.prior.setup import can_have_prior, initial_prior
 from vtok_codec.training.settings import RunSettings
 from vtok_codec.training.stages import Stage
 from vtok_codec.training.subject import Prepared, Request
+from vtok_codec.weights_file import CODEC_SHA256, WeightsFile
 
 DATA = "crops"
 """The kind of training data; see `vtok_codec.training.run`."""

@@ -14,7 +14,6 @@ from vtok_codec.models.causal import FrameConv
 from vtok_codec.models.config import OneVAEConfig
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.prior_files import RUN_PRIOR
-from vtok_codec.registry import CODEC_SHA256, READS
 from vtok_codec.tokens.prior.prior import ErrorWeights
 from vtok_codec.training.codec.pictures import reconstruction_strip
 from vtok_codec.training.codec.rate import RateEstimate
@@ -22,6 +21,7 @@ from vtok_codec.training.codec.stages import PARTS, CodecRecipe
 from vtok_codec.training.codec.validation import validate
 from vtok_codec.training.prior.export import export_prior
 from vtok_codec.training.subject import PICTURED_CLIPS, Subject
+from vtok_codec.weights_file import CODEC_SHA256, READS
 
 _QUANTIZER_LAYERS = (
     "encoder.out.",

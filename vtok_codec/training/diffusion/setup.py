@@ -12,13 +12,13 @@ from vtok_codec.models.config import DenoiserConfig, ModelConfig, OneVAEConfig
 from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.presets import denoiser_presets
 from vtok_codec.models.weights import CODEC, build
-from vtok_codec.registry import CODEC_SHA256, WeightsFile
 from vtok_codec.training.diffusion.objective import DenoisingObjective
 from vtok_codec.training.diffusion.stages import DiffusionRecipe
 from vtok_codec.training.diffusion.subject import DenoiserSubject
 from vtok_codec.training.settings import RunSettings
 from vtok_codec.training.stages import Stage
 from vtok_codec.training.subject import Prepared, Request
+from vtok_codec.weights_file import CODEC_SHA256, WeightsFile
 
 DATA = "crops"
 """The kind of training data; see `vtok_codec.training.run`."""

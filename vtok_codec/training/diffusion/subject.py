@@ -12,11 +12,11 @@ from vtok_codec.models.causal import FrameConv
 from vtok_codec.models.config import DenoiserConfig
 from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.onevae import OneVAE
-from vtok_codec.registry import CODEC_SHA256
 from vtok_codec.training.diffusion.pictures import denoising_strip
 from vtok_codec.training.diffusion.stages import DiffusionRecipe
 from vtok_codec.training.diffusion.validation import validate
 from vtok_codec.training.subject import PICTURED_CLIPS, Subject
+from vtok_codec.weights_file import CODEC_SHA256
 
 
 class DenoiserSubject(Subject[Denoiser, DiffusionRecipe]):

@@ -14,7 +14,6 @@ from vtok_codec.errors import SettingError
 from vtok_codec.models.config import GeneratorConfig, ModelConfig, OneVAEConfig
 from vtok_codec.models.generator import Generator
 from vtok_codec.models.precision import fast_type
-from vtok_codec.registry import CODEC_SHA256, WeightsFile
 from vtok_codec.training.generator.objective import GeneratorObjective
 from vtok_codec.training.generator.stages import GeneratorRecipe
 from vtok_codec.training.generator.subject import GeneratorSubject
@@ -24,6 +23,7 @@ from vtok_codec.training.recipe import override
 from vtok_codec.training.settings import RunSettings
 from vtok_codec.training.stages import Stage, find_stage
 from vtok_codec.training.subject import Prepared, Request
+from vtok_codec.weights_file import CODEC_SHA256, WeightsFile
 
 DATA = "corpus"
 """The kind of training data; see `vtok_codec.training.run`."""

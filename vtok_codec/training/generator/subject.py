@@ -15,11 +15,11 @@ from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import FrameConv
 from vtok_codec.models.config import GeneratorConfig
 from vtok_codec.models.generator import Generator, kinds
-from vtok_codec.registry import CODEC_SHA256
 from vtok_codec.tokens.coders import PRIOR, DigitLayout, fitting_coder
 from vtok_codec.tokens.radix import Digits
 from vtok_codec.training.generator.stages import GeneratorRecipe
 from vtok_codec.training.subject import PICTURED_CLIPS, Subject
+from vtok_codec.weights_file import CODEC_SHA256
 
 
 class GeneratorSubject(Subject[Generator, GeneratorRecipe]):

@@ -9,7 +9,6 @@ from vtok_codec.errors import ModelError, SettingError
 from vtok_codec.models.config import LatentFlowConfig, ModelConfig, OneVAEConfig
 from vtok_codec.models.latent_flow import LatentFlow
 from vtok_codec.models.precision import fast_type
-from vtok_codec.registry import CODEC_SHA256, WeightsFile
 from vtok_codec.training.data.held_out import as_pixels
 from vtok_codec.training.latent_flow.latents import LatentBatches, all_latents, latents_of, moments
 from vtok_codec.training.latent_flow.objective import LatentFlowObjective
@@ -19,6 +18,7 @@ from vtok_codec.training.recipe import override
 from vtok_codec.training.settings import RunSettings
 from vtok_codec.training.stages import Stage, find_stage
 from vtok_codec.training.subject import Prepared, Request
+from vtok_codec.weights_file import CODEC_SHA256, WeightsFile
 
 DATA = "clips"
 """The kind of training data; see `vtok_codec.training.run`."""

@@ -17,10 +17,10 @@ from vtok_codec.models.config import FLOW, LatentFlowConfig
 from vtok_codec.models.generator import kinds
 from vtok_codec.models.latent_flow import LatentFlow
 from vtok_codec.models.sampling import path_of
-from vtok_codec.registry import CODEC_SHA256
 from vtok_codec.training.latent_flow.latents import HalfLatents
 from vtok_codec.training.latent_flow.stages import LatentFlowRecipe
 from vtok_codec.training.subject import PICTURED_CLIPS, Subject
+from vtok_codec.weights_file import CODEC_SHA256
 
 _TIMES = (0.25, 0.5, 0.75, 1.0)
 """The times at which the error is measured."""

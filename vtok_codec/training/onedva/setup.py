@@ -14,7 +14,6 @@ from vtok_codec.models.onedva import OneDVA
 from vtok_codec.models.presets import onedva_presets
 from vtok_codec.models.weights import CODEC, build
 from vtok_codec.prior_files import prior_of
-from vtok_codec.registry import CODEC_SHA256, WeightsFile
 from vtok_codec.training.onedva.klt import warm_start
 from vtok_codec.training.onedva.objective import OneDVAObjective
 from vtok_codec.training.onedva.stages import OneDVARecipe
@@ -22,6 +21,7 @@ from vtok_codec.training.onedva.subject import OneDVASubject
 from vtok_codec.training.settings import RunSettings
 from vtok_codec.training.stages import Stage
 from vtok_codec.training.subject import Prepared, Request
+from vtok_codec.weights_file import CODEC_SHA256, WeightsFile
 
 DATA = "crops"
 """The kind of training data; see `vtok_codec.training.run`."""

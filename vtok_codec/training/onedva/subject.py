@@ -14,12 +14,13 @@ from vtok_codec.models.config import FLOW, OneDVAConfig
 from vtok_codec.models.onedva import OneDVA
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.prior_files import RUN_PRIOR, prior_file
-from vtok_codec.registry import CODEC_SHA256, DRAWS, RUN_CODEC, WeightsFile, shipped_weights
+from vtok_codec.registry import DRAWS, RUN_CODEC, shipped_weights
 from vtok_codec.training.data.held_out import whole_latents
 from vtok_codec.training.onedva.stages import OneDVARecipe
 from vtok_codec.training.onedva.validation import reconstructions, validate
 from vtok_codec.training.pictures import last_frames
 from vtok_codec.training.subject import PICTURED_CLIPS, Subject
+from vtok_codec.weights_file import CODEC_SHA256, WeightsFile
 
 
 class OneDVASubject(Subject[OneDVA, OneDVARecipe]):

@@ -9,7 +9,6 @@ from vtok_codec.codec.tokenizer import Placement, Tokenizer
 from vtok_codec.errors import ModelError, SettingError
 from vtok_codec.models.config import ModelConfig, OneVAEConfig
 from vtok_codec.models.precision import fast_type
-from vtok_codec.registry import CODEC_SHA256, WeightsFile
 from vtok_codec.text import counted
 from vtok_codec.tokens.prior.network import MAX_LEVELS, NetworkConfig
 from vtok_codec.tokens.prior.prior import MAX_PLANES, ErrorWeights, check_shape, prior_parts
@@ -25,6 +24,7 @@ from vtok_codec.training.prior.subject import PriorSubject
 from vtok_codec.training.settings import RunSettings
 from vtok_codec.training.stages import Stage
 from vtok_codec.training.subject import Prepared, Request
+from vtok_codec.weights_file import CODEC_SHA256, WeightsFile
 
 DATA = "clips"
 """The kind of training data; see `vtok_codec.training.run`."""

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import FrameConv
 from vtok_codec.models.config import ModelConfig
-from vtok_codec.registry import CODEC_SHA256
 from vtok_codec.tokens.coders import PRIOR, WAVES, DigitLayout
 from vtok_codec.tokens.prior.prior import ErrorWeights, parse_prior
 from vtok_codec.tokens.radix import Digits
@@ -19,6 +18,7 @@ from vtok_codec.training.prior.export import export_prior
 from vtok_codec.training.prior.network import ABSENT, PriorModel
 from vtok_codec.training.prior.stages import PriorRecipe
 from vtok_codec.training.subject import PICTURED_CLIPS, Subject
+from vtok_codec.weights_file import CODEC_SHA256
 
 _COUNTS = (1, 2, 4)
 """The numbers of tokens per position that are measured, as far as the codec has them."""
