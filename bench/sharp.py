@@ -22,7 +22,7 @@ def main() -> None:
     trained, base = find_weights(run), find_weights(codec)
     if base.sha256 not in trained.reads:
         raise SystemExit(f"{run} does not decode the tokens of {codec}")
-    model = build(CODEC, trained.config, trained.data, run)
+    model = build(CODEC, trained)
     metadata = {"codec": base.name, CODEC_SHA256: base.sha256}
     Path(out).write_bytes(dump_weights(model.decoder, SharpConfig(model.config), metadata))
 

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from typer.testing import CliRunner
 
 from vtok_codec.cli.app import app
-from vtok_codec.models.config import Level, OneVAEConfig
+from vtok_codec.models.config import Level, ModelConfig, OneVAEConfig
 from vtok_codec.models.onevae import OneVAE
 
 DATA = Path(__file__).parent / "data"
@@ -32,6 +33,14 @@ TINY = OneVAEConfig(
     fsq_levels=(8, 8, 8, 5, 5, 5),
     max_tokens=4,
 )
+
+
+class Given(NamedTuple):
+    """Weights that are in no file."""
+
+    config: ModelConfig
+    data: bytes
+    path: Path = Path("here")
 
 
 def randomized(model: OneVAE, seed: int = 0) -> OneVAE:

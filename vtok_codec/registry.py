@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -215,6 +216,22 @@ def weights_of(model: ModelId, named: str | Path | None = None) -> WeightsFile:
     if named and is_onedva(weights):
         weights = find_codec(weights)
     check_same_weights(weights, model.name, model.weights_sha256)
+    return weights
+
+
+def weights_of_array(about: Mapping[str, str], named: str | None) -> WeightsFile:
+    """Return the weights of the model that made an array of tokens or latents.
+
+    Args:
+        about: The metadata of the array, which nobody has checked.
+        named: A shipped name or a path; None for the shipped model that the metadata name, or else the default model.
+
+    Raises:
+        ModelError: The model is missing, or is another one than the metadata name.
+    """
+    # What a file names must never become a path.
+    weights = find_weights(named) if named else find_shipped(about.get("model", DEFAULT_MODEL))
+    check_same_weights(weights, about.get("model", weights.name), about.get("weights_sha256", weights.sha256))
     return weights
 
 

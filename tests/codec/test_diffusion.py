@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import LANES, TINY, randomized
+from helpers import LANES, TINY, Given, randomized
 from torch import Tensor
 
 from vtok_codec.api import Codec
@@ -272,7 +272,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pa
 @pytest.mark.parametrize("objective", PATHS)
 def test_it_learns_what_the_deterministic_decoder_leaves(trained: tuple[Path, Path], objective: str) -> None:
     data, codec_path = trained
-    codec = build(CODEC, TINY, codec_path.read_bytes(), "here")
+    codec = build(CODEC, Given(TINY, codec_path.read_bytes()))
     model = Denoiser(CONFIGS[objective])
     model.start_from(codec.decoder)
     loss_of = DenoisingObjective(replace(recipe(), lpips_weight=0.0), codec, None)
@@ -309,7 +309,7 @@ def test_a_run_tells_how_it_does_and_what_it_is_for(
     run_training(replace(on, preset="ddim-tiny"), tmp_path / "other", Budget(steps=1), quiet=True)
     made, given = (WeightsFile("run", tmp_path / name / RUN_WEIGHTS) for name in ("other", "run"))
     assert isinstance(made.config, DenoiserConfig) and made.config.objective == "ddim"
-    ours, theirs = (build(DIFFUSION_DECODER, file.config, file.data, "here").state_dict() for file in (made, given))
+    ours, theirs = (build(DIFFUSION_DECODER, file).state_dict() for file in (made, given))
     assert all(torch.allclose(value, theirs[name], atol=1e-2) for name, value in ours.items())
     monkeypatch.setitem(PRESETS, "wide", replace(CONFIGS["ddim"], down_blocks=(2, 2)))
     with pytest.raises(ModelError, match="does not have the shape of the decoder"):
@@ -477,9 +477,9 @@ def test_decoders_of_other_tokens_are_refused(pair: tuple[Tokenizer, WeightsFile
     with pytest.raises(ModelError, match="holds no ema"):
         decoders.choose(DecoderChoice(str(tmp_path)))
     with pytest.raises(ModelError, match="name it as the decoder"):
-        build(CODEC, file.config, file.data, "here")
+        build(CODEC, file)
     with pytest.raises(ModelError, match="not a diffusion decoder"):
-        build(DIFFUSION_DECODER, TINY, file.data, "here")
+        build(DIFFUSION_DECODER, Given(TINY, file.data))
     for steps, seed in ((0, 0), (17, 0), (1, -1), (1, MAX_SEED + 1)):
         with pytest.raises(SettingError, match="give"):
             made.chosen(steps, seed)

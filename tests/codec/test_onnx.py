@@ -195,7 +195,7 @@ def test_weights_that_read_the_same_tokens_need_graphs_of_their_own(exported: Pa
     copy = tmp_path / "copy"
     shutil.copytree(exported, copy)
     weights = WeightsFile("tiny", copy / "tiny.safetensors")
-    model = build(CODEC, weights.config, weights.data, "here")
+    model = build(CODEC, weights)
     said = {"reads": weights.sha256, "note": "longer metadata"}
     (copy / "tiny.safetensors").write_bytes(dump_weights(model, weights.config, said))
     with pytest.raises(ModelError, match="made of other weights"):

@@ -39,7 +39,7 @@ def base(request: pytest.FixtureRequest, tmp_path: Path, one_thread: None) -> Pa
 def trained(base: Path, tmp_path: Path) -> Path:
     """The same codec with another decoder, as training the decoder alone leaves it."""
     file = find_weights(base)
-    model = build(CODEC, file.config, file.data, "base")
+    model = build(CODEC, file)
     other = randomized(OneVAE(model.config), seed=5)
     model.decoder.load_state_dict(other.decoder.state_dict())
     path = tmp_path / "trained.safetensors"

@@ -66,7 +66,7 @@ def test_weights_from_before_configurations_load(name: str, tmp_path: Path) -> N
     path.write_bytes(save({key: value.contiguous() for key, value in model.state_dict().items()}, {"preset": name}))
     weights = WeightsFile("former", path)
     assert weights.config == former != PRESETS[name]
-    rebuilt = build(CODEC, weights.config, weights.data, "here")
+    rebuilt = build(CODEC, weights)
     for key, value in model.state_dict().items():
         assert torch.equal(rebuilt.state_dict()[key], value.float())
     assert weights.id.stride == former.stride and weights.id.first_grid == former.first_grid
@@ -82,7 +82,7 @@ def test_diffusion_decoders_from_before_configurations_load(objective: str, tmp_
     weights = WeightsFile("former", path)
     assert isinstance(weights.config, DenoiserConfig) and weights.config.objective == objective
     assert weights.config.decodes(FORMER_4X8X8) and not weights.config.decodes(FORMER_4X16X16)
-    assert build(DIFFUSION_DECODER, weights.config, weights.data, "here").config.down_blocks == (2, 2)
+    assert build(DIFFUSION_DECODER, weights).config.down_blocks == (2, 2)
 
 
 def test_shipped_models_carry_their_configuration() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from generator_helpers import ENHANCED, SMALL, random_generator
-from helpers import TINY
+from helpers import TINY, Given
 
 from vtok_codec.errors import ModelError
 from vtok_codec.models.config import ORDERS, Codebook, config_from_json, config_to_json
@@ -116,11 +116,11 @@ def test_waves_go_through_a_frame_in_few_ranks() -> None:
 def test_weights_and_shape_survive_their_file() -> None:
     assert config_from_json(config_to_json(SMALL)) == SMALL
     model = random_generator()
-    again = build(GENERATOR, SMALL, dump_weights(model, SMALL, {}), "here")
+    again = build(GENERATOR, Given(SMALL, dump_weights(model, SMALL, {})))
     for name, value in model.state_dict().items():
         assert torch.equal(value.half(), again.state_dict()[name].half())
     with pytest.raises(ModelError, match="not a generator"):
-        build(GENERATOR, TINY, b"", "here")
+        build(GENERATOR, Given(TINY, b""))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from generator_helpers import ENHANCED, SMALL_FLOW, random_flow
-from helpers import TINY
+from helpers import TINY, Given
 
 from vtok_codec.errors import ModelError
 from vtok_codec.models.config import Codebook, config_from_json, config_to_json
@@ -85,12 +85,12 @@ def test_one_step_from_noise_is_the_prediction_and_more_are_another() -> None:
 def test_its_file_holds_all_of_it() -> None:
     model = random_flow()
     data = dump_weights(model, SMALL_FLOW, {})
-    loaded = build(LATENT_FLOW, SMALL_FLOW, data, "test")
+    loaded = build(LATENT_FLOW, Given(SMALL_FLOW, data))
     for name, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value.half().float())
     assert config_from_json(config_to_json(SMALL_FLOW)) == SMALL_FLOW
     with pytest.raises(ModelError, match="not a latent flow"):
-        build(LATENT_FLOW, TINY, data, "test")
+        build(LATENT_FLOW, Given(TINY, data))
 
 
 @pytest.mark.parametrize(

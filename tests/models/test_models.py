@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from helpers import TINY, randomized
+from helpers import TINY, Given, randomized
 from torch import Tensor
 
 from vtok_codec.errors import ModelError
@@ -374,7 +374,7 @@ def test_presets_build_and_code(name: str) -> None:
 
 def test_weights_round_trip() -> None:
     model = randomized(OneVAE(TINY))
-    loaded = build(CODEC, TINY, dump_weights(model, TINY, {}), "here")
+    loaded = build(CODEC, Given(TINY, dump_weights(model, TINY, {})))
     for name, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value.half().float())
 
@@ -382,9 +382,9 @@ def test_weights_round_trip() -> None:
 def test_weights_that_do_not_fit_are_refused() -> None:
     data = dump_weights(randomized(OneVAE(TINY)), TINY, {})
     with pytest.raises(ModelError, match="does not fit"):
-        build(CODEC, PRESETS["onevae-nano-4x8x8"], data, "here")
+        build(CODEC, Given(PRESETS["onevae-nano-4x8x8"], data))
     with pytest.raises(ModelError, match="not a readable"):
-        build(CODEC, TINY, data[: len(data) // 2], "here")
+        build(CODEC, Given(TINY, data[: len(data) // 2]))
 
 
 def test_weights_with_a_nan_are_refused() -> None:
@@ -392,4 +392,4 @@ def test_weights_with_a_nan_are_refused() -> None:
     with torch.no_grad():
         model.decoder.count_bias[0, 0] = math.nan
     with pytest.raises(ModelError, match="not finite"):
-        build(CODEC, TINY, dump_weights(model, TINY, {}), "here")
+        build(CODEC, Given(TINY, dump_weights(model, TINY, {})))

@@ -152,7 +152,7 @@ def test_a_decoder_trains_on_redrawn_latents(
 
 def test_redrawing_keeps_what_stands_before_and_the_other_tokens(place: Path) -> None:
     weights = WeightsFile("flow", place / "flow.safetensors")
-    flow = build(LATENT_FLOW, weights.config, weights.data, "flow")
+    flow = build(LATENT_FLOW, weights)
     codes = torch.rand(2, 24, 5, 3, 4) * 2 - 1
     redrawing = Redrawing(flow, WeightsFile("tiny", place / "tiny.safetensors").codec_config.layout, True).train()
     assert not flow.training and redrawing.tokens == 2

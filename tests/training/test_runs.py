@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from command_helpers import VTOK
-from helpers import DATA, LANES, TINY, inside, randomized
+from helpers import DATA, LANES, TINY, Given, inside, randomized
 from safetensors.torch import load_file
 from torch import nn
 from training_helpers import SHAPE, codec_recipe, sampler_of, settings_of
@@ -82,7 +82,7 @@ def test_minutes_count_the_set_up(
 
 def model_of(run: Path) -> OneVAE:
     """The EMA weights of a run."""
-    return build(CODEC, TINY, (run / RUN_WEIGHTS).read_bytes(), str(run))
+    return build(CODEC, Given(TINY, (run / RUN_WEIGHTS).read_bytes()))
 
 
 @torch.inference_mode()

@@ -151,14 +151,11 @@ def _decode(
     from vtok_codec.media.formats import output_settings
     from vtok_codec.media.types import Frame
     from vtok_codec.media.writer import VideoWriter
-    from vtok_codec.registry import check_same_weights, find_shipped, find_weights
+    from vtok_codec.registry import weights_of_array
     from vtok_codec.stream.arrays import LATENTS, read_array
 
     settings, array = output_settings(Path(target).suffix, None, None), read_array(Path(source), LATENTS)
-    # What a file names must never become a path.
-    weights = find_weights(model) if model else find_shipped(array.about.get("model", DEFAULT_MODEL))
-    made_by = array.about.get("model", weights.name)
-    check_same_weights(weights, made_by, array.about.get("weights_sha256", weights.sha256))
+    weights = weights_of_array(array.about, model)
     if array.array.dtype.kind != "f":
         hint = "; vtok pack takes tokens" if array.array.dtype.kind in "iu" else ""
         raise InputError(f"latents must be floats, not {array.array.dtype}{hint}")

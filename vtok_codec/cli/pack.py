@@ -12,7 +12,6 @@ from vtok_codec.cli.errors import notice, reports_errors
 from vtok_codec.cli.files import STANDARD_STREAM, vtk_output
 from vtok_codec.cli.options import MODEL, PICTURE, Force
 from vtok_codec.errors import InputError
-from vtok_codec.registry import DEFAULT_MODEL, check_same_weights
 from vtok_codec.text import counted
 
 
@@ -44,16 +43,13 @@ def pack(
         raise InputError("an array cannot be read from standard input; name a .npy or .safetensors file")
 
     from vtok_codec.prior_files import prior_of
-    from vtok_codec.registry import find_shipped, find_weights
+    from vtok_codec.registry import weights_of_array
     from vtok_codec.stream.arrays import as_rate, read_array
     from vtok_codec.stream.assembling import TokenModel, assemble
 
     ticks = as_rate(rate) if rate else None
     array = read_array(Path(source))
-    # What a file names must never become a path.
-    weights = find_weights(model) if model else find_shipped(array.about.get("model", DEFAULT_MODEL))
-    made_by = array.about.get("model", weights.name)
-    check_same_weights(weights, made_by, array.about.get("weights_sha256", weights.sha256))
+    weights = weights_of_array(array.about, model)
     token_model = TokenModel(weights.id, weights.codec_config.max_tokens, prior_of(weights))
     gops = [token_model.gop(tokens, frames) for tokens, frames in array.gops()]
     info = array.info(token_model.picture(array.array))

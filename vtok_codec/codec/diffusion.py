@@ -16,7 +16,7 @@ from vtok_codec.errors import ModelError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import RGB
-from vtok_codec.models.sampling import DEFAULT_STEPS, check_steps, sample
+from vtok_codec.models.sampling import DIFFUSION_STEPS, check_steps, sample
 from vtok_codec.models.weights import DIFFUSION_DECODER, build
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits
@@ -36,7 +36,7 @@ class DiffusionDecoder:
 
     def __init__(self, weights: WeightsFile, tokenizer: Tokenizer) -> None:
         made_for = weights.metadata.get(CODEC_SHA256, "")
-        model = build(DIFFUSION_DECODER, weights.config, weights.data, str(weights.path))
+        model = build(DIFFUSION_DECODER, weights)
         if made_for not in tokenizer.weights.reads or not model.config.decodes(tokenizer.model.config):
             raise ModelError(
                 f"{weights.path} decodes tokens of weights {made_for[:12] or 'unknown'}, these are of "
@@ -48,7 +48,7 @@ class DiffusionDecoder:
         self.lanes, place = tokenizer.lanes, self.placement
         self.model = model.to(place.device, place.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.weights_sha256 = weights.sha256
-        self.steps, self.seed = DEFAULT_STEPS, 0
+        self.steps, self.seed = DIFFUSION_STEPS, 0
 
     def chosen(self, steps: int | None, seed: int) -> DiffusionDecoder:
         """Return a decoder that shares this network but has other settings.
@@ -61,7 +61,7 @@ class DiffusionDecoder:
             SettingError: A number is out of range.
         """
         other = copy.copy(self)
-        other.steps = DEFAULT_STEPS if steps is None else steps
+        other.steps = DIFFUSION_STEPS if steps is None else steps
         check_steps(other.steps)
         check_seed(seed)
         other.seed = seed

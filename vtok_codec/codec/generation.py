@@ -37,7 +37,7 @@ class TokenGenerator(TokenDrawer):
     """
 
     def __init__(self, weights: WeightsFile, device: str = "auto") -> None:
-        self._model: Generator = build(GENERATOR, weights.config, weights.data, str(weights.path))
+        self._model: Generator = build(GENERATOR, weights)
         super().__init__(weights, device)
         self._model.to(self._placement.device, self._placement.dtype)
 

@@ -16,7 +16,7 @@ from vtok_codec.models.weights import LATENT_FLOW, build
 from vtok_codec.tokens.radix import Tokens, digits_to_tokens, tokens_to_digits
 from vtok_codec.weights_file import WeightsFile
 
-DEFAULT_STEPS = 8
+FLOW_STEPS = 8
 """The default number of steps from noise to a latent frame."""
 
 
@@ -30,7 +30,7 @@ class LatentGenerator(TokenDrawer):
     """
 
     def __init__(self, weights: WeightsFile, device: str = "auto") -> None:
-        self._model: LatentFlow = build(LATENT_FLOW, weights.config, weights.data, str(weights.path))
+        self._model: LatentFlow = build(LATENT_FLOW, weights)
         super().__init__(weights, device)
         # Latents are shifted and scaled in fp32, whatever the network computes in.
         exact = self._model.mean.clone(), self._model.deviation.clone()
@@ -85,7 +85,7 @@ class LatentGenerator(TokenDrawer):
         for latent in range(latents.shape[1], latents.shape[1] + count):
             kind = min(latent, phases)
             noise = torch.randn(state.latents[:, 0].shape, generator=random, device=device) * sampling.temperature
-            drawn = self._model.draw(kind, state, noise.to(self._placement.dtype), sampling.steps or DEFAULT_STEPS)
+            drawn = self._model.draw(kind, state, noise.to(self._placement.dtype), sampling.steps or FLOW_STEPS)
             state = self._model.read(kind, state, drawn)
             # The codes of digits lie in [−1, 1], so that everything beyond was not meant.
             made: Tensor = self._model.restored(drawn).clamp(-1, 1)

@@ -34,7 +34,7 @@ from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits, Values, digits_to_tokens, tokens_to_digits
 from vtok_codec.weights_file import CODEC_SHA256, WeightsFile
 
-DEFAULT_STEPS = 4
+ONEDVA_STEPS = 4
 """The default number of steps of decoding from noise."""
 _TRIED_LENGTHS = 8
 """The parts of the largest number of 1D tokens that are tried by error and rate."""
@@ -79,7 +79,7 @@ class OneDVACoder:
     """
 
     def __init__(self, weights: WeightsFile, tokenizer: Tokenizer) -> None:
-        model = build(ONE_DVA, weights.config, weights.data, str(weights.path)).requires_grad_(False)
+        model = build(ONE_DVA, weights).requires_grad_(False)
         made_for = weights.metadata.get(CODEC_SHA256, "")
         if made_for not in tokenizer.weights.reads or model.config.codec != tokenizer.model.config:
             raise ModelError(
@@ -173,7 +173,7 @@ class OneDVACoder:
         window_tokens: WindowTokens | None,
         state: OneDVAState | None,
         noise: NDArray[np.float32] | None = None,
-        steps: int = DEFAULT_STEPS,
+        steps: int = ONEDVA_STEPS,
     ) -> DecodedTokens:
         """Decode the tokens of a chunk.
 
@@ -327,7 +327,7 @@ class OneDVADecoder:
                 f"{weights.name} was not trained to draw from noise; use the deterministic decoder, or train it: 'vtok "
                 "train --stage onedva-noise'"
             )
-        chosen = DEFAULT_STEPS if steps is None else steps
+        chosen = ONEDVA_STEPS if steps is None else steps
         check_steps(chosen)
         check_seed(seed)
         return replace(self, steps=chosen, seed=seed)

@@ -31,7 +31,7 @@ class SharpDecoder:
 
     def __init__(self, weights: WeightsFile, tokenizer: Tokenizer) -> None:
         made_for = weights.metadata.get(CODEC_SHA256, "")
-        decoder = build(SHARP_DECODER, weights.config, weights.data, str(weights.path)).requires_grad_(False)
+        decoder = build(SHARP_DECODER, weights).requires_grad_(False)
         fits = isinstance(weights.config, SharpConfig) and weights.config.decodes(tokenizer.model.config)
         if made_for not in tokenizer.weights.reads or not fits:
             raise ModelError(

@@ -85,7 +85,7 @@ class Tokenizer:
     """
 
     def __init__(self, weights: WeightsFile, placement: Placement) -> None:
-        model = build(CODEC, weights.config, weights.data, str(weights.path))
+        model = build(CODEC, weights)
         self.weights = weights
         self.placement = placement
         self._process = os.getpid()

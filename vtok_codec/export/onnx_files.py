@@ -72,7 +72,7 @@ def export_part(weights: WeightsFile, part: CodecPart, weights_name: str) -> Exp
     """
     import onnxscript  # noqa: F401 - torch needs it, and says so only after some time
 
-    model = build(CODEC, weights.config, weights.data, str(weights.path)).requires_grad_(False)
+    model = build(CODEC, weights).requires_grad_(False)
     graph = graph_of(model, part)
     proto = _exported(graph)
     stored = _Stored(weights.data, weights_name)

@@ -30,7 +30,7 @@ almost clean times, which such decoding never visits.
 """
 _LEAST_TIME = 0.1
 """The time below which the weight of the flow loss, 1/t², grows no further."""
-DEFAULT_STEPS = 1
+DIFFUSION_STEPS = 1
 """The default number of denoising steps. With the shipped weights, more steps do not lower LPIPS."""
 MAX_STEPS = 16
 """The largest number of denoising steps. Each step keeps a state 1.5 times as large as the deterministic decoder's."""

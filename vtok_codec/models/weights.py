@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -95,22 +96,40 @@ LATENT_FLOW = Kind(LatentFlowConfig, LatentFlow, lambda config: "is not a latent
 ONE_DVA = Kind(OneDVAConfig, OneDVA, lambda config: "is not a One-DVA model")
 
 
-def build(kind: Kind[Config, Network], config: ModelConfig, data: bytes, source: str) -> Network:
-    """Build a model with the weights in `data`, in fp32, on the CPU and in evaluation mode.
+class StoredWeights(Protocol):
+    """What building a model needs of a weights file."""
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies, for messages."""
+        ...
+
+    @property
+    def config(self) -> ModelConfig:
+        """The configuration of the model."""
+        ...
+
+    @property
+    def data(self) -> bytes:
+        """The bytes of the file."""
+        ...
+
+
+def build(kind: Kind[Config, Network], weights: StoredWeights) -> Network:
+    """Build a model from its weights, in fp32, on the CPU and in evaluation mode.
 
     Args:
         kind: The kind of model that is wanted.
-        config: The configuration of the weights (`WeightsFile.config`).
-        data: The bytes of the weights file.
-        source: The name of the file in error messages.
+        weights: The weights.
 
     Raises:
         ModelError: The weights are of another kind, or do not fit the configuration.
     """
+    config, source = weights.config, str(weights.path)
     if not isinstance(config, kind.config):
         raise ModelError(f"{source} {kind.refusal(config)}")
     model = kind.network(config)
-    tensors = {name: value.float() for name, value in parse_tensors(data, source).items()}
+    tensors = {name: value.float() for name, value in parse_tensors(weights.data, source).items()}
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

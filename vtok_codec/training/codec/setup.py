@@ -173,5 +173,5 @@ def _redrawing(flow: WeightsFile, request: Request, config: OneVAEConfig, recipe
     Raises:
         ModelError: The weights are not those of a latent flow.
     """
-    model = build(LATENT_FLOW, flow.config, flow.data, str(flow.path))
+    model = build(LATENT_FLOW, flow)
     return Redrawing(model, config.layout, recipe.augmentation.gop_start == 1).to(request.device)

@@ -75,7 +75,7 @@ def prepare(request: Request) -> Prepared[Denoiser, DiffusionRecipe]:
     """
     config, recipe, weights = request.config, request.recipe, request.codec
     assert isinstance(config, DenoiserConfig) and isinstance(recipe, DiffusionRecipe)
-    codec = build(CODEC, weights.config, weights.data, str(weights.path))
+    codec = build(CODEC, weights)
     if not config.decodes(codec.config):
         raise ModelError(f"the decoder is for another model than {weights.path}; name the codec that it is for")
     model = Denoiser(config)

@@ -89,7 +89,7 @@ def prepare(request: Request) -> Prepared[OneDVA, OneDVARecipe]:
     """
     config, recipe, weights = request.config, request.recipe, request.codec
     assert isinstance(config, OneDVAConfig) and isinstance(recipe, OneDVARecipe)
-    codec = build(CODEC, weights.config, weights.data, str(weights.path))
+    codec = build(CODEC, weights)
     codec = codec.to(request.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = OneDVA(config)
     if request.start and request.fresh:

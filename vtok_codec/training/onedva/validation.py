@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vtok_codec.codec.onedva import DEFAULT_STEPS
+from vtok_codec.codec.onedva import ONEDVA_STEPS
 from vtok_codec.metrics.lpips import LPIPS
 from vtok_codec.models.onedva import Group, OneDVA, Prediction, following, joined
 from vtok_codec.models.onevae import OneVAE
@@ -79,6 +79,6 @@ def predicted(model: OneDVA, given: CodecLatents, count: int, noise: Tensor | No
             parts.append(model.decode(structural, tokens, counts, group))
         else:
             part = noise[:, :, begin:end]
-            parts.append(sample_second(model, structural, tokens, counts, group, part, DEFAULT_STEPS))
+            parts.append(sample_second(model, structural, tokens, counts, group, part, ONEDVA_STEPS))
         begin, group = end, following(structural, parts[-1].second.float())
     return joined(parts)
