@@ -369,16 +369,37 @@ HARD = {
 
 @pytest.mark.parametrize("name", list(HARD))
 def test_media_that_people_have_come_through(make_clip: ClipMaker, tmp_path: Path, name: str) -> None:
-    """Every frame, at its time, as FFmpeg itself shows it."""
+    """Every frame, at its time, as FFmpeg itself shows it; but the first one comes at 0, whatever the clock says."""
     source = make_clip(name, size="66x50", frames=9, options=HARD[name])
     info, events = copy(source, tmp_path / "out.mkv", "ffv1")
     frames = frames_in(events)
     assert len(frames) == len(pixels_of(source)) == len(pixels_of(tmp_path / "out.mkv"))
+    with av.open(str(source)) as file:
+        begin = max(0, Fraction(file.start_time or 0, av.time_base))
     pairs = zip(times_of(source), times_of(tmp_path / "out.mkv"), strict=True)
-    assert all(abs(a - b) <= max(info.time_base, Fraction(1, 1000)) for a, b in pairs)
+    assert all(abs(a - begin - b) <= max(info.time_base, Fraction(1, 1000)) for a, b in pairs)
+
     if "range" not in name:
         # Saturated stripes differ by how halved chroma is spread; a wrong range or matrix would be below 20 dB.
         assert psnr_db(np.stack([frame.pixels for frame in frames]), np.stack(pixels_of(source))) > 21
+
+
+@pytest.mark.parametrize("name", ["in.ts", "late.mkv", "late.mp4"])
+def test_a_file_whose_clock_begins_late_begins_at_once(make_clip: ClipMaker, name: str) -> None:
+    """Sound and picture keep their distance."""
+    options = [] if name == "in.ts" else ["-output_ts_offset", "100"]
+    source = make_clip(name, frames=20, audio=True, options=options)
+    with av.open(str(source)) as file:
+        begins = {stream.type: Fraction((stream.start_time or 0) * stream.time_base) for stream in file.streams}
+    assert min(begins.values()) > 1
+    with VideoReader(source) as reader:
+        events = list(reader.events())
+    frame = next(event for event in events if isinstance(event, Frame))
+    packet = next(event for event in events if isinstance(event, AudioPacket))
+    assert packet.pts is not None
+    picture, sound = frame.pts * reader.info.time_base, packet.pts * reader.info.audio[0].time_base
+    assert abs(min(picture, sound)) < 0.01
+    assert abs(picture - sound - (begins["video"] - begins["audio"])) < 0.01
 
 
 @pytest.mark.parametrize("flip", [[], ["-display_hflip"], ["-display_vflip"]])

@@ -86,7 +86,8 @@ class VideoReader:
             self._refused = [f"audio track {s.index}" for s, track in tracks if not track]
             self._convert = RGBConverter()
             jumps = bool(self._container.format.flags & _HAS_CLOCK_JUMPS)
-            self._timeline = Timeline(jumps_ahead=jumps)
+            # A transport stream begins at 1.4 s, and a recording of one anywhere; no player waits for that.
+            self._timeline = Timeline(jumps_ahead=jumps, begin_s=max(Fraction(0), self._file_begin_s))
             self._picture_times: deque[int] = deque()
             self._counts_pictures = self._container.format.name in _WITHOUT_PICTURE_TIMES
             self._previous_pts: int | None = None
@@ -168,9 +169,9 @@ class VideoReader:
         wanted = [self._stream, *(self._container.streams[index] for index in self._tracks)]
         numbers = {index: number for number, index in enumerate(self._tracks)}
         if self._part:
-            start_s = self._begin_s + self._part.start_s
-            found = packets_before(self._container, wanted, self._stream.index, start_s)
-            packets = from_key_frame(self._placed(found), self._stream.index, start_s)
+            start_s = self._part.start_s
+            found = packets_before(self._container, wanted, self._stream.index, self._file_begin_s + start_s)
+            packets = from_key_frame(self._placed(found), self._stream.index, self._begin_s + start_s)
         else:
             packets = self._placed(iter(self._container.demux(*wanted)))
         damaged = 0
@@ -209,9 +210,14 @@ class VideoReader:
             yield packet, self._timeline.place(packet)
 
     @property
-    def _begin_s(self) -> Fraction:
+    def _file_begin_s(self) -> Fraction:
         """The time at which the file begins, in seconds on its own clock."""
         return Fraction(self._container.start_time or 0, av.time_base)
+
+    @property
+    def _begin_s(self) -> Fraction:
+        """The time at which it begins once its packets have been placed, in seconds: 0 or before."""
+        return min(Fraction(0), self._file_begin_s)
 
     def _chosen(self, items: Iterator[av.VideoFrame | AudioPacket]) -> Iterator[av.VideoFrame | AudioPacket]:
         """Yield the items of the part to read, with the frames filtered."""

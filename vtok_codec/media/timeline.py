@@ -21,12 +21,17 @@ class Timeline:
     same shift when it jumps itself, because packets of the previous part may still come in between.
     """
 
-    def __init__(self, jumps_ahead: bool = False) -> None:
-        """Start a timeline, for a format in which a long gap is a jump of the clock if `jumps_ahead` is set."""
+    def __init__(self, jumps_ahead: bool = False, begin_s: Fraction = Fraction(0)) -> None:
+        """Start a timeline.
+
+        Args:
+            jumps_ahead: Whether a long gap is a jump of the clock in this format.
+            begin_s: The time in seconds, at least 0, at which the file begins, and which becomes 0.
+        """
         self._jumps_ahead = jumps_ahead
         self.joins = 0
         """The number of jumps so far. A jump that several streams make counts once."""
-        self._offset_s = Fraction(0)
+        self._offset_s = -begin_s
         """The shift of packets after the last jump, in seconds."""
         self._shifts: dict[int, int] = {}
         """The current shift of each stream, in ticks of its time base."""
