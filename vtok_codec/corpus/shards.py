@@ -69,7 +69,7 @@ def _finish(place: Path, shard: int, journal: Journal) -> None:
         return
     rows = rows_of(read_index(staged))
     priors = priors_beside(read_plan(place).model)
-    if all(_kept(tar, row, priors) for row in rows if row.size):
+    if all(_is_whole(tar, row, priors) for row in rows):
         os.replace(staged, index_path(place, shard))
         journal.remove()
 
@@ -90,39 +90,38 @@ def _make(place: Path, shard: int, journal: Journal, tries: int, timeout_s: floa
     with replacing(shard_path(place, shard)) as partial, partial.open("wb") as file:
         with closing(ShardWriter(file)) as writer:
             for key, source in inputs:
-                clip = there.get(key)
+                kept = _stored(shard_path(place, shard), there[key]) if key in there else None
                 if key in wanted:
                     new = made.pop(key, None) or _attempt(key, source, journal, tokenizer, plan, timeout_s)
-                    clip = _better(new, clip)
-                assert clip is not None
-                rows.append(writer.add(clip, source.columns))
+                    kept = _better(new, kept)
+                assert kept is not None
+                rows.append(writer.add(kept, source.columns))
         write_index(journal.staged_path, rows, [source.columns for _, source in inputs], user_fields(place))
     os.replace(journal.staged_path, index_path(place, shard))
 
 
-def _clips_there(place: Path, shard: int, plan: Plan) -> dict[str, EncodedClip]:
-    """Return the clips of a shard that is there already, those that are whole or known to be bad."""
+def _clips_there(place: Path, shard: int, plan: Plan) -> dict[str, ClipRow]:
+    """Return the rows of the clips of a shard that is there already, but for damaged ones."""
     if not is_done(place, shard):
         return {}
-    priors = priors_beside(plan.model)
-    tar = shard_path(place, shard)
-    clips = {}
-    for row in rows_of(read_index(index_path(place, shard))):
-        data = _kept(tar, row, priors) if row.size else b""
-        if data is not None:
-            clips[row.key] = EncodedClip(row, data)
-    return clips
+    priors, tar = priors_beside(plan.model), shard_path(place, shard)
+    rows = rows_of(read_index(index_path(place, shard)))
+    return {row.key: row for row in rows if _is_whole(tar, row, priors)}
 
 
-def _kept(tar: Path, row: ClipRow, priors: PriorFinder) -> bytes | None:
-    """Return the `.vtk` file of a clip, or None if it is not what the index says."""
+def _stored(tar: Path, row: ClipRow) -> EncodedClip:
+    """Return a clip as a shard holds it."""
+    with tar.open("rb") as file:
+        file.seek(row.offset)
+        return EncodedClip(row, file.read(row.size))
+
+
+def _is_whole(tar: Path, row: ClipRow, priors: PriorFinder) -> bool:
+    """Return whether a clip is what the index says, which may be that it has no tokens."""
     try:
-        with tar.open("rb") as file:
-            file.seek(row.offset)
-            data = file.read(row.size)
+        return not row.size or not wrong_with(_stored(tar, row).data, row, priors)
     except FileNotFoundError:
-        return None
-    return None if wrong_with(data, row, priors) else data
+        return False
 
 
 def _better(new: EncodedClip, old: EncodedClip | None) -> EncodedClip:
