@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import imageio_ffmpeg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -347,7 +348,7 @@ def test_a_retry_encodes_bad_clips_only_and_gives_up_no_good_one(
 
 def test_a_death_between_tar_and_index_loses_nothing(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan, before = read_plan(corpus), contents(corpus)
-    try_again(corpus, plan, ["ok"])
+    Journal(corpus, 0).ask_again(["00", "01", "02"])
     usual = os.replace
 
     def dying(source: Path, target: Path) -> None:
@@ -364,6 +365,88 @@ def test_a_death_between_tar_and_index_loses_nothing(corpus: Path, monkeypatch: 
     monkeypatch.setattr(shards, "encode_clip", lambda key, *rest: pytest.fail(key))
     Journal(corpus, 1).remove()
     assert make(corpus, plan) == {"ok": 5} and contents(corpus) == before
+
+
+@pytest.mark.parametrize("damage", ["page", "cut", "no index", "no tar"])
+def test_an_index_or_a_tar_that_is_lost_is_made_again(
+    tmp_path: Path, clips: Path, model: Path, one_thread: None, damage: str
+) -> None:
+    """Also where the sources are gone, as far as the tar is there."""
+    source, folder = tmp_path / "in", tmp_path / "corpus"
+    shutil.copytree(clips, source)
+    (source / "bad.mp4").touch()
+    plan = begin(folder, [source], model, clips_per_shard=6)
+    make(folder, plan)
+    before, index = contents(folder), index_path(folder, 0)
+    if damage == "no tar":
+        shard_path(folder, 0).unlink()
+    else:
+        source.rename(tmp_path / "away")
+        data = bytearray(index.read_bytes())
+        data[40] ^= 1
+        index.write_bytes(data if damage == "page" else data[:100])
+    if damage == "no index":
+        index.unlink()
+    code, _, told = inside("corpus", "retry", folder, "--damaged", "--status", "crashed", "-j", 1, "--max-bad", 1, "-q")
+    assert (code, told) == (0, "") and not list(check_corpus(folder, plan))
+    if damage == "no tar":
+        assert contents(folder) == before
+    else:
+        # What was wrong with the bad clip is another thing now.
+        assert contents(folder)["000000.tar"] == before["000000.tar"]
+
+
+def test_a_retry_never_shortens_a_clip(tmp_path: Path, clips: Path, model: Path, one_thread: None) -> None:
+    source, folder = tmp_path / "in", tmp_path / "corpus"
+    source.mkdir()
+    whole = make_clip_in_pieces(source / "a.mkv")
+    (source / "a.mkv").write_bytes(whole[: len(whole) * 3 // 4])
+    plan = begin(folder, [source], model)
+    assert make(folder, plan) == {"truncated": 1}
+    frames = rows_of(read_index(index_path(folder, 0)))[0].frames
+    for part in (len(whole) // 2, len(whole)):
+        (source / "a.mkv").write_bytes(whole[:part])
+        try_again(folder, plan, ["truncated"])
+        make(folder, plan)
+        row = rows_of(read_index(index_path(folder, 0)))[0]
+        assert row.frames >= frames > 10
+    assert row.status == "ok" and row.frames == 60
+
+
+def make_clip_in_pieces(path: Path) -> bytes:
+    """A clip that decodes up to where it is cut."""
+    make_clips(path.parent / "made", [("64x48", 60)])
+    ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
+    source = path.parent / "made" / "00.mp4"
+    subprocess.run([ffmpeg, "-v", "error", "-i", source, "-c:v", "libx264", "-g", "5", path], check=True)
+    shutil.rmtree(path.parent / "made")
+    return path.read_bytes()
+
+
+def test_what_is_asked_for_while_a_shard_is_made_comes_next(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, encoded = read_plan(corpus), []
+    usual = shards.encode_clip
+
+    def encode(key: str, *rest: object) -> object:
+        encoded.append(key)
+        if len(encoded) == 1:
+            Journal(corpus, 0).ask_again(["02"])
+        return usual(key, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(shards, "encode_clip", encode)
+    Journal(corpus, 0).ask_again(["00"])
+    assert make(corpus, plan) == {"ok": 5} and encoded == ["00", "02"]
+    assert not list((corpus / "journal").iterdir())
+
+
+def test_a_corpus_can_be_checked_where_its_weights_are_not(corpus: Path, model: Path) -> None:
+    away = model.with_suffix(".away")
+    model.rename(away)
+    try:
+        assert inside("corpus", "verify", corpus, "-q") == (0, "", "")
+        assert len(TokenWindows(corpus, 3)[0]["tokens"]) == 3
+    finally:
+        away.rename(model)
 
 
 def test_a_torn_line_of_a_journal_is_passed_over(corpus: Path) -> None:
@@ -505,7 +588,7 @@ def test_clips_may_be_parts_of_a_file(tmp_path: Path, clips: Path, model: Path, 
 def test_a_corpus_that_began_before_clips_could_be_parts_goes_on(tmp_path: Path, clips: Path, model: Path) -> None:
     folder = tmp_path / "corpus"
     plan = begin(folder, [clips], model)
-    table = pq.read_table(folder / "inputs.parquet").drop_columns(["start_s", "end_s"])
+    table = pq.read_table(folder / "inputs.parquet").drop_columns(["part_start_s", "part_end_s"])
     pq.write_table(table, folder / "inputs.parquet", row_group_size=plan.clips_per_shard)
     members = json.loads((folder / "corpus.json").read_text())
     members["inputs_sha256"] = hashlib.sha256((folder / "inputs.parquet").read_bytes()).hexdigest()
@@ -521,7 +604,15 @@ def test_own_weights_have_a_prior_of_their_own(
     model = tiny_weights(tmp_path)
     levels = TINY.fsq_levels
     codec = hashlib.sha256(model.read_bytes()).hexdigest()
-    (tmp_path / "prior.safetensors").write_bytes(random_prior(levels, TINY.max_tokens, codec_sha256=codec))
+    prior = random_prior(levels, TINY.max_tokens, codec_sha256=codec)
+    # A run's folder is as good as its weights.
+    (tmp_path / "run").mkdir()
+    shutil.copy(model, tmp_path / "run/ema.safetensors")
+    (tmp_path / "run/prior.safetensors").write_bytes(prior)
+    plan = begin(tmp_path / "of-run", [clips], tmp_path / "run", coder="prior")
+    assert make(tmp_path / "of-run", plan) == {"ok": 5} and not list(check_corpus(tmp_path / "of-run", plan))
+    assert len(TokenWindows(tmp_path / "of-run", 3)[0]["tokens"]) == 3
+    (tmp_path / "prior.safetensors").write_bytes(prior)
     folder = tmp_path / "corpus"
     plan = begin(folder, [clips], model, coder="prior")
     assert make(folder, plan) == {"ok": 5}

@@ -8,6 +8,7 @@ import errno
 import io
 import json
 import os
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -169,6 +170,28 @@ def test_tars_one_after_the_other_are_read(tmp_path: Path) -> None:
     clips = find_clips([str(tmp_path / "both.tar")], pytest.fail)
     assert [clip.member for clip in clips] == ["1.mp4", "2.mp4"]
     assert opened(clips[1]).read() == b"2"
+
+
+def test_sparse_files_and_folders_in_a_tar_are_no_damage(tmp_path: Path) -> None:
+    told: list[str] = []
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_bytes(name.encode())
+    with (tmp_path / "s.mp4").open("wb") as file:
+        file.truncate(10 << 20)
+        file.seek(5 << 20)
+        file.write(b"data")
+    names = ["a.mp4", "s.mp4", "b.mp4"]
+    subprocess.run(["tar", "-S", "-cf", tmp_path / "in.tar", "-C", tmp_path, *names], check=True)
+    clips = find_clips([str(tmp_path / "in.tar")], told.append)
+    assert [clip.member for clip in clips] == ["a.mp4", "b.mp4", "s.mp4"]
+    assert [opened(clip).read() for clip in clips] == [b"a.mp4", b"b.mp4", b""]
+    assert len(told) == 1 and "s.mp4 is stored as a sparse file" in told[0]
+    with tarfile.open(tmp_path / "folder.tar", "w") as tar:
+        folder = tarfile.TarInfo("x")
+        folder.type, folder.size = tarfile.DIRTYPE, 1000
+        tar.addfile(folder)
+    with pytest.raises(InputError, match="has no video"):
+        find_clips([str(tmp_path / "folder.tar")], pytest.fail)
 
 
 def test_a_tar_that_was_replaced_is_noticed(tmp_path: Path) -> None:

@@ -347,6 +347,17 @@ def test_every_epoch_has_batches_if_a_loop_counts_them(corpus: Path) -> None:
     assert epochs == [len(windows)] * 3 and sampler.epoch == 2
 
 
+def test_ranks_with_unequal_numbers_of_batches_have_no_empty_epoch() -> None:
+    def sampler(rank: int) -> WindowSampler:
+        return WindowSampler(np.zeros(10, np.int64), np.ones((10, 2), np.int64), batch_size=2, rank=rank, world=2)
+
+    for rank, batches in ((0, 3), (1, 2)):
+        each = sampler(rank)
+        assert len(each) == batches
+        assert [len([batch for _, batch in zip(range(batches), each, strict=False)]) for _ in range(3)] == [batches] * 3
+        assert each.epoch == 2
+
+
 def test_threads_may_share_windows(corpus: Path) -> None:
     windows = TokenWindows(corpus, latents=1, start="any")
     wanted = [windows[number]["tokens"].tobytes() for number in range(len(windows))]

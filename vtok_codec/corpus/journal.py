@@ -54,6 +54,7 @@ class Journal:
     def __init__(self, folder: Path, shard: int) -> None:
         self._path = folder / _JOURNALS / f"{shard:06d}.log"
         self._again_path = folder / _JOURNALS / f"{shard:06d}.again"
+        self._taken_path = folder / _JOURNALS / f"{shard:06d}.taken"
         self.staged_path = folder / _JOURNALS / f"{shard:06d}.parquet"
         """The index of the shard's new tar, which may not have taken the place of the old one yet."""
         self.stall_path = folder / _JOURNALS / f"{shard:06d}.stalled"
@@ -87,17 +88,40 @@ class Journal:
         Args:
             keys: The clips, by their keys.
         """
-        wanted = sorted({*keys, *(self.asked_again() or ())})
-        self._again_path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(self._again_path) as partial:
-            partial.write_text(json.dumps(wanted), encoding="utf-8")
+        self._write_keys(self._again_path, {*keys, *(self._read_keys(self._again_path) or ())})
 
     def asked_again(self) -> set[str] | None:
         """Return the clips that are to be tried again; None if nobody has asked for any."""
+        found = [self._read_keys(path) for path in (self._again_path, self._taken_path)]
+        return None if found == [None, None] else set().union(*(keys or () for keys in found))
+
+    def take(self) -> set[str] | None:
+        """Return the clips that are to be tried again, as `asked_again` does; those asked for from now on come later.
+
+        Whoever holds the lock may take them; `answer` forgets them.
+        """
+        keys = self.asked_again()
+        if keys is not None:
+            self._write_keys(self._taken_path, keys)
+            self._again_path.unlink(missing_ok=True)
+        return keys
+
+    def answer(self) -> None:
+        """Forget what has been taken."""
+        self._taken_path.unlink(missing_ok=True)
+
+    @staticmethod
+    def _read_keys(path: Path) -> set[str] | None:
         try:
-            return set(json.loads(self._again_path.read_text(encoding="utf-8")))
+            return set(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
+
+    @staticmethod
+    def _write_keys(path: Path, keys: Collection[str]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(sorted(keys)), encoding="utf-8")
 
     def open(self) -> None:
         """Note that a worker starts on the shard."""
@@ -147,7 +171,7 @@ class Journal:
 
     def remove(self) -> None:
         """Remove the journal of a shard that is done."""
-        for path in (self._path, self.stall_path, self._again_path, self.staged_path):
+        for path in (self._path, self.stall_path, self._taken_path, self.staged_path):
             path.unlink(missing_ok=True)
 
     def _note(self, what: str, key: str) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,13 @@ from vtok_codec.errors import InputError, SettingError
 from vtok_codec.extras import missing_package
 from vtok_codec.files import replacing
 from vtok_codec.media.filters import parse_filters
+from vtok_codec.prior_files import find_prior
 from vtok_codec.registry import find_weights, is_shipped
 from vtok_codec.stream.settings import EncodeSettings, check_rdo, check_token_count
+from vtok_codec.stream.unpacking import PriorFinder
 from vtok_codec.text import printable
 from vtok_codec.tokens.coders import CODERS
-from vtok_codec.weights_file import WeightsFile
+from vtok_codec.weights_file import SUFFIX, WeightsFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +42,7 @@ ITEM_FIELDS = ("tokens", "gop_start", "gop_latent", "latent")
 """The names of what a window holds besides its key, which no column may have."""
 _PLANNING = -1
 """The number of the journal, which no shard has, that is locked while the plan is written."""
-_SOURCE_FIELDS = ("key", "location", "member", "offset", "size", "start_s", "end_s")
+_SOURCE_FIELDS = ("key", "location", "member", "offset", "size", "part_start_s", "part_end_s")
 """The columns of `inputs.parquet` before those of the user."""
 
 
@@ -293,8 +296,8 @@ def _inputs_table(clips: Sequence[ClipSource], keep: Sequence[str] | None) -> pa
         "member": pa.array([clip.member for clip in clips]),
         "offset": pa.array([clip.offset for clip in clips], pa.int64()),
         "size": pa.array([clip.size for clip in clips], pa.int64()),
-        "start_s": pa.array([clip.start_s for clip in clips], pa.float64()),
-        "end_s": pa.array([clip.end_s for clip in clips], pa.float64()),
+        "part_start_s": pa.array([clip.start_s for clip in clips], pa.float64()),
+        "part_end_s": pa.array([clip.end_s for clip in clips], pa.float64()),
         # The index has columns of its own.
         **{
             f"user_{name}" if name in taken else name: _column([clip.columns.get(name) for clip in clips])
@@ -355,8 +358,8 @@ def read_inputs(folder: Path, shard: int) -> list[tuple[str, ClipSource]]:
                 row["offset"],
                 row["size"],
                 # A corpus that began before clips could be parts has no such columns.
-                row.get("start_s", 0.0),
-                row.get("end_s"),
+                row.get("part_start_s", 0.0),
+                row.get("part_end_s"),
                 columns={name: value for name, value in row.items() if name not in _SOURCE_FIELDS},
             ),
         )
@@ -381,15 +384,27 @@ def index_path(folder: Path, shard: int) -> Path:
 
 
 def is_done(folder: Path, shard: int) -> bool:
-    """Return whether a shard is done: it has an index that can be read. Its clips may still be tried again."""
-    path = index_path(folder, shard)
-    if not path.exists():
-        return False
+    """Return whether a shard is done: it has an index that can be read. Its clips may still be tried again.
+
+    Raises:
+        OSError: The index is there and cannot be read, which says nothing about what it holds.
+    """
+    from vtok_codec.corpus.index import read_index
+
     try:
-        parquet().read_metadata(path)
-    except (OSError, ValueError) as error:
-        # Of damaged contents pyarrow raises both, but without a number.
-        if isinstance(error, OSError) and error.errno:
-            raise
+        read_index(index_path(folder, shard))
+    except (FileNotFoundError, InputError):
         return False
     return True
+
+
+def priors_of_corpus(model: str) -> PriorFinder:
+    """Return what finds the priors that clips of a corpus name.
+
+    Args:
+        model: The model of its plan. If it did not come with vtok, its prior lies beside it, and neither need be here.
+    """
+    weights = Path(model)
+    if not weights.is_absolute():
+        return find_prior
+    return partial(find_prior, beside=weights.parent if weights.suffix == SUFFIX else weights)

@@ -13,10 +13,18 @@ import pyarrow as pa
 
 from vtok_codec.corpus.index import OK, read_index, rows_of
 from vtok_codec.corpus.journal import Journal, shards_in_work
-from vtok_codec.corpus.plan import Plan, check_inputs, index_path, is_done, read_inputs, shard_path, user_fields
+from vtok_codec.corpus.plan import (
+    Plan,
+    check_inputs,
+    index_path,
+    is_done,
+    priors_of_corpus,
+    read_inputs,
+    shard_path,
+    user_fields,
+)
 from vtok_codec.corpus.shard_tar import EncodedClip, ShardWriter, wrong_with
 from vtok_codec.errors import InputError
-from vtok_codec.prior_files import priors_beside
 from vtok_codec.stream.unpacking import PriorFinder
 
 
@@ -131,11 +139,11 @@ def check_corpus(folder: Path, plan: Plan, on_shard: Callable[[int], None] = lam
 
     Raises:
         InputError: The inputs are not those of the plan.
-        ModelError: The weights or the prior of the plan are missing.
+        ModelError: The prior with which a clip was packed is missing.
         OSError: A file of the corpus is there and cannot be read, which says nothing about what it holds.
     """
     check_inputs(folder, plan)
-    priors = priors_beside(plan.model)
+    priors = priors_of_corpus(plan.model)
     for shard in range(plan.shards):
         if not index_path(folder, shard).exists():
             yield Fault(shard, " is not done", done=False)

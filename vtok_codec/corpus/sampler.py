@@ -112,6 +112,8 @@ class WindowSampler:
         """The epoch that the next iteration goes through."""
         self.position = 0
         """The number of batches of the epoch that all processes have taken together."""
+        self._over = False
+        """Whether this process has taken its last batch of the epoch, though others may not have."""
 
     def __len__(self) -> int:
         """The number of batches that this process takes in a whole epoch."""
@@ -119,22 +121,24 @@ class WindowSampler:
 
     def __iter__(self) -> Iterator[list[int]]:
         count = self._batches_per_epoch()
-        if self.position >= count:
+        if self._over or self.position >= count:
             # A loop that counts batches leaves the generator before it can end the epoch.
             self.epoch, self.position = self.epoch + 1, 0
+        self._over = False
         batches = self._batches(self.epoch)
         while self.position < count:
             mine = self.position + self._rank
             self.position += self._world
+            self._over = mine + self._world >= count
             if mine < count:
                 yield batches[mine].tolist()
-        self.epoch, self.position = self.epoch + 1, 0
+        self.epoch, self.position, self._over = self.epoch + 1, 0, False
 
     def seek(self, step: int) -> None:
         """Go to the place after `step` steps of every process, counted from the very beginning of training."""
         steps = -(-self._batches_per_epoch() // self._world)
         self.epoch, done = divmod(step, steps)
-        self.position = done * self._world
+        self.position, self._over = done * self._world, False
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place in the order."""
@@ -150,7 +154,7 @@ class WindowSampler:
             raise SettingError(
                 "the state of the sampler is of other windows, or of another seed, shuffle or batch size"
             )
-        self.epoch, self.position = int(state["epoch"]), int(state["position"])
+        self.epoch, self.position, self._over = int(state["epoch"]), int(state["position"]), False
 
     def _batches_per_epoch(self) -> int:
         sizes = np.bincount(self._bucket)

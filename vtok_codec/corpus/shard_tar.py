@@ -6,14 +6,16 @@ import io
 import json
 import math
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import BinaryIO
 
 from vtok_codec.container.reader import TokenChunk, VtkReader
 from vtok_codec.container.records import Totals
 from vtok_codec.corpus.index import OK, ClipRow
-from vtok_codec.corpus.sources import Cell
+from vtok_codec.corpus.sources import Cell, ClipSource
 from vtok_codec.errors import FormatError
 from vtok_codec.stream.unpacking import PriorFinder
 from vtok_codec.stream.verifying import verify
@@ -101,6 +103,30 @@ def wrong_with(data: bytes, row: ClipRow, priors: PriorFinder) -> str | None:
         if getattr(row, name) != value:
             return f"its {name} is {value}, and the index says {getattr(row, name)}"
     return None
+
+
+def rows_in_tar(tar: Path, inputs: Sequence[tuple[str, ClipSource]]) -> list[ClipRow]:
+    """Return the rows of the whole clips in a tar, as the lost index had them. A damaged tar is read up to the damage.
+
+    Args:
+        tar: The tar.
+        inputs: The keys and the sources of the clips of the shard.
+    """
+    sources, rows, status = dict(inputs), {}, {}
+    with suppress(tarfile.TarError, EOFError, ValueError), tarfile.open(tar) as members:
+        for member in members:
+            key, _, suffix = member.name.rpartition(".")
+            file = members.extractfile(member)
+            if key not in sources or file is None:
+                continue
+            data = file.read()
+            if suffix == "vtk":
+                with suppress(FormatError):
+                    row = replace(describe(data), key=key, source=sources[key].name, offset=member.offset_data)
+                    rows[key] = row
+            elif suffix == "json":
+                status[key] = json.loads(data).get("status")
+    return [row for key, row in rows.items() if status.get(key) == OK]
 
 
 class ShardWriter:

@@ -6,7 +6,7 @@ import faulthandler
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -15,12 +15,20 @@ from vtok_codec.codec.tokenizer import Tokenizer, choose_placement, load_tokeniz
 from vtok_codec.corpus.clips import encode_clip, failed_clip
 from vtok_codec.corpus.index import CRASHED, OK, ClipRow, read_index, rows_of, write_index
 from vtok_codec.corpus.journal import Journal, verdict
-from vtok_codec.corpus.plan import Plan, index_path, is_done, read_inputs, read_plan, shard_path, user_fields
-from vtok_codec.corpus.shard_tar import EncodedClip, ShardWriter, wrong_with
+from vtok_codec.corpus.plan import (
+    Plan,
+    index_path,
+    is_done,
+    priors_of_corpus,
+    read_inputs,
+    read_plan,
+    shard_path,
+    user_fields,
+)
+from vtok_codec.corpus.shard_tar import EncodedClip, ShardWriter, rows_in_tar, wrong_with
 from vtok_codec.corpus.sources import ClipSource
 from vtok_codec.errors import SettingError
 from vtok_codec.files import replacing
-from vtok_codec.prior_files import priors_beside
 from vtok_codec.registry import find_weights
 from vtok_codec.stream.unpacking import PriorFinder
 
@@ -50,8 +58,8 @@ def make_shard(folder: str, shard: int, tries: int, timeout_s: float | None, wai
         return shard
     with journal.locked():
         _finish(place, shard, journal)
-        # Another run may have made it in the meantime.
-        if needs_work(place, shard):
+        # Another run may have made it in the meantime; and more clips may be asked for while it is being made.
+        while needs_work(place, shard):
             _make(place, shard, journal, tries, timeout_s)
         journal.remove()
     return shard
@@ -68,8 +76,8 @@ def _finish(place: Path, shard: int, journal: Journal) -> None:
     if not staged.exists():
         return
     rows = rows_of(read_index(staged))
-    priors = priors_beside(read_plan(place).model)
-    if all(_is_whole(tar, row, priors) for row in rows):
+    priors = priors_of_corpus(read_plan(place).model)
+    if tar.exists() and all(_is_whole(tar, row, priors) for row in rows):
         os.replace(staged, index_path(place, shard))
         journal.remove()
 
@@ -78,10 +86,9 @@ def _make(place: Path, shard: int, journal: Journal, tries: int, timeout_s: floa
     """Make a shard: its tar, then its index."""
     plan = read_plan(place)
     inputs = read_inputs(place, shard)
-    there = _clips_there(place, shard, plan)
-    again = journal.asked_again()
-    # Without a request, a shard that is there in part is one whose index was lost: all of it is made again.
-    wanted = {key for key, _ in inputs if again is None or key in again or key not in there}
+    again = journal.take() or set()
+    there = _clips_there(place, shard, plan, inputs)
+    wanted = {key for key, _ in inputs if key in again or key not in there}
     journal.open()
     todo = [(key, source) for key, source in inputs if key in wanted]
     tokenizer = _tokenizer(plan)
@@ -98,19 +105,24 @@ def _make(place: Path, shard: int, journal: Journal, tries: int, timeout_s: floa
                 rows.append(writer.add(kept, source.columns))
         write_index(journal.staged_path, rows, [source.columns for _, source in inputs], user_fields(place))
     os.replace(journal.staged_path, index_path(place, shard))
+    journal.answer()
 
 
-def _clips_there(place: Path, shard: int, plan: Plan) -> dict[str, ClipRow]:
+def _clips_there(place: Path, shard: int, plan: Plan, inputs: Sequence[tuple[str, ClipSource]]) -> dict[str, ClipRow]:
     """Return the rows of the clips of a shard that is there already, but for damaged ones."""
-    if not is_done(place, shard):
-        return {}
-    priors, tar = priors_beside(plan.model), shard_path(place, shard)
-    rows = rows_of(read_index(index_path(place, shard)))
+    priors, tar = priors_of_corpus(plan.model), shard_path(place, shard)
+    if is_done(place, shard):
+        rows = rows_of(read_index(index_path(place, shard)))
+    else:
+        # The index may have been lost or damaged.
+        rows = rows_in_tar(tar, inputs) if tar.exists() else []
     return {row.key: row for row in rows if _is_whole(tar, row, priors)}
 
 
 def _stored(tar: Path, row: ClipRow) -> EncodedClip:
     """Return a clip as a shard holds it."""
+    if not row.size:
+        return EncodedClip(row)
     with tar.open("rb") as file:
         file.seek(row.offset)
         return EncodedClip(row, file.read(row.size))
@@ -128,7 +140,7 @@ def _better(new: EncodedClip, old: EncodedClip | None) -> EncodedClip:
     """Return what was made of a clip now, unless there was more of it before: its source may be gone."""
     if old is None or new.row.status == OK or not old.data:
         return new
-    return new if new.data and old.row.status != OK else old
+    return new if old.row.status != OK and new.row.frames >= old.row.frames else old
 
 
 def _suspects_first(

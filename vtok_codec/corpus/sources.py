@@ -33,6 +33,8 @@ _TIMES = {"start", "end", "start_time", "end_time", "time_start", "time_end", "b
 _TAR = ".tar"
 _BLOCK = 512
 """The size in bytes of the blocks of a tar."""
+_LARGEST_IN_HEADER = 0o77777777777
+"""The largest size in bytes that the header of a file in a tar can hold."""
 _SIDECARS = {"json": "", "txt": "text", "cls": "class"}
 """The suffixes of files beside a clip in a tar, and the columns that hold them; JSON has the names of its own."""
 
@@ -263,7 +265,10 @@ def _clips_in_tar(location: str, stream: BinaryIO, on_problem: Problem) -> Itera
             if not is_image_name(base):
                 moving.add(key)
     for key, member in clips:
-        if key not in moving or not is_image_name(member.name):
+        if member.issparse():
+            on_problem(f"{location}::{member.name} is stored as a sparse file, which vtok does not read; unpack it")
+            yield ClipSource(location, member.name, member.offset_data, 0, columns=columns.get(key, {}))
+        elif key not in moving or not is_image_name(member.name):
             yield ClipSource(location, member.name, member.offset_data, member.size, columns=columns.get(key, {}))
     if lost is not None:
         on_problem(f"{location} is damaged or cut short at byte {lost}; what follows counts as one unreadable clip")
@@ -281,7 +286,7 @@ def _members(stream: BinaryIO) -> Iterator[tarfile.TarInfo | int]:
         try:
             with tarfile.open(fileobj=stream, mode="r:") as tar:
                 for member in tar:
-                    place = max(place, member.offset_data + _padded(member.size))
+                    place = max(place, tar.offset)
                     if member.isfile():
                         yield member
                 place = max(place, tar.offset)
@@ -295,10 +300,6 @@ def _members(stream: BinaryIO) -> Iterator[tarfile.TarInfo | int]:
             yield place
             return
         place = after
-
-
-def _padded(size: int) -> int:
-    return -(-size // _BLOCK) * _BLOCK
 
 
 def _end_of_zeros(stream: BinaryIO, place: int) -> int | None:
@@ -444,8 +445,9 @@ def _is_head_of(head: bytes, clip: ClipSource) -> bool:
     except tarfile.TarError:
         return False
     # Long names stand elsewhere; the header then has only a part of them, or none that counts.
-    long = len(clip.member.encode("utf-8", "surrogateescape")) > 100 or not clip.member.isascii()
-    return member.size == clip.size and (long or member.name == clip.member)
+    long = len(clip.member.encode("utf-8", "surrogateescape")) >= 100 or not clip.member.isascii()
+    sized = member.size == clip.size or clip.size > _LARGEST_IN_HEADER
+    return sized and (long or member.name == clip.member)
 
 
 def keys_of(clips: Iterable[ClipSource]) -> list[str]:

@@ -12,6 +12,8 @@ from vtok_codec.corpus.sources import is_url, require_fsspec
 from vtok_codec.errors import InputError
 from vtok_codec.files import exclusive, replacing
 
+_RENEWING = Lock()
+"""Held while a storage forgets its files, which several threads of a child may ask for at once."""
 _OPEN_FILES = 16
 """The most files that stay open at a time in a process."""
 
@@ -73,7 +75,9 @@ class Storage:
             InputError: The file cannot be read, or is shorter.
         """
         if self._process != os.getpid():
-            self._renew()
+            with _RENEWING:
+                if self._process != os.getpid():
+                    self._renew()
         try:
             # Threads may share the windows of a corpus.
             with self._lock:
@@ -103,12 +107,13 @@ class Storage:
 
     def _copy(self, name: str, copy: Path) -> None:
         """Copy a file, unless another process is faster."""
+        source = self._source(name)
         try:
             copy.parent.mkdir(parents=True, exist_ok=True)
-            with exclusive(copy.with_suffix(".lock"), wait=True):
+            with source, exclusive(copy.with_suffix(".lock"), wait=True):
                 if copy.exists():
                     return
-                with replacing(copy) as partial, self._source(name) as source, partial.open("wb") as target:
+                with replacing(copy) as partial, partial.open("wb") as target:
                     while piece := source.read(1 << 20):
                         target.write(piece)
         except OSError as error:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.records import GopEntry
-from vtok_codec.corpus.plan import ITEM_FIELDS, PLAN_NAME
+from vtok_codec.corpus.plan import ITEM_FIELDS, PLAN_NAME, priors_of_corpus
 from vtok_codec.corpus.sampler import SampledWindows
 from vtok_codec.corpus.storage import Storage
 from vtok_codec.errors import FormatError, InputError, SettingError
@@ -152,13 +152,12 @@ class TokenWindows(SampledWindows):
             plan = json.loads(self._storage.read(PLAN_NAME))
             shards = -(-plan["clips"] // plan["clips_per_shard"])
             self.weights_sha256 = str(plan["weights_sha256"])
-            weights = Path(plan["model"])
+            weights = str(plan["model"])
         except (InputError, ValueError, KeyError, TypeError):
             # The folder may hold the shards alone.
             return
-        if self._priors is find_prior and weights.is_absolute():
-            # The prior of a user's own weights lies beside them.
-            self._priors = partial(find_prior, beside=weights.parent)
+        if self._priors is find_prior:
+            self._priors = priors_of_corpus(weights)
         if len(self._tars) < shards:
             done = f"{len(self._tars)} of {shards} shards are done"
             warnings.warn(f"{path}: {done}; the others have no windows", stacklevel=3)
@@ -293,10 +292,11 @@ def _without_gaps(column: pa.ChunkedArray) -> list[Any]:
 
 
 def text_of(value: Any) -> str:
-    """Return the value of a column as text: empty where there is none, and whole numbers without a decimal point."""
+    """Return the value of a column as text: empty where there is none, whole numbers without a point, true as 1."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    whole = isinstance(value, bool) or (isinstance(value, float) and value.is_integer())
+    return str(int(value)) if whole else str(value)
 
 
 def _counted_within(counts: NDArray[np.int64]) -> NDArray[np.int64]:
