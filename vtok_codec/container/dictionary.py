@@ -36,8 +36,13 @@ FIRST_DICTIONARY = (
 )
 """The text of version 2.0: ASCII, as the JSON of headers has it; what is most frequent stands last, since near
 references are shorter."""
-HEADER_DICTIONARY = (
+SECOND_DICTIONARY = (
     # The prior that replaced one of those above.
     b'"prior_sha256":"8e21f0b3cc34974b2b5e6986b82a2594d9a6a3d95cd023003c84267b0b1ccf94"}' + FIRST_DICTIONARY
 )
-"""The text of version 2.1, whose end is that of version 2.0. What is added must stand in front."""
+"""The text of version 2.1, whose end is that of version 2.0."""
+HEADER_DICTIONARY = (
+    # The prior that replaced the other one.
+    b'"prior_sha256":"4452de56114b1c3f38d2ce59eb8740474a68eeb4b4c6a9a177d1db7fc131acb5"}' + SECOND_DICTIONARY
+)
+"""The text of version 2.2, whose end is that of version 2.1. What is added must stand in front."""

@@ -6,7 +6,7 @@ import struct
 import zlib
 from dataclasses import replace
 
-from vtok_codec.container.dictionary import FIRST_DICTIONARY, HEADER_DICTIONARY
+from vtok_codec.container.dictionary import FIRST_DICTIONARY, HEADER_DICTIONARY, SECOND_DICTIONARY
 from vtok_codec.container.framing import CRC
 from vtok_codec.container.header import ID_BYTES, Header
 from vtok_codec.container.header_json import header_from_json, header_to_json
@@ -15,7 +15,7 @@ from vtok_codec.errors import DamageError, FormatError
 
 MAGIC = b"\x89VTK\r\n\x1a\n"
 """The first 8 bytes of a file. As in PNG, the high bit and the line ends reveal a transfer in text mode."""
-VERSION = (2, 1)
+VERSION = (2, 2)
 """The major and the minor version of the format in which files are written."""
 MAJOR_VERSIONS = (1, 2)
 """The major versions that can be read."""
@@ -25,6 +25,8 @@ MAX_HEADER_BYTES = 1 << 16
 """The largest size of the JSON text of the header, in bytes."""
 _MAX_DEFLATED_BYTES = MAX_HEADER_BYTES + 1024
 """The largest size of the deflated text, in bytes; what cannot be compressed grows a little."""
+_FORMER_DICTIONARIES = {(2, 0): FIRST_DICTIONARY, (2, 1): SECOND_DICTIONARY}
+"""What the headers of earlier minor versions refer back to."""
 PREFIX = struct.Struct("<8sHHI")
 """The start of a file: magic, major version, minor version, size of the header's text in bytes."""
 
@@ -89,7 +91,7 @@ def read_header(source: ByteSource) -> tuple[tuple[int, int], Header, bytes]:
 
 def deflated(text: bytes, version: tuple[int, int] = VERSION) -> bytes:
     """Compress the text of a header to raw deflate data (RFC 1951) that refer back to the dictionary of a version."""
-    known = FIRST_DICTIONARY if version == (2, 0) else HEADER_DICTIONARY
+    known = _FORMER_DICTIONARIES.get(version, HEADER_DICTIONARY)
     deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_DEFAULT_STRATEGY, known)
     return deflater.compress(text) + deflater.flush()
 

@@ -1,28 +1,29 @@
 /** The text that the deflated headers of versions 2.x refer back to, as `vtok_codec/container/dictionary.py` has it. */
 export const HEADER_DICTIONARY =
-  '"prior_sha256":"8e21f0b3cc34974b2b5e6986b82a2594d9a6a3d95cd023003c84267b0b1ccf94"}"parameters":"bnV0' +
-  'L211bHRpbWVkaWEgY29udGFpbmVyAE5NelYfXwStVAMBgf9/AQGC2ETAAAYAAAAAAAGgAAIBASgBACkAAQIAAgEBfyECgX9SIQGI' +
-  'fyEBj3/AAAYAAAAAAAEGAwAAAQQAAAG2Av/6Av/7Av/8Av/9pZIl+U5TEUBb8vnbGgABBP8AAAAADoLYRAAAAhIggthEAQGmrutP' +
-  'kmqLaLWWunggAAAAAAEHZW5jb2RlcgINTGF2ZjYyLjEyLjEwMmqyg0NOS+St7spFaQYAAAAAAAAAAggAAAAAAAAAAE5Y3WcvI+ZO' +
-  'EAABCwMAAAAAAAAAGRdFx3Y=","tags":{"creation_time":"20","title":"","language":"und"}},{"language":"en' +
-  'g"}}],"audio":[{"codec":"vorbis","codec":"opus","codec":"mp3","codec":"aac","time_base":[1,44100],"s' +
-  'ample_rate":44100,"layout":"mono","time_base":[1,48000],"sample_rate":48000,"layout":"stereo","windo' +
-  'w_tokens":{"name":"onedva-nano-4x16x16","weights_sha256":"66297624d116c747cf54a110617e63f3ac9a5032de' +
-  '0c2fe7a01016c034fda2af","window":[4,8,8],"most":64,"levels":[8,8,8,5,5,5]}"rate":null,"rate":[60,1],' +
-  '"rate":[24000,1001],"rate":[24,1],"rate":[30000,1001],"rate":[30,1],"time_base":[1,90000],"frame_tic' +
-  'ks":3000,"time_base":[1,1000],"frame_ticks":33,"time_base":[1,12288],"frame_ticks":512,"time_base":[' +
-  '1,12800],"time_base":[1,30000],"frame_ticks":1001,"time_base":[1,15360],{"width":1080,"height":1920,' +
-  '"width":1920,"height":1080,"coded_width":1920,"coded_height":1088,"width":1280,"height":720,"coded_w' +
-  'idth":1280,"coded_height":720,"width":854,"height":480,"coded_width":864,"coded_height":480,"width":' +
-  '640,"height":360,"coded_width":640,"coded_height":368,"primaries":9,"transfer":16,"matrix":9},"range' +
-  '":0,"primaries":6,"transfer":6,"matrix":6},"range":1,"primaries":1,"transfer":1,"matrix":1},"rotatio' +
-  'n":-90,"rotation":90,"rotation":180,"model":{"name":"onevae-nano-4x8x8","weights_sha256":"2bf891d84d' +
-  '66f5e5e76a80d4a8b8af503f621d924ebd209cb208f1b9ef666144","stride":[4,8,8],"levels":[8,8,8,5,5,5]},"to' +
-  'kens":1,"tokens":4,"tokens":2,"gop_latents":30,"chunk_latents":4,"audio":[],"writer":"vtok 0.2.0","p' +
-  'rior_sha256":"08248bb4750a34fc8e226ee248a814bc9076caac436fccf24a28621cca3fd1c4"}{"width":512,"height' +
-  '":256,"coded_width":512,"coded_height":256,"rate":[25,1],"time_base":[1,25],"frame_ticks":1,"sar":[1' +
-  ',1],"color":{"range":1,"primaries":2,"transfer":2,"matrix":2},"rotation":0,"model":{"name":"onevae-n' +
-  'ano-4x16x16","weights_sha256":"d23e2484357d636b6352d54ada0291fdb5c41cb5d6e025798b3ba35c19d9edff","st' +
-  'ride":[4,16,16],"levels":[8,8,8,5,5,5],"first_grid":[2,2]},"tokens":2,"gop_latents":25,"chunk_latent' +
-  's":4,"audio":[],"writer":"vtok 0.2.0","prior_sha256":"f799883bb26b21f45b1de083c41f9cd0c87461a2ce5b01' +
-  'c887e31651e7966bf3"}';
+  '"prior_sha256":"4452de56114b1c3f38d2ce59eb8740474a68eeb4b4c6a9a177d1db7fc131acb5"}"prior_sha256":"8e' +
+  '21f0b3cc34974b2b5e6986b82a2594d9a6a3d95cd023003c84267b0b1ccf94"}"parameters":"bnV0L211bHRpbWVkaWEgY2' +
+  '9udGFpbmVyAE5NelYfXwStVAMBgf9/AQGC2ETAAAYAAAAAAAGgAAIBASgBACkAAQIAAgEBfyECgX9SIQGIfyEBj3/AAAYAAAAAAA' +
+  'EGAwAAAQQAAAG2Av/6Av/7Av/8Av/9pZIl+U5TEUBb8vnbGgABBP8AAAAADoLYRAAAAhIggthEAQGmrutPkmqLaLWWunggAAAAAA' +
+  'EHZW5jb2RlcgINTGF2ZjYyLjEyLjEwMmqyg0NOS+St7spFaQYAAAAAAAAAAggAAAAAAAAAAE5Y3WcvI+ZOEAABCwMAAAAAAAAAGR' +
+  'dFx3Y=","tags":{"creation_time":"20","title":"","language":"und"}},{"language":"eng"}}],"audio":[{"c' +
+  'odec":"vorbis","codec":"opus","codec":"mp3","codec":"aac","time_base":[1,44100],"sample_rate":44100,' +
+  '"layout":"mono","time_base":[1,48000],"sample_rate":48000,"layout":"stereo","window_tokens":{"name":' +
+  '"onedva-nano-4x16x16","weights_sha256":"66297624d116c747cf54a110617e63f3ac9a5032de0c2fe7a01016c034fd' +
+  'a2af","window":[4,8,8],"most":64,"levels":[8,8,8,5,5,5]}"rate":null,"rate":[60,1],"rate":[24000,1001' +
+  '],"rate":[24,1],"rate":[30000,1001],"rate":[30,1],"time_base":[1,90000],"frame_ticks":3000,"time_bas' +
+  'e":[1,1000],"frame_ticks":33,"time_base":[1,12288],"frame_ticks":512,"time_base":[1,12800],"time_bas' +
+  'e":[1,30000],"frame_ticks":1001,"time_base":[1,15360],{"width":1080,"height":1920,"width":1920,"heig' +
+  'ht":1080,"coded_width":1920,"coded_height":1088,"width":1280,"height":720,"coded_width":1280,"coded_' +
+  'height":720,"width":854,"height":480,"coded_width":864,"coded_height":480,"width":640,"height":360,"' +
+  'coded_width":640,"coded_height":368,"primaries":9,"transfer":16,"matrix":9},"range":0,"primaries":6,' +
+  '"transfer":6,"matrix":6},"range":1,"primaries":1,"transfer":1,"matrix":1},"rotation":-90,"rotation":' +
+  '90,"rotation":180,"model":{"name":"onevae-nano-4x8x8","weights_sha256":"2bf891d84d66f5e5e76a80d4a8b8' +
+  'af503f621d924ebd209cb208f1b9ef666144","stride":[4,8,8],"levels":[8,8,8,5,5,5]},"tokens":1,"tokens":4' +
+  ',"tokens":2,"gop_latents":30,"chunk_latents":4,"audio":[],"writer":"vtok 0.2.0","prior_sha256":"0824' +
+  '8bb4750a34fc8e226ee248a814bc9076caac436fccf24a28621cca3fd1c4"}{"width":512,"height":256,"coded_width' +
+  '":512,"coded_height":256,"rate":[25,1],"time_base":[1,25],"frame_ticks":1,"sar":[1,1],"color":{"rang' +
+  'e":1,"primaries":2,"transfer":2,"matrix":2},"rotation":0,"model":{"name":"onevae-nano-4x16x16","weig' +
+  'hts_sha256":"d23e2484357d636b6352d54ada0291fdb5c41cb5d6e025798b3ba35c19d9edff","stride":[4,16,16],"l' +
+  'evels":[8,8,8,5,5,5],"first_grid":[2,2]},"tokens":2,"gop_latents":25,"chunk_latents":4,"audio":[],"w' +
+  'riter":"vtok 0.2.0","prior_sha256":"f799883bb26b21f45b1de083c41f9cd0c87461a2ce5b01c887e31651e7966bf3' +
+  '"}';
