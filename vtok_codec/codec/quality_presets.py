@@ -28,9 +28,9 @@ class QualityPreset:
 
 QUALITIES = {
     "tiny": QualityPreset(COARSE_MODEL, 2, 0.02, 0.0145, 27.58),
-    "small": QualityPreset(DEFAULT_MODEL, 1, 0.02, 0.0272, 28.76),
-    "medium": QualityPreset(DEFAULT_MODEL, 2, 0.02, 0.0447, 30.21),
-    "best": QualityPreset(DEFAULT_MODEL, 4, 0.02, 0.0896, 31.35),
+    "small": QualityPreset(DEFAULT_MODEL, 1, 0.02, 0.0264, 28.76),
+    "medium": QualityPreset(DEFAULT_MODEL, 2, 0.02, 0.0433, 30.21),
+    "best": QualityPreset(DEFAULT_MODEL, 4, 0.02, 0.0864, 31.35),
 }
 """All quality presets by name, from the smallest file to the best picture. The models' cards say how the figures were
 measured."""
