@@ -29,7 +29,7 @@ from vtok_codec.media.types import Frame, Pixels
 from vtok_codec.metrics.lpips import load_lpips
 from vtok_codec.prior_files import find_prior
 from vtok_codec.registry import DEFAULT_MODEL, find_weights
-from vtok_codec.stream import settings
+from vtok_codec.stream import headers
 from vtok_codec.stream.effort import EFFORTS, TUNES
 from vtok_codec.stream.reading import read_tokens
 from vtok_codec.stream.settings import EncodeSettings
@@ -179,7 +179,7 @@ def test_efforts_that_do_not_exist_or_do_not_fit_are_refused(
         target = source.with_suffix(".vtk")
         code, _, err = inside("encode", source, target, *options)
         assert (code, err) == (2, f"vtok: {message}\n") and not target.exists()
-    monkeypatch.setattr(settings, "MAX_REFINED_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr(headers, "MAX_REFINED_PIXELS", 64 * 48 - 1)
     code, _, err = inside("encode", source, source.with_suffix(".vtk"), "--effort", "normal")
     assert (code, err) == (3, "vtok: pictures of 64x48 are too large for effort normal; use fast\n")
     with pytest.raises(SettingError, match="effort"):
