@@ -66,8 +66,8 @@ def encode(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Folders, videos, patterns, lists (.txt, .csv, .jsonl, .parquet), WebDataset tars, or URLs. Without "
-            "any, an existing corpus goes on.",
+            help="Folders, videos, patterns, lists (.txt, .csv, .tsv, .jsonl, .parquet), WebDataset tars, or URLs. "
+            "Without any, an existing corpus goes on.",
             show_default=False,
         ),
     ] = None,
