@@ -87,9 +87,8 @@ def quality(document: dict[str, Any]) -> str:
         "*energy* is the amount of fine detail relative to the source: 1 for a copy, less for a blur. *flicker* is how "
         "far the changes of brightness from frame to frame differ from those of the source, on a scale from 0 to 255. "
         "VMAF-NEG is VMAF without credit for sharpening. Less is better for LPIPS and flicker. *enc s* and *dec s* are "
-        "the mean seconds of a clip. Measured with `--effort fast`, in format 1.1. `slow` saves about "
-        "16 % at equal PSNR ([notebook](notebook/refinement.md)), and format 2, which vtok writes now, 0.0011 bits per "
-        "pixel ([notebook](notebook/container.md)).\n\n"
+        "the mean seconds of a clip. Measured with `--effort fast`, in format 2.2; `slow` saves about 16 % at equal "
+        "PSNR ([notebook](notebook/refinement.md)).\n\n"
         f"    {_EVAL_COMMAND}\n\n"
         + "".join(f"- {line}\n" for line in [*context["codecs"], *context["notes"]])
         + f"\n{table(heads, rows)}\n"
