@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vtok_codec.corpus.sources import ClipSource, find_clips, keys_of, opened, parse_seconds
+from vtok_codec.corpus.clip_source import ClipSource, opened
+from vtok_codec.corpus.sources import find_clips, keys_of, parse_seconds
 from vtok_codec.errors import InputError, SettingError
 
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 from vtok_codec.codec.encoder import encode_video
 from vtok_codec.codec.tokenizer import Tokenizer
+from vtok_codec.corpus.clip_source import ClipSource, opened
 from vtok_codec.corpus.index import OK, TOO_LARGE, TRUNCATED, UNREADABLE, ClipRow
 from vtok_codec.corpus.plan import Plan
 from vtok_codec.corpus.shard_tar import EncodedClip, describe
-from vtok_codec.corpus.sources import ClipSource, opened
 from vtok_codec.errors import InputError, SettingError
 from vtok_codec.media.parts import make_part
 from vtok_codec.media.reader import VideoReader

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vtok_codec.corpus.sources import Cell
+from vtok_codec.corpus.clip_source import Cell
 from vtok_codec.errors import InputError
 from vtok_codec.files import replacing
 

@@ -15,8 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vtok_codec.corpus.clip_source import Cell, ClipSource, is_url
 from vtok_codec.corpus.journal import Journal
-from vtok_codec.corpus.sources import Cell, ClipSource, find_clips, is_url, keys_of
+from vtok_codec.corpus.sources import find_clips, keys_of
 from vtok_codec.errors import InputError, SettingError
 from vtok_codec.extras import missing_package
 from vtok_codec.files import replacing

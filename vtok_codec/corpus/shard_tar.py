@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 from vtok_codec.container.reader import TokenChunk, VtkReader
 from vtok_codec.container.records import Totals
+from vtok_codec.corpus.clip_source import Cell, ClipSource
 from vtok_codec.corpus.index import OK, ClipRow
-from vtok_codec.corpus.sources import Cell, ClipSource
 from vtok_codec.errors import FormatError
 from vtok_codec.stream.unpacking import PriorFinder
 from vtok_codec.stream.verifying import verify

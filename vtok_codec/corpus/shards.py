@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from vtok_codec.codec.tokenizer import Tokenizer, choose_placement, load_tokenizer
+from vtok_codec.corpus.clip_source import ClipSource
 from vtok_codec.corpus.clips import encode_clip, failed_clip
 from vtok_codec.corpus.index import CRASHED, OK, ClipRow, read_index, rows_of, write_index
 from vtok_codec.corpus.journal import Journal, verdict
@@ -26,7 +27,6 @@ from vtok_codec.corpus.plan import (
     user_fields,
 )
 from vtok_codec.corpus.shard_tar import EncodedClip, ShardWriter, rows_in_tar, wrong_with
-from vtok_codec.corpus.sources import ClipSource
 from vtok_codec.errors import SettingError
 from vtok_codec.files import replacing
 from vtok_codec.registry import find_weights

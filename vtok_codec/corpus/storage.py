@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
 
-from vtok_codec.corpus.sources import is_url, require_fsspec
+from vtok_codec.corpus.clip_source import is_url, require_fsspec
 from vtok_codec.errors import InputError
 from vtok_codec.files import exclusive, replacing
 
