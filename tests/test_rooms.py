@@ -70,7 +70,7 @@ def test_the_time_rule_has_one_home() -> None:
     assert not found
 
 
-LEAVES = {"errors", "text", "extras", "files", "layout", "version", "audio"}
+LEAVES = {"errors", "text", "extras", "files", "layout", "version", "audio", "times"}
 """Modules that know nothing of what a codec is."""
 CORE = {"tokens", "container", "media", "models", "weights_file", "registry", "prior_files", "metrics", "stream"}
 IMPORTS = {
@@ -79,6 +79,7 @@ IMPORTS = {
     "version": set(),
     "layout": set(),
     "audio": set(),
+    "times": set(),
     "extras": set(),
     "files": set(),
     "tokens": set(),

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from vtok_codec.corpus.clip_source import ClipSource, opened
-from vtok_codec.corpus.sources import find_clips, keys_of, parse_seconds
+from vtok_codec.corpus.sources import find_clips, keys_of
 from vtok_codec.errors import InputError, SettingError
 
 
@@ -252,7 +252,9 @@ def test_values_of_a_table_keep_their_text(folder: Path) -> None:
     pq.write_table(table, folder / "list.parquet")
     (clip,) = find_clips([str(folder / "list.parquet")])
     assert clip.columns == {"day": "2024-01-01", "price": "3.50", "tags": '["x", "y"]', "start": 1e-05}
-    assert parse_seconds(1e-05) == 1e-05 and parse_seconds(-0.0) == 0 and parse_seconds(float("nan")) is None
+    pq.write_table(pa.table({"path": ["a.mp4"], "start": [1e-05], "end": [float("nan")]}), folder / "list.parquet")
+    (clip,) = find_clips([str(folder / "list.parquet")], cut=("start", "end"))
+    assert (clip.start_s, clip.end_s) == (1e-05, None)
 
 
 def test_one_bad_tar_keeps_none_of_the_others(tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from vtok_codec.times import parse_seconds
 
 DEFAULT_MAX_PIXELS = 1 << 24
 """4096×4096: above 4K, below 8K."""
@@ -20,22 +21,15 @@ GENERAL = "General"
 
 
 def as_seconds(given: str | float) -> float:
-    """Parse a time: seconds, or hours, minutes and seconds as ffmpeg writes them (`00:01:30.5`).
+    """Parse a time; see `parse_seconds`.
 
     Raises:
         typer.BadParameter: It is no time, or below 0.
     """
     try:
-        *larger, last = str(given).split(":")
-        if len(larger) > 2:
-            raise ValueError
-        parts = [*map(int, larger), float(last)]
-        time = sum(part * 60**power for power, part in enumerate(reversed(parts)))
-        if not all(part >= 0 for part in parts) or not math.isfinite(time):
-            raise ValueError
+        return parse_seconds(str(given))
     except ValueError:
         raise typer.BadParameter(f"{str(given)!r}: give seconds, or a time such as 00:01:30.5") from None
-    return float(time)
 
 
 Paths = Annotated[

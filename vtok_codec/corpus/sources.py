@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import math
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -23,6 +22,7 @@ from vtok_codec.corpus.clip_source import (
 from vtok_codec.corpus.lists import LIST_SUFFIXES, clips_in_list
 from vtok_codec.corpus.tars import clips_in_tar
 from vtok_codec.errors import InputError, SettingError
+from vtok_codec.times import parse_seconds
 
 _NO_CLIPS = (".json", ".tgz", ".gz", ".zip", ".xz", ".zst")
 """The suffixes of files that are neither clips nor lists, though a user may take them for such."""
@@ -40,7 +40,7 @@ def find_clips(
             `[…]`; a list (`.txt`, `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.parquet`); a WebDataset tar; or the URL of any
             of these but a list (`s3://…`, `https://…`).
         on_problem: Called with what is wrong with a source that is read all the same.
-        cut: The columns that say where in its video a clip starts and ends; see `parse_seconds`. None for clips that
+        cut: The columns that say where in its video a clip starts and ends; see `vtok_codec.times`. None for clips that
             are whole files.
 
     Returns:
@@ -79,7 +79,7 @@ def find_clips(
 def _part_of(clip: ClipSource, cut: tuple[str, str]) -> ClipSource:
     """Return the part of a clip between the times in two of its columns."""
     try:
-        start, end = (parse_seconds(clip.columns.get(name)) for name in cut)
+        start, end = (_seconds_in(clip.columns.get(name)) for name in cut)
     except ValueError as error:
         raise InputError(f"{clip.name}: {error}") from None
     if end is not None and end <= (start or 0):
@@ -87,21 +87,19 @@ def _part_of(clip: ClipSource, cut: tuple[str, str]) -> ClipSource:
     return replace(clip, start_s=start or 0.0, end_s=end)
 
 
-def parse_seconds(cell: Cell) -> float | None:
-    """Parse a time in seconds: a number, or text such as `12.5`, `01:30` or `0:01:30.5`. None if there is none.
+def _seconds_in(cell: Cell) -> float | None:
+    """Return the time in a cell, in seconds; None if it is empty.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: It holds something else.
     """
     if cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell)):
         return None
-    if isinstance(cell, int | float) and not isinstance(cell, bool) and 0 <= cell < math.inf:
-        return abs(float(cell))
-    found = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)", str(cell).strip())
-    if isinstance(cell, bool) or not found:
-        raise ValueError(f"{cell!r} is no time; give seconds, such as 90.5, or minutes and seconds, such as 1:30.5")
-    hours, minutes, seconds = (float(part or 0) for part in found.groups())
-    return 3600 * hours + 60 * minutes + seconds
+    try:
+        return abs(parse_seconds(str(cell)))
+    except ValueError:
+        hint = "give seconds, such as 90.5, or minutes and seconds, such as 1:30.5"
+        raise ValueError(f"{cell!r} is no time; {hint}") from None
 
 
 def _clips_of(source: str, on_problem: Problem) -> Iterator[ClipSource]:
