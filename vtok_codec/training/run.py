@@ -1,8 +1,4 @@
-"""Starts and resumes training runs.
-
-The module `setup` of each kind of model names the data that it trains on in `DATA`: `crops` of videos, whole `clips`,
-or the tokens of a `corpus`.
-"""
+"""Starts and resumes training runs."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +28,11 @@ from vtok_codec.training.data.crops import CropSampler
 from vtok_codec.training.data.held_out import validation_clips
 from vtok_codec.training.data.library import ClipLibrary
 from vtok_codec.training.data.resident import batches_for
+from vtok_codec.training.generator.setup import corpus_plan
 from vtok_codec.training.processes import join_processes, leave_processes
 from vtok_codec.training.recipe import Recipe, check_phases, check_used, override
 from vtok_codec.training.settings import RunSettings, settings_from_json
+from vtok_codec.training.setups import SETUPS
 from vtok_codec.training.stages import Stage, find_stage
 from vtok_codec.training.subject import Request, Start
 from vtok_codec.training.trainer import LOG, STRIP, Budget, Cadence, Trainer
@@ -75,7 +72,7 @@ def run_training(settings: RunSettings, folder: Path, budget: Budget, quiet: boo
     settings = dataclasses.replace(
         settings,
         config=config_to_json(config),
-        reads=_setup(stage).kept_tokens(dataclasses.replace(stage, recipe=recipe), config, start),
+        reads=SETUPS[stage.kind].kept_tokens(dataclasses.replace(stage, recipe=recipe), config, start),
         augmentation=tuple(dataclasses.asdict(recipe.augmentation).items()),
     )
     with _alone(folder):
@@ -172,16 +169,12 @@ def _alone(folder: Path) -> Iterator[None]:
         raise
 
 
-def _setup(stage: Stage) -> Any:
-    """Return the module that prepares runs of a stage's kind of model."""
-    return import_module(f"vtok_codec.training.{stage.kind}.setup")
-
-
 def _start_and_config(settings: RunSettings, stage: Stage) -> tuple[WeightsFile | None, ModelConfig]:
     """Return the weights that a new run starts from, and the configuration of its model."""
     start = find_weights(settings.start) if settings.start else None
-    _setup(stage).check_start(stage, start)
-    return start, _setup(stage).choose_config(settings, start, _codec_weights(settings, stage))
+    setup = SETUPS[stage.kind]
+    setup.check_start(stage, start)
+    return start, setup.choose_config(settings, start, _codec_weights(settings, stage))
 
 
 def _codec_weights(settings: RunSettings, stage: Stage) -> WeightsFile | None:
@@ -192,8 +185,8 @@ def _codec_weights(settings: RunSettings, stage: Stage) -> WeightsFile | None:
     start = find_weights(settings.start) if settings.start else None
     if named is None and start and is_onedva(start):
         return find_codec(start)
-    if named is None and _setup(stage).DATA == "corpus":
-        named = _setup(stage).corpus_plan(settings.data).model
+    if named is None and SETUPS[stage.kind].DATA == "corpus":
+        named = corpus_plan(settings.data).model
     return find_weights(named or DEFAULT_MODEL)
 
 
@@ -203,8 +196,9 @@ def _recipe(settings: RunSettings, stage: Stage, config: ModelConfig) -> Recipe:
     if settings.augmentation:
         varied = dataclasses.replace(recipe.augmentation, **dict(settings.augmentation))
         recipe = dataclasses.replace(recipe, augmentation=varied)
-    recipe = _setup(stage).adapted(override(recipe, settings.overrides, stage.name), config)
-    check_phases(recipe.phases, _setup(stage).codec_config(config).stride)
+    setup = SETUPS[stage.kind]
+    recipe = setup.adapted(override(recipe, settings.overrides, stage.name), config)
+    check_phases(recipe.phases, setup.codec_config(config).stride)
     return recipe
 
 
@@ -238,7 +232,7 @@ def _config(settings: RunSettings) -> ModelConfig:
 
 def _trainer(settings: RunSettings, folder: Path, start: WeightsFile | None, fresh: bool, quiet: bool) -> Trainer[Any]:
     stage = find_stage(settings.stage)
-    setup = _setup(stage)
+    setup = SETUPS[stage.kind]
     config = _config(settings)
     recipe, layout = _recipe(settings, stage, config), setup.codec_config(config).layout
     device = torch.device(_device_name(settings.device))

@@ -1,7 +1,8 @@
 """The registry of training stages: every stage of every kind of model, by name. Nothing here imports torch.
 
 A kind of model is a folder of `vtok_codec.training` with two modules: `stages`, which lists the kind's stages as data,
-and `setup`, which prepares a run. To add a kind, add its folder and put its name into `KINDS`.
+and `setup`, which prepares a run. To add a kind, add its folder, and put its name into `KINDS` and its module `setup`
+into `vtok_codec.training.setups.SETUPS`.
 """
 
 from __future__ import annotations
