@@ -57,7 +57,8 @@ _PYTHON_HEAD = """# Python
 
     import vtok_codec
 
-Errors are subclasses of `vtok_codec.errors.VtokError`; see [exit codes](exit-codes.md).
+Errors are subclasses of `vtok_codec.errors.VtokError`; see [exit codes](exit-codes.md). What a call
+leaves out it tells as a `vtok_codec.errors.VtokWarning`.
 `bench/reference.py` writes this page from the docstrings.
 """
 _TRAINING_HEAD = """# Settings of training stages

@@ -1,4 +1,4 @@
-"""The errors that vtok raises on purpose, each with the exit code that the command line returns for it.
+"""The errors that vtok raises on purpose, each with the exit code that the command line returns for it, and a warning.
 
 `docs/reference/exit-codes.md` has a table of them. An error message is one line that says what is wrong and what to do
 about it. Where a setting has a name of its own on the command line, that stands in brackets, since users of the Python
@@ -13,6 +13,10 @@ class VtokError(Exception):
 
     exit_code = 1
     """The exit code of the command line for this error."""
+
+
+class VtokWarning(UserWarning):
+    """Something that a call leaves out, such as clips that are too short. The command line prints it as one line."""
 
 
 class SettingError(VtokError):

@@ -8,15 +8,16 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn, ParamSpec
+from typing import NoReturn, ParamSpec, TextIO
 
 import typer
 from tqdm import tqdm
 
-from vtok_codec.errors import OutputError, PackageError, VtokError
+from vtok_codec.errors import OutputError, PackageError, VtokError, VtokWarning
 from vtok_codec.extras import EXTRAS, missing_package
 from vtok_codec.text import one_line
 
@@ -44,7 +45,8 @@ def reports_errors(command: Callable[Parameters, None]) -> Callable[Parameters, 
             # `nohup` ignores it.
             signal.signal(signal.SIGHUP, _raise_terminated)
         try:
-            command(*args, **kwargs)
+            with _warnings_as_notices(quiet=bool(kwargs.get("quiet"))):
+                command(*args, **kwargs)
         except BrokenPipeError:
             # Nobody reads any more, as with `| head`.
             raise typer.Exit(EXIT_BROKEN_PIPE) from None
@@ -63,6 +65,30 @@ def reports_errors(command: Callable[Parameters, None]) -> Callable[Parameters, 
             fail(message, exit_code(error))
 
     return run
+
+
+@contextmanager
+def _warnings_as_notices(quiet: bool) -> Iterator[None]:
+    """Print vtok's own warnings as notices while the block runs, or not at all; others stay as they are."""
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if not issubclass(category, VtokWarning):
+            show_others(message, category, filename, lineno, file, line)
+        elif not quiet:
+            notice(str(message))
+
+    with warnings.catch_warnings():
+        # What a notice says is of this command, even if another one in this process has said it, too.
+        warnings.simplefilter("always", VtokWarning)
+        show_others, warnings.showwarning = warnings.showwarning, show
+        yield
 
 
 class Stop:

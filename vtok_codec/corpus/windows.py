@@ -21,7 +21,7 @@ from vtok_codec.container.records import GopEntry
 from vtok_codec.corpus.plan import ITEM_FIELDS, PLAN_NAME, priors_of_corpus
 from vtok_codec.corpus.sampler import SampledWindows
 from vtok_codec.corpus.storage import Storage
-from vtok_codec.errors import FormatError, InputError, SettingError
+from vtok_codec.errors import FormatError, InputError, SettingError, VtokWarning
 from vtok_codec.prior_files import find_prior, priors_beside
 from vtok_codec.stream.reading import read_first_tokens
 from vtok_codec.stream.unpacking import PriorFinder
@@ -50,7 +50,7 @@ class TokenWindows(SampledWindows):
 
     Args:
         path: The folder of the corpus, or its URL.
-        latents: Latent frames per window. Clips with fewer have no windows, which a warning tells.
+        latents: Latent frames per window. Clips with fewer have no windows, which a `VtokWarning` tells.
         tokens: Tokens per position to read; None for all that the corpus has.
         start: `gop` for windows that begin where a GOP begins and do not overlap; `any` for windows that follow each
             other from the start of the clip, wherever GOPs begin; `every` for a window at every latent frame, so that
@@ -109,6 +109,7 @@ class TokenWindows(SampledWindows):
         if short:
             warnings.warn(
                 f"{path}: {short} of {len(self._keys)} clips have fewer than {latents} latent frames, and no window",
+                VtokWarning,
                 stacklevel=2,
             )
 
@@ -160,7 +161,7 @@ class TokenWindows(SampledWindows):
             self._priors = priors_of_corpus(weights)
         if len(self._tars) < shards:
             done = f"{len(self._tars)} of {shards} shards are done"
-            warnings.warn(f"{path}: {done}; the others have no windows", stacklevel=3)
+            warnings.warn(f"{path}: {done}; the others have no windows", VtokWarning, stacklevel=3)
 
     def _check_tokens(self, tokens: int | None) -> None:
         fewest = int(self._of["tokens_per_position"].min())
