@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,7 @@ def main() -> None:
     parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--temperature", type=float, default=Sampling.temperature)
     parser.add_argument("--top-p", type=float, default=Sampling.top_p)
+    parser.add_argument("--stillness", type=float, default=Sampling.stillness)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--rounded", action="store_true")
     parser.add_argument("--decoder", type=Path)
@@ -178,7 +180,8 @@ def continuations(
     cuts = longest(clips, codec)
     decoder = load_tokenizer(find_weights(arguments.decoder)) if arguments.decoder else codec.tokenizer
     way = Way(generator, codec, decoder, arguments.rounded)
-    samplings = [Sampling(seed, arguments.temperature, arguments.top_p, steps=arguments.steps) for seed in range(SEEDS)]
+    setting = partial(Sampling, temperature=arguments.temperature, top_p=arguments.top_p, steps=arguments.steps)
+    samplings = [setting(seed, stillness=arguments.stillness) for seed in range(SEEDS)]
     started = time.perf_counter()
     drawn = [[way.continued(cut, sampling) for cut in cuts] for sampling in samplings]
     took = time.perf_counter() - started

@@ -154,7 +154,7 @@ def test_wrong_arguments_are_refused(generator: TokenGenerator) -> None:
     with pytest.raises(InputError, match="different grids"):
         generator.continue_(tokens_of(2), 1, before=[tokens_of(2)[:, :2]])
     temperatures = [{"temperature": value} for value in (-1.0, float("nan"), 1e-45, 1e39)]
-    for wrong in (*temperatures, {"top_p": 0.0}, {"top_p": 1.5}, {"seed": -1}):
+    for wrong in (*temperatures, {"top_p": 0.0}, {"top_p": 1.5}, {"seed": -1}, {"stillness": -1}):
         with pytest.raises(SettingError):
             Sampling(**wrong)  # type: ignore[arg-type]
 

@@ -99,7 +99,7 @@ def test_wrong_arguments_are_refused(flow: LatentGenerator) -> None:
         flow.continue_(tokens_of(2), 1, before=[tokens_of(2)[:, :2]])
     with pytest.raises(InputError):
         flow.continue_(np.full((1, 2, 2, 2), 64000, np.uint16), 1)
-    for setting in ({"top_p": 0.5}, {"label": "cat"}):
+    for setting in ({"top_p": 0.5}, {"label": "cat"}, {"stillness": 1}):
         with pytest.raises(SettingError):
             flow.continue_latents(latents_of(2), 1, Sampling(**setting))  # type: ignore[arg-type]
     with pytest.raises(SettingError):

@@ -59,6 +59,44 @@ def test_what_is_drawn_costs_what_its_distributions_say(order: str) -> None:
         assert torch.allclose(mine, other, atol=1e-4)
 
 
+def test_stillness_favours_what_stood_there_before() -> None:
+    """It raises the logits of the values in the latent frame before by so much, and nothing else."""
+    model, digits = random_generator(), digits_of()
+    told: dict[float, list[torch.Tensor]] = {0.0: [], 1.5: [], 50.0: []}
+    with torch.no_grad():
+        _, state = model.costs(digits, kinds(LATENTS, PHASES)[None])
+        frames = {}
+        for stillness, logits in told.items():
+
+            def pick(given: torch.Tensor, logits: list[torch.Tensor] = logits) -> torch.Tensor:
+                logits.append(given)
+                return given.argmax(-1)
+
+            frames[stillness] = model.draw(PHASES, state, pick, stillness=stillness)[0]
+    before = digits[:, :, -1].long()
+    assert torch.equal(frames[50.0], before) and not torch.equal(frames[0.0], before)
+    # Of the first digit of the first position, which depends on nothing else that is drawn.
+    raised = (told[1.5][0] - told[0.0][0])[0, : SMALL.levels[0]]
+    expected = torch.zeros(SMALL.levels[0])
+    expected[before[0, 0, 0, 0]] = 1.5
+    assert torch.allclose(raised, expected, atol=1e-5)
+
+
+def test_its_context_can_differ_from_what_it_predicts() -> None:
+    """The costs are those of the digits, predicted from the context; of its own position a digit sees the true ones."""
+    model, digits, context = random_generator(), digits_of(), digits_of(1)
+    with torch.no_grad():
+        kind = kinds(LATENTS, PHASES)[None]
+        plain = costs(model, digits)
+        same, _ = model.costs(digits, kind, context=digits)
+        other, state = model.costs(digits, kind, context=context)
+        _, seen = model.costs(context, kind)
+    assert torch.equal(same, plain) and not torch.allclose(other, plain, atol=0.1)
+    # Nothing precedes the first position, so that the context cannot reach it.
+    assert torch.allclose(other[..., 0, 0, 0], plain[..., 0, 0, 0], atol=1e-5)
+    assert torch.equal(state.digits, seen.digits)
+
+
 def test_in_pieces_it_predicts_as_in_one() -> None:
     model, digits = random_generator(), digits_of()
     whole, parts, state = costs(model, digits), [], None

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from corpus_helpers import begin, make, make_clips, tiny_weights
 from generator_helpers import SMALL as SMALL_CONFIG
 from generator_helpers import flow_weights, random_generator
@@ -22,10 +23,13 @@ from vtok_codec.corpus.joined_windows import JoinedWindows
 from vtok_codec.corpus.windows import TokenWindows
 from vtok_codec.errors import TrainingError
 from vtok_codec.models.config import GeneratorConfig
+from vtok_codec.models.generator import kinds
 from vtok_codec.models.weights import dump_weights
 from vtok_codec.registry import find_weights, is_decoder, is_generator
 from vtok_codec.tokens.radix import tokens_to_digits
-from vtok_codec.training.generator.windows import WindowBatches
+from vtok_codec.training.generator.objective import GeneratorObjective
+from vtok_codec.training.generator.stages import STAGES
+from vtok_codec.training.generator.windows import TokenBatch, WindowBatches
 from vtok_codec.training.processes import Processes
 from vtok_codec.training.recipe import CropShape
 from vtok_codec.training.trainer import Trainer
@@ -69,6 +73,16 @@ def test_it_trains_on_several_corpora(corpus: Path, tmp_path: Path, one_thread: 
     assert code == 0 and f"{2 * len(one)} windows" in told
 
 
+def test_clips_that_are_too_short_are_told_in_one_line(corpus: Path, tmp_path: Path, one_thread: None) -> None:
+    """As a notice, not as Python's warning with a place in a file; and not at all with -q."""
+    long = ("--steps", 1, "--set", "phases=2x32x32")
+    code, out, told = train(corpus, tmp_path / "run", *long)
+    first = told.splitlines()[0]
+    assert (code, out) == (0, "") and "Warning" not in told
+    assert first == f"vtok: {corpus}: 1 of 3 clips have fewer than 8 latent frames, and no window"
+    assert train(corpus, tmp_path / "quiet", *long, "-q") == (0, "", "")
+
+
 def test_it_learns_and_says_how_to_use_it(corpus: Path, tmp_path: Path, one_thread: None) -> None:
     run = tmp_path / "run"
     clips = corpus.parent / "clips"
@@ -106,6 +120,28 @@ def test_a_resumed_run_ends_with_the_same_weights(
     assert inside("train", "--resume", halves, "--steps", 6, "-q") == (0, "", "")
     one, other = (load_file(run / "ema.safetensors") for run in (whole, halves))
     assert all(np.array_equal(value, other[name]) for name, value in one.items())
+
+
+def test_it_can_learn_from_what_it_draws(corpus: Path, tmp_path: Path, one_thread: None) -> None:
+    plain, drawn = tmp_path / "plain", tmp_path / "drawn"
+    assert train(corpus, plain, "--steps", 3, "-q") == (0, "", "")
+    assert train(corpus, drawn, "--steps", 3, "-q", "--set", "drawn_share=0.5") == (0, "", "")
+    one, other = (load_file(run / "ema.safetensors") for run in (plain, drawn))
+    assert any(not np.array_equal(value, other[name]) for name, value in one.items())
+
+
+def test_a_share_of_a_window_is_seen_as_drawn() -> None:
+    """At most the share of positions, all digits of one together, and only values that the digits can have."""
+    levels, share = torch.tensor(SMALL_CONFIG.levels).view(-1, 1, 1, 1), 0.4
+    random = torch.Generator().manual_seed(1)
+    digits = torch.randint(0, 1 << 20, (8, len(levels), 6, 9, 9), generator=random) % levels
+    batch = TokenBatch(digits.to(torch.uint8), kinds(6, 4).expand(8, -1), torch.zeros(8, dtype=torch.int64))
+    recipe = replace(STAGES["generator"][1], drawn_share=share)
+    torch.manual_seed(1)
+    context = GeneratorObjective(recipe, 4, None)._partly_drawn(random_generator(), batch, None)
+    assert context.dtype == batch.digits.dtype and bool((context < levels).all())
+    changed = (context != batch.digits).any(1).float().mean((1, 2, 3))
+    assert bool((changed < share + 0.05).all()) and 0.1 < changed.mean() < 0.3 and changed.std() > 0.05
 
 
 def test_two_processes_train_together_and_keep_a_run_option(corpus: Path, tmp_path: Path) -> None:
@@ -228,6 +264,10 @@ def test_it_learns_the_classes_of_a_column(corpus: Path, tmp_path: Path, one_thr
     seen = {int(batches.batch(number, CropShape(1, 12, 32)).labels) for number in range(len(windows))}
     assert seen == {0, 1, 2}
 
-    for wrong, said in (("label=title", "title"), ("label_dropout=2", "label_dropout")):
+    for wrong, said in (
+        ("label=title", "title"),
+        ("label_dropout=2", "label_dropout"),
+        ("drawn_share=2", "drawn_share"),
+    ):
         code, _, told = train(tmp_path / "named", tmp_path / "wrong", "--steps", 1, "--set", wrong)
         assert code == 2 and said in told and told.count("\n") == 1

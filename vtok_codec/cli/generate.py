@@ -57,6 +57,14 @@ TopP = Annotated[
         rich_help_panel=PICTURE,
     ),
 ]
+Stillness = Annotated[
+    float,
+    typer.Option(
+        help="How strongly to prefer tokens that stood at the same place before. 2 or so keeps things from melting; "
+        "much more keeps them from moving.",
+        rich_help_panel=PICTURE,
+    ),
+]
 Label = Annotated[str, typer.Option(help="Class of the video, if the generator knows any.", rich_help_panel=PICTURE)]
 Guidance = Annotated[
     float, typer.Option(help="How much the class counts; above 1, more than in training.", rich_help_panel=PICTURE)
@@ -87,6 +95,7 @@ def continue_(
     seed: Seed = 0,
     temperature: Temperature = 1.0,
     top_p: TopP = 0.95,
+    stillness: Stillness = 0.0,
     label: Label = "",
     guidance: Guidance = 1.0,
     steps: Steps = None,
@@ -108,7 +117,7 @@ def continue_(
     from vtok_codec.stream.headers import video_info
     from vtok_codec.stream.reading import read_all_gops
 
-    sampling = Sampling(seed, temperature, top_p, label, guidance, steps)
+    sampling = Sampling(seed, temperature, top_p, label, guidance, steps, stillness)
     shown = "standard input" if source == STANDARD_STREAM else source
     with open_input(source) as stream:
         reader = VtkReader(stream)
@@ -142,6 +151,7 @@ def generate(
     seed: Seed = 0,
     temperature: Temperature = 1.0,
     top_p: TopP = 0.95,
+    stillness: Stillness = 0.0,
     label: Label = "",
     guidance: Guidance = 1.0,
     steps: Steps = None,
@@ -168,7 +178,7 @@ def generate(
     from vtok_codec.stream.arrays import as_rate
     from vtok_codec.stream.assembling import TokenModel
 
-    sampling, ticks = Sampling(seed, temperature, top_p, label, guidance, steps), as_rate(rate)
+    sampling, ticks = Sampling(seed, temperature, top_p, label, guidance, steps, stillness), as_rate(rate)
     width, height = _size(size)
     require_pixels("the output", width, height, max_pixels)
     drawer = load_generator(generator, device)

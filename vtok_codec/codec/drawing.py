@@ -26,6 +26,7 @@ CONTEXT_LATENTS = 24
 _TEMPERATURES = (0.01, 100.0)
 """The lowest and the highest temperature above 0."""
 _MAX_GUIDANCE = 100.0
+_MAX_STILLNESS = 100.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,9 @@ class Sampling:
     guidance, arXiv:2207.12598). Any number but 1 takes twice as long."""
     steps: int | None = None
     """The steps from noise to a latent frame, 1 to 16, if a latent flow draws; None for its default, 8."""
+    stillness: float = 0.0
+    """How strongly tokens are preferred that stood at the same place in the latent frame before: what is added to the
+    logits of their digits, from 0 to 100. A latent flow has no use for it."""
 
     def __post_init__(self) -> None:
         if self.steps is not None:
@@ -58,6 +62,8 @@ class Sampling:
             raise SettingError(f"guidance {self.guidance}: give a number from 0 to {_MAX_GUIDANCE:g}")
         if self.guidance != 1 and not self.label:
             raise SettingError(f"guidance {self.guidance}: name a label that is to guide")
+        if not 0 <= self.stillness <= _MAX_STILLNESS:
+            raise SettingError(f"stillness {self.stillness}: give a number from 0 to {_MAX_STILLNESS:g}")
         if not 0 <= self.seed < 1 << 63:
             raise SettingError(f"seed {self.seed}: give 0 to {(1 << 63) - 1}")
 

@@ -71,7 +71,9 @@ class TokenGenerator(TokenDrawer):
         state = self._state([*before, tokens], labels)
         phases = self._model.config.codec.layout.phases
         for latent in range(len(tokens), len(tokens) + latents):
-            drawn, state = self._model.draw(min(latent, phases), state, pick, labels)
+            # A phase of the first frame, and what follows on the last of them, resemble nothing before them.
+            stillness = sampling.stillness if latent > phases else 0.0
+            drawn, state = self._model.draw(min(latent, phases), state, pick, labels, stillness)
             yield digits_to_tokens(_as_digits(drawn), self._levels)
 
     @torch.inference_mode()

@@ -143,5 +143,7 @@ def _check_sampling(sampling: Sampling, name: str) -> None:
     """Refuse what only a generator that predicts tokens can do."""
     if sampling.top_p != Sampling.top_p:
         raise SettingError(f"top-p {sampling.top_p}: {name} draws latents, not values with probabilities")
+    if sampling.stillness:
+        raise SettingError(f"stillness {sampling.stillness}: {name} draws latents, not values with probabilities")
     if sampling.label:
         raise SettingError(f"label {sampling.label!r}: {name} has no classes")

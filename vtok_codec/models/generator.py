@@ -89,18 +89,26 @@ class _Head(nn.Module):
         logits = torch.einsum("npf,pfl->npl", hidden, self.logits.to(hidden.dtype)) + self.bias
         return logits.float().masked_fill(self._impossible, -torch.inf)
 
-    def drawn(self, x: Tensor, pick: Pick, offsets: Tensor) -> Tensor:
-        """Draw all digits of positions with features `N width`. Returns int64 `N P`."""
+    def drawn(self, x: Tensor, pick: Pick, offsets: Tensor, favoured: Tensor) -> Tensor:
+        """Draw all digits of positions with features `N width`, their logits raised by `N C`. Returns int64 `N P`."""
         projected = self.project(self.norm(x)).unflatten(1, (len(self.bias), -1))
         earlier = (self.earlier * self._known).to(x.dtype).unflatten(1, (len(self.bias), -1))
         drawn: list[Tensor] = []
+        raised = self._by_digit(favoured.float())
         for plane, bias in enumerate(self.bias):
             hidden = projected[:, plane]
             if drawn:
                 hidden = hidden + earlier[torch.stack(drawn, 1) + offsets[:plane], plane].sum(1)
             logits = F.gelu(hidden, approximate="tanh") @ self.logits[plane].to(x.dtype) + bias
-            drawn.append(pick(logits.float().masked_fill(self._impossible[plane], -torch.inf)))
+            logits = (logits.float() + raised[:, plane]).masked_fill(self._impossible[plane], -torch.inf)
+            drawn.append(pick(logits))
         return torch.stack(drawn, 1)
+
+    def _by_digit(self, values: Tensor) -> Tensor:
+        """Return what `N C` has for each value of each digit as `N P L`, with 0 where a digit has fewer values."""
+        spread = values.new_zeros(len(values), *self._impossible.shape)
+        spread[:, ~self._impossible] = values
+        return spread
 
 
 class Generator(nn.Module):
@@ -149,7 +157,12 @@ class Generator(nn.Module):
         return GeneratorState(empty, empty, digits, 0)
 
     def costs(
-        self, digits: Tensor, kinds: Tensor, state: GeneratorState | None = None, labels: Tensor | None = None
+        self,
+        digits: Tensor,
+        kinds: Tensor,
+        state: GeneratorState | None = None,
+        labels: Tensor | None = None,
+        context: Tensor | None = None,
     ) -> tuple[Tensor, GeneratorState]:
         """Return what each digit costs in bits if the generator packs it.
 
@@ -158,14 +171,33 @@ class Generator(nn.Module):
             kinds: The kind of each latent frame, int64 `B t`: see `kinds`.
             state: The state after the latent frames before; None at the start.
             labels: The class of each video, int64 `B`, counted from 1; 0, or None for all, where it is not known.
+            context: The digits that the network sees at neighbouring positions and in earlier latent frames, of the
+                same shape; None for `digits`.
 
         Returns:
             Bits, float32 `B P t h w`, and the state after these latent frames.
         """
+        logits, state = self.logits(digits, kinds, state, labels, context)
+        nats = F.cross_entropy(logits.flatten(0, -2), digits.movedim(1, -1).flatten().long(), reduction="none")
+        return (nats / math.log(2)).view(logits.shape[:-1]).movedim(-1, 1), state
+
+    def logits(
+        self,
+        digits: Tensor,
+        kinds: Tensor,
+        state: GeneratorState | None = None,
+        labels: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> tuple[Tensor, GeneratorState]:
+        """Return the logits of each digit's values, `B t h w P L`, and the state; the arguments are those of `costs`.
+
+        Values that a digit cannot have get −∞.
+        """
         batch, _, frames, rows, columns = digits.shape
         state = state or self.start(batch, rows, columns)
         indicators = self.indicators(digits)
-        history = torch.cat([state.digits.to(indicators.dtype), indicators], 1)
+        seen = indicators if context is None else self.indicators(context)
+        history = torch.cat([state.digits.to(seen.dtype), seen], 1)
         x = self._entering(history, kinds) + self._from_label(labels, batch)
         rotation = self._rotation(state.frames, frames, rows, columns, x)
         reach = self.config.reach
@@ -181,15 +213,12 @@ class Generator(nn.Module):
             x = block.rest(x, attended.unflatten(0, (batch, frames)))
             keys.append(all_keys[:, frames:].detach())
             values.append(all_values[:, frames:].detach())
-        logits = self.head(x.flatten(0, 2), indicators.flatten(0, 3))
-        wanted = digits.movedim(1, -1).flatten(0, 3).long()
-        nats = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
-        bits = (nats / math.log(2)).view(batch, frames, rows, columns, -1).movedim(-1, 1)
+        logits = self.head(x.flatten(0, 2), indicators.flatten(0, 3)).unflatten(0, (batch, frames, rows, columns))
         kept = history[:, -_KEPT_DIGITS:].detach()
-        return bits, GeneratorState(tuple(keys), tuple(values), kept, state.frames + frames)
+        return logits, GeneratorState(tuple(keys), tuple(values), kept, state.frames + frames)
 
     def draw(
-        self, kind: int, state: GeneratorState, pick: Pick, labels: Tensor | None = None
+        self, kind: int, state: GeneratorState, pick: Pick, labels: Tensor | None = None, stillness: float = 0.0
     ) -> tuple[Tensor, GeneratorState]:
         """Draw the next latent frame.
 
@@ -198,6 +227,7 @@ class Generator(nn.Module):
             state: The state after the latent frames before.
             pick: Draws values from logits.
             labels: The class of each video; see `costs`.
+            stillness: What is added to the logits of the values that a position had in the latent frame before.
 
         Returns:
             The digits, int64 `B P h w`, and the state after the latent frame.
@@ -228,7 +258,8 @@ class Generator(nn.Module):
                 query, keys[:, :, begin:end], values[:, :, begin:end] = block.projections(x, turn)
                 seen = slice(skipped, end)
                 x = block.rest(x, F.scaled_dot_product_attention(query, keys[:, :, seen], values[:, :, seen]))
-            picked = self.head.drawn(x.flatten(0, 1), pick, self._offsets).unflatten(0, (batch, -1))
+            favoured = stillness * state.digits[:, -1].flatten(1, 2)[:, place].flatten(0, 1)
+            picked = self.head.drawn(x.flatten(0, 1), pick, self._offsets, favoured).unflatten(0, (batch, -1))
             drawn[:, place] = picked
             frame[:, row, column] = self._indicators_of(picked, frame.dtype)
             done += len(place)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vtok_codec.errors import SettingError
 from vtok_codec.models.generator import Generator
@@ -26,6 +26,8 @@ class GeneratorObjective(TrainingObjective[GeneratorRecipe]):
             raise SettingError(f"setting dropout={recipe.dropout}: give a probability below 1")
         if not 0 <= recipe.label_dropout <= 1:
             raise SettingError(f"setting label_dropout={recipe.label_dropout}: give a probability")
+        if not 0 <= recipe.drawn_share <= 1:
+            raise SettingError(f"setting drawn_share={recipe.drawn_share}: give a share from 0 to 1")
 
     def forward(
         self,
@@ -39,7 +41,22 @@ class GeneratorObjective(TrainingObjective[GeneratorRecipe]):
         # Dropout draws from the global generator, so the step's own one must seed it for runs to resume exactly.
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)) + self.processes.rank)
         kept = torch.rand(len(batch.labels), device=batch.labels.device) >= self.recipe.label_dropout
-        bits, _ = model.costs(batch.digits, batch.kinds, labels=batch.labels * kept if model.label else None)
+        labels = batch.labels * kept if model.label else None
+        context = self._partly_drawn(model, batch, labels) if self.recipe.drawn_share else None
+        bits, _ = model.costs(batch.digits, batch.kinds, labels=labels, context=context)
         total = bits.mean()
         nothing = total.detach().new_zeros(1, 3, 1, 1, 1)
         return Loss(total, {}, nothing, nothing, None)
+
+    @torch.no_grad()
+    def _partly_drawn(self, model: Generator, batch: TokenBatch, labels: Tensor | None) -> Tensor:
+        """Return the digits of a batch, those of random positions replaced by digits that the generator draws there.
+
+        Each digit is drawn given the true digits around it, so that one pass draws all of them.
+        """
+        logits, _ = model.logits(batch.digits, batch.kinds, labels=labels)
+        drawn = torch.multinomial(logits.softmax(-1).flatten(0, -2), 1).view(logits.shape[:-1]).movedim(-1, 1)
+        count, _, *places = batch.digits.shape
+        share = self.recipe.drawn_share * torch.rand(count, 1, 1, 1, 1, device=drawn.device)
+        replaced = torch.rand(count, 1, *places, device=drawn.device) < share
+        return torch.where(replaced, drawn.to(batch.digits.dtype), batch.digits)

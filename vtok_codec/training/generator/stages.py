@@ -19,6 +19,10 @@ class GeneratorRecipe(TransformerRecipe):
     """The column of the corpora whose values are the classes of the clips; empty for none."""
     label_dropout: float = 0.1
     """The probability with which a window is trained on as if its class were not known, so that classes can guide."""
+    drawn_share: float = 0.0
+    """The largest share of a window's positions at which the network sees what it drew itself in place of the tokens of
+    the video (scheduled sampling, arXiv:1506.03099); each window has a random share up to this. A step takes a third
+    longer."""
 
 
 _GENERATOR = GeneratorRecipe(
