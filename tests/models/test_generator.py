@@ -52,9 +52,11 @@ def test_what_is_drawn_costs_what_its_distributions_say(order: str) -> None:
         digits = torch.stack(frames, 2)
         whole, after = model.costs(digits, kinds(LATENTS, PHASES)[None])
     assert float(whole.sum()) == pytest.approx(float(sum(told)) / torch.log(torch.tensor(2.0)).item(), rel=1e-4)
-    assert state.frames == after.frames == LATENTS
+    assert state.past.frames == after.past.frames == LATENTS
     for mine, other in zip(
-        (*state.keys, *state.values, state.digits), (*after.keys, *after.values, after.digits), strict=True
+        (*state.past.keys, *state.past.values, state.digits),
+        (*after.past.keys, *after.past.values, after.digits),
+        strict=True,
     ):
         assert torch.allclose(mine, other, atol=1e-4)
 

@@ -37,7 +37,7 @@ def test_frame_by_frame_is_the_whole() -> None:
         made, state = model(noisy[:, part], times[:, part], kind[:, part], state)
         parts.append(made)
     assert torch.allclose(torch.cat(parts, 1), whole, atol=1e-4)
-    for mine, other in zip((*state.keys, state.latents), (*after.keys, after.latents), strict=True):
+    for mine, other in zip((*state.past.keys, state.latents), (*after.past.keys, after.latents), strict=True):
         assert torch.allclose(mine, other, atol=1e-4)
 
 
@@ -79,7 +79,7 @@ def test_one_step_from_noise_is_the_prediction_and_more_are_another() -> None:
     predicted, _ = model(noise[:, None], torch.ones(2, 1), kind[:, 3:4], state)
     drawn = [model.draw(3, state, noise, steps) for steps in (1, 4)]
     assert torch.allclose(drawn[0], predicted[:, 0], atol=1e-5) and not torch.allclose(*drawn, atol=1e-2)
-    assert model.read(3, state, noise).frames == 4
+    assert model.read(3, state, noise).past.frames == 4
 
 
 def test_its_file_holds_all_of_it() -> None:

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias, cast
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vtok_codec.models.causal_blocks import CausalBlocks, GrowingFrame, Past
 from vtok_codec.models.config import GeneratorConfig
-from vtok_codec.models.transformer import Block, Norm, reach_mask, rotations, within_reach
+from vtok_codec.models.transformer import Norm
 
 _OWN = ((0, -1), (0, -2), (-1, 0), (-1, -1), (-1, 1))
 """The neighbours in its own latent frame whose digits enter at a position, as rows and columns from it."""
@@ -41,14 +42,10 @@ Pick: TypeAlias = Callable[[Tensor], Tensor]
 class GeneratorState(NamedTuple):
     """What a generator remembers of the latent frames so far."""
 
-    keys: tuple[Tensor, ...]
-    """The keys of the last latent frames in each block, `B R heads h·w features`, the last frame last."""
-    values: tuple[Tensor, ...]
-    """The values, of the same shape."""
+    past: Past
+    """What its blocks remember."""
     digits: Tensor
     """The digits of the last two latent frames as indicators, `B 2 h w C`; all zero where there is none."""
-    frames: int
-    """The number of latent frames so far."""
 
 
 def ranks(order: str, rows: int, columns: int) -> Tensor:
@@ -129,7 +126,7 @@ class Generator(nn.Module):
         """What a class adds to each position. The first row is for videos whose class is not known."""
         if config.classes:
             self.label = nn.Embedding(len(config.classes) + 1, width)
-        self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.blocks))
+        self.blocks = CausalBlocks(width, config.heads, config.blocks, config.reach)
         self.head = _Head(width, config.levels)
         for layer in (self.own, self.before, self.kind):
             nn.init.normal_(layer.weight, std=_EMBEDDING_STD)
@@ -139,22 +136,11 @@ class Generator(nn.Module):
         self.register_buffer("_offsets", offsets, persistent=False)
         self._offsets: Tensor
 
-    @property
-    def _typed_blocks(self) -> list[Block]:
-        return cast(list[Block], list(self.blocks))
-
-    def drop(self, probability: float) -> None:
-        """Set the probability with which, in training, what a block adds to a feature is left out."""
-        for block in self._typed_blocks:
-            block.dropout = probability
-
     def start(self, batch: int, rows: int, columns: int) -> GeneratorState:
         """Return the state before the first latent frame of videos with the given latent grid."""
-        config, weight = self.config, self.own.weight
-        shape = (batch, config.reach, config.heads, rows * columns, config.width // config.heads)
-        empty = tuple(weight.new_zeros(shape) for _ in self.blocks)
-        digits = weight.new_zeros(batch, _KEPT_DIGITS, rows, columns, sum(config.levels))
-        return GeneratorState(empty, empty, digits, 0)
+        weight = self.own.weight
+        digits = weight.new_zeros(batch, _KEPT_DIGITS, rows, columns, sum(self.config.levels))
+        return GeneratorState(self.blocks.start(batch, rows * columns, weight), digits)
 
     def costs(
         self,
@@ -199,23 +185,10 @@ class Generator(nn.Module):
         seen = indicators if context is None else self.indicators(context)
         history = torch.cat([state.digits.to(seen.dtype), seen], 1)
         x = self._entering(history, kinds) + self._from_label(labels, batch)
-        rotation = self._rotation(state.frames, frames, rows, columns, x)
-        reach = self.config.reach
         rank = ranks(self.config.order, rows, columns).to(x.device)
-        mask = reach_mask(rank, reach, state.frames, batch, frames)
-        keys, values = [], []
-        for number, block in enumerate(self._typed_blocks):
-            query, key, value = block.projections(x, rotation)
-            all_keys, all_values = torch.cat([state.keys[number], key], 1), torch.cat([state.values[number], value], 1)
-            attended = F.scaled_dot_product_attention(
-                query.flatten(0, 1), within_reach(all_keys, reach), within_reach(all_values, reach), mask
-            )
-            x = block.rest(x, attended.unflatten(0, (batch, frames)))
-            keys.append(all_keys[:, frames:].detach())
-            values.append(all_values[:, frames:].detach())
+        x, past = self.blocks(x, (rows, columns), rank, state.past)
         logits = self.head(x.flatten(0, 2), indicators.flatten(0, 3)).unflatten(0, (batch, frames, rows, columns))
-        kept = history[:, -_KEPT_DIGITS:].detach()
-        return logits, GeneratorState(tuple(keys), tuple(values), kept, state.frames + frames)
+        return logits, GeneratorState(past, history[:, -_KEPT_DIGITS:].detach())
 
     def draw(
         self, kind: int, state: GeneratorState, pick: Pick, labels: Tensor | None = None, stillness: float = 0.0
@@ -233,46 +206,23 @@ class Generator(nn.Module):
             The digits, int64 `B P h w`, and the state after the latent frame.
         """
         batch, _, rows, columns, _ = state.digits.shape
-        reach, places = self.config.reach, rows * columns
+        places = rows * columns
         rank = ranks(self.config.order, rows, columns).to(state.digits.device)
         order = torch.argsort(rank, stable=True)
-        inverse = torch.argsort(order)
-        # Keys and values of the frames before, then room for this frame's, in the order in which they are drawn.
-        skipped = max(0, reach - state.frames) * places
-        buffers = [
-            [torch.cat([F.pad(past, (0, 0, 0, 0, 0, 0, 0, 1))], 1).transpose(1, 2).flatten(2, 3) for past in pair]
-            for pair in zip(state.keys, state.values, strict=True)
-        ]
         frame = state.digits.new_zeros(batch, rows + _MARGIN, columns + 2 * _MARGIN, state.digits.shape[-1])
         drawn = torch.zeros(batch, places, len(self.config.levels), dtype=torch.int64, device=frame.device)
         base = self._from_before(state.digits)[:, 0] + self.kind.weight[kind] + self._from_label(labels, batch)[:, 0]
-        rotation = self._rotation(state.frames, 1, rows, columns, base)[0]
-        done = 0
+        growing = GrowingFrame(self.blocks, (rows, columns), order, state.past, base)
         for place in order.split(torch.bincount(rank).tolist()):
             row, column = place // columns + _MARGIN, place % columns + _MARGIN
             near = torch.cat([frame[:, row + down, column + right] for down, right in _OWN], -1)
-            x = base[:, place] + self.own(near)
-            turn = rotation[place]
-            begin, end = reach * places + done, reach * places + done + len(place)
-            for block, (keys, values) in zip(self._typed_blocks, buffers, strict=True):
-                query, keys[:, :, begin:end], values[:, :, begin:end] = block.projections(x, turn)
-                seen = slice(skipped, end)
-                x = block.rest(x, F.scaled_dot_product_attention(query, keys[:, :, seen], values[:, :, seen]))
+            x = growing.add(base[:, place] + self.own(near), place)
             favoured = stillness * state.digits[:, -1].flatten(1, 2)[:, place].flatten(0, 1)
             picked = self.head.drawn(x.flatten(0, 1), pick, self._offsets, favoured).unflatten(0, (batch, -1))
             drawn[:, place] = picked
             frame[:, row, column] = self._indicators_of(picked, frame.dtype)
-            done += len(place)
         now = frame[:, _MARGIN:, _MARGIN:-_MARGIN]
-        after = [
-            tuple(
-                torch.cat([past[:, 1:], pair[at][:, :, reach * places :][:, :, inverse][:, None]], 1)
-                for past, pair in zip(kept, buffers, strict=True)
-            )
-            for at, kept in enumerate((state.keys, state.values))
-        ]
-        digits = torch.cat([state.digits[:, 1:], now[:, None]], 1)
-        next_state = GeneratorState(after[0], after[1], digits, state.frames + 1)
+        next_state = GeneratorState(growing.past(), torch.cat([state.digits[:, 1:], now[:, None]], 1))
         return drawn.movedim(2, 1).unflatten(2, (rows, columns)), next_state
 
     def indicators(self, digits: Tensor) -> Tensor:
@@ -312,11 +262,6 @@ class Generator(nn.Module):
         none = torch.zeros(batch, dtype=torch.int64, device=self.own.weight.device)
         given: Tensor = self.label(none if labels is None else labels)
         return given[:, None, None]
-
-    def _rotation(self, begin: int, frames: int, rows: int, columns: int, like: Tensor) -> Tensor:
-        """Return the rotations of rotary position embeddings as cosines and sines, `t n 2 features/2`."""
-        features = self.config.width // self.config.heads
-        return rotations(range(begin, begin + frames), range(rows), range(columns), features, like)
 
 
 def kinds(latents: int, phases: int, begin: int = 0) -> Tensor:

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vtok_codec.models.causal_blocks import CausalBlocks, Past
 from vtok_codec.models.config import FLOW, LatentFlowConfig
 from vtok_codec.models.sampling import path_of
-from vtok_codec.models.transformer import Block, Norm, reach_mask, rotations, within_reach
+from vtok_codec.models.transformer import Norm
 
 _KEPT = 2
 """The latent frames whose latents a state keeps: those whose neighbourhood enters at each position of the next."""
@@ -30,14 +30,10 @@ _LARGEST_FREQUENCY = 200.0
 class FlowState(NamedTuple):
     """What a latent flow remembers of the latent frames so far."""
 
-    keys: tuple[Tensor, ...]
-    """The keys of the last latent frames in each block, `B R heads h·w features`, the last frame last."""
-    values: tuple[Tensor, ...]
-    """The values, of the same shape."""
+    past: Past
+    """What its blocks remember."""
     latents: Tensor
     """The estimates of the last two latent frames, standardized, `B 2 C h w`; all zero where there is none."""
-    frames: int
-    """The number of latent frames so far."""
 
 
 class LatentFlow(nn.Module):
@@ -55,7 +51,7 @@ class LatentFlow(nn.Module):
         self.before = nn.Conv2d(_KEPT * channels, width, 3, padding=1, bias=False)
         self.kind = nn.Embedding(config.codec.layout.phases + 1, width)
         self.time = nn.Sequential(nn.Linear(_TIME_FEATURES, width), nn.SiLU(), nn.Linear(width, width))
-        self.blocks = nn.ModuleList(Block(width, config.heads) for _ in range(config.blocks))
+        self.blocks = CausalBlocks(width, config.heads, config.blocks, config.reach)
         self.norm = Norm(width)
         self.out = nn.Linear(width, channels)
         self.mean: Tensor
@@ -68,11 +64,6 @@ class LatentFlow(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def drop(self, probability: float) -> None:
-        """Set the probability with which, in training, what a block adds to a feature is left out."""
-        for block in self._typed_blocks:
-            block.dropout = probability
-
     def standardized(self, latents: Tensor) -> Tensor:
         """Shift and scale latents `B t C h w` to mean 0 and variance 1 in each channel."""
         return (latents - self.mean) / self.deviation
@@ -83,10 +74,9 @@ class LatentFlow(nn.Module):
 
     def start(self, batch: int, rows: int, columns: int) -> FlowState:
         """Return the state before the first latent frame of videos with the given latent grid."""
-        config, weight = self.config, self.out.weight
-        shape = (batch, config.reach, config.heads, rows * columns, config.width // config.heads)
-        empty = tuple(weight.new_zeros(shape) for _ in self.blocks)
-        return FlowState(empty, empty, weight.new_zeros(batch, _KEPT, config.channels, rows, columns), 0)
+        weight = self.out.weight
+        latents = weight.new_zeros(batch, _KEPT, self.config.channels, rows, columns)
+        return FlowState(self.blocks.start(batch, rows * columns, weight), latents)
 
     def forward(
         self, noisy: Tensor, times: Tensor, kinds: Tensor, state: FlowState | None = None
@@ -102,30 +92,17 @@ class LatentFlow(nn.Module):
         Returns:
             Predicted standardized latents, `B t C h w`, and the state after these latent frames.
         """
-        batch, frames, _, rows, columns = noisy.shape
+        batch, _, _, rows, columns = noisy.shape
         state = state or self.start(batch, rows, columns)
         # What the best linear predictor makes of each noisy latent, if latents are standardized.
         gain = (1 - times) / ((1 - times).square() + times.square())
         likely = gain[..., None, None, None].to(noisy.dtype) * noisy
         history = torch.cat([state.latents.to(noisy.dtype), likely], 1)
         x = self._entering(noisy, history, times, kinds)
-        rotation = self._rotation(state.frames, frames, rows, columns, x)
         everything = torch.zeros(rows * columns, dtype=torch.int64, device=x.device)
-        mask = reach_mask(everything, self.config.reach, state.frames, batch, frames)
-        keys, values = [], []
-        for number, block in enumerate(self._typed_blocks):
-            query, key, value = block.projections(x, rotation)
-            all_keys, all_values = torch.cat([state.keys[number], key], 1), torch.cat([state.values[number], value], 1)
-            reach = self.config.reach
-            attended = F.scaled_dot_product_attention(
-                query.flatten(0, 1), within_reach(all_keys, reach), within_reach(all_values, reach), mask
-            )
-            x = block.rest(x, attended.unflatten(0, (batch, frames)))
-            keys.append(all_keys[:, frames:].detach())
-            values.append(all_values[:, frames:].detach())
+        x, past = self.blocks(x, (rows, columns), everything, state.past)
         added = self.out(self.norm(x)).transpose(2, 3).unflatten(3, (rows, columns))
-        next_state = FlowState(tuple(keys), tuple(values), history[:, -_KEPT:].detach(), state.frames + frames)
-        return likely.float() + added.float(), next_state
+        return likely.float() + added.float(), FlowState(past, history[:, -_KEPT:].detach())
 
     def draw(self, kind: int, state: FlowState, noise: Tensor, steps: int, time: float = 1.0) -> Tensor:
         """Draw a latent frame.
@@ -154,10 +131,6 @@ class LatentFlow(nn.Module):
         after: FlowState = self(latents[:, None].to(self.out.weight.dtype), times, kinds.long(), state)[1]
         return after
 
-    @property
-    def _typed_blocks(self) -> list[Block]:
-        return cast(list[Block], list(self.blocks))
-
     def _entering(self, noisy: Tensor, history: Tensor, times: Tensor, kinds: Tensor) -> Tensor:
         """Return the features that enter the first block, `B t h·w width`."""
         batch, frames = noisy.shape[:2]
@@ -165,10 +138,6 @@ class LatentFlow(nn.Module):
         x = self.own(noisy.flatten(0, 1)) + self.before(pairs.flatten(0, 1))
         common = self.kind(kinds) + self.time(_time_features(times).to(x.dtype))
         return x.flatten(2).transpose(1, 2).unflatten(0, (batch, frames)) + common[:, :, None]
-
-    def _rotation(self, begin: int, frames: int, rows: int, columns: int, like: Tensor) -> Tensor:
-        features = self.config.width // self.config.heads
-        return rotations(range(begin, begin + frames), range(rows), range(columns), features, like)
 
 
 def _time_features(times: Tensor) -> Tensor:

@@ -90,34 +90,3 @@ def rotated(x: Tensor, rotation: Tensor) -> Tensor:
     cos, sin = rotation.unsqueeze(-4).unbind(-2)
     first, second = x.chunk(2, -1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
-
-
-def within_reach(every: Tensor, reach: int) -> Tensor:
-    """Stack what each latent frame attends to: `B (R + t) heads n f` → `(B·t) heads (R + 1)·n f`.
-
-    Args:
-        every: Keys or values of `reach` latent frames before, then of those that attend.
-        reach: The latent frames before its own that each attends to, R.
-    """
-    frames = every.shape[1] - reach
-    windows = torch.stack([every[:, age : age + frames] for age in range(reach + 1)], 4)
-    return windows.flatten(0, 1).movedim(3, 2).flatten(2, 3)
-
-
-def reach_mask(rank: Tensor, reach: int, before: int, batch: int, frames: int) -> Tensor:
-    """Return which keys of `within_reach` each query attends to, bool `(B·t) 1 n (R + 1)·n`.
-
-    Args:
-        rank: The rank of each position of a latent frame, int64 `n`: within its own frame, a position attends to those
-            of its rank and of earlier ones.
-        reach: The latent frames before its own that each attends to.
-        before: The number of latent frames before the first that attends.
-        batch: The number of videos.
-        frames: The number of latent frames that attend.
-    """
-    own = rank[None] <= rank[:, None]
-    age = torch.arange(reach, 0, -1, device=rank.device)
-    there = age <= torch.arange(before, before + frames, device=rank.device)[:, None]
-    past = there.repeat_interleave(len(rank), 1)[:, None].expand(-1, len(rank), -1)
-    mask = torch.cat([past, own.expand(frames, -1, -1)], 2)
-    return mask[:, None].repeat(batch, 1, 1, 1)

@@ -109,7 +109,7 @@ def prepare(request: Request) -> Prepared[Generator, GeneratorRecipe]:
     assert isinstance(config, GeneratorConfig) and isinstance(recipe, GeneratorRecipe)
     layout = config.codec.layout
     model = Generator(config)
-    model.drop(recipe.dropout)
+    model.blocks.drop(recipe.dropout)
     if request.start and request.fresh:
         model.load_state_dict(request.start.tensors)
     longest = max(phase.shape.frames for phase in recipe.phases) // layout.stride[0]

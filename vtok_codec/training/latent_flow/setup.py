@@ -93,7 +93,7 @@ def prepare(request: Request) -> Prepared[LatentFlow, LatentFlowRecipe]:
     if not clips:
         raise ModelError("none of the clips is a video that can be read")
     model = LatentFlow(config)
-    model.drop(recipe.dropout)
+    model.blocks.drop(recipe.dropout)
     if request.start and request.fresh:
         model.load_state_dict(request.start.tensors)
     else:
