@@ -135,6 +135,21 @@ def test_two_runs_share_a_corpus(place: Path, tmp_path: Path) -> None:
     assert contents(folder) == contents(place / "undisturbed")
 
 
+def test_a_rerun_tells_of_clips_that_came_later(tmp_path: Path) -> None:
+    """The corpus stays as it began, and nobody shall think that it holds them; clips that have gone do not matter."""
+    clips, model, folder = make_clips(tmp_path / "clips", SIZES[:2]), tiny_weights(tmp_path), tmp_path / "c"
+    make(folder, begin(folder, [clips], model))
+    before, again = contents(folder), command(tmp_path, folder)
+    code, out, err = inside(*again)
+    assert (code, out) == (0, "") and "2 clips (2 ok)" in err and "newer" not in err
+    shutil.copy(clips / "00.mp4", clips / "02.mp4")
+    (clips / "01.mp4").unlink()
+    code, out, err = inside(*again)
+    first = err.splitlines()[0]
+    assert (code, out) == (0, "") and contents(folder) == before
+    assert first.startswith(f"vtok: 1 clip of the sources is newer than {folder}") and "another corpus" in first
+
+
 def test_wrong_options_remove_nothing(place: Path, tmp_path: Path) -> None:
     folder = tmp_path / "c"
     shutil.copytree(place / "undisturbed", folder)

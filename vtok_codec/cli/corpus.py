@@ -143,7 +143,8 @@ def encode(
     if re.match(r"[a-z][a-z0-9+.-]+:/", str(output_dir)):
         raise SettingError(f"{output_dir}: a corpus is made in a folder; copy it to its address when it is done")
     if sources:
-        from vtok_codec.corpus.plan import begin_corpus, parquet
+        from vtok_codec.corpus.inputs import parquet
+        from vtok_codec.corpus.plan import begin_corpus
 
         parquet()
         plan = begin_corpus(
@@ -197,7 +198,7 @@ def retry(
     """Make the shards with bad clips, and damaged ones, again."""
     plan = _plan_of(folder)
     from vtok_codec.corpus.index import STATUSES
-    from vtok_codec.corpus.plan import check_inputs
+    from vtok_codec.corpus.inputs import check_inputs
     from vtok_codec.corpus.report import check_corpus, try_again, try_damaged_again
     from vtok_codec.corpus.shards import check_worker
 
@@ -207,7 +208,7 @@ def retry(
     run = ShardRun(engine, address, "1/1", jobs, timeout, retries, max_bad, "none" if quiet else progress)
     run.check()
     # What could keep the shards from being made again is told before any of them is given up.
-    check_inputs(folder, plan)
+    check_inputs(folder, plan.inputs_sha256)
     if engine == "local":
         check_worker(plan)
     faulty = {fault.shard for fault in check_corpus(folder, plan) if fault.done} if damaged else set()
@@ -305,7 +306,8 @@ def _two_columns(cut: str | None) -> tuple[str, str] | None:
 
 
 def _plan_of(folder: Path) -> Plan:
-    from vtok_codec.corpus.plan import parquet, read_plan
+    from vtok_codec.corpus.inputs import parquet
+    from vtok_codec.corpus.plan import read_plan
 
     parquet()
     return read_plan(folder)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from vtok_codec.corpus.engines import Engine
 from vtok_codec.corpus.index import OK, read_index
+from vtok_codec.corpus.inputs import check_inputs
 from vtok_codec.corpus.journal import Journal, shards_in_work
-from vtok_codec.corpus.plan import Plan, check_inputs, index_path
+from vtok_codec.corpus.plan import Plan, index_path
 from vtok_codec.corpus.shards import make_shard, needs_work
 from vtok_codec.errors import CorpusError, SettingError
 
@@ -119,7 +120,7 @@ def encode_shards(
         CorpusError: Workers die before they begin a clip.
         SettingError, ModelError, OSError: See `make_shard`.
     """
-    check_inputs(folder, plan)
+    check_inputs(folder, plan.inputs_sha256)
     counts = _Counts(folder, plan, part)
     missing = counts.add_done()
     on_progress(counts.progress(set()))

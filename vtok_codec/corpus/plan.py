@@ -1,4 +1,4 @@
-"""The plan of a corpus: its settings in `corpus.json`, and its clips in `inputs.parquet`, both fixed at the start.
+"""The plan of a corpus: its settings in `corpus.json`, fixed at the start like its inputs (`corpus.inputs`).
 
 A shard follows from the plan and its number alone, so that shards can be made anywhere, in any order, and again.
 """
@@ -6,45 +6,36 @@ A shard follows from the plan and its number alone, so that shards can be made a
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from vtok_codec.corpus.clip_source import Cell, ClipSource, is_url
+from vtok_codec.corpus.clip_source import TAR_SUFFIX, ClipSource, is_url
+from vtok_codec.corpus.inputs import input_names, inputs_table, write_inputs
 from vtok_codec.corpus.journal import Journal
-from vtok_codec.corpus.sources import find_clips, keys_of
-from vtok_codec.errors import InputError, SettingError
-from vtok_codec.extras import missing_package
+from vtok_codec.corpus.sources import find_clips
+from vtok_codec.errors import InputError, SettingError, VtokError
 from vtok_codec.files import replacing
 from vtok_codec.media.filters import parse_filters
 from vtok_codec.prior_files import find_prior
 from vtok_codec.registry import find_weights, is_shipped
 from vtok_codec.stream.settings import EncodeSettings, check_rdo, check_token_count
 from vtok_codec.stream.unpacking import PriorFinder
-from vtok_codec.text import printable
+from vtok_codec.text import counted
 from vtok_codec.tokens.coders import CODERS
 from vtok_codec.weights_file import SUFFIX, WeightsFile
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 _VERSION = 1
 PLAN_NAME = "corpus.json"
-_INPUTS_NAME = "inputs.parquet"
 _SHARDS = "shards"
 _FEWEST, _MOST, _PARTS = 16, 1024, 64
 """By default a corpus has about `_PARTS` shards of at least `_FEWEST` and at most `_MOST` clips."""
-ITEM_FIELDS = ("tokens", "gop_start", "gop_latent", "latent")
-"""The names of what a window holds besides its key, which no column may have."""
 _PLANNING = -1
 """The number of the journal, which no shard has, that is locked while the plan is written."""
-_SOURCE_FIELDS = ("key", "location", "member", "offset", "size", "part_start_s", "part_end_s")
-"""The columns of `inputs.parquet` before those of the user."""
 
 
 @dataclass(frozen=True)
@@ -97,19 +88,6 @@ class Plan:
         return EncodeSettings(
             tokens_per_position=self.tokens_per_position, gop_latents=self.gop_latents, coder=self.coder, rdo=self.rdo
         )
-
-
-def parquet() -> Any:
-    """Import pyarrow's Parquet module.
-
-    Raises:
-        PackageError: It is not installed.
-    """
-    try:
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise missing_package("pyarrow", "a corpus") from None
-    return pq
 
 
 def default_clips_per_shard(clips: int) -> int:
@@ -167,17 +145,13 @@ def write_plan(folder: Path, plan: Plan, clips: Sequence[ClipSource]) -> Plan:
         InputError: A name or a column cannot be stored.
         OSError: The files cannot be written.
     """
-    table = _inputs_table(clips, plan.keep)
+    table = inputs_table(clips, plan.keep)
     (folder / _SHARDS).mkdir(parents=True, exist_ok=True)
     journal = Journal(folder, _PLANNING)
     with journal.locked():
         if has_plan(folder):
             return read_plan(folder)
-        with replacing(folder / _INPUTS_NAME) as partial:
-            # A shard reads only its own row group. From a path, pyarrow guesses whether it is a URL.
-            with partial.open("wb") as file:
-                parquet().write_table(table, file, row_group_size=plan.clips_per_shard)
-            digest = hashlib.sha256(partial.read_bytes()).hexdigest()
+        digest = write_inputs(folder, table, plan.clips_per_shard)
         whole = dataclasses.replace(plan, clips=len(clips), inputs_sha256=digest)
         with replacing(folder / PLAN_NAME) as partial:
             partial.write_text(json.dumps(dataclasses.asdict(whole), indent=2) + "\n", encoding="utf-8")
@@ -234,10 +208,33 @@ def begin_corpus(
     )
     _check_settings(plan, weights)
     if has_plan(folder):
-        return _same_plan(folder, plan)
+        there = _same_plan(folder, plan)
+        _tell_new_clips(folder, sources, cut, on_problem)
+        return there
     clips = find_clips(sources, on_problem, cut)
     whole = dataclasses.replace(plan, clips_per_shard=clips_per_shard or default_clips_per_shard(len(clips)))
     return _same_plan(folder, write_plan(folder, whole, clips))
+
+
+def _tell_new_clips(
+    folder: Path, sources: Sequence[str], cut: tuple[str, str] | None, on_problem: Callable[[str], None]
+) -> None:
+    """Tell how many clips the sources of a corpus have that were not there when it began.
+
+    Addresses and tars are not looked through again, since that takes long.
+    """
+    if any(is_url(source) or source.endswith(TAR_SUFFIX) for source in sources):
+        return
+    try:
+        now = find_clips(sources, cut=cut)
+    except VtokError:
+        # Clips that are done may be gone.
+        return
+    if new := len({clip.name for clip in now} - input_names(folder)):
+        on_problem(
+            f"{counted(new, 'clip')} of the sources {'is' if new == 1 else 'are'} newer than {folder}, whose clips "
+            "were fixed when it began; encode them as another corpus"
+        )
 
 
 def _check_settings(plan: Plan, weights: WeightsFile) -> None:
@@ -277,101 +274,6 @@ def _same_plan(folder: Path, wanted: Plan) -> Plan:
                 "leave out the sources to go on with those that it has, or name another folder"
             )
     return plan
-
-
-def _inputs_table(clips: Sequence[ClipSource], keep: Sequence[str] | None) -> pa.Table:
-    import pyarrow as pa
-
-    from vtok_codec.corpus.index import INDEX_FIELDS
-
-    taken = {*(field.name for field in INDEX_FIELDS), *_SOURCE_FIELDS, *ITEM_FIELDS}
-    names = dict.fromkeys(name for clip in clips for name in clip.columns)
-    if missing := set(keep or ()) - set(names):
-        raise SettingError(
-            f"keep {min(missing)}: the clips have no such column; they have {', '.join(names) or 'none'}"
-        )
-    kept = [name for name in names if keep is None or name in keep]
-    columns = {
-        "key": pa.array(keys_of(clips)),
-        "location": pa.array([_storable(clip.location) for clip in clips]),
-        "member": pa.array([clip.member for clip in clips]),
-        "offset": pa.array([clip.offset for clip in clips], pa.int64()),
-        "size": pa.array([clip.size for clip in clips], pa.int64()),
-        "part_start_s": pa.array([clip.start_s for clip in clips], pa.float64()),
-        "part_end_s": pa.array([clip.end_s for clip in clips], pa.float64()),
-        # The index has columns of its own.
-        **{
-            f"user_{name}" if name in taken else name: _column([clip.columns.get(name) for clip in clips])
-            for name in kept
-        },
-    }
-    return pa.table(columns)
-
-
-def _column(values: list[Cell]) -> pa.Array:
-    """Return values as an array of one type; as text, if they are of several."""
-    import pyarrow as pa
-
-    try:
-        array = pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        array = pa.array([None if value is None else str(value) for value in values])
-    return array.cast(pa.string()) if array.type == pa.null() else array
-
-
-def _storable(location: str) -> str:
-    """Return the location of a clip, if Parquet can hold it.
-
-    Raises:
-        InputError: It is not UTF-8.
-    """
-    try:
-        location.encode()
-    except UnicodeEncodeError:
-        raise InputError(f"the name of {printable(location)} is not UTF-8; rename the file") from None
-    return location
-
-
-def check_inputs(folder: Path, plan: Plan) -> None:
-    """Check that the inputs are those of the plan.
-
-    Raises:
-        InputError: They have changed, or cannot be read.
-    """
-    try:
-        digest = hashlib.sha256((folder / _INPUTS_NAME).read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"cannot read {folder / _INPUTS_NAME}: {error.strerror}") from error
-    if digest != plan.inputs_sha256:
-        raise InputError(f"{folder / _INPUTS_NAME} is not the one that the corpus began with; begin another corpus")
-
-
-def read_inputs(folder: Path, shard: int) -> list[tuple[str, ClipSource]]:
-    """Return the keys and the sources of the clips of a shard."""
-    file = parquet().ParquetFile(folder / _INPUTS_NAME)
-    rows = file.read_row_group(shard).to_pylist()
-    return [
-        (
-            row["key"],
-            ClipSource(
-                row["location"],
-                row["member"],
-                row["offset"],
-                row["size"],
-                # A corpus that began before clips could be parts has no such columns.
-                row.get("part_start_s", 0.0),
-                row.get("part_end_s"),
-                columns={name: value for name, value in row.items() if name not in _SOURCE_FIELDS},
-            ),
-        )
-        for row in rows
-    ]
-
-
-def user_fields(folder: Path) -> list[pa.Field]:
-    """Return the columns of the user, with their types."""
-    schema = parquet().read_schema(folder / _INPUTS_NAME)
-    return [field for field in schema if field.name not in _SOURCE_FIELDS]
 
 
 def shard_path(folder: Path, shard: int) -> Path:

@@ -12,17 +12,9 @@ from typing import BinaryIO, cast
 import pyarrow as pa
 
 from vtok_codec.corpus.index import OK, read_index, rows_of
+from vtok_codec.corpus.inputs import check_inputs, read_inputs, user_fields
 from vtok_codec.corpus.journal import Journal, shards_in_work
-from vtok_codec.corpus.plan import (
-    Plan,
-    check_inputs,
-    index_path,
-    is_done,
-    priors_of_corpus,
-    read_inputs,
-    shard_path,
-    user_fields,
-)
+from vtok_codec.corpus.plan import Plan, index_path, is_done, priors_of_corpus, shard_path
 from vtok_codec.corpus.shard_tar import EncodedClip, ShardWriter, wrong_with
 from vtok_codec.errors import InputError
 from vtok_codec.stream.unpacking import PriorFinder
@@ -142,7 +134,7 @@ def check_corpus(folder: Path, plan: Plan, on_shard: Callable[[int], None] = lam
         ModelError: The prior with which a clip was packed is missing.
         OSError: A file of the corpus is there and cannot be read, which says nothing about what it holds.
     """
-    check_inputs(folder, plan)
+    check_inputs(folder, plan.inputs_sha256)
     priors = priors_of_corpus(plan.model)
     for shard in range(plan.shards):
         if not index_path(folder, shard).exists():

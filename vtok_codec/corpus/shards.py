@@ -15,17 +15,9 @@ from vtok_codec.codec.tokenizer import Tokenizer, choose_placement, load_tokeniz
 from vtok_codec.corpus.clip_source import ClipSource
 from vtok_codec.corpus.clips import encode_clip, failed_clip
 from vtok_codec.corpus.index import CRASHED, OK, ClipRow, read_index, rows_of, write_index
+from vtok_codec.corpus.inputs import read_inputs, user_fields
 from vtok_codec.corpus.journal import Journal, verdict
-from vtok_codec.corpus.plan import (
-    Plan,
-    index_path,
-    is_done,
-    priors_of_corpus,
-    read_inputs,
-    read_plan,
-    shard_path,
-    user_fields,
-)
+from vtok_codec.corpus.plan import Plan, index_path, is_done, priors_of_corpus, read_plan, shard_path
 from vtok_codec.corpus.shard_tar import EncodedClip, ShardWriter, rows_in_tar, wrong_with
 from vtok_codec.errors import SettingError
 from vtok_codec.files import replacing

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.records import GopEntry
-from vtok_codec.corpus.plan import ITEM_FIELDS, PLAN_NAME, priors_of_corpus
+from vtok_codec.corpus.inputs import ITEM_FIELDS
+from vtok_codec.corpus.plan import PLAN_NAME, priors_of_corpus
 from vtok_codec.corpus.sampler import SampledWindows
 from vtok_codec.corpus.storage import Storage
 from vtok_codec.errors import FormatError, InputError, SettingError, VtokWarning
