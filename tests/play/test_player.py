@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import os
 import shutil
@@ -34,6 +35,7 @@ from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import DamageError
 from vtok_codec.play.overview import Overview, read_overview
 from vtok_codec.play.server import Played, PlayServer
+from vtok_codec.play.streams import write_decoded
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +77,13 @@ def fetched(url: str, **headers: str) -> tuple[int, bytes, dict[str, str]]:
         return error.code, error.read(), dict(error.headers)
 
 
-def damaged(clip: Path, folder: Path) -> Path:
-    """A copy of a clip whose second GOP has a flipped bit."""
+def damaged(clip: Path, folder: Path, gop: int = 1) -> Path:
+    """A copy of a clip in which a GOP has a flipped bit."""
     path = folder / "damaged.vtk"
     data = bytearray(clip.read_bytes())
     with clip.open("rb") as stream:
         entries = VtkReader(stream).index()
-    data[entries[1].offset + 100] ^= 1
+    data[entries[gop].offset + 100] ^= 1
     path.write_bytes(data)
     return path
 
@@ -105,6 +107,15 @@ def test_an_overview_tells_what_is_damaged(clip: Path, tmp_path: Path) -> None:
     cut.write_bytes(clip.read_bytes()[:1200])
     with pytest.raises(DamageError, match="nothing of the file can be decoded"):
         overview_of(cut)
+
+
+def test_times_count_from_the_first_frame_even_if_it_is_lost(clip: Path, tmp_path: Path) -> None:
+    """As those of `decode --start` do, so that a bar of the time line plays what it shows."""
+    overview = overview_of(damaged(clip, tmp_path, gop=0))
+    (lost,) = overview.damage
+    assert (lost.start_s, lost.end_s and round(lost.end_s, 2)) == (0, 0.84)
+    assert [round(gop.start_s, 2) for gop in overview.gops] == [0.84, 1.68]
+    assert overview.seconds == pytest.approx(61 / 25)
 
 
 def test_what_stands_behind_the_video_is_no_damage_of_it(clip: Path, tmp_path: Path) -> None:
@@ -168,6 +179,21 @@ def test_a_file_that_is_replaced_or_gone_is_told(clip: Path, tokenizer: Tokenize
         assert status == 400 and "映像.mp4" in text.decode()
 
 
+def test_what_nobody_reads_is_not_decoded_to_its_first_fragment(clip: Path, tokenizer: Tokenizer) -> None:
+    asked = 0
+
+    def is_wanted() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked <= 3
+
+    with clip.open("rb") as stream:
+        header = VtkReader(stream).header
+    with pytest.raises(BrokenPipeError):
+        write_decoded(clip, header, Decoders(tokenizer).choose(DecoderChoice()), None, 0.0, io.BytesIO(), is_wanted)
+    assert asked == 4
+
+
 def test_a_reader_that_goes_away_stops_the_decoder(clip: Path, tokenizer: Tokenizer) -> None:
     with served(clip, tokenizer) as server:
         before = set(threading.enumerate())
@@ -196,6 +222,38 @@ def test_odd_sizes_and_sound_reach_the_page(make_clip: ClipMaker, tokenizer: Tok
     with av.open(str(tmp_path / "got.mp4")) as container:
         video = container.streams.video[0]
         assert (video.width, video.height, video.pix_fmt) == (66, 50, "yuv420p") and len(container.streams.audio) == 1
+
+
+def test_sound_that_no_browser_plays_is_encoded_for_it(
+    make_clip: ClipMaker, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    source = make_clip("pcm.mkv", audio=True, frames=30, options=["-c:a", "pcm_s16le"])
+    clip = tmp_path / "pcm.vtk"
+    assert inside("encode", source, clip, "-q") == (0, "", "")
+    with served(clip, tokenizer) as server:
+        (tmp_path / "got.mp4").write_bytes(fetched(f"{server.url}video")[1])
+    with av.open(str(tmp_path / "got.mp4")) as container:
+        (track,) = container.streams.audio
+        assert track.codec_context.name == "aac"
+        assert sum(frame.samples for frame in container.decode(track)) > 44100
+
+
+def test_the_source_begins_with_its_first_frame(
+    make_clip: ClipMaker, clip: Path, tokenizer: Tokenizer, tmp_path: Path, ffmpeg: str
+) -> None:
+    """As what is decoded does, also where its sound begins before the picture."""
+    plain, late = make_clip("plain.mkv", frames=40), tmp_path / "late.mkv"
+    inputs = ["-itsoffset", "0.8", "-i", str(plain), "-f", "lavfi", "-i", "sine=d=2", "-c:v", "copy"]
+    subprocess.run([ffmpeg, "-v", "error", *inputs, str(late)], check=True)
+    expected = pixels_of(plain)
+    with served(clip, tokenizer, source=late) as server:
+        for start, first in (("0", 0), ("1", 25)):
+            (tmp_path / "source.mp4").write_bytes(fetched(f"{server.url}source?start={start}")[1])
+            got = pixels_of(tmp_path / "source.mp4")
+            assert len(got) == 40 - first
+            assert max(range(40), key=lambda number: psnr_db(got[0], expected[number])) == first
+            with av.open(str(tmp_path / "source.mp4")) as container:
+                assert next(container.decode(video=0)).time == 0
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium to play in")

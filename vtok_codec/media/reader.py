@@ -100,6 +100,8 @@ class VideoReader:
             self.info = self._describe(first)
             """The description of the video."""
             self._first = first
+            self.first_pts = first.pts or 0
+            """The time of the first frame, in ticks of `info.time_base`, on the clock on which the file begins at 0."""
         except BaseException:
             self._container.close()
             raise

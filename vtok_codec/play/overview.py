@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from vtok_codec.container.reader import TokenChunk, VtkReader
@@ -59,6 +60,9 @@ def read_overview(reader: VtkReader) -> Overview:
         DamageError: Nothing of the file can be decoded.
     """
     scan = _Scan(float(reader.header.time_base))
+    with suppress(DamageError):
+        # The first chunk may be lost, and times count from it all the same.
+        scan.first = reader.index()[0].pts
     while True:
         try:
             for event in reader.events():
@@ -82,7 +86,8 @@ class _Scan:
 
     def __init__(self, tick_s: float) -> None:
         self._tick_s = tick_s
-        self._first: int | None = None
+        self.first: int | None = None
+        """The time of the first frame of the file in ticks; None until it is known."""
         self._losing = False
         """Whether the last span of `lost` has no end yet."""
         self.gops: list[GopSpan] = []
@@ -90,8 +95,8 @@ class _Scan:
 
     def add(self, chunk: TokenChunk) -> None:
         """Add the next chunk."""
-        self._first = chunk.pts[0] if self._first is None else self._first
-        start, end = ((pts - self._first) * self._tick_s for pts in (chunk.pts[0], chunk.pts[-1] + chunk.last_duration))
+        self.first = chunk.pts[0] if self.first is None else self.first
+        start, end = ((pts - self.first) * self._tick_s for pts in (chunk.pts[0], chunk.pts[-1] + chunk.last_duration))
         if self._losing:
             self.lost[-1] = replace(self.lost[-1], end_s=start)
             self._losing = False

@@ -86,6 +86,10 @@ const follow = () => {
     source.pause();
     return;
   }
+  if (source.ended) {
+    // To play on would begin it anew.
+    return;
+  }
   if (Math.abs(source.currentTime - video.currentTime) > 0.08 && source.readyState > 1) {
     source.currentTime = video.currentTime;
   }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import secrets
+import select
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -23,6 +25,11 @@ from vtok_codec.play.overview import Overview
 from vtok_codec.play.streams import write_decoded, write_source
 
 _HOST = "127.0.0.1"
+_DEFAULT_PORT = 80
+_ELSEWHERE = (
+    "Open the address that vtok printed, as it is. To watch from another machine, forward the same port number: "
+    "ssh -L PORT:127.0.0.1:PORT."
+)
 _PAGES = {
     "": ("page.html", "text/html"),
     "page.js": ("page.js", "text/javascript"),
@@ -93,6 +100,13 @@ class PlayServer(ThreadingHTTPServer):
         self.problem = ""
         """Why the last video broke off; empty if it did not."""
         self._on_problem = on_problem
+        self._told: set[str] = set()
+
+    def tell_once(self, problem: str) -> None:
+        """Tell something that every request finds anew."""
+        if problem not in self._told:
+            self._told.add(problem)
+            self._on_problem(problem)
 
     def broke_off(self, error: Exception) -> None:
         """Keep why a video broke off, for the page, and tell it."""
@@ -126,8 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         begin = f"/{self._serving.token}/"
         # Another name for this machine would be that of a page elsewhere which wants to read what we send.
-        if self.headers.get("Host") != f"{_HOST}:{self._serving.server_port}" or not address.path.startswith(begin):
-            self.send_error(HTTPStatus.NOT_FOUND)
+        if not self._is_for_us() or not address.path.startswith(begin):
+            self.send_error(HTTPStatus.NOT_FOUND, explain=_ELSEWHERE)
             return
         name = address.path.removeprefix(begin)
         query = {key: values[-1] for key, values in parse_qs(address.query).items()}
@@ -144,9 +158,23 @@ class _Handler(BaseHTTPRequestHandler):
             self._stream(lambda out: self._video(played, query, out))
         elif name == "source" and played.source:
             source = played.source
-            self._stream(lambda out: write_source(source, _seconds(query), out))
+            self._stream(lambda out: write_source(source, _seconds(query), out, self._is_wanted))
         else:
             self.send_error(HTTPStatus.NOT_FOUND)
+
+    def _is_for_us(self) -> bool:
+        """Whether the browser asked this machine by the address that was printed. It leaves out the port 80."""
+        port = self._serving.server_port
+        return self.headers.get("Host") in (
+            {f"{_HOST}:{port}", _HOST} if port == _DEFAULT_PORT else {f"{_HOST}:{port}"}
+        )
+
+    def _is_wanted(self) -> bool:
+        """Whether the browser still reads: it closes the connection of a video that it does not want any more."""
+        try:
+            return not select.select([self.connection], [], [], 0)[0] or bool(self.connection.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
 
     def log_message(self, format: str, *args: object) -> None:
         """Write no log: standard error is for messages to the user."""
@@ -157,7 +185,9 @@ class _Handler(BaseHTTPRequestHandler):
         name = query.get("decoder", played.decoders[0])
         if name not in played.decoders:
             raise ValueError(f"no decoder {name!r}")
-        write_decoded(played.path, played.header, played.load(name), tokens, _seconds(query), out)
+        start_s, decoder = _seconds(query), played.load(name)
+        for lost in write_decoded(played.path, played.header, decoder, tokens, start_s, out, self._is_wanted):
+            self._serving.tell_once(f"the page cannot get {lost}")
 
     def _send(self, data: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK) -> None:
         self.send_response(status)
