@@ -18,9 +18,26 @@ const isolated = async (request) => {
   return new Response(answer.body, { status: answer.status, statusText: answer.statusText, headers });
 };
 
+/* Where the player lies. Other pages below it, as on a server whose root it is, are left alone. */
+const folder = new URL("./", self.location.href);
+const page = (url) => url.origin === folder.origin && [folder.pathname, `${folder.pathname}index.html`].includes(url.pathname);
+const within = (url) => url.origin === folder.origin && url.pathname.startsWith(folder.pathname);
+
+/* Where the player lay, another site may lie by now. */
+const isThere = () => fetch(new URL("vtok-player.js", folder), { method: "HEAD" }).then((answer) => answer.ok, () => true);
+
+const isolatedPage = async (request) => {
+  if (await isThere()) {
+    return isolated(request);
+  }
+  await self.registration.unregister();
+  return fetch(request);
+};
+
 self.addEventListener("fetch", (event) => {
-  const { cache, mode, url } = event.request;
-  if (new URL(url).origin === self.location.origin && !(cache === "only-if-cached" && mode !== "same-origin")) {
-    event.respondWith(isolated(event.request));
+  const { destination, mode, url } = event.request;
+  const asked = new URL(url);
+  if (mode === "navigate" ? page(asked) : destination === "worker" && within(asked)) {
+    event.respondWith(mode === "navigate" ? isolatedPage(event.request) : isolated(event.request));
   }
 });

@@ -24,7 +24,7 @@ from helpers import DATA, inside, pixels_of, psnr_db
 
 from vtok_codec.container.prefix import VERSION, header_to_bytes
 from vtok_codec.container.reader import VtkReader
-from vtok_codec.container.records import TOKENS
+from vtok_codec.container.records import AUDIO, TOKENS
 
 PLAYER = 'document.querySelector("vtok-player")'
 MESSAGE = f'{PLAYER}.shadowRoot.querySelector("p")'
@@ -273,6 +273,22 @@ def test_damage_is_told_and_played_past(small: Path, files: Path, site: str, bro
     browser.picture(tmp_path / "damaged.png")
 
 
+def test_a_damaged_record_of_sound_costs_no_frame(small: Path, files: Path, site: str, browser: Browser) -> None:
+    data = bytearray(small.read_bytes())
+    sound = parts_of(bytes(data)).of_type(AUDIO)
+    data[sound[len(sound) // 2].payload_start + 5] ^= 1
+    (files / "silent.vtk").write_bytes(data)
+    open_page(browser, f"{site}?src=files/silent.vtk")
+    browser.wait_for('events.some(([name]) => name === "frame")')
+    keep_pictures(browser, 1)
+    browser.value(f"{PLAYER}.play()")
+    browser.wait_for("events.some(([name]) => name === 'ended')", seconds=60)
+    (told,) = events(browser, "damage")
+    assert told["from"] is None and told["message"].startswith("sound is lost")
+    assert events(browser, "ended") == [{"checked": False}]
+    assert len(kept_pictures(browser)) >= 29
+
+
 def test_what_cannot_be_played_is_told(small: Path, files: Path, site: str, browser: Browser) -> None:
     """In a line, for a file of another kind, a missing one, and one of a model that is not there."""
     (files / "other.vtk").write_bytes(b"# vtk DataFile Version 3.0\n")
@@ -328,6 +344,11 @@ def test_a_file_without_its_end_is_played_and_steered_by_keys(
     browser.wait_for("events.some(([name, detail]) => name === 'frame' && detail.time === 1.5)", seconds=60)
     browser.press("ArrowRight")
     browser.wait_for("events.some(([name, detail]) => name === 'frame' && detail.time === 2.5)", seconds=60)
+    browser.value(f"{PLAYER}.currentTime = 0.4")
+    # The second press does not wait for the picture of the first.
+    for _ in range(2):
+        browser.press("ArrowRight")
+    browser.wait_for("events.some(([name, detail]) => name === 'frame' && detail.time === 2.4)", seconds=60)
 
 
 def test_damage_behind_the_video_is_no_lost_video(small: Path, files: Path, site: str, browser: Browser) -> None:
@@ -338,7 +359,7 @@ def test_damage_behind_the_video_is_no_lost_video(small: Path, files: Path, site
     browser.wait_for("events.some(([name]) => name === 'frame')")
     browser.value(f"{PLAYER}.play()")
     browser.wait_for("events.some(([name]) => name === 'ended')", seconds=60)
-    assert browser.value(f"{MESSAGE}.textContent").startswith("All frames were shown, but the file is damaged")
+    assert browser.value(f"{MESSAGE}.textContent").startswith("The file is damaged, though no frame is missing")
     assert events(browser, "ended") == [{"checked": False}]
     assert browser.value(f'{PLAYER}.shadowRoot.querySelectorAll(".lost").length') == 0
 

@@ -9,8 +9,8 @@ import { type Cursor } from "./source.ts";
 const MAGIC = Uint8Array.of(0x89, 0x56, 0x54, 0x4b, 0x0d, 0x0a, 0x1a, 0x0a);
 const PREFIX_SIZE = 16;
 const CRC_SIZE = 4;
-/** The newest minor version that this player knows, of both major versions. */
-const NEWEST_MINOR = 1;
+/** The newest minor version of each major version that this player knows. */
+const NEWEST_MINOR: Readonly<Record<number, number>> = { 1: 1, 2: 2 };
 const MAX_HEADER_BYTES = 1 << 16;
 const MAX_DEFLATED_BYTES = MAX_HEADER_BYTES + 1024;
 
@@ -50,7 +50,7 @@ export async function readHeader(cursor: Cursor): Promise<[number, Header, Uint8
     throw new DamageError("the header is damaged: its CRC does not match");
   }
   const stored = rest.subarray(0, size);
-  const header = parsed(major === 1 ? stored : await inflated(stored), minor);
+  const header = await parsed(stored, major, minor);
   if (header.fileId.length > 0 !== (major === 1 && minor >= 1)) {
     throw new FormatError("the header has no file identifier, or one that its version does not have");
   }
@@ -60,12 +60,12 @@ export async function readHeader(cursor: Cursor): Promise<[number, Header, Uint8
   return [major, header, data];
 }
 
-/** Parse the text of a header, and say so if it is of a version that only newer players know. */
-function parsed(text: Uint8Array, minor: number): Header {
+/** Parse a header, and say so if it is of a version that only newer players know. */
+async function parsed(stored: Uint8Array, major: number, minor: number): Promise<Header> {
   try {
-    return parseHeader(text);
+    return parseHeader(major === 1 ? stored : await inflated(stored));
   } catch (error) {
-    if (error instanceof FormatError && minor > NEWEST_MINOR) {
+    if (error instanceof FormatError && minor > NEWEST_MINOR[major]) {
       throw new FormatError(`${error.message}; a newer player may read it`);
     }
     throw error;

@@ -66,6 +66,10 @@ export class VtkReader {
   private indexOffset = 0;
   private lastPts: bigint | null = null;
   private recordStart = 0;
+  /** Where a damaged record of sound ends, and its number; null if none was found. */
+  private lostSound: { readonly end: number; readonly number: number } | null = null;
+  /** Is told what is wrong with a damaged record of sound, behind which reading then goes on; null to stop there. */
+  onLostSound: ((error: DamageError) => void) | null = null;
 
   private constructor(
     private readonly source: Source,
@@ -106,7 +110,16 @@ export class VtkReader {
   async *events(): AsyncGenerator<Event> {
     for (;;) {
       this.recordStart = this.cursor.position;
-      const record = await this.readRecord();
+      let record: Awaited<ReturnType<typeof this.readRecord>>;
+      try {
+        record = await this.readRecord();
+      } catch (error) {
+        if (error instanceof DamageError && this.onLostSound && (await this.goesOnBehindSound())) {
+          this.onLostSound(error);
+          continue;
+        }
+        throw error;
+      }
       if (this.indexOffset && record?.fields.type !== "TEND") {
         throw new DamageError("a record stands behind the index");
       }
@@ -195,6 +208,9 @@ export class VtkReader {
     const stored = await exactly(this.cursor, CRC_SIZE);
     digest?.update(stored);
     if (viewOf(stored).getUint32(0, true) !== crc) {
+      const expected = this.number < 0 ? fields.number : this.number;
+      this.lostSound =
+        fields.type === "audi" && fields.number === expected ? { end: this.cursor.position, number: expected } : null;
       throw new DamageError("a record is damaged, or of another file: its CRC does not match");
     }
     if (this.number < 0) {
@@ -211,6 +227,36 @@ export class VtkReader {
       throw new FormatError("a record of unknown type cannot be skipped; a newer player may read it");
     }
     return null;
+  }
+
+  /** Go on behind a damaged record of sound, if a whole record stands there, the next one. */
+  private async goesOnBehindSound(): Promise<boolean> {
+    const lost = this.lostSound;
+    this.lostSound = null;
+    if (!lost) {
+      return false;
+    }
+    const cursor = new Cursor(this.source, lost.end);
+    try {
+      const [fields, head] = await this.framing.readFields(cursor);
+      const limit = this.payloadLimit(fields);
+      if (fields.number !== lost.number + 1 || limit === null || fields.size > limit) {
+        return false;
+      }
+      const crc = crc32(await exactly(cursor, fields.size), crc32(head, this.framing.crcSeed));
+      if (viewOf(await exactly(cursor, CRC_SIZE)).getUint32(0, true) !== crc) {
+        return false;
+      }
+    } catch (error) {
+      if (error instanceof DamageError || error instanceof FormatError) {
+        return false;
+      }
+      throw error;
+    }
+    this.cursor.position = lost.end;
+    this.number = lost.number + 1;
+    this.readsAll = false;
+    return true;
   }
 
   /** Return the largest payload of a record in bytes, or null if its type is unknown. */

@@ -47,12 +47,12 @@ class RangeSource implements Source {
     if (begin > last) {
       return new Uint8Array();
     }
-    const answer = await again(() => fetch(this.url, { headers: { Range: `bytes=${begin}-${last}` } }));
-    if (!answer) {
+    const got = await again(() => load(this.url, { Range: `bytes=${begin}-${last}` }));
+    if (!got) {
       throw new Error(`the connection to ${new URL(this.url).host} was lost; play on to try again`);
     }
-    const data = answer.status === 206 ? new Uint8Array(await answer.arrayBuffer()) : null;
-    if (!data || data.length !== last - begin + 1 || versionOf(answer) !== this.version) {
+    const { answer, data } = got;
+    if (answer.status !== 206 || data.length !== last - begin + 1 || versionOf(answer) !== this.version) {
       throw new Error(`${this.url} changed while it was read, or its server stopped answering: ${answer.status}`);
     }
     return data;
@@ -66,8 +66,7 @@ class RangeSource implements Source {
  * @throws Error The server does not send it.
  */
 export async function openUrl(url: string): Promise<Source> {
-  const answer = await get(url, { Range: `bytes=0-${BLOCK - 1}` });
-  const begin = new Uint8Array(await answer.arrayBuffer());
+  const { answer, data: begin } = await get(url, { Range: `bytes=0-${BLOCK - 1}` });
   if (answer.status !== 206) {
     return new BytesSource(begin);
   }
@@ -78,11 +77,22 @@ export async function openUrl(url: string): Promise<Source> {
   if (size > begin.length) {
     return new RangeSource(url, size, versionOf(answer));
   }
-  return new BytesSource(new Uint8Array(await (await get(url)).arrayBuffer()));
+  return new BytesSource((await get(url)).data);
+}
+
+/** What a server answers, and all bytes of it: a connection may also be lost while they come. */
+interface Answer {
+  readonly answer: Response;
+  readonly data: Uint8Array;
+}
+
+async function load(url: string, headers: Record<string, string>): Promise<Answer> {
+  const answer = await fetch(url, { headers });
+  return { answer, data: new Uint8Array(await answer.arrayBuffer()) };
 }
 
 /** Ask again after a while if there is no connection; null if there is none after all. */
-async function again(ask: () => Promise<Response>): Promise<Response | null> {
+async function again(ask: () => Promise<Answer>): Promise<Answer | null> {
   for (const seconds of [0.5, 1, 2, 0]) {
     const answer = await ask().catch(() => null);
     if (answer) {
@@ -93,17 +103,17 @@ async function again(ask: () => Promise<Response>): Promise<Response | null> {
   return null;
 }
 
-async function get(url: string, headers: Record<string, string> = {}): Promise<Response> {
-  let answer: Response;
+async function get(url: string, headers: Record<string, string> = {}): Promise<Answer> {
+  let got: Answer;
   try {
-    answer = await fetch(url, { headers });
+    got = await load(url, headers);
   } catch {
     throw new Error(`${url} cannot be loaded: no connection, or its site does not let other pages read it`);
   }
-  if (!answer.ok) {
-    throw new Error(`${url}: the server answers ${answer.status} ${answer.statusText}`);
+  if (!got.answer.ok) {
+    throw new Error(`${url}: the server answers ${got.answer.status} ${got.answer.statusText}`);
   }
-  return answer;
+  return got;
 }
 
 function versionOf(answer: Response): string | null {

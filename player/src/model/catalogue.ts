@@ -107,9 +107,13 @@ export class Catalogue {
   private async load(name: string): Promise<Uint8Array> {
     const cache = name === LISTING ? "no-cache" : "default";
     const answer = await fetch(new URL(name, this.url), { cache }).catch(() => null);
-    if (!answer?.ok) {
-      throw new ModelError(`${name} of the player cannot be loaded: ${answer ? answer.status : "no connection"}`);
+    if (answer && !answer.ok) {
+      throw new ModelError(`${name} of the player cannot be loaded: ${answer.status}`);
     }
-    return new Uint8Array(await answer.arrayBuffer());
+    const data = await answer?.arrayBuffer().catch(() => null);
+    if (!data) {
+      throw new ModelError(`${name} of the player cannot be loaded: no connection`);
+    }
+    return new Uint8Array(data);
   }
 }

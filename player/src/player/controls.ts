@@ -26,6 +26,8 @@ const MAX_MARKS = 200;
 export interface Wishes {
   toggle(): void;
   seek(seconds: number): void;
+  /** Go on or back by so many seconds, also before the picture of an earlier wish is there. */
+  step(seconds: number): void;
   tokens(count: number): void;
   volume(volume: number): void;
   save(): void;
@@ -73,7 +75,7 @@ export class Controls {
       const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       if (step) {
         event.preventDefault();
-        wishes.seek(this.now + step);
+        wishes.step(step);
       }
     };
     this.canvas.onkeydown = (event) => {

@@ -27,12 +27,15 @@ export class VtokPlayer extends HTMLElement implements Listener {
   /** Where to begin, if that was said before the file was open. */
   private begin: number | null = null;
   private isDue = false;
+  /** Whether the message is about what has ended: an error, or whether the file was whole. */
+  private isVerdict = false;
 
   constructor() {
     super();
     this.controls = new Controls(this.attachShadow({ mode: "open" }), {
       toggle: () => (this.paused ? this.play() : this.pause()),
       seek: (seconds) => (this.currentTime = seconds),
+      step: (seconds) => (this.currentTime += seconds),
       tokens: (count) => (this.tokens = count),
       volume: (volume) => (this.volume = volume),
       save: () => this.save(),
@@ -62,6 +65,7 @@ export class VtokPlayer extends HTMLElement implements Listener {
 
   play(): void {
     this.wanted = true;
+    this.forget();
     this.playback?.play();
   }
 
@@ -81,6 +85,7 @@ export class VtokPlayer extends HTMLElement implements Listener {
   set currentTime(seconds: number) {
     const time = finite(seconds);
     if (this.playback?.info) {
+      this.forget();
       this.playback.seek(time);
     } else {
       this.begin = time;
@@ -154,7 +159,7 @@ export class VtokPlayer extends HTMLElement implements Listener {
   }
 
   doubt(message: string): void {
-    this.controls.say(`All frames were shown, but the file is damaged: ${message}.`);
+    this.judge(`The file is damaged, though no frame is missing: ${message}.`);
     this.tell("damage", { message, from: null, until: null });
   }
 
@@ -165,7 +170,7 @@ export class VtokPlayer extends HTMLElement implements Listener {
   ended(checked: boolean): void {
     this.wanted = false;
     if (checked) {
-      this.controls.say("The file is whole: all its checksums are right.");
+      this.judge("The file is whole: all its checksums are right.");
     }
     this.tell("ended", { checked });
   }
@@ -187,7 +192,7 @@ export class VtokPlayer extends HTMLElement implements Listener {
 
   unsaved(message: string | null): void {
     this.controls.saved();
-    this.controls.say(message === null ? "" : `No MP4 file could be saved: ${message}`);
+    this.controls.say(message === null ? "Saving has ended, since the video went on." : `No MP4 file could be saved: ${message}`);
   }
 
   notice(message: string): void {
@@ -196,8 +201,21 @@ export class VtokPlayer extends HTMLElement implements Listener {
 
   failed(message: string): void {
     this.begin = null;
-    this.controls.say(`This file cannot be played: ${message}`);
+    this.judge(`This file cannot be played: ${message}`);
     this.tell("error", { message });
+  }
+
+  /** Say something that is true until the video goes on. */
+  private judge(text: string): void {
+    this.controls.say(text);
+    this.isVerdict = true;
+  }
+
+  private forget(): void {
+    if (this.isVerdict) {
+      this.controls.say("");
+    }
+    this.isVerdict = false;
   }
 
   private save(): void {
@@ -207,8 +225,15 @@ export class VtokPlayer extends HTMLElement implements Listener {
 
   /** The name of the file without its suffix. */
   private get name(): string {
-    const path = this.given instanceof File ? this.given.name : new URL(this.getAttribute("src") ?? "", document.baseURI).pathname;
-    return path.slice(path.lastIndexOf("/") + 1).replace(/\.(vtk|vtok)$/, "") || "video";
+    if (this.given) {
+      return this.given instanceof File ? withoutSuffix(this.given.name) : "video";
+    }
+    const { pathname } = new URL(this.getAttribute("src") ?? "", document.baseURI);
+    try {
+      return withoutSuffix(decodeURIComponent(pathname));
+    } catch {
+      return withoutSuffix(pathname);
+    }
   }
 
   private async fill(): Promise<void> {
@@ -261,6 +286,11 @@ export class VtokPlayer extends HTMLElement implements Listener {
   private tell(type: string, detail?: unknown): void {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
+}
+
+/** Return the last part of a path without the suffix of a `.vtk` file. */
+function withoutSuffix(path: string): string {
+  return path.slice(path.lastIndexOf("/") + 1).replace(/\.(vtk|vtok)$/, "") || "video";
 }
 
 /** @throws TypeError It is no number, as a `<video>` says. */

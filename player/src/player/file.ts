@@ -80,6 +80,12 @@ export class OpenFile {
     let next: number | null = gop || null;
     let early = this.header.audio.length > 0;
     const heard = new Map<number, bigint>();
+    let lost: string | null = null;
+    let isLost = false;
+    reader.onLostSound = (error) => {
+      lost ??= `sound is lost: ${error.message}`;
+      isLost = true;
+    };
     for (;;) {
       if (next !== null) {
         const begin = early ? Math.max(0, next - 1) : next;
@@ -91,13 +97,17 @@ export class OpenFile {
       try {
         for await (const event of unpackedEvents(reader, priors, whole, next ?? 0)) {
           reached ||= event.kind === "chunk";
+          if (lost !== null) {
+            yield { kind: "doubt", message: lost };
+            lost = null;
+          }
           if (event.kind === "audio") {
             yield { kind: "sound", packets: event.packets.filter((packet) => isNew(packet, heard)) };
           } else {
             yield* this.decoded(event, tokens);
           }
         }
-        yield { kind: "end", checked: whole };
+        yield { kind: "end", checked: whole && !isLost };
         return;
       } catch (error) {
         if (!(error instanceof DamageError)) {

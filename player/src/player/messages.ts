@@ -54,7 +54,7 @@ export type FromWorker =
   | { readonly type: "sound"; readonly run: number; readonly packets: readonly SoundPacket[]; readonly isWhole: boolean }
   /** A part of the file is lost; the run goes on `until` that time, or has ended. */
   | { readonly type: "damage"; readonly run: number; readonly message: string; readonly until: number | null }
-  /** All frames were decoded, but what follows them in the file is damaged. */
+  /** The file is damaged where no frames are: in its sound, or in what follows the last frame. */
   | { readonly type: "doubt"; readonly run: number; readonly message: string }
   /** `checked` tells whether the whole file was read, and its digests are right. */
   | { readonly type: "end"; readonly run: number; readonly checked: boolean }
@@ -62,4 +62,5 @@ export type FromWorker =
   | { readonly type: "saved"; readonly file: Blob; readonly notice: string | null }
   /** There is no MP4 file; `message` says why, unless the page wanted something else before. */
   | { readonly type: "unsaved"; readonly message: string | null }
-  | { readonly type: "failed"; readonly message: string };
+  /** Without a run, the file could not be opened. */
+  | { readonly type: "failed"; readonly run?: number; readonly message: string };

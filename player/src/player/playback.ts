@@ -17,7 +17,7 @@ export interface Listener {
   frame(frame: ReadyFrame): void;
   /** A part of the file is lost, up to some time or to its end. */
   damage(message: string, from: number, until: number | null): void;
-  /** All frames were there, but the file is not what its checksums say. */
+  /** The file is damaged where no frames are. */
   doubt(message: string): void;
   changed(): void;
   ended(checked: boolean): void;
@@ -93,6 +93,7 @@ export class Playback {
       return;
     }
     this.wanted = true;
+    this.sound?.wake();
     if (this.finished || !this.run) {
       this.seek(this.finished ? 0 : this.from);
     }
@@ -277,6 +278,9 @@ export class Playback {
     } else if (pending && !this.shown) {
       this.clock.set(Math.max(this.clock.now, Math.min(pending.time, this.from)));
       this.show(1);
+    } else if (pending && this.shown && !this.drawn && pending.time > this.from) {
+      // The time lies in a gap: the picture before it stays.
+      this.draw(this.shown);
     } else if (this.complete && !pending && this.shown && !this.finished && !this.wanted) {
       this.draw(this.shown);
       this.finished = true;

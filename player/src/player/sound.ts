@@ -67,10 +67,8 @@ export class Sound {
     return true;
   }
 
-  /** Play on; `now` returns the seconds of the video. */
-  start(now: () => number): void {
-    this.now = now;
-    this.offset = null;
+  /** Get ready to be heard. Some browsers allow sound only while they handle what the user did. */
+  wake(): void {
     if (!this.context) {
       this.context = new AudioContext();
       this.gain = this.context.createGain();
@@ -79,6 +77,13 @@ export class Sound {
     }
     // A context that is closed before it could begin says so.
     this.context.resume().catch(() => {});
+  }
+
+  /** Play on; `now` returns the seconds of the video. */
+  start(now: () => number): void {
+    this.now = now;
+    this.offset = null;
+    this.wake();
   }
 
   stop(): void {
@@ -215,7 +220,8 @@ export class Sound {
     if (this.offset === null || Math.abs(drift - this.offset) > MAX_DRIFT) {
       this.offset = drift;
     }
-    const begin = data.timestamp / 1e6 + this.offset;
+    // Wireless loudspeakers are late by what the browser knows.
+    const begin = data.timestamp / 1e6 + this.offset - (context.outputLatency || 0);
     const late = Math.max(0, context.currentTime - begin);
     if (late < data.duration / 1e6) {
       const node = context.createBufferSource();

@@ -38,7 +38,7 @@ scope.onmessage = ({ data }) => {
     case "run":
       wanted = data.run;
       wake();
-      begin(() => run(data.run, data.gop, data.tokens));
+      begin(() => run(data.run, data.gop, data.tokens), data.run);
       break;
     case "shown":
       waiting -= data.frames;
@@ -55,10 +55,11 @@ scope.onmessage = ({ data }) => {
   }
 };
 
-/** Do something after all that was begun before. */
-function begin(what: () => Promise<void>): void {
+/** Do something after all that was begun before; if it fails, tell of which run that was. */
+function begin(what: () => Promise<void>, run?: number): void {
   work = work.then(what).catch((error: unknown) => {
-    scope.postMessage({ type: "failed", message: error instanceof Error ? error.message : String(error) });
+    const message = error instanceof Error ? error.message : String(error);
+    scope.postMessage(run === undefined ? { type: "failed", message } : { type: "failed", run, message });
   });
 }
 
