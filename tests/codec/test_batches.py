@@ -57,6 +57,19 @@ def test_codes_are_what_the_decoder_reads(codec: vtok_codec.api.Codec, frames: n
     assert torch.equal(codes, other)
 
 
+def test_what_batches_give_can_enter_a_network_that_trains(codec: vtok_codec.api.Codec, frames: np.ndarray) -> None:
+    """Autograd takes no tensors of inference mode."""
+    videos = as_videos(frames[:1, :5])
+    tokens, latents = codec.tokenize_batch(videos), codec.encode_latents(videos)
+    table, layer = torch.nn.Embedding(64000, 2), torch.nn.Linear(latents.shape[1], 2)
+    total = table(tokens).sum() + layer(latents.movedim(1, -1)).sum()
+    scale = torch.ones((), requires_grad=True)
+    total = total + (scale * codec.detokenize_batch(tokens)).sum() + (scale * codec.decode_latents(latents)).sum()
+    total.backward()
+    assert table.weight.grad is not None and layer.weight.grad is not None and scale.grad is not None
+    assert not tokens.is_inference() and not latents.requires_grad
+
+
 def test_latents_round_to_the_codes_of_the_tokens(codec: vtok_codec.api.Codec, frames: np.ndarray) -> None:
     videos = as_videos(frames)
     latents, codes = codec.encode_latents(videos), codec.codes(codec.tokenize_batch(videos, tokens=4))

@@ -21,7 +21,8 @@ CHUNK_STEPS = EncodeSettings.chunk_latents
 """Time steps that pass through the model together: as many as in a file, so that the tokens are the same."""
 
 
-@torch.inference_mode()
+# Tensors of inference mode could enter no layer that trains.
+@torch.no_grad()
 def tokenize_batch(tokenizer: Tokenizer, videos: Tensor, tokens_per_position: int) -> Tensor:
     """Encode a batch of videos, each as one GOP.
 
@@ -47,7 +48,8 @@ def tokenize_batch(tokenizer: Tokenizer, videos: Tensor, tokens_per_position: in
     return _joined(torch.cat(parts, dim=2), tokenizer.id.levels)
 
 
-@torch.inference_mode()
+# Tensors of inference mode could enter no layer that trains.
+@torch.no_grad()
 def encode_latents(tokenizer: Tokenizer, videos: Tensor, tokens_per_position: int | None = None) -> Tensor:
     """Encode a batch of videos to latents without rounding (OneVAE, eq. 5), each as one GOP.
 
@@ -75,7 +77,8 @@ def encode_latents(tokenizer: Tokenizer, videos: Tensor, tokens_per_position: in
     return torch.cat(parts, dim=2)
 
 
-@torch.inference_mode()
+# Tensors of inference mode could enter no layer that trains.
+@torch.no_grad()
 def decode_latents(tokenizer: Tokenizer, latents: Tensor) -> Tensor:
     """Decode a batch of latents, the inverse of `encode_latents`.
 
@@ -108,7 +111,8 @@ def decode_latents(tokenizer: Tokenizer, latents: Tensor) -> Tensor:
     return _decoded(tokenizer, codes, lambda part, state: model.decoder(part, state, counts))
 
 
-@torch.inference_mode()
+# Tensors of inference mode could enter no layer that trains.
+@torch.no_grad()
 def detokenize_batch(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
     """Decode a batch of GOPs.
 
