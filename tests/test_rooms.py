@@ -70,7 +70,7 @@ def test_the_time_rule_has_one_home() -> None:
     assert not found
 
 
-LEAVES = {"errors", "text", "extras", "files", "layout", "version", "audio", "times"}
+LEAVES = {"errors", "text", "extras", "files", "layout", "version", "audio", "times", "arguments"}
 """Modules that know nothing of what a codec is."""
 CORE = {"tokens", "container", "media", "models", "weights_file", "registry", "prior_files", "metrics", "stream"}
 IMPORTS = {
@@ -80,6 +80,7 @@ IMPORTS = {
     "layout": set(),
     "audio": set(),
     "times": set(),
+    "arguments": set(),
     "extras": set(),
     "files": set(),
     "tokens": set(),

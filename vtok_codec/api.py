@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vtok_codec.arguments import as_integer, as_size
 from vtok_codec.codec.batches import CHUNK_STEPS
 from vtok_codec.codec.decoders import Decoders
 from vtok_codec.codec.pixel_decoder import DecoderChoice
@@ -23,6 +24,9 @@ from vtok_codec.stream.arrays import as_rate
 from vtok_codec.stream.assembling import TokenModel, assemble
 from vtok_codec.stream.settings import check_stickiness, check_token_count
 from vtok_codec.tokens.radix import Tokens, digits_to_tokens, tokens_to_digits
+
+_DEFAULT_TOKENS = 2
+"""The tokens per position where no number is given, if the model has so many."""
 
 
 class Codec:
@@ -44,14 +48,14 @@ class Codec:
         """The name of the model."""
         return self.tokenizer.id.name
 
-    def tokenize(self, frames: NDArray[np.uint8], tokens: int = 2, stickiness: float = 0.0) -> Tokens:
+    def tokenize(self, frames: NDArray[np.uint8], tokens: int | None = None, stickiness: float = 0.0) -> Tokens:
         """Encode frames as one GOP of tokens, each latent value rounded.
 
         Files with tokens chosen by rate and error, with sound, or of any length are made by `vtok encode`.
 
         Args:
             frames: uint8 RGB `T H W 3`.
-            tokens: Tokens per latent position. More give a better picture.
+            tokens: Tokens per latent position; None for two, or as many as the model has. More give a better picture.
             stickiness: How far beyond half a step a latent may move before its digit changes; see `EncodeSettings`.
 
         Returns:
@@ -67,11 +71,11 @@ class Codec:
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
             raise InputError(f"frames must be uint8 T H W 3, not {frames.dtype} {frames.shape}")
         check_stickiness(stickiness)
-        check_token_count(tokens, self.tokenizer.max_tokens, self.name)
+        count = self._count(tokens)
         parts, state, begin = [], None, 0
         while begin < len(frames):
             end = begin + self.tokenizer.layout.chunk_frames(CHUNK_STEPS, first=begin == 0)
-            digits, state = self.tokenizer.encode(frames[begin:end], tokens, state, stickiness)
+            digits, state = self.tokenizer.encode(frames[begin:end], count, state, stickiness)
             parts.append(digits_to_tokens(digits, self.tokenizer.id.levels))
             begin = end
         return np.concatenate(parts)
@@ -111,11 +115,11 @@ class Codec:
         self._model.check(tokens)
         digits = tokens_to_digits(tokens, self.tokenizer.id.levels)
         whole = self._model.picture(tokens)
-        size = size or whole
+        size = whole if size is None else as_size(size)
         if not all(0 < side <= most for side, most in zip(size, whole, strict=True)):
             raise SettingError(f"size {size} is not within the {whole} that the tokens stand for")
         most = self._model.frames(tokens)
-        if frames is not None and not 1 <= frames <= most:
+        if frames is not None and not 1 <= as_integer(frames, "frames") <= most:
             raise SettingError(f"frames {frames}: the tokens stand for 1 to {most}")
         left = most if frames is None else frames
         parts, state = [], None
@@ -158,22 +162,24 @@ class Codec:
         arrays = list(gops)
         for tokens in arrays:
             _require_array(tokens, "tokens")
-        counts: Sequence[int | None] = [None] * len(arrays) if frames is None else frames
+        if frames is not None and not isinstance(frames, Sequence):
+            raise SettingError(f"frames must be a number per GOP, not {frames!r}")
+        counts = [None] * len(arrays) if frames is None else [as_integer(count, "frames") for count in frames]
         if len(counts) != len(arrays):
             raise SettingError(f"frames has {len(counts)} numbers for {len(arrays)} GOPs")
         whole = [self._model.gop(tokens, count) for tokens, count in zip(arrays, counts, strict=True)]
         if not whole:
             raise InputError("there are no tokens")
-        ticks = as_rate(rate)
-        height, width = size or self._model.picture(arrays[0])
-        assemble(whole, self._model, VideoInfo(width, height, ticks, 1 / ticks), stream)
+        per_second = as_rate(rate)
+        height, width = self._model.picture(arrays[0]) if size is None else as_size(size)
+        assemble(whole, self._model, VideoInfo(width, height, per_second, 1 / per_second), stream)
 
-    def tokenize_batch(self, videos: Tensor, tokens: int = 2) -> Tensor:
+    def tokenize_batch(self, videos: Tensor, tokens: int | None = None) -> Tensor:
         """Encode a batch of videos on the model's device, each as one GOP.
 
         Args:
             videos: A torch tensor `B 3 T H W`, uint8 or floats in [−1, 1].
-            tokens: Tokens per latent position.
+            tokens: Tokens per latent position; see `tokenize`.
 
         Returns:
             A tensor of tokens, int32 `B t h w n`; see `tokenize`.
@@ -184,7 +190,7 @@ class Codec:
         """
         from vtok_codec.codec.batches import tokenize_batch
 
-        return tokenize_batch(self.tokenizer, videos, tokens)
+        return tokenize_batch(self.tokenizer, videos, self._count(tokens))
 
     def detokenize_batch(self, tokens: Tensor) -> Tensor:
         """Decode a batch of GOPs on the model's device with the deterministic decoder.
@@ -252,9 +258,17 @@ class Codec:
 
         return codes_of(self.tokenizer, tokens)
 
-    def decoders(self) -> Decoders:
-        """The decoders of this codec, loaded when first chosen."""
-        return self._decoders
+    def _count(self, tokens: int | None) -> int:
+        """Return how many tokens per position to write.
+
+        Raises:
+            SettingError: The model does not have so many.
+        """
+        most = self.tokenizer.max_tokens
+        if tokens is None:
+            return min(_DEFAULT_TOKENS, most)
+        check_token_count(tokens, most, self.name)
+        return tokens
 
 
 def _require_array(value: object, name: str) -> None:

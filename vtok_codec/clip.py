@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
 
+from vtok_codec.arguments import as_integer, as_seconds
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import FormatError, InputError
 from vtok_codec.media.types import Frame
@@ -28,7 +30,7 @@ class Clip:
     """A `.vtk` file. Used as a context manager, it releases its model at the end.
 
     Args:
-        path: The file, or its bytes, as a reader of WebDataset gives them.
+        path: The file, or its contents as bytes, as a reader of WebDataset gives them.
         model: A shipped name or the path of the weights that made the file; by default the model that it names.
         device: `auto`, `cpu` or `cuda`.
 
@@ -43,12 +45,15 @@ class Clip:
         ...         show(frame.pixels, clip.seconds(frame))
     """
 
-    def __init__(self, path: str | Path | bytes, model: str | Path | None = None, device: str = "auto") -> None:
-        self._bytes = path if isinstance(path, bytes) else None
-        self._path = Path("the .vtk file" if isinstance(path, bytes) else path)
+    def __init__(
+        self, path: str | Path | bytes | bytearray | memoryview, model: str | Path | None = None, device: str = "auto"
+    ) -> None:
+        self._bytes = None if isinstance(path, str | Path) else _contents(path)
+        self._path = Path(path) if isinstance(path, str | Path) else Path("the .vtk file")
         self._model = model
         self._device = device
         self._decoders: Decoders | None = None
+        self._loading = threading.Lock()
         with self._open() as stream:
             self.header = VtkReader(stream).header
 
@@ -82,8 +87,9 @@ class Clip:
             FormatError, DamageError: The file cannot be read there.
             ModelError: The prior with which the file was packed is missing.
         """
+        number = None if gop is None else as_integer(gop, "gop")
         with self._open() as stream:
-            return read_tokens(stream, self._prior, gop, max_bytes)
+            return read_tokens(stream, self._prior, number, max_bytes)
 
     def gops(self, max_bytes: int = MAX_TOKEN_BYTES) -> Iterator[Tokens]:
         """Iterate over the tokens `t h w n` of each GOP, with one GOP in memory at a time.
@@ -128,12 +134,16 @@ class Clip:
         from vtok_codec.codec.decoders import Decoders, tokenizer_of
         from vtok_codec.codec.pixel_decoder import DecoderChoice
 
-        if self._decoders is None:
-            self._decoders = Decoders(tokenizer_of(self.header.model, self._model, self._device))
+        count = None if tokens is None else as_integer(tokens, "tokens")
+        start_s = as_seconds(start, "start")
+        duration_s = None if duration is None else as_seconds(duration, "duration")
+        with self._loading:
+            if self._decoders is None:
+                self._decoders = Decoders(tokenizer_of(self.header.model, self._model, self._device))
         chosen = self._decoders.choose(DecoderChoice(str(decoder), steps, seed), self.header.windows)
         with (
             self._open() as stream,
-            closing(decode_events(VtkReader(stream), chosen, tokens, start, duration)) as events,
+            closing(decode_events(VtkReader(stream), chosen, count, start_s, duration_s)) as events,
         ):
             for event in events:
                 if isinstance(event, Frame):
@@ -154,8 +164,22 @@ class Clip:
             stream = self._path.open("rb") if self._bytes is None else io.BytesIO(self._bytes)
         except OSError as error:
             raise InputError(f"cannot read {self._path}: {error.strerror}") from error
+        except ValueError as error:
+            # A name with a NUL.
+            raise InputError(f"cannot read {str(self._path)!r}: {error}") from None
         with stream:
             try:
                 yield stream
             except FormatError as error:
                 raise type(error)(f"{self._path}: {error}") from None
+
+
+def _contents(given: object) -> bytes:
+    """Return the contents of a file as bytes.
+
+    Raises:
+        InputError: They are of another type.
+    """
+    if not isinstance(given, bytes | bytearray | memoryview):
+        raise InputError(f"name a .vtk file, or give its contents as bytes, not {type(given).__name__}")
+    return bytes(given)

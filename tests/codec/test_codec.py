@@ -42,9 +42,10 @@ from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import dump_weights
 from vtok_codec.prior_files import find_prior
+from vtok_codec.stream import unpacking
 from vtok_codec.stream.chunks import chosen_coder
 from vtok_codec.stream.headers import make_header
-from vtok_codec.stream.reading import read_tokens
+from vtok_codec.stream.reading import read_gops, read_tokens
 from vtok_codec.stream.settings import EncodeSettings
 from vtok_codec.stream.verifying import verify
 from vtok_codec.tokens.coders import WAVES, ZSTD
@@ -468,6 +469,16 @@ def test_recovery_loses_the_damaged_gop_only(
         (lambda codec: codec.detokenize(np.zeros((1, 1, 1, 2), np.uint16), size=(-1, 8)), "not within"),
         (lambda codec: codec.detokenize(np.zeros((1, 1, 1, 2), np.uint16), frames=0), "stand for 1 to 1"),
         (lambda codec: codec.detokenize(np.zeros((2, 1, 1, 2), np.uint16), frames=6), "stand for 1 to 5"),
+        (lambda codec: codec.detokenize(np.zeros((2, 1, 1, 2), np.uint16), frames=2.5), "frames must be a whole"),
+        (lambda codec: codec.detokenize(np.zeros((1, 1, 1, 2), np.uint16), size=8), "size must be the height and"),
+        (lambda codec: codec.detokenize(np.zeros((1, 1, 1, 2), np.uint16), size=(8,)), "size must be the height and"),
+        (lambda codec: codec.detokenize(np.zeros((1, 1, 1, 2), np.uint16), size=(8, 7.5)), "width of size must be"),
+        (lambda codec: codec.detokenize(np.zeros((1, 1, 1, 2), np.uint16), decoder="ddim", seed=1.5), "seed must be"),
+        (lambda codec: codec.detokenize(np.zeros((1, 1, 1, 2), np.uint16), decoder="ddim", steps=1.5), "steps must"),
+        (lambda codec: codec.tokenize(np.zeros((1, 8, 8, 3), np.uint8), tokens="2"), "tokens must be a whole number"),
+        (lambda codec: codec.tokenize_batch(torch.zeros(1, 3, 1, 8, 8), tokens=1.5), "tokens must be a whole number"),
+        (lambda codec: codec.pack([np.ones((1, 1, 1, 2), np.uint16)], io.BytesIO(), frames=5), "a number per GOP"),
+        (lambda codec: codec.pack([np.ones((1, 1, 1, 2), np.uint16)], io.BytesIO(), size=(8,)), "size must be the"),
     ],
 )
 def test_arrays_that_are_none_of_ours_are_refused(
@@ -475,6 +486,70 @@ def test_arrays_that_are_none_of_ours_are_refused(
 ) -> None:
     with pytest.raises((InputError, SettingError), match=message):
         call(Codec(tokenizer))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda clip: clip.tokens(gop="0"), "gop must be a whole number"),
+        (lambda clip: list(clip.frames(start="1")), "start must be seconds"),
+        (lambda clip: list(clip.frames(duration=object())), "duration must be seconds"),
+        (lambda clip: list(clip.frames(tokens=1.5)), "tokens must be a whole number"),
+        (lambda clip: vtok_codec.open(None), "give its contents as bytes, not NoneType"),
+        (lambda clip: vtok_codec.open("a\0b.vtk"), "cannot read"),
+    ],
+)
+def test_a_clip_refuses_arguments_of_wrong_types(
+    lanes: bytes, tokenizer: Tokenizer, call: Callable[[Clip], object], message: str
+) -> None:
+    with pytest.raises((InputError, SettingError), match=message):
+        call(vtok_codec.open(lanes))
+
+
+def test_a_clip_is_opened_from_bytes_of_any_type(lanes: bytes) -> None:
+    expected = vtok_codec.open(lanes).tokens(gop=0)
+    for data in (bytearray(lanes), memoryview(lanes)):
+        assert np.array_equal(vtok_codec.open(data).tokens(gop=0), expected)
+
+
+def test_one_gop_is_read_without_the_next(lanes: bytes, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither unpacked nor looked at, so that damage in it does not matter; and its prior is looked up once."""
+    unpacked: list[bool] = []
+    digits = unpacking._Unpacker.digits
+
+    def counting(self: Any, chunk: Any) -> Digits:
+        unpacked.append(chunk.first)
+        return digits(self, chunk)
+
+    monkeypatch.setattr(unpacking._Unpacker, "digits", counting)
+    data = encoded(SMALL_LANES, tokenizer, EncodeSettings(gop_latents=4, chunk_latents=2))
+    clip, found = vtok_codec.open(data), []
+
+    def finder(sha256: str) -> Any:
+        found.append(sha256)
+        return find_prior(sha256)
+
+    whole = list(read_gops(VtkReader(io.BytesIO(data)), finder))
+    assert len(whole) > 2 and len(found) == 1
+    unpacked.clear()
+    assert np.array_equal(clip.tokens(gop=1), whole[1].tokens) and unpacked == [True, False]
+
+
+def test_rounded_times_are_steady_and_a_gap_between_chunks_is_not(tokenizer: Tokenizer) -> None:
+    """As `verify` says it."""
+
+    def steadiness(times: list[int]) -> list[bool]:
+        info = VideoInfo(16, 16, Fraction(30), Fraction(1, 1000))
+        frames = (Frame(np.zeros((16, 16, 3), np.uint8), pts) for pts in times)
+        out = io.BytesIO()
+        encode_video(info, frames, tokenizer, EncodeSettings(gop_latents=4, chunk_latents=2), out)
+        gops = list(read_gops(VtkReader(io.BytesIO(out.getvalue())), find_prior))
+        assert verify(io.BytesIO(out.getvalue()), find_prior).steady == all(gop.steady for gop in gops)
+        return [gop.steady for gop in gops]
+
+    even = [round(number * 1000 / 30) for number in range(26)]
+    assert steadiness(even) == [True, True]
+    assert steadiness([*even[:5], *(time + 50 for time in even[5:])]) == [False, True]
 
 
 def test_frames_that_are_not_asked_for_are_not_decoded(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TypeAlias
 
@@ -34,6 +35,8 @@ class Decoders:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
+        self._lock = threading.Lock()
+        """Held while weights are loaded, so that threads do not load the same ones twice."""
         self._loaded: dict[str, OtherDecoder] = {}
         self._onedva: dict[str, OneDVADecoder] = {}
         """The decoders that read 1D tokens, by the hash of the weights that made those."""
@@ -71,21 +74,23 @@ class Decoders:
 
     def _with_windows(self, windows: WindowHeader) -> OneDVADecoder:
         """Return the decoder that reads 1D tokens."""
-        if windows.weights_sha256 not in self._onedva:
-            own = self.tokenizer.onedva
-            if own is None or windows.weights_sha256 not in own.weights.reads:
-                own = OneDVACoder(_weights_of_windows(windows), self.tokenizer)
-            self._onedva[windows.weights_sha256] = OneDVADecoder(own)
+        with self._lock:
+            if windows.weights_sha256 not in self._onedva:
+                own = self.tokenizer.onedva
+                if own is None or windows.weights_sha256 not in own.weights.reads:
+                    own = OneDVACoder(_weights_of_windows(windows), self.tokenizer)
+                self._onedva[windows.weights_sha256] = OneDVADecoder(own)
         found = self._onedva[windows.weights_sha256]
         found.coder.check_fits(windows)
         return found
 
     def _load(self, name: str) -> OtherDecoder:
-        if name not in self._loaded:
-            weights = self._weights(name)
-            kind = SharpDecoder if isinstance(weights.config, SharpConfig) else DiffusionDecoder
-            self._loaded[name] = kind(weights, self.tokenizer)
-        return self._loaded[name]
+        with self._lock:
+            if name not in self._loaded:
+                weights = self._weights(name)
+                kind = SharpDecoder if isinstance(weights.config, SharpConfig) else DiffusionDecoder
+                self._loaded[name] = kind(weights, self.tokenizer)
+            return self._loaded[name]
 
     def _weights(self, name: str) -> WeightsFile:
         if name.endswith(SUFFIX) or Path(name).is_dir():

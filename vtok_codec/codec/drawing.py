@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vtok_codec.arguments import as_integer
 from vtok_codec.codec.tokenizer import choose_placement
 from vtok_codec.errors import InputError, SettingError
 from vtok_codec.models.generator import Pick
@@ -64,7 +65,7 @@ class Sampling:
             raise SettingError(f"guidance {self.guidance}: name a label that is to guide")
         if not 0 <= self.stillness <= _MAX_STILLNESS:
             raise SettingError(f"stillness {self.stillness}: give a number from 0 to {_MAX_STILLNESS:g}")
-        if not 0 <= self.seed < 1 << 63:
+        if not 0 <= as_integer(self.seed, "seed") < 1 << 63:
             raise SettingError(f"seed {self.seed}: give 0 to {(1 << 63) - 1}")
 
     def picker(self, device: torch.device) -> Pick:
@@ -156,6 +157,8 @@ class TokenDrawer(ABC):
 
     def _check(self, tokens: Tokens) -> None:
         wanted = self.tokens_per_position
+        if not isinstance(tokens, np.ndarray):
+            raise InputError(f"tokens must be a NumPy array, not {type(tokens).__name__}")
         if tokens.ndim != 4 or tokens.shape[3] != wanted:
             raise InputError(f"tokens must be t h w {wanted}, as {self.name} draws them, not {tokens.shape}")
         check_grid(*tokens.shape[1:3])

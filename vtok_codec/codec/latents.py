@@ -117,6 +117,8 @@ def encoded_latents(
         if not parts:
             raise
         failure = error
+    if not parts:
+        raise InputError("there are no frames")
     if held > max_bytes:
         raise InputError("the latents take more memory than allowed; raise the limit (--max-mib)")
     return LatentVideo(np.concatenate(parts, axis=1), latents, frames, failure)

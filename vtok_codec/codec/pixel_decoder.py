@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+from vtok_codec.arguments import as_integer
 from vtok_codec.container.header import Header, ModelId
 from vtok_codec.container.window_tokens import WindowTokens
 from vtok_codec.errors import FormatError
@@ -29,6 +30,11 @@ class DecoderChoice:
     """How often a decoder that draws from noise evaluates its network; None for its default."""
     seed: int = 0
     """The seed of the noise."""
+
+    def __post_init__(self) -> None:
+        as_integer(self.seed, "seed")
+        if self.steps is not None:
+            as_integer(self.steps, "steps")
 
 
 class PixelDecoder(Protocol):

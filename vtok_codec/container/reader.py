@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import BinaryIO, TypeAlias
 
 from vtok_codec.audio import AudioPacket
@@ -61,10 +60,6 @@ class TokenChunk:
     """The size in the file of the token record and, if there is one, of the record of its 1D tokens, in bytes."""
     window_tokens: WindowTokens | None = None
     """The 1D tokens of the chunk; None if the file has none."""
-
-    def steady(self, frame_ticks: int) -> bool:
-        """Return whether all frames, apart from the last, last so many ticks."""
-        return all(after - before == frame_ticks for before, after in pairwise(self.pts))
 
 
 Event: TypeAlias = "TokenChunk | list[AudioPacket] | Totals"
@@ -384,7 +379,7 @@ class VtkReader:
             shape[0], first
         )
         if self._latents_in_gop > self.header.gop_latents:
-            raise DamageError(f"GOP {record.gop} is longer than the {self.header.gop_latents} latent frames allowed")
+            raise DamageError(f"GOP {record.gop} is longer than the {self.header.gop_latents} time steps allowed")
         self._gop = record.gop
         self._open_chunk = record.frames < self.header.max_chunk_frames(first)
         self._frames += record.frames

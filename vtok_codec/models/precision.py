@@ -13,7 +13,12 @@ def fast_type(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     elif device.type == "cpu":
-        has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        has_bf16 = _cpu_has("avx512_bf16") or _cpu_has("amx_tile")
     else:
         has_bf16 = True
     return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def _cpu_has(instructions: str) -> bool:
+    """Return whether torch says that the processor has instructions; it has no public function for it."""
+    return bool(getattr(torch.cpu, f"_is_{instructions}_supported", lambda: False)())

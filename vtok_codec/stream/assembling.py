@@ -121,7 +121,9 @@ def _header(gops: Sequence[Gop], model: TokenModel, info: VideoInfo) -> Header:
     header = make_header(info, model.id, model.max_tokens, EncodeSettings(tokens_per_position=count), model.prior)
     steps = max(layout.time_steps(len(gop.tokens), first=True) for gop in gops)
     if steps > MAX_GOP_LATENTS:
-        raise InputError(f"a GOP has at most {MAX_GOP_LATENTS} latent frames; split the tokens into several GOPs")
+        raise InputError(
+            f"a GOP has at most {MAX_GOP_LATENTS} time steps, not {steps}; split the tokens into several GOPs"
+        )
     return dataclasses.replace(header, gop_latents=steps)
 
 

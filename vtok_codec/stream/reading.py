@@ -15,8 +15,9 @@ import numpy as np
 from vtok_codec.container.header import Header
 from vtok_codec.container.reader import TokenChunk, VtkReader
 from vtok_codec.container.records import GopEntry
-from vtok_codec.errors import DamageError, FormatError, InputError
+from vtok_codec.errors import DamageError, InputError
 from vtok_codec.stream.limits import MAX_TOKEN_BYTES
+from vtok_codec.stream.pace import Pace
 from vtok_codec.stream.unpacking import PriorFinder, UnpackedChunk, unpacked_events
 from vtok_codec.tokens.radix import Tokens, digits_to_tokens
 
@@ -30,7 +31,7 @@ class Gop:
     frames: int
     """The number of frames that the tokens stand for. It may be less than the last latent frame could hold."""
     steady: bool = True
-    """Whether all frames have the nominal duration."""
+    """Whether all frames, and the last one before them, have the nominal duration up to a tick."""
 
 
 class _Budget:
@@ -112,15 +113,15 @@ def read_gops(
         reader: The reader of the file.
         priors: Finds the prior that the file names.
         max_bytes: The largest size of the tokens of a GOP in bytes.
-        first_frames: The number of frames of the first GOP, if it is known. Once they are read, an error behind them
-            does not keep back the GOP.
+        first_frames: The number of frames of the first GOP; 0 if it is not known. With it, nothing behind that GOP is
+            read before it is yielded.
 
     Raises:
         InputError: The tokens of a GOP are too large.
         FormatError, DamageError: The file cannot be read any further.
     """
     parts: list[Tokens] = []
-    frames, steady = 0, True
+    frames, pace = 0, Pace(reader.header.frame_ticks)
     budget = _Budget(reader.header, max_bytes)
 
     def admit(chunk: TokenChunk) -> None:
@@ -128,22 +129,23 @@ def read_gops(
             budget.used_bytes = 0
         budget.admit(chunk)
 
-    try:
-        for event in unpacked_events(reader, priors, admit):
-            if isinstance(event, UnpackedChunk):
-                if event.chunk.first and parts:
-                    yield Gop(np.concatenate(parts), frames, steady)
-                    parts, frames, steady, first_frames = [], 0, True, 0
-                parts.append(digits_to_tokens(event.digits, reader.header.model.levels))
-                frames += len(event.chunk.pts)
-                steady = steady and event.chunk.steady(reader.header.frame_ticks)
-    except (FormatError, InputError):
-        if not first_frames or frames != first_frames:
-            raise
-        yield Gop(np.concatenate(parts), frames, steady)
-        raise
+    def ended() -> Gop:
+        nonlocal parts, frames, first_frames
+        gop = Gop(np.concatenate(parts), frames, pace.steady)
+        parts, frames, first_frames, pace.steady = [], 0, 0, True
+        return gop
+
+    for event in unpacked_events(reader, priors, admit):
+        if isinstance(event, UnpackedChunk):
+            if event.chunk.first and parts:
+                yield ended()
+            parts.append(digits_to_tokens(event.digits, reader.header.model.levels))
+            frames += len(event.chunk.pts)
+            pace.add(event.chunk.pts)
+            if frames == first_frames:
+                yield ended()
     if parts:
-        yield Gop(np.concatenate(parts), frames, steady)
+        yield ended()
 
 
 def read_first_tokens(reader: VtkReader, latents: int, priors: PriorFinder, max_bytes: int = MAX_TOKEN_BYTES) -> Tokens:

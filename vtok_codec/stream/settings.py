@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from vtok_codec.arguments import as_integer
 from vtok_codec.container.header import MAX_CHUNK_LATENTS, MAX_GOP_LATENTS
 from vtok_codec.errors import SettingError
 from vtok_codec.stream.effort import (
@@ -109,7 +110,7 @@ def check_token_count(count: int, most: int, name: str) -> None:
     Raises:
         SettingError: The number is below 1, or larger than the model's.
     """
-    if not 1 <= count <= most:
+    if not 1 <= as_integer(count, "tokens") <= most:
         raise SettingError(f"tokens {count}: {name} has 1 to {most} tokens per position")
 
 

@@ -129,6 +129,8 @@ class _Unpacker:
 
     def __init__(self, header: Header, priors: PriorFinder) -> None:
         self._header, self._priors = header, priors
+        self._prior: Prior | None = None
+        """The prior that the header names, once a chunk has needed it."""
         self._open: tuple[CoderId, Coder] | None = None
 
     def digits(self, chunk: TokenChunk) -> Digits:
@@ -148,9 +150,10 @@ class _Unpacker:
         name = self._header.prior_sha256
         if coder == PRIOR.id and not name:
             raise DamageError("a chunk needs a prior, and the header names none")
-        prior = self._priors(name) if name and coder == PRIOR.id else None
+        if name and coder == PRIOR.id and self._prior is None:
+            self._prior = self._priors(name)
         try:
-            return make_coder(coder, digit_layout(self._header, prior))
+            return make_coder(coder, digit_layout(self._header, self._prior if coder == PRIOR.id else None))
         except LookupError as error:
             raise FormatError(f"{error.args[0]} is not known for such tokens; a newer vtok may read it") from None
 

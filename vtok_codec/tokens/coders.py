@@ -95,7 +95,7 @@ class CoderSpec:
 def _make_zstd(layout: DigitLayout) -> Coder:
     from vtok_codec.tokens.zstd_groups import GroupCoder
 
-    return GroupCoder(layout.levels, layout.tokens_per_position)
+    return GroupCoder(layout.levels)
 
 
 def _make_waves(layout: DigitLayout) -> Coder:

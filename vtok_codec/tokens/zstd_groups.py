@@ -99,13 +99,8 @@ position.
 class GroupCoder:
     """Packs and unpacks chunks with zstd, each chunk independently of the others."""
 
-    def __init__(self, levels: Sequence[int], tokens_per_position: int) -> None:
-        """Create a coder.
-
-        Args:
-            levels: The number of values of each digit of a token.
-            tokens_per_position: The number of tokens per latent position, which this coder does not need.
-        """
+    def __init__(self, levels: Sequence[int]) -> None:
+        """Create a coder for tokens whose digits have so many values each."""
         self._levels = tuple(levels)
 
     def pack(self, digits: Digits) -> bytes:

@@ -1,0 +1,49 @@
+"""Checks of what callers of the Python API give, so that a wrong type is told like a wrong value."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+from vtok_codec.errors import SettingError
+
+_SIDES = 2
+
+
+def as_integer(value: Any, name: str) -> int:
+    """Return a whole number, of whichever integer type.
+
+    Raises:
+        SettingError: It is none.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise SettingError(f"{name} must be a whole number, not {value!r}") from None
+
+
+def as_seconds(value: Any, name: str) -> float:
+    """Return a time in seconds as a float.
+
+    Raises:
+        SettingError: It is no number.
+    """
+    # Text is no number here, though `float` would take it.
+    if isinstance(value, str | bytes):
+        raise SettingError(f"{name} must be seconds, not {value!r}")
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise SettingError(f"{name} must be seconds, not {value!r}") from None
+
+
+def as_size(value: Any) -> tuple[int, int]:
+    """Return the height and the width of a picture.
+
+    Raises:
+        SettingError: The value is not two whole numbers.
+    """
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes) or len(value) != _SIDES:
+        raise SettingError(f"size must be the height and the width, not {value!r}")
+    return as_integer(value[0], "the height of size"), as_integer(value[1], "the width of size")
