@@ -37,6 +37,7 @@ from vtok_codec.media.types import Pixels
 from vtok_codec.metrics.lpips import load_lpips
 from vtok_codec.registry import find_weights
 from vtok_codec.tokens.coders import PRIOR, WAVES
+from vtok_codec.tokens.codes import values_to_codes
 from vtok_codec.tokens.radix import Tokens, tokens_to_digits
 from vtok_codec.training.data.library import MAX_FRAMES
 
@@ -166,8 +167,7 @@ class Way:
 
     def _codes(self, tokens: Tokens) -> Latents:
         levels = self._codec.tokenizer.id.levels
-        zero = np.asarray(levels * tokens.shape[3]).reshape(-1, 1, 1, 1) // 2
-        return (tokens_to_digits(tokens, levels) / zero - 1).astype(np.float32)
+        return values_to_codes(tokens_to_digits(tokens, levels), levels)
 
     def _decoded(self, latents: Latents, frames: Pixels) -> Pixels:
         return np.concatenate(list(decoded_latents(latents, self._decoder, frames.shape[1:3])))[: len(frames)]

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vtok_codec.container.records import max_packed_bytes
+from vtok_codec.tokens.codes import codes_to_values, nearest_digits, values_to_codes
 from vtok_codec.tokens.radix import Digits, digits_to_tokens, tokens_to_digits
 from vtok_codec.tokens.waves import WaveCoder
 from vtok_codec.tokens.zstd_groups import _ALPHABETS, pack, unpack
@@ -274,3 +275,15 @@ def test_alphabets_that_do_not_fit_their_levels_are_refused() -> None:
         unpack(group_bytes(2, bytes(2)), (3, 2, 1, 1), (8, 8, 8))
     with pytest.raises(ValueError, match="unknown"):
         unpack(group_bytes(3, bytes(2)), (3, 2, 1, 1), (8, 8, 8))
+
+
+def test_codes_lie_between_their_ends_and_come_back() -> None:
+    levels = (8, 5, 2)
+    digits = np.stack([np.arange(8) % level for level in levels * 2]).astype(np.uint8)[:, None, None]
+    codes = values_to_codes(digits, levels)
+    assert codes.dtype == np.float32 and codes.min() == -1 and codes.max() <= 1
+    assert codes[0, 0, 0, 4] == 0 and codes[1, 0, 0].tolist() == [-1, -0.5, 0, 0.5, 1, -1, -0.5, 0]
+    assert np.array_equal(codes, values_to_codes(digits.astype(np.float32), levels))
+    assert np.array_equal(nearest_digits(codes_to_values(codes, levels), levels), digits)
+    beyond = nearest_digits(np.full((6, 1, 1, 1), 9.0, np.float32), levels)
+    assert beyond.dtype == np.uint8 and beyond.ravel().tolist() == [7, 4, 1] * 2

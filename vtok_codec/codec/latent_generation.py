@@ -13,6 +13,7 @@ from vtok_codec.codec.latents import Latents
 from vtok_codec.errors import InputError, SettingError
 from vtok_codec.models.latent_flow import FlowState, LatentFlow
 from vtok_codec.models.weights import LATENT_FLOW, build
+from vtok_codec.tokens.codes import codes_to_values, nearest_digits, values_to_codes
 from vtok_codec.tokens.radix import Tokens, digits_to_tokens, tokens_to_digits
 from vtok_codec.weights_file import WeightsFile
 
@@ -36,8 +37,9 @@ class LatentGenerator(TokenDrawer):
         exact = self._model.mean.clone(), self._model.deviation.clone()
         self._model.to(self._placement.device, self._placement.dtype)
         self._model.mean, self._model.deviation = (buffer.to(self._placement.device) for buffer in exact)
-        self._zero = np.asarray(self._levels * self.tokens_per_position).reshape(-1, 1, 1, 1) // 2
-        rounding = float(((1 / (self._zero * exact[1].cpu().numpy()[:, None])) ** 2 / 12).mean() ** 0.5)
+        # Codes of neighbouring digits differ by 1 / ⌊L/2⌋.
+        steps = 1 / (np.asarray(self._levels * self.tokens_per_position)[:, None, None] // 2)
+        rounding = float(((steps / exact[1].cpu().numpy()) ** 2 / 12).mean() ** 0.5)
         self._rounded_time = rounding / (1 + rounding)
         """The time at which noise disturbs latents as much as rounding does."""
 
@@ -104,16 +106,13 @@ class LatentGenerator(TokenDrawer):
         """
         check_latents(latents)
         self._check_alike([*before, tokens])
-        most = np.asarray(self._levels * self.tokens_per_position).reshape(-1, 1, 1, 1) - 1
         for drawn in self.stream_latents(self._codes(tokens), latents, sampling, rounded=True):
-            digits = np.clip(np.rint((drawn + 1) * self._zero), 0, most).astype(np.uint8)
+            digits = nearest_digits(codes_to_values(drawn, self._levels), self._levels)
             yield digits_to_tokens(digits, self._levels)
 
     def _codes(self, tokens: Tokens) -> Latents:
         """Return the latents that tokens stand for."""
-        if not len(tokens):
-            return np.zeros((len(self._zero), *tokens.shape[:3]), np.float32)
-        return (tokens_to_digits(tokens, self._levels) / self._zero - 1).astype(np.float32)
+        return values_to_codes(tokens_to_digits(tokens, self._levels), self._levels)
 
     def _check_latents(self, latents: Latents) -> None:
         wanted = self._model.config.channels

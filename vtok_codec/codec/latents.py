@@ -19,6 +19,7 @@ from vtok_codec.models.causal import State
 from vtok_codec.stream.chunks import Chunker, FrameChunk
 from vtok_codec.stream.headers import make_header
 from vtok_codec.stream.settings import EncodeSettings
+from vtok_codec.tokens.codes import values_to_codes
 
 Latents: TypeAlias = NDArray[np.float32]
 """Latents of the shape `C t h w`, mostly in [−1, 1]; see `vtok_codec.codec.batches.encode_latents`."""
@@ -51,13 +52,12 @@ def latent_chunks(
         SettingError, InputError: See `make_header`; or an error of `events`.
     """
     chunker = Chunker(make_header(info, tokenizer.id, tokenizer.max_tokens, settings))
-    zero = np.asarray(tokenizer.id.levels * settings.tokens_per_position).reshape(-1, 1, 1, 1) // 2
     state: State = None
     for chunk in _frame_chunks(chunker, events):
         pixels = np.stack([frame.pixels for frame in chunk.frames])
         before = None if chunk.starts_gop else state
         values, state = tokenizer.encode_values(pixels, settings.tokens_per_position, before)
-        yield LatentChunk((values / zero - 1).astype(np.float32), len(chunk.frames), chunk.starts_gop)
+        yield LatentChunk(values_to_codes(values, tokenizer.id.levels), len(chunk.frames), chunk.starts_gop)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
 
-import numpy as np
-
 from vtok_codec.container.header import Header
 from vtok_codec.container.records import TokenPayload
 from vtok_codec.container.window_tokens import WindowTokens
@@ -16,6 +14,7 @@ from vtok_codec.container.writer import VtkWriter
 from vtok_codec.media.types import Frame
 from vtok_codec.stream.unpacking import digit_layout, token_bytes
 from vtok_codec.tokens.coders import CODERS, ChoosingCoder, ChosenCoder, fitting_coder
+from vtok_codec.tokens.codes import nearest_digits
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits, Values, digits_to_tokens
 
@@ -161,9 +160,7 @@ class GopPacker:
 
     def rounded(self, values: Values) -> Digits:
         """Return the digits nearest to values `P t h w`."""
-        levels = self._header.model.levels * self._header.tokens_per_position
-        most = np.array(levels, np.float32)[:, None, None, None] - 1
-        return np.clip(np.rint(values), 0, most).astype(np.uint8)
+        return nearest_digits(values, self._header.model.levels)
 
     def pack(self, chunk: CodedChunk) -> PackedChunk:
         """Pack the next chunk of the GOP."""

@@ -17,6 +17,7 @@ from vtok_codec.layout import GopLayout
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
 from vtok_codec.stream.settings import EncodeSettings
+from vtok_codec.tokens.codes import values_to_codes
 from vtok_codec.training.data.library import ClipLibrary
 from vtok_codec.training.processes import Processes
 from vtok_codec.training.recipe import CropShape
@@ -40,13 +41,12 @@ class LatentBatch(NamedTuple):
 
 def latents_of(pixels: Pixels, tokenizer: Tokenizer, tokens: int) -> HalfLatents:
     """Encode a clip `T H W 3` as one GOP. Returns the channels of its first tokens, unrounded."""
-    zero = np.asarray(tokenizer.id.levels * tokens).reshape(-1, 1, 1, 1) // 2
     parts, begin = [], 0
     state: State = None
     while begin < len(pixels):
         end = begin + tokenizer.layout.chunk_frames(EncodeSettings.chunk_latents, first=begin == 0)
         values, state = tokenizer.encode_values(pixels[begin:end], tokens, state)
-        parts.append(values / zero - 1)
+        parts.append(values_to_codes(values, tokenizer.id.levels))
         begin = end
     return np.ascontiguousarray(np.concatenate(parts, axis=1).swapaxes(0, 1).astype(np.float16))
 
