@@ -46,9 +46,16 @@ On standard output, a decoded video is raw RGB in a NUT container.
 colour tags, rotation and audio packets; `decode` writes them as far as the output's container can
 hold them. vtok reports what it leaves out: bit depths above 8, transparency, subtitles and chapters.
 
+`decode` encodes the pictures with H.264 at CRF 14 (MP4, MOV, MKV), VP9 at CRF 20 (WebM) or MPEG-4 (AVI), or
+writes them as they are (NUT, Y4M, PNG); `--codec` and `--crf` choose another encoder of FFmpeg.
+
+Three options name a model. `--model` is the one that encodes, or that is measured; `--weights` is the one that made a
+file, if the file's own name does not find it; `--codec` of `train` and `generate` is the codec on whose tokens another
+network works. Each takes a shipped name, a weights file or the folder of a training run.
+
 | environment variable | what it names |
 |---|---|
-| `VTOK_WEIGHTS` | The folder for fetched weights; by default `~/.cache/vtok/weights`. |
+| `VTOK_WEIGHTS` | The folder for fetched weights; by default `vtok/weights` in `XDG_CACHE_HOME` or `~/.cache`. |
 | `VTOK_WEIGHTS_SOURCE` | Where `vtok models fetch` gets weights, unless `--from` says so. |
 | `VTOK_PRIORS` | Folders with further priors, separated as in `PATH`. |
 | `VTOK_DEBUG` | 1 prints the traceback of an internal error. |
@@ -57,8 +64,8 @@ _PYTHON_HEAD = """# Python
 
     import vtok_codec
 
-Errors are subclasses of `vtok_codec.errors.VtokError`; see [exit codes](exit-codes.md). What a call
-leaves out it tells as a `vtok_codec.errors.VtokWarning`.
+Errors are subclasses of `vtok_codec.errors.VtokError`; see [exit codes](exit-codes.md). If a call
+leaves something out, it issues a `vtok_codec.errors.VtokWarning`.
 `bench/reference.py` writes this page from the docstrings.
 """
 _TRAINING_HEAD = """# Settings of training stages

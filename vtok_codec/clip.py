@@ -150,7 +150,10 @@ class Clip:
                     yield event
 
     def seconds(self, frame: Frame) -> float:
-        """The time of a frame in seconds: from `start` on if `frames` was given one or a duration; else as stored."""
+        """The time of a frame in seconds.
+
+        If `frames` was called with a start or a duration, it counts from the start; otherwise it is the stored time.
+        """
         return float(frame.pts * self.header.time_base)
 
     def _prior(self, sha256: str) -> Prior:

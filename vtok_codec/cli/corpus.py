@@ -122,7 +122,7 @@ def encode(
         ),
     ] = ZSTD.name,
     model: Annotated[
-        str, typer.Option("--model", "-m", help="A shipped model or a weights file.", rich_help_panel=MODEL)
+        str, typer.Option("--model", "-m", help="A shipped model, weights file or run folder.", rich_help_panel=MODEL)
     ] = DEFAULT_MODEL,
     device: Device = "auto",
     engine: EngineName = "local",

@@ -81,16 +81,16 @@ def encode(
     sticky: Annotated[
         float | None,
         typer.Option(
-            help="How far a value may drift before its token changes, in steps, 0 to 4; 0.05 is usual. More gives "
-            "smaller, less exact files.",
+            help="How far a value may drift before its token changes, in steps, 0 to 4, such as 0.05. More gives "
+            "smaller, less exact files. It replaces --rdo, which is better.",
             rich_help_panel=PICTURE,
         ),
     ] = None,
     rdo: Annotated[
         float | None,
         typer.Option(
-            help="What a bit costs when tokens are chosen by rate and error, instead of the preset's cost. 0 takes the "
-            "nearest tokens; 0.05 gives smaller, less exact files.",
+            help="What a bit costs when tokens are chosen by rate and error, instead of the preset's cost, 0 to 1. 0 "
+            "takes the nearest tokens; 0.05 gives smaller, less exact files.",
             rich_help_panel=PICTURE,
         ),
     ] = None,
@@ -105,13 +105,13 @@ def encode(
     bitrate: Annotated[
         str | None,
         typer.Option(
-            help="Highest bit rate of the video in bits per second, such as 100k; reached like --size.",
+            help="Highest bit rate of the video in bits per second, such as 100k; found like --size.",
             rich_help_panel=PICTURE,
         ),
     ] = None,
     psnr: Annotated[
         float | None,
-        typer.Option(help="Lowest PSNR of the video in dB; reached like --size.", rich_help_panel=PICTURE),
+        typer.Option(help="Lowest PSNR of the video in dB; found like --size.", rich_help_panel=PICTURE),
     ] = None,
     dry_run: Annotated[
         bool,

@@ -46,7 +46,7 @@ def evaluate(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            "--model", "-m", help="A shipped model or a weights file; may be repeated.", rich_help_panel=MODEL
+            "--model", "-m", help="A shipped model, weights file or run folder; may be repeated.", rich_help_panel=MODEL
         ),
     ] = None,
     tokens: Annotated[

@@ -81,7 +81,7 @@ OutputFolder = Annotated[
         "-o",
         "--output-dir",
         help="Write the output of every input to this folder, which must exist. Outputs have the names of their "
-        "inputs; equal names keep their folder or suffix, as in clip.mov.vtk.",
+        "inputs; those of a folder keep their subfolders, and equal names their folder or suffix, as in clip.mov.vtk.",
         rich_help_panel=OUTPUT,
     ),
 ]

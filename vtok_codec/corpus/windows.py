@@ -51,7 +51,7 @@ class TokenWindows(SampledWindows):
 
     Args:
         path: The folder of the corpus, or its URL.
-        latents: Latent frames per window. Clips with fewer have no windows, which a `VtokWarning` tells.
+        latents: Latent frames per window. Clips with fewer have no windows; a `VtokWarning` says so.
         tokens: Tokens per position to read; None for all that the corpus has.
         start: `gop` for windows that begin where a GOP begins and do not overlap; `any` for windows that follow each
             other from the start of the clip, wherever GOPs begin; `every` for a window at every latent frame, so that
