@@ -17,14 +17,28 @@ from vtok_codec.weights_file import CODEC_SHA256
 
 
 def main() -> None:
-    """Write the decoder of a run."""
+    """Write the decoder of a run that the command line names."""
     run, codec, out = sys.argv[1:]
+    write_decoder(run, codec, Path(out))
+
+
+def write_decoder(run: str | Path, codec: str | Path, out: Path) -> None:
+    """Write the decoder of a run to a file of its own.
+
+    Args:
+        run: The run's folder, or a weights file.
+        codec: The codec whose tokens it went on with.
+        out: The file.
+
+    Raises:
+        SystemExit: The run decodes other tokens.
+    """
     trained, base = find_weights(run), find_weights(codec)
     if base.sha256 not in trained.reads:
         raise SystemExit(f"{run} does not decode the tokens of {codec}")
     model = build(CODEC, trained)
     metadata = {"codec": base.name, CODEC_SHA256: base.sha256}
-    Path(out).write_bytes(dump_weights(model.decoder, SharpConfig(model.config), metadata))
+    out.write_bytes(dump_weights(model.decoder, SharpConfig(model.config), metadata))
 
 
 if __name__ == "__main__":

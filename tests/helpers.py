@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -55,8 +57,15 @@ def randomized(model: OneVAE, seed: int = 0) -> OneVAE:
 
 def inside(*args: object, cwd: Path = Path()) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of a command in this process, where torch is loaded already."""
-    with contextlib.chdir(cwd):
-        result = CliRunner().invoke(app, [*map(str, args)])
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with contextlib.chdir(cwd):
+            result = CliRunner().invoke(app, [*map(str, args)])
+    finally:
+        # A command sets its own, which would end no test.
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
     return result.exit_code, result.stdout, result.stderr
 
 

@@ -124,10 +124,12 @@ def test_an_interrupt_leaves_nothing(make_clip: ClipMaker, tmp_path: Path) -> No
     for number in range(2):
         (source / f"{number}.mp4").symlink_to(clip)
     run = subprocess.Popen([*VTOK, "encode", source, "-o", target, "-j", "2"], stderr=subprocess.DEVNULL)
-    for _ in range(1000):
+    for _ in range(6000):
         time.sleep(0.02)
         if len(list(target.glob(".*.partial.vtk"))) == 2:
             break
+    else:
+        raise AssertionError("no two files are begun")
     run.send_signal(signal.SIGTERM)
     assert run.wait(30) == 143
     assert list(target.iterdir()) == []

@@ -19,6 +19,7 @@ from vtok_codec.codec.decoders import Decoders
 from vtok_codec.codec.pixel_decoder import DecoderChoice
 from vtok_codec.codec.tokenizer import load_tokenizer
 from vtok_codec.container.reader import TokenChunk, VtkReader
+from vtok_codec.container.window_tokens import WindowTokens
 from vtok_codec.errors import FormatError, ModelError
 from vtok_codec.models.config import CONFIG_KEY, FLOW
 from vtok_codec.models.onevae import OneVAE
@@ -180,6 +181,9 @@ def test_lost_1d_tokens_leave_the_structural_picture(weights: Path, clip: Path, 
     decoder = Decoders(tokenizer).choose(DecoderChoice(), header.windows)
     digits = np.zeros((6, 5, 3, 4), np.uint8)
     pixels, state = decoder.decode(digits, (42, 64), 5, None)
+    grids = [len(chunk.window_tokens.counts) for chunk in chunks_of(file) if chunk.window_tokens]
+    none = WindowTokens(np.zeros(grids[0], np.uint8), np.zeros(0, np.uint16))
+    assert np.array_equal(pixels, decoder.decode(digits, (42, 64), 5, None, window_tokens=none)[0])
     assert pixels.shape == (5, 42, 64, 3)
     assert decoder.decode(digits[:, :1], (42, 64), 4, state)[0].shape == (4, 42, 64, 3)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import DATA, SMALL_LANES, TINY, inside, randomized
+from helpers import SMALL_LANES, TINY, inside, randomized
+from sharp import write_decoder
 
 from vtok_codec import registry
 from vtok_codec.codec.decoders import Decoders
@@ -22,8 +21,6 @@ from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.weights import CODEC, build, dump_weights
 from vtok_codec.registry import find_weights
 from vtok_codec.weights_file import CODEC_SHA256, READS, WeightsFile
-
-ROOT = DATA.parent.parent
 
 
 @pytest.fixture(params=[False, True], ids=["usual", "enhanced"])
@@ -51,7 +48,7 @@ def trained(base: Path, tmp_path: Path) -> Path:
 def sharp(base: Path, trained: Path, tmp_path: Path) -> Path:
     """The decoder alone, as the script writes it."""
     path = tmp_path / "sharp-tiny.safetensors"
-    subprocess.run([sys.executable, ROOT / "bench" / "sharp.py", trained, base, path], check=True)
+    write_decoder(trained, base, path)
     return path
 
 
@@ -108,10 +105,8 @@ def test_it_refuses_what_it_does_not_decode(base: Path, sharp: Path, tmp_path: P
         Decoders(loaded(base)).choose(DecoderChoice(str(sharp), steps=2))
     with pytest.raises(ModelError, match="there is no sharp decoder"):
         Decoders(loaded(base)).choose(DecoderChoice("sharp"))
-    failed = subprocess.run(
-        [sys.executable, ROOT / "bench" / "sharp.py", other, base, tmp_path / "x"], capture_output=True, text=True
-    )
-    assert failed.returncode == 1 and "does not decode the tokens" in failed.stderr
+    with pytest.raises(SystemExit, match="does not decode the tokens"):
+        write_decoder(other, base, tmp_path / "x")
 
 
 def test_the_configuration_survives_json() -> None:

@@ -86,11 +86,10 @@ def test_shipped_weights_with_a_flipped_bit_are_refused(tmp_path: Path, monkeypa
 @pytest.mark.skipif(find_spec("atheris") is None, reason="no atheris; bin/setup fuzz installs it")
 @pytest.mark.parametrize("target", ["container", "sealed", "header", "packing"])
 def test_fuzzing_finds_nothing_in_a_few_seconds(target: str, tmp_path: Path) -> None:
-    fuzz = [sys.executable, str(ROOT / "fuzz" / "fuzz.py"), target, "-max_total_time=4", "-seed=1"]
+    fuzz = [sys.executable, str(ROOT / "fuzz" / "fuzz.py"), target, "-runs=1000", "-seed=1"]
     # By way of a shell: the peak of memory that libFuzzer looks at would start at that of the tests, which forked it.
     command = ["sh", "-c", '"$@"; exit $?', "sh", *fuzz]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
-    runs = re.search(r"Done (\d+) runs", result.stderr)
-    assert runs and int(runs[1]) > 500
+    assert re.search(r"Done 1000 runs", result.stderr)
     assert not list(tmp_path.iterdir())

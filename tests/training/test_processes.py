@@ -57,12 +57,13 @@ def test_two_processes_train_as_one_with_twice_the_batch(runs: tuple[Path, Path]
     alone, together = ([json.loads(line) for line in (run / stage / LOG).read_text().splitlines()] for run in runs)
     assert [line["step"] for line in together] == [1, 2, 3, 4, 5, 6]
     for one, two in zip(alone, together, strict=True):
-        assert two["loss"] == pytest.approx(one["loss"], rel=0.01)
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
         error = {"diffusion": "error", "onedva-lengths": "latent"}.get(stage, "rmse")
         assert two[error] == pytest.approx(one[error], rel=0.01)
     weights = [read_checkpoint(run / stage)["model"] for run in runs]
     for name, value in weights[0].items():
-        assert torch.allclose(value, weights[1][name], rtol=0.05, atol=2e-3), name
+        # In six steps a weight moves by about 1e-3; gradients that are not averaged show.
+        assert torch.allclose(value, weights[1][name], rtol=1e-4, atol=1e-4), name
 
 
 def test_shares_make_up_the_whole() -> None:

@@ -175,8 +175,11 @@ def check_shape(config: NetworkConfig) -> None:
 def _errors(said: Mapping[str, Any], digits: int) -> ErrorWeights:
     """Check the weights of errors."""
     made: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {}
-    for count, (first, later) in said.items():
-        for weights in (first, later):
+    for count, pair in said.items():
+        if len(pair) != 2:
+            raise ValueError(f"its weights of errors are {len(pair)} lists, not two")
+        first, later = pair
+        for weights in pair:
             if len(weights) != int(count) * digits or not all(0 < float(weight) < _MAX_ERROR for weight in weights):
                 raise ValueError("a weight of an error is missing or out of range")
         made[count] = tuple(map(float, first)), tuple(map(float, later))
