@@ -108,6 +108,22 @@ def test_a_real_clip_looks_like_itself(lanes: bytes, tokenizer: Tokenizer, whole
     assert verify(io.BytesIO(lanes), find_prior).bits_per_pixel < 0.12
 
 
+@pytest.mark.parametrize("model", ["onevae-nano-4x8x8", "onevae-nano-4x16x16"])
+def test_pictures_do_not_depend_on_the_threads(model: str) -> None:
+    codec = vtok_codec.load(model, device="cpu")
+    frames = read_pixels(SMALL_LANES, 9)
+    threads, made = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            tokens = codec.tokenize(frames)
+            made.append((tokens, codec.detokenize(tokens)))
+    finally:
+        torch.set_num_threads(threads)
+    for tokens, pixels in made[1:]:
+        assert np.array_equal(tokens, made[0][0]) and np.array_equal(pixels, made[0][1])
+
+
 def test_sticky_digits_make_smaller_files_of_the_same_model(lanes: bytes, tokenizer: Tokenizer) -> None:
     sticky = encoded(SMALL_LANES, tokenizer, EncodeSettings(gop_seconds=0.8, stickiness=0.5))
     assert len(sticky) < 0.9 * len(lanes)
