@@ -40,7 +40,7 @@ from vtok_codec.registry import DEFAULT_MODEL, find_weights
 from vtok_codec.training.codec import setup as codec_setup
 from vtok_codec.training.codec.validation import decode_codes
 from vtok_codec.training.data.crops import CropSampler
-from vtok_codec.training.data.held_out import validation_clips, whole_latents
+from vtok_codec.training.data.held_out import filled_clip, validation_clips
 from vtok_codec.training.data.library import ClipLibrary
 from vtok_codec.training.data.resident import batches_for
 from vtok_codec.training.diffusion import setup as diffusion_setup
@@ -170,7 +170,7 @@ def measure_closely(model: OneVAE, clips: Sequence[Tensor], lpips: LPIPS) -> dic
     figures: dict[str, dict[str, list[Any]]] = {"rounded": {}, "unrounded": {}}
     for clip in clips:
         layout = model.config.layout
-        padded = whole_latents(clip[None].to(model.device), layout)
+        padded = filled_clip(clip[None].to(model.device), layout)
         source = to_levels(padded)[:, :, layout.repeated_frames :]
         latents, _ = model.encoder(padded, None)
         read = {"rounded": model.quantizer.quantize(latents).codes, "unrounded": model.quantizer.continuous(latents)}

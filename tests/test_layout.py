@@ -29,7 +29,7 @@ def test_frames_and_latents_are_inverse(layout: GopLayout, first: bool) -> None:
         assert layout.time_steps(latents, first) == steps
         assert layout.padding(frames, first) == 0
         filled = frames + layout.filled_frames(first)
-        assert layout.whole_latents(filled) == filled == steps * layout.stride[0]
+        assert layout.whole_frames(filled) == filled == steps * layout.stride[0]
 
 
 def test_later_chunks_repeat_nothing() -> None:
@@ -40,3 +40,13 @@ def test_later_chunks_repeat_nothing() -> None:
 def test_pictures_are_padded_to_the_stride() -> None:
     assert USUAL.grid(50, 70) == (7, 9) and USUAL.picture(7, 9) == (56, 72)
     assert ENHANCED.phases == 4 and ENHANCED.extra_latents == 3 and USUAL.phases == 1
+
+
+def test_the_chunks_of_a_gop_follow_each_other() -> None:
+    """Each but the last covers so many time steps, and each is as long as its latent frames say."""
+    for enhanced in ((1, 1), (2, 2)):
+        layout = GopLayout((4, 8, 8), enhanced)
+        assert list(layout.chunks(0, 4)) == []
+        assert list(layout.chunks(1, 4)) == [(0, 1)]
+        assert list(layout.chunks(30, 4)) == [(0, 13), (13, 29), (29, 30)]
+        assert list(layout.chunks(29, 4))[-1] == (13, 29)

@@ -72,12 +72,10 @@ class Codec:
             raise InputError(f"frames must be uint8 T H W 3, not {frames.dtype} {frames.shape}")
         check_stickiness(stickiness)
         count = self._count(tokens)
-        parts, state, begin = [], None, 0
-        while begin < len(frames):
-            end = begin + self.tokenizer.layout.chunk_frames(CHUNK_STEPS, first=begin == 0)
+        parts, state = [], None
+        for begin, end in self.tokenizer.layout.chunks(len(frames), CHUNK_STEPS):
             digits, state = self.tokenizer.encode(frames[begin:end], count, state, stickiness)
             parts.append(digits_to_tokens(digits, self.tokenizer.id.levels))
-            begin = end
         return np.concatenate(parts)
 
     def detokenize(

@@ -11,6 +11,7 @@ the usual grid, its *phases* (`vtok_codec.models.first_frame`). A GOP then has `
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -73,6 +74,19 @@ class GopLayout:
         """
         return steps * self.stride[0] - self.filled_frames(first)
 
+    def chunks(self, frames: int, steps: int) -> Iterator[tuple[int, int]]:
+        """Yield the first and the end of the frames of each chunk of a GOP.
+
+        Args:
+            frames: The number of frames in the GOP.
+            steps: The time steps that a chunk covers.
+        """
+        begin = 0
+        while begin < frames:
+            end = begin + self.chunk_frames(steps, first=begin == 0)
+            yield begin, min(frames, end)
+            begin = end
+
     def time_steps(self, latents: int, first: bool) -> int:
         """The number of time steps that `latents` latent frames cover: all phases count as one."""
         return latents - (self.extra_latents if first else 0)
@@ -81,7 +95,7 @@ class GopLayout:
         """The number of latent frames that hold `steps` time steps: the inverse of `time_steps`."""
         return steps + (self.extra_latents if first else 0)
 
-    def whole_latents(self, frames: int) -> int:
+    def whole_frames(self, frames: int) -> int:
         """`frames` rounded down to a multiple of the temporal stride."""
         return frames // self.stride[0] * self.stride[0]
 

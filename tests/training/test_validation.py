@@ -19,7 +19,7 @@ from vtok_codec.media.picture import png_bytes
 from vtok_codec.metrics.lpips import load_lpips
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.training.codec.validation import decode_codes, validate
-from vtok_codec.training.data.held_out import validation_clips, whole_latents
+from vtok_codec.training.data.held_out import filled_clip, validation_clips
 from vtok_codec.training.run import run_training
 from vtok_codec.training.trainer import LOG, Budget, Cadence
 
@@ -60,7 +60,7 @@ def test_validation_tells_lpips_where_its_network_is_given(data: Path) -> None:
     model, lpips = randomized(OneVAE(TINY)).eval(), load_lpips()
     clip = validation_clips(data, 1, TINY.layout)[0]
     figures = validate(model, [clip], [1, 4], None, lpips)
-    padded = whole_latents(clip[None], TINY.layout)
+    padded = filled_clip(clip[None], TINY.layout)
     with torch.inference_mode():
         codes = model.quantizer.quantize(model.encoder(padded, None)[0]).codes
         for count in (1, 4):

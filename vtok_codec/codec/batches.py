@@ -159,12 +159,9 @@ def _chunks(tokenizer: Tokenizer, videos: Tensor) -> Iterator[Tensor]:
         _check_range(videos)
     tokenizer.check_process()
     layout, placement = tokenizer.layout, tokenizer.placement
-    begin = 0
-    while begin < videos.shape[2]:
-        end = begin + layout.chunk_frames(CHUNK_STEPS, first=begin == 0)
+    for begin, end in layout.chunks(videos.shape[2], CHUNK_STEPS):
         chunk = _as_video(videos[:, :, begin:end].to(placement.device), placement.dtype)
         yield _filled(tokenizer, chunk, first=begin == 0)
-        begin = end
 
 
 def _decoded(tokenizer: Tokenizer, latents: Tensor, decode: Callable[[Tensor, State], tuple[Tensor, State]]) -> Tensor:

@@ -42,7 +42,7 @@ def redrawn_frames(gops: Sequence[Gop], model: TokenModel) -> int:
     the last frame, after which the picture would stand still for a moment.
     """
     last = gops[-1]
-    return last.frames - model.id.layout.frames(_whole_latents(last, model), first=True)
+    return last.frames - model.id.layout.frames(_filled_latents(last, model), first=True)
 
 
 def continued(
@@ -67,7 +67,7 @@ def continued(
         All GOPs; the last one has more frames, of which the first `redrawn_frames` are not those of the video.
     """
     last, before = gops[-1], [gop.tokens for gop in gops[:-1]]
-    kept = last.tokens[: _whole_latents(last, model)]
+    kept = last.tokens[: _filled_latents(last, model)]
     return [*gops[:-1], _longer(kept, last.frames + frames, model, generator, sampling, before, on_frames)]
 
 
@@ -93,7 +93,7 @@ def begun(
     return [_longer(nothing, frames, model, generator, sampling, [], on_frames)]
 
 
-def _whole_latents(gop: Gop, model: TokenModel) -> int:
+def _filled_latents(gop: Gop, model: TokenModel) -> int:
     """Return how many latent frames of a GOP its frames fill."""
     return len(gop.tokens) - (gop.frames < model.frames(gop.tokens))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.training.codec.validation import decode_codes
-from vtok_codec.training.data.held_out import whole_latents
+from vtok_codec.training.data.held_out import filled_clip
 from vtok_codec.training.pictures import last_frames
 
 
@@ -28,7 +28,7 @@ def reconstruction_strip(model: OneVAE, clips: Sequence[Tensor], counts: Sequenc
     """
     rows = []
     for clip in clips:
-        video = whole_latents(clip[None], model.config.layout).to(model.device)
+        video = filled_clip(clip[None], model.config.layout).to(model.device)
         codes = model.quantizer.quantize(model.encoder(video, None)[0]).codes
         rows.append([video, *(decode_codes(model, codes, count) for count in counts)])
     return last_frames(rows)

@@ -16,7 +16,7 @@ from vtok_codec.stream.settings import EncodeSettings
 from vtok_codec.tokens.coders import WAVES, DigitLayout, fitting_coder
 from vtok_codec.tokens.radix import Digits
 from vtok_codec.training.codec.rate import RateEstimate
-from vtok_codec.training.data.held_out import whole_latents
+from vtok_codec.training.data.held_out import filled_clip
 from vtok_codec.training.measures import mean_lpips, psnr_db, to_levels
 
 
@@ -53,7 +53,7 @@ def validate(
     for clip in clips:
         layout = model.config.layout
         skipped = layout.repeated_frames
-        padded = whole_latents(clip[None].to(model.device), layout)
+        padded = filled_clip(clip[None].to(model.device), layout)
         source = to_levels(padded)[:, :, skipped:]
         latents, _ = model.encoder(padded, None)
         codes, indices, _ = model.quantizer.quantize(latents)

@@ -53,10 +53,10 @@ def _load(path: Path, layout: GopLayout) -> Tensor:
     return frames[:, :, top : top + height, left : left + width]
 
 
-def whole_latents(video: Tensor, layout: GopLayout) -> Tensor:
+def filled_clip(video: Tensor, layout: GopLayout) -> Tensor:
     """Repeat the first frame of videos `B C T H W` as at the start of a GOP, and cut them to whole latent frames."""
     padded = torch.cat([video[:, :, :1].expand(-1, -1, layout.repeated_frames, -1, -1), video], dim=2)
-    return padded[:, :, : layout.whole_latents(padded.shape[2])]
+    return padded[:, :, : layout.whole_frames(padded.shape[2])]
 
 
 def as_pixels(clip: Tensor) -> Pixels:

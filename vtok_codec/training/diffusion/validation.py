@@ -14,7 +14,7 @@ from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.sampling import sample
 from vtok_codec.training.codec.validation import decode_codes
-from vtok_codec.training.data.held_out import whole_latents
+from vtok_codec.training.data.held_out import filled_clip
 from vtok_codec.training.measures import mean_lpips, psnr_db, to_levels
 
 
@@ -58,7 +58,7 @@ def denoised(
         For K tokens, `K_base` is that of the codec's own decoder, and `K_1_steps` and `K_2_steps` are those of the
         diffusion decoder in one step and in two steps.
     """
-    source = whole_latents(clip[None].to(model.device), codec.config.layout)
+    source = filled_clip(clip[None].to(model.device), codec.config.layout)
     codes = codec.quantizer.quantize(codec.encoder(source, None)[0]).codes
     noise = torch.randn(source.shape, generator=torch.Generator().manual_seed(seed)).to(model.device)
     made = {}

@@ -41,13 +41,11 @@ class LatentBatch(NamedTuple):
 
 def latents_of(pixels: Pixels, tokenizer: Tokenizer, tokens: int) -> HalfLatents:
     """Encode a clip `T H W 3` as one GOP. Returns the channels of its first tokens, unrounded."""
-    parts, begin = [], 0
+    parts = []
     state: State = None
-    while begin < len(pixels):
-        end = begin + tokenizer.layout.chunk_frames(EncodeSettings.chunk_latents, first=begin == 0)
+    for begin, end in tokenizer.layout.chunks(len(pixels), EncodeSettings.chunk_latents):
         values, state = tokenizer.encode_values(pixels[begin:end], tokens, state)
         parts.append(values_to_codes(values, tokenizer.id.levels))
-        begin = end
     return np.ascontiguousarray(np.concatenate(parts, axis=1).swapaxes(0, 1).astype(np.float16))
 
 

@@ -15,7 +15,7 @@ from vtok_codec.models.onedva import OneDVA
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.prior_files import RUN_PRIOR, prior_file
 from vtok_codec.registry import DRAWS, RUN_CODEC, shipped_weights
-from vtok_codec.training.data.held_out import whole_latents
+from vtok_codec.training.data.held_out import filled_clip
 from vtok_codec.training.onedva.stages import OneDVARecipe
 from vtok_codec.training.onedva.validation import reconstructions, validate
 from vtok_codec.training.pictures import last_frames
@@ -84,7 +84,7 @@ class OneDVASubject(Subject[OneDVA, OneDVARecipe]):
         """Draw a row per clip: its last frame, then the same frame from different numbers of tokens."""
         rows = []
         for clip in self.clips[:PICTURED_CLIPS]:
-            video = whole_latents(clip[None].to(self._codec.device), self._codec.config.layout)
+            video = filled_clip(clip[None].to(self._codec.device), self._codec.config.layout)
             rows.append([video, *reconstructions(model, self._codec, video, self._noisy).values()])
         return last_frames(rows)
 

@@ -15,7 +15,7 @@ from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.sampling import sample_second
 from vtok_codec.models.windows import group_ends
 from vtok_codec.training.codec.validation import decode_codes
-from vtok_codec.training.data.held_out import whole_latents
+from vtok_codec.training.data.held_out import filled_clip
 from vtok_codec.training.measures import mean_lpips, psnr_db, to_levels
 from vtok_codec.training.onedva.objective import CodecLatents, codec_latents, decoded
 
@@ -42,7 +42,7 @@ def validate(
     """
     figures: dict[str, list[float]] = {}
     for clip in clips:
-        source = whole_latents(clip[None].to(codec.device), codec.config.layout)
+        source = filled_clip(clip[None].to(codec.device), codec.config.layout)
         for name, made in reconstructions(model, codec, source, noisy).items():
             skipped = codec.config.layout.repeated_frames
             levels = to_levels(source)[:, :, skipped:], to_levels(made)[:, :, skipped:]

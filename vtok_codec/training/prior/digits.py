@@ -58,12 +58,10 @@ class DigitBatch(NamedTuple):
 
 def digits_of(pixels: NDArray[np.uint8], tokenizer: Tokenizer) -> Digits:
     """Encode a clip `T H W 3` as one GOP. Returns its digits with all tokens, `P t h w`."""
-    parts, state, begin = [], None, 0
-    while begin < len(pixels):
-        end = begin + tokenizer.layout.chunk_frames(EncodeSettings.chunk_latents, first=begin == 0)
+    parts, state = [], None
+    for begin, end in tokenizer.layout.chunks(len(pixels), EncodeSettings.chunk_latents):
         digits, state = tokenizer.encode(pixels[begin:end], tokenizer.max_tokens, state)
         parts.append(digits)
-        begin = end
     return np.concatenate(parts, axis=1)
 
 
