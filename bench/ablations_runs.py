@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from vtok_codec.models.config import Codebook, DenoiserConfig, Level, OneVAEConfig
-from vtok_codec.models.presets import denoiser_presets
+from vtok_codec.models.presets import presets_of
 from vtok_codec.training.codec.stages import CodecRecipe
 from vtok_codec.training.diffusion.stages import DiffusionRecipe
 from vtok_codec.training.recipe import Augmentation, CropShape, Phase
@@ -262,7 +262,7 @@ def _averages() -> list[Run]:
 
 
 def _denoising(name: str, adapter_scales: int = 0, **changes: object) -> DenoisingRun:
-    config = replace(denoiser_presets()["cdt-nano-4x8x8"], adapter_scales=adapter_scales)
+    config = replace(presets_of(DenoiserConfig)["cdt-nano-4x8x8"], adapter_scales=adapter_scales)
     recipe = STAGES["diffusion"].recipe
     assert isinstance(recipe, DiffusionRecipe)
     # The figures are for one token and for two, so training reads one or two.

@@ -109,7 +109,7 @@ def test_decoders_that_cannot_be_used_are_told_in_one_line(clip: Path, diffusion
     assert inside("encode", picture, coarse, "--model", "onevae-nano-4x16x16", "-q") == (0, "", "")
     for decoder, message in (
         ("flow", "no flow decoder for these weights"),
-        (diffusion_weights, "decodes tokens of weights"),
+        (diffusion_weights, "is for the tokens of weights"),
     ):
         code, out, err = inside("decode", coarse, tmp_path / "o.png", "--decoder", decoder)
         assert code == 6 and out == "" and message in err and err.count("\n") == 1, err

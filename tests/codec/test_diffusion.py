@@ -36,7 +36,7 @@ from vtok_codec.models.causal import State
 from vtok_codec.models.config import OBJECTIVES, DenoiserConfig
 from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.onevae import OneVAE
-from vtok_codec.models.presets import PRESETS, denoiser_presets
+from vtok_codec.models.presets import PRESETS, presets_of
 from vtok_codec.models.sampling import PATHS, sample
 from vtok_codec.models.weights import CODEC, DIFFUSION_DECODER, build, dump_weights
 from vtok_codec.registry import RUN_WEIGHTS, find_decoder
@@ -188,7 +188,7 @@ def test_codecs_of_another_kind_have_none(changes: dict[str, object]) -> None:
 
 def test_the_command_line_names_presets_that_exist() -> None:
     assert _DENOISERS.keys() == PATHS.keys() == set(OBJECTIVES)
-    assert all(denoiser_presets()[preset].objective == objective for objective, preset in _DENOISERS.items())
+    assert all(presets_of(DenoiserConfig)[preset].objective == objective for objective, preset in _DENOISERS.items())
 
 
 def test_every_level_needs_its_blocks() -> None:
@@ -202,9 +202,9 @@ def test_steps_out_of_range_are_refused(steps: int) -> None:
         sample(Denoiser(CONFIGS["ddim"]), random_codes(), random_noise(), None, None, steps)
 
 
-@pytest.mark.parametrize("name", denoiser_presets())
+@pytest.mark.parametrize("name", presets_of(DenoiserConfig))
 def test_presets_fit_their_codecs(name: str) -> None:
-    config = denoiser_presets()[name]
+    config = presets_of(DenoiserConfig)[name]
     cost = complexity(Denoiser(config))
     # One step has to stay within four times the deterministic decoder's time.
     assert cost.encoder_gmac == 0 and cost.decoder_gmac < 2 * complexity(OneVAE(config.codec)).decoder_gmac
@@ -456,7 +456,7 @@ def test_a_decoder_is_measured_with_the_models_that_it_is_for(
     other = load_tokenizer(WeightsFile("other", path), "cpu")
     measured = model_codecs([other, tokenizer], [1], decoders=["deterministic", str(file.path)])
     assert [each.name for each in measured] == ["other", "codec", "codec decoder.safetensors"]
-    with pytest.raises(ModelError, match="decodes tokens of weights"):
+    with pytest.raises(ModelError, match="is for the tokens of weights"):
         model_codecs([other], [1], decoders=["deterministic", str(file.path)])
 
 

@@ -91,13 +91,13 @@ def test_it_refuses_what_it_does_not_decode(base: Path, sharp: Path, tmp_path: P
     config = TINY
     other = tmp_path / "other.safetensors"
     other.write_bytes(dump_weights(randomized(OneVAE(config), seed=9), config, {}))
-    with pytest.raises(ModelError, match="decodes tokens of weights"):
+    with pytest.raises(ModelError, match="is for the tokens of weights"):
         SharpDecoder(find_weights(sharp), loaded(other))
     shape = replace(TINY, max_tokens=2)
     lying = tmp_path / "lying.safetensors"
     decoder = randomized(OneVAE(shape)).decoder
     lying.write_bytes(dump_weights(decoder, SharpConfig(shape), {CODEC_SHA256: find_weights(base).sha256}))
-    with pytest.raises(ModelError, match="decodes tokens of weights"):
+    with pytest.raises(ModelError, match="is for the tokens of weights"):
         SharpDecoder(find_weights(lying), loaded(base))
     with pytest.raises(ModelError, match="is not a sharp decoder"):
         SharpDecoder(find_weights(base), loaded(base))

@@ -33,11 +33,11 @@ from vtok_codec.models.causal import (
     unfold_time,
     unshuffle,
 )
-from vtok_codec.models.config import RESAMPLING_KINDS, Codebook, Level
+from vtok_codec.models.config import RESAMPLING_KINDS, Codebook, Level, OneVAEConfig
 from vtok_codec.models.convert import convert
 from vtok_codec.models.fsq import FSQ
 from vtok_codec.models.onevae import OneVAE
-from vtok_codec.models.presets import PRESETS, codec_presets
+from vtok_codec.models.presets import PRESETS, presets_of
 from vtok_codec.models.weights import CODEC, build, dump_weights
 
 
@@ -360,9 +360,9 @@ def test_fsq_gradient_is_that_of_the_continuous_path() -> None:
     assert torch.allclose(rounded, smooth)
 
 
-@pytest.mark.parametrize("name", codec_presets())
+@pytest.mark.parametrize("name", presets_of(OneVAEConfig))
 def test_presets_build_and_code(name: str) -> None:
-    config = codec_presets()[name]
+    config = presets_of(OneVAEConfig)[name]
     model = OneVAE(config).eval()
     st, sh, sw = config.stride
     with torch.inference_mode():

@@ -9,7 +9,8 @@ import typer
 
 from vtok_codec.cli.errors import ends_gently, fail, notice, reports_errors
 from vtok_codec.cli.options import GENERAL, MODEL, Device, Quiet, given_options
-from vtok_codec.models.presets import PRESETS, denoiser_presets
+from vtok_codec.models.config import DenoiserConfig
+from vtok_codec.models.presets import PRESETS, presets_of
 from vtok_codec.models.reshaping import SHAPE_KEYS
 from vtok_codec.registry import DEFAULT_MODEL
 from vtok_codec.training.stages import STAGES
@@ -17,7 +18,9 @@ from vtok_codec.training.stages import STAGES
 if TYPE_CHECKING:
     from vtok_codec.training.trainer import Trainer
 
-_DENOISERS = {config.objective: name for name, config in reversed(denoiser_presets().items()) if "-nano-" in name}
+_DENOISERS = {
+    config.objective: name for name, config in reversed(presets_of(DenoiserConfig).items()) if "-nano-" in name
+}
 """The preset of a diffusion decoder, by its objective."""
 _WHILE_RESUMING = {"steps", "minutes", "resume", "settings", "cache_gib", "device", "quiet"}
 """The options that may be given for a run that goes on; it keeps everything else from its beginning."""

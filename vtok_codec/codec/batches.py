@@ -106,7 +106,7 @@ def decode_latents(tokenizer: Tokenizer, latents: Tensor) -> Tensor:
     _check_latents(tokenizer, latents.shape[2])
     model, placement = tokenizer.model, tokenizer.placement
     count = latents.shape[1] // per_token
-    codes = F.pad(latents.to(placement.device, placement.dtype), (0,) * 7 + (whole - latents.shape[1],))
+    codes = model.whole(latents.to(placement.device, placement.dtype))
     counts = torch.full((len(latents),), count, device=placement.device)
     return _decoded(tokenizer, codes, lambda part, state: model.decoder(part, state, counts))
 
@@ -142,9 +142,8 @@ def codes_of(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
     Raises:
         InputError: See `detokenize_batch`.
     """
-    fsq, digits = tokenizer.model.fsq, _split(tokenizer, tokens)
-    missing = tokenizer.model.config.latent_channels - digits.shape[1]
-    return fsq.codes(F.pad(digits, (0,) * 7 + (missing,)))[:, : digits.shape[1]].float()
+    model, digits = tokenizer.model, _split(tokenizer, tokens)
+    return model.fsq.codes(model.whole(digits))[:, : digits.shape[1]].float()
 
 
 def _chunks(tokenizer: Tokenizer, videos: Tensor) -> Iterator[Tensor]:

@@ -6,13 +6,11 @@ import copy
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from vtok_codec.codec.noise import check_seed, noise_of
 from vtok_codec.codec.slices import latents_at_once, slices
 from vtok_codec.codec.tokenizer import Tokenizer, to_pixels
 from vtok_codec.container.window_tokens import WindowTokens
-from vtok_codec.errors import ModelError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import RGB
@@ -20,7 +18,7 @@ from vtok_codec.models.sampling import DIFFUSION_STEPS, check_steps, sample
 from vtok_codec.models.weights import DIFFUSION_DECODER, build
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits
-from vtok_codec.weights_file import CODEC_SHA256, WeightsFile
+from vtok_codec.weights_file import WeightsFile
 
 
 class DiffusionDecoder:
@@ -35,14 +33,9 @@ class DiffusionDecoder:
     """
 
     def __init__(self, weights: WeightsFile, tokenizer: Tokenizer) -> None:
-        made_for = weights.metadata.get(CODEC_SHA256, "")
         model = build(DIFFUSION_DECODER, weights)
-        if made_for not in tokenizer.weights.reads or not model.config.decodes(tokenizer.model.config):
-            raise ModelError(
-                f"{weights.path} decodes tokens of weights {made_for[:12] or 'unknown'}, these are of "
-                f"{tokenizer.id.weights_sha256[:12]}; use the deterministic decoder, or train one for them: "
-                "'vtok train --stage diffusion'"
-            )
+        advice = "use the deterministic decoder, or train one for them: 'vtok train --stage diffusion'"
+        tokenizer.check_made_for(weights, model.config.decodes(tokenizer.model.config), advice)
         self.tokenizer = tokenizer
         self.id, self.max_tokens, self.placement = tokenizer.id, tokenizer.max_tokens, tokenizer.placement
         self.lanes, place = tokenizer.lanes, self.placement
@@ -117,7 +110,7 @@ class DiffusionDecoder:
         given = torch.from_numpy(digits)[None].to(device)
         noise = np.stack([self._noise(gop, place + n, digits.shape[2:]) for n in range(latents)], axis=1)
         noisy = torch.from_numpy(noise).flatten(1, 2)[None].to(device, dtype)
-        codes = codec.fsq.codes(F.pad(given, (0,) * 7 + (codec.config.latent_channels - planes,))).to(dtype)
+        codes = codec.fsq.codes(codec.whole(given)).to(dtype)
         counts = torch.full((1,), planes // codec.config.token_channels, device=device)
         video, after = sample(self.model, codes, noisy, before, counts, self.steps)
         return to_pixels(video[0], size), (torch.tensor(place + latents), after)

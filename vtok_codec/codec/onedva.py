@@ -32,7 +32,7 @@ from vtok_codec.registry import DRAWS
 from vtok_codec.stream.settings import BY_ERROR, BY_MOTION
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits, Values, digits_to_tokens, tokens_to_digits
-from vtok_codec.weights_file import CODEC_SHA256, WeightsFile
+from vtok_codec.weights_file import WeightsFile
 
 ONEDVA_STEPS = 4
 """The default number of steps of decoding from noise."""
@@ -80,12 +80,8 @@ class OneDVACoder:
 
     def __init__(self, weights: WeightsFile, tokenizer: Tokenizer) -> None:
         model = build(ONE_DVA, weights).requires_grad_(False)
-        made_for = weights.metadata.get(CODEC_SHA256, "")
-        if made_for not in tokenizer.weights.reads or model.config.codec != tokenizer.model.config:
-            raise ModelError(
-                f"{weights.path} is for the codec with weights {made_for[:12] or 'unknown'}, not for "
-                f"{tokenizer.id.weights_sha256[:12]}; name that codec, or train One-DVA for this one"
-            )
+        fits = model.config.codec == tokenizer.model.config
+        tokenizer.check_made_for(weights, fits, "name that codec, or train One-DVA for this one")
         self.weights, self.tokenizer = weights, tokenizer
         place, config = tokenizer.placement, model.config
         # The spread of motion is a small difference of large numbers, which few bits would not tell.
@@ -211,9 +207,8 @@ class OneDVACoder:
         """Return what the codec's decoder reads: the codes of the first token, and what 1D tokens add."""
         after = following(structural, added.second.float()).last
         assert after is not None
-        left = self.tokenizer.model.config.latent_channels - 2 * self.per_token
-        whole = F.pad(torch.cat([self._fit(structural), self._fit(added.second)], 1), (0,) * 7 + (left,))
-        return DecodedTokens(whole, added.correction, after)
+        both = torch.cat([self._fit(structural), self._fit(added.second)], 1)
+        return DecodedTokens(self.tokenizer.model.whole(both), added.correction, after)
 
     @torch.inference_mode()
     def pictures(self, tokens: DecodedTokens, size: tuple[int, int], state: OneDVAState | None) -> tuple[Pixels, State]:

@@ -8,14 +8,13 @@ import torch
 
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.window_tokens import WindowTokens
-from vtok_codec.errors import ModelError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
 from vtok_codec.models.config import SharpConfig
 from vtok_codec.models.weights import SHARP_DECODER, build
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits
-from vtok_codec.weights_file import CODEC_SHA256, WeightsFile
+from vtok_codec.weights_file import WeightsFile
 
 
 class SharpDecoder:
@@ -30,14 +29,9 @@ class SharpDecoder:
     """
 
     def __init__(self, weights: WeightsFile, tokenizer: Tokenizer) -> None:
-        made_for = weights.metadata.get(CODEC_SHA256, "")
         decoder = build(SHARP_DECODER, weights).requires_grad_(False)
         fits = isinstance(weights.config, SharpConfig) and weights.config.decodes(tokenizer.model.config)
-        if made_for not in tokenizer.weights.reads or not fits:
-            raise ModelError(
-                f"{weights.path} decodes tokens of weights {made_for[:12] or 'unknown'}, these are of "
-                f"{tokenizer.id.weights_sha256[:12]}; use the deterministic decoder"
-            )
+        tokenizer.check_made_for(weights, fits, "use the deterministic decoder")
         self.id, self.max_tokens, self.placement = tokenizer.id, tokenizer.max_tokens, tokenizer.placement
         self.bytes_per_pixel = tokenizer.bytes_per_pixel
         self.lanes, place = tokenizer.lanes, self.placement

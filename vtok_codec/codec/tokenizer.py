@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vtok_codec.codec.slices import latents_at_once, slices
 from vtok_codec.container.window_tokens import WindowTokens
-from vtok_codec.errors import SettingError
+from vtok_codec.errors import ModelError, SettingError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import RGB
@@ -27,7 +27,7 @@ from vtok_codec.prior_files import find_prior, prior_of
 from vtok_codec.registry import find_codec, is_onedva
 from vtok_codec.tokens.prior.prior import Prior
 from vtok_codec.tokens.radix import Digits, Values
-from vtok_codec.weights_file import WeightsFile
+from vtok_codec.weights_file import CODEC_SHA256, WeightsFile
 
 if TYPE_CHECKING:
     from vtok_codec.codec.onedva import OneDVACoder
@@ -196,6 +196,24 @@ class Tokenizer:
     def find_prior(self, sha256: str) -> Prior:
         """Find a prior by its hash; see `vtok_codec.prior_files.find_prior`."""
         return find_prior(sha256, self.weights.path.parent)
+
+    def check_made_for(self, weights: WeightsFile, fits: bool, advice: str) -> None:
+        """Check that weights without a codec are for this one's tokens.
+
+        Args:
+            weights: The weights, which name the codec by its hash.
+            fits: Whether their network has the shape that the codec asks for.
+            advice: What the user can do if they are not.
+
+        Raises:
+            ModelError: They are not.
+        """
+        made_for = weights.metadata.get(CODEC_SHA256, "")
+        if made_for not in self.weights.reads or not fits:
+            raise ModelError(
+                f"{weights.path} is for the tokens of weights {made_for[:12] or 'unknown'}, not for those of "
+                f"{self.id.weights_sha256[:12]}; {advice}"
+            )
 
     def check_process(self) -> None:
         """Check that the model is used in the process that loaded it: torch's threads do not survive a fork.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -348,19 +348,8 @@ def _parse(type_: type[ModelConfig], members: Mapping[str, Any]) -> ModelConfig:
         codec = _parse(OneVAEConfig, values["codec"])
         assert isinstance(codec, OneVAEConfig)
         return SharpConfig(codec)
-    if type_ is GeneratorConfig:
-        codec = _parse(OneVAEConfig, values.pop("codec"))
-        order, classes = str(values.pop("order")), tuple(map(str, values.pop("classes", ())))
-        sizes = {name: integers([value], name, 1)[0] for name, value in values.items()}
-        return GeneratorConfig(codec=codec, order=order, classes=classes, **sizes)  # type: ignore[arg-type]
-    if type_ is LatentFlowConfig:
-        codec = _parse(OneVAEConfig, values.pop("codec"))
-        sizes = {name: integers([value], name, 1)[0] for name, value in values.items()}
-        return LatentFlowConfig(codec=codec, **sizes)  # type: ignore[arg-type]
-    if type_ is OneDVAConfig:
-        codec = _parse(OneVAEConfig, values.pop("codec"))
-        sizes = {name: integers([value], name, 0 if name == "margin" else 1)[0] for name, value in values.items()}
-        return OneDVAConfig(codec=codec, **sizes)  # type: ignore[arg-type]
+    if type_ in (GeneratorConfig, LatentFlowConfig, OneDVAConfig):
+        return _parse_transformer(type_, values)
     if type_ is DenoiserConfig:
         values["codec"] = _parse(OneVAEConfig, values["codec"])
         values["down_blocks"] = integers(values["down_blocks"], "down_blocks", 0)
@@ -374,6 +363,15 @@ def _parse(type_: type[ModelConfig], members: Mapping[str, Any]) -> ModelConfig:
     if values.get("codebook") is not None:
         values["codebook"] = Codebook(**values["codebook"])
     return OneVAEConfig(**values)
+
+
+def _parse_transformer(type_: Callable[..., ModelConfig], values: dict[str, Any]) -> ModelConfig:
+    """Build the configuration of a transformer on the tokens of a codec: the codec and sizes, and sometimes texts."""
+    given: dict[str, Any] = {"codec": _parse(OneVAEConfig, values.pop("codec"))}
+    if type_ is GeneratorConfig:
+        given |= {"order": str(values.pop("order")), "classes": tuple(map(str, values.pop("classes", ())))}
+    sizes = {name: integers([value], name, 0 if name == "margin" else 1)[0] for name, value in values.items()}
+    return type_(**given, **sizes)
 
 
 def _level(members: Mapping[str, Any]) -> Level:

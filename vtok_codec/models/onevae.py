@@ -335,9 +335,17 @@ class OneVAE(nn.Module):
         """
         b, c = digits.shape[:2]
         per_token = self.config.token_channels
-        codes = self.fsq.codes(F.pad(digits, (0,) * 7 + (self.config.latent_channels - c,)))
+        codes = self.fsq.codes(self.whole(digits))
         counts = torch.full((b,), c // per_token, device=digits.device)
         return self.decoder(codes.to(self.dtype), state, counts)
+
+    def whole(self, x: Tensor) -> Tensor:
+        """Append channels of zeros to digits or codes of the first tokens, `B C t h w`, in place of all other tokens.
+
+        The decoder is told how many tokens count, and reads nothing of the others.
+        """
+        # The padding of each axis before and behind, from the last axis to the channels.
+        return F.pad(x, (0, 0, 0, 0, 0, 0, 0, self.config.latent_channels - x.shape[1]))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from vtok_codec.layout import Stride
 from vtok_codec.models.config import DenoiserConfig, Level, ModelConfig, OneDVAConfig, OneVAEConfig
+
+ConfigT = TypeVar("ConfigT", OneVAEConfig, DenoiserConfig, OneDVAConfig)
 
 FSQ_64000 = (8, 8, 8, 5, 5, 5)
 """The levels of an FSQ codebook of 64,000 entries, about 16 bits per token (VidTok, Cosmos, OneVAE)."""
@@ -79,16 +83,6 @@ PRESETS: dict[str, ModelConfig] = {**_CODECS, **_DENOISERS, **_ONEDVA}
 """All presets: codecs, the diffusion decoders of CDT (`cdt-…`) and One-DVA (`flow-…`), and One-DVA's transformers."""
 
 
-def codec_presets() -> dict[str, OneVAEConfig]:
-    """Return the presets of codec models, by name."""
-    return {name: config for name, config in PRESETS.items() if isinstance(config, OneVAEConfig)}
-
-
-def denoiser_presets() -> dict[str, DenoiserConfig]:
-    """Return the presets of diffusion decoders, by name."""
-    return {name: config for name, config in PRESETS.items() if isinstance(config, DenoiserConfig)}
-
-
-def onedva_presets() -> dict[str, OneDVAConfig]:
-    """Return the presets of One-DVA's transformers, by name."""
-    return {name: config for name, config in PRESETS.items() if isinstance(config, OneDVAConfig)}
+def presets_of(kind: type[ConfigT]) -> dict[str, ConfigT]:
+    """Return the presets of a kind of model by name; the kind is the class of their configurations."""
+    return {name: config for name, config in PRESETS.items() if isinstance(config, kind)}

@@ -9,7 +9,7 @@ from vtok_codec.metrics.lpips import load_lpips
 from vtok_codec.models.config import LatentFlowConfig, ModelConfig, OneVAEConfig
 from vtok_codec.models.convert import convert
 from vtok_codec.models.onevae import OneVAE
-from vtok_codec.models.presets import codec_presets
+from vtok_codec.models.presets import presets_of
 from vtok_codec.models.reshaping import reshaped
 from vtok_codec.models.weights import LATENT_FLOW, build
 from vtok_codec.registry import DEFAULT_MODEL, find_weights
@@ -47,7 +47,7 @@ def choose_config(settings: RunSettings, start: WeightsFile | None, codec: Weigh
     """
     if settings.codec:
         raise SettingError(f"stage {settings.stage} trains a codec; --codec is for stage diffusion")
-    presets, known = codec_presets(), start.codec_config if start else None
+    presets, known = presets_of(OneVAEConfig), start.codec_config if start else None
     if settings.preset is None and known:
         config = known
     elif (name := settings.preset or DEFAULT_MODEL) in presets:

@@ -10,7 +10,7 @@ from vtok_codec.errors import ModelError, SettingError
 from vtok_codec.metrics.lpips import load_lpips
 from vtok_codec.models.config import DenoiserConfig, ModelConfig, OneVAEConfig
 from vtok_codec.models.denoiser import Denoiser
-from vtok_codec.models.presets import denoiser_presets
+from vtok_codec.models.presets import presets_of
 from vtok_codec.models.weights import CODEC, build
 from vtok_codec.training.diffusion.objective import DenoisingObjective
 from vtok_codec.training.diffusion.stages import DiffusionRecipe
@@ -36,7 +36,7 @@ def choose_config(settings: RunSettings, start: WeightsFile | None, codec: Weigh
         SettingError: The preset does not exist, or the settings change its shape.
         ModelError: Diffusion decoders do not support a codec of this kind.
     """
-    presets = denoiser_presets()
+    presets = presets_of(DenoiserConfig)
     if settings.shape:
         raise SettingError("the shape of a diffusion decoder follows from its preset and its codec; leave out --shape")
     if settings.preset not in presets:

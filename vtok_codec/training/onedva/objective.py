@@ -45,8 +45,7 @@ def codec_latents(codec: OneVAE, video: Tensor) -> CodecLatents:
 
 def decoded(codec: OneVAE, structural: Tensor, added: Prediction) -> Tensor:
     """Decode videos from the first token and from what 1D tokens add, `B 3 T H W` in [−1, 1], not clamped."""
-    left = codec.config.latent_channels - structural.shape[1] - added.second.shape[1]
-    codes = F.pad(torch.cat([structural, added.second.to(structural.dtype)], 1), (0,) * 7 + (left,))
+    codes = codec.whole(torch.cat([structural, added.second.to(structural.dtype)], 1))
     counts = torch.full((len(codes),), 2, device=codes.device)
     video, _ = codec.decoder(codes.to(codec.dtype), None, counts, correction=added.correction)
     return video.float()

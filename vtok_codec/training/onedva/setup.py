@@ -11,7 +11,7 @@ from vtok_codec.errors import ModelError, SettingError
 from vtok_codec.metrics.lpips import load_lpips
 from vtok_codec.models.config import ModelConfig, OneDVAConfig, OneVAEConfig
 from vtok_codec.models.onedva import OneDVA
-from vtok_codec.models.presets import onedva_presets
+from vtok_codec.models.presets import presets_of
 from vtok_codec.models.weights import CODEC, build
 from vtok_codec.prior_files import prior_of
 from vtok_codec.training.onedva.klt import warm_start
@@ -39,7 +39,7 @@ def choose_config(settings: RunSettings, start: WeightsFile | None, codec: Weigh
         SettingError: The preset does not exist, or the settings change its shape.
         ModelError: One-DVA does not support a codec of this kind, or the weights to start from are not One-DVA's.
     """
-    presets = onedva_presets()
+    presets = presets_of(OneDVAConfig)
     if settings.shape:
         raise SettingError("the shape of One-DVA follows from its preset and its codec; leave out --shape")
     assert codec is not None
