@@ -147,7 +147,8 @@ def training() -> str:
         names = [f"`{name}`" for name, stage in STAGES.items() if isinstance(stage.recipe, kind)]
         parts += [f"## {', '.join(names)}\n", *_remarks(kind), *_meanings(kind), ""]
         if without := sorted(vars(kind).get("unused", ())):
-            parts.append(f"They do not use {', '.join(f'`{name}`' for name in without)}.\n")
+            they = "They do" if len(names) > 1 else "It does"
+            parts.append(f"{they} not use {', '.join(f'`{name}`' for name in without)}.\n")
     parts += ["## Defaults of each stage\n", *map(_stage, STAGES.values())]
     return "\n".join(parts)
 
@@ -209,7 +210,7 @@ def _class(title: str, kind: type) -> Iterator[str]:
     if "Args:" in (kind.__doc__ or ""):
         yield f"```python\n{title.rpartition('.')[2]}{_signature(kind.__init__).removesuffix(' -> None')}\n```\n"  # type: ignore[misc]
     yield f"{_docstring(kind)}\n"
-    fields = _field_docs(kind)
+    fields = [*_field_docs(kind), *_attribute_docs(kind)]
     for name, text in fields:
         yield f"- `{name}`: {text}"
     if fields:
@@ -270,6 +271,15 @@ def _goes_on(lines: list[str], line: str) -> bool:
 def _field_docs(kind: type) -> list[tuple[str, str]]:
     """Return the fields of a dataclass, each with the string that follows it in the source."""
     found = re.findall(r'^    (\w+): [^\n]*\n    """(.*?)"""', inspect.getsource(kind), flags=re.M | re.S)
+    return [(name, " ".join(text.split())) for name, text in found]
+
+
+def _attribute_docs(kind: type) -> list[tuple[str, str]]:
+    """Return the attributes that a class sets when it is made, each with the string that follows it in the source."""
+    if "__init__" not in vars(kind) or dataclasses.is_dataclass(kind):
+        return []
+    source = inspect.getsource(kind.__init__)  # type: ignore[misc]
+    found = re.findall(r'^ +self\.([a-z]\w*)\b[^\n]* = [^\n]*\n +"""(.*?)"""', source, flags=re.M | re.S)
     return [(name, " ".join(text.split())) for name, text in found]
 
 

@@ -56,6 +56,7 @@ class Clip:
         self._loading = threading.Lock()
         with self._open() as stream:
             self.header = VtkReader(stream).header
+            """The header of the file: the size and the rate of the video, its model and its tracks of sound."""
 
     def __enter__(self) -> Clip:
         return self
