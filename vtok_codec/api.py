@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vtok_codec.arguments import as_integer, as_size
+from vtok_codec.arguments import as_integer, as_integers, as_size
 from vtok_codec.codec.batches import CHUNK_STEPS
 from vtok_codec.codec.decoders import Decoders
 from vtok_codec.codec.pixel_decoder import DecoderChoice
@@ -160,9 +160,7 @@ class Codec:
         arrays = list(gops)
         for tokens in arrays:
             _require_array(tokens, "tokens")
-        if frames is not None and not isinstance(frames, Sequence):
-            raise SettingError(f"frames must be a number per GOP, not {frames!r}")
-        counts = [None] * len(arrays) if frames is None else [as_integer(count, "frames") for count in frames]
+        counts = [None] * len(arrays) if frames is None else as_integers(frames, "frames")
         if len(counts) != len(arrays):
             raise SettingError(f"frames has {len(counts)} numbers for {len(arrays)} GOPs")
         whole = [self._model.gop(tokens, count) for tokens, count in zip(arrays, counts, strict=True)]

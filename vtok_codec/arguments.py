@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
 from typing import Any
 
 from vtok_codec.errors import SettingError
-
-_SIDES = 2
 
 
 def as_integer(value: Any, name: str) -> int:
@@ -21,6 +18,19 @@ def as_integer(value: Any, name: str) -> int:
         return operator.index(value)
     except TypeError:
         raise SettingError(f"{name} must be a whole number, not {value!r}") from None
+
+
+def as_integers(value: Any, name: str) -> list[int]:
+    """Return whole numbers as a list.
+
+    Raises:
+        SettingError: The value is not a list of them, or anything like one.
+    """
+    try:
+        numbers = list(value)
+    except TypeError:
+        raise SettingError(f"{name} must be a list of whole numbers, not {value!r}") from None
+    return [as_integer(number, name) for number in numbers]
 
 
 def as_seconds(value: Any, name: str) -> float:
@@ -44,6 +54,8 @@ def as_size(value: Any) -> tuple[int, int]:
     Raises:
         SettingError: The value is not two whole numbers.
     """
-    if not isinstance(value, Sequence) or isinstance(value, str | bytes) or len(value) != _SIDES:
-        raise SettingError(f"size must be the height and the width, not {value!r}")
-    return as_integer(value[0], "the height of size"), as_integer(value[1], "the width of size")
+    try:
+        height, width = value
+    except (TypeError, ValueError):
+        raise SettingError(f"size must be the height and the width, not {value!r}") from None
+    return as_integer(height, "the height of size"), as_integer(width, "the width of size")

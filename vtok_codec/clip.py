@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -53,7 +52,6 @@ class Clip:
         self._model = model
         self._device = device
         self._decoders: Decoders | None = None
-        self._loading = threading.Lock()
         with self._open() as stream:
             self.header = VtkReader(stream).header
             """The header of the file: the size and the rate of the video, its model and its tracks of sound."""
@@ -138,10 +136,9 @@ class Clip:
         count = None if tokens is None else as_integer(tokens, "tokens")
         start_s = as_seconds(start, "start")
         duration_s = None if duration is None else as_seconds(duration, "duration")
-        with self._loading:
-            if self._decoders is None:
-                self._decoders = Decoders(tokenizer_of(self.header.model, self._model, self._device))
-        chosen = self._decoders.choose(DecoderChoice(str(decoder), steps, seed), self.header.windows)
+        decoders = self._decoders or Decoders(tokenizer_of(self.header.model, self._model, self._device))
+        self._decoders = decoders
+        chosen = decoders.choose(DecoderChoice(str(decoder), steps, seed), self.header.windows)
         with (
             self._open() as stream,
             closing(decode_events(VtkReader(stream), chosen, count, start_s, duration_s)) as events,

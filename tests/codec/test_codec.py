@@ -493,7 +493,10 @@ def test_recovery_loses_the_damaged_gop_only(
         (lambda codec: codec.detokenize(np.zeros((1, 1, 1, 2), np.uint16), decoder="ddim", steps=1.5), "steps must"),
         (lambda codec: codec.tokenize(np.zeros((1, 8, 8, 3), np.uint8), tokens="2"), "tokens must be a whole number"),
         (lambda codec: codec.tokenize_batch(torch.zeros(1, 3, 1, 8, 8), tokens=1.5), "tokens must be a whole number"),
-        (lambda codec: codec.pack([np.ones((1, 1, 1, 2), np.uint16)], io.BytesIO(), frames=5), "a number per GOP"),
+        (
+            lambda codec: codec.pack([np.ones((1, 1, 1, 2), np.uint16)], io.BytesIO(), frames=5),
+            "a list of whole numbers",
+        ),
         (lambda codec: codec.pack([np.ones((1, 1, 1, 2), np.uint16)], io.BytesIO(), size=(8,)), "size must be the"),
     ],
 )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vtok_codec.corpus.clip_source import TAR_SUFFIX, ClipSource, is_url
-from vtok_codec.corpus.inputs import input_names, inputs_table, write_inputs
+from vtok_codec.corpus.inputs import check_inputs, input_names, inputs_table, write_inputs
 from vtok_codec.corpus.journal import Journal
 from vtok_codec.corpus.sources import find_clips
 from vtok_codec.errors import InputError, SettingError, VtokError
@@ -209,6 +209,7 @@ def begin_corpus(
     _check_settings(plan, weights)
     if has_plan(folder):
         there = _same_plan(folder, plan)
+        check_inputs(folder, there.inputs_sha256)
         _tell_new_clips(folder, sources, cut, on_problem)
         return there
     clips = find_clips(sources, on_problem, cut)
@@ -223,14 +224,15 @@ def _tell_new_clips(
 
     Addresses and tars are not looked through again, since that takes long.
     """
-    if any(is_url(source) or source.endswith(TAR_SUFFIX) for source in sources):
+    known = input_names(folder)
+    if any(is_url(source) for source in sources) or any(f"{TAR_SUFFIX}::" in name for name in known):
         return
     try:
         now = find_clips(sources, cut=cut)
     except VtokError:
         # Clips that are done may be gone.
         return
-    if new := len({clip.name for clip in now} - input_names(folder)):
+    if new := len({clip.name for clip in now} - known):
         on_problem(
             f"{counted(new, 'clip')} of the sources {'is' if new == 1 else 'are'} newer than {folder}, whose clips "
             "were fixed when it began; encode them as another corpus"
