@@ -71,13 +71,19 @@ export class VtkReader {
   /** Is told what is wrong with a damaged record of sound, behind which reading then goes on; null to stop there. */
   onLostSound: ((error: DamageError) => void) | null = null;
 
+  private readonly cursor: Cursor;
+  private readonly digest: ReturnType<typeof sha256.create>;
+
   private constructor(
     private readonly source: Source,
-    private readonly cursor: Cursor,
     readonly header: Header,
     private readonly framing: Framing,
-    private readonly digest: ReturnType<typeof sha256.create>,
-  ) {}
+    /** The bytes before the first record. */
+    private readonly start: Uint8Array,
+  ) {
+    this.cursor = new Cursor(source, start.length);
+    this.digest = sha256.create().update(start);
+  }
 
   /**
    * Open a file and read its header.
@@ -86,9 +92,13 @@ export class VtkReader {
    * @throws DamageError The header is damaged or cut short.
    */
   static async open(source: Source): Promise<VtkReader> {
-    const cursor = new Cursor(source);
-    const [major, header, data] = await readHeader(cursor);
-    return new VtkReader(source, cursor, header, framingOf(major, header), sha256.create().update(data));
+    const [major, header, start] = await readHeader(new Cursor(source));
+    return new VtkReader(source, header, framingOf(major, header), start);
+  }
+
+  /** Return a reader of the same file that stands at its first record. */
+  anew(): VtkReader {
+    return new VtkReader(this.source, this.header, this.framing, this.start);
   }
 
   /** The place in the file of the record that is being read, in bytes. */

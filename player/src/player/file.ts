@@ -24,7 +24,7 @@ export type DecodedEvent =
 
 export class OpenFile {
   private constructor(
-    private readonly source: Source,
+    private readonly first: VtkReader,
     readonly header: Header,
     readonly info: FileInfo,
     private readonly index: readonly GopEntry[],
@@ -62,12 +62,12 @@ export class OpenFile {
       title: header.tags.get("title") ?? null,
       audio: header.audio.map((track) => ({ codec: track.codec, config: decoderConfig(track) })),
     };
-    return new OpenFile(source, header, info, index, start, catalogue, decoder);
+    return new OpenFile(reader, header, info, index, start, catalogue, decoder);
   }
 
   /** Return the seconds from the first frame to the end of the last, as far as it can be read; null without an index. */
   async duration(): Promise<number | null> {
-    return this.index.length ? secondsOf((await endTime(this.source, this.index)) - this.start, this.header) : null;
+    return this.index.length ? secondsOf((await endTime(this.first.anew(), this.index)) - this.start, this.header) : null;
   }
 
   /**
@@ -76,7 +76,7 @@ export class OpenFile {
    * The sound of the GOP's first frames stands before it in the file, so that reading begins a GOP earlier.
    */
   async *decode(gop: number, tokens: number): AsyncGenerator<DecodedEvent> {
-    const reader = await VtkReader.open(this.source);
+    const reader = this.first.anew();
     let next: number | null = gop || null;
     let early = this.header.audio.length > 0;
     const heard = new Map<number, bigint>();
@@ -210,8 +210,7 @@ async function firstTime(reader: VtkReader): Promise<bigint | null> {
 }
 
 /** Return the time at which the last frame ends, as far as it can be read. */
-async function endTime(source: Source, index: readonly GopEntry[]): Promise<bigint> {
-  const reader = await VtkReader.open(source);
+async function endTime(reader: VtkReader, index: readonly GopEntry[]): Promise<bigint> {
   const last = index[index.length - 1];
   reader.seek(index.length - 1, last);
   let end = last.pts;
