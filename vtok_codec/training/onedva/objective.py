@@ -119,9 +119,9 @@ class OneDVAObjective(TrainingObjective[OneDVARecipe]):
             made, video = decoded(self.codec, given.structural, shown)[:, :, seen:], video[:, :, seen:]
             parts |= self._pixel_errors(video, made, generator)
             total = total + parts["rmse"] + recipe.lpips_weight * parts.get("lpips", 0)
-        if self.processes.count > 1:
-            # Processes that train together expect every weight to take part in every step.
-            total = total + sum(0 * weight.sum() for weight in model.parameters() if weight.requires_grad)
+        # Processes that train together expect every weight to take part in every step, and one alone does as they do:
+        # an optimizer counts the steps in which a weight takes part.
+        total = total + sum(0 * weight.sum() for weight in model.parameters() if weight.requires_grad)
         return Loss(total, {name: part.detach() for name, part in parts.items()}, video, made.detach(), None)
 
     def _latent_errors(self, predicted: Tensor, second: Tensor, phases: int) -> Tensor:
