@@ -178,7 +178,7 @@ def generate(
     from vtok_codec.stream.arrays import as_rate
     from vtok_codec.stream.assembling import TokenModel
 
-    sampling, ticks = Sampling(seed, temperature, top_p, label, guidance, steps, stillness), as_rate(rate)
+    sampling, per_second = Sampling(seed, temperature, top_p, label, guidance, steps, stillness), as_rate(rate)
     width, height = _size(size)
     require_pixels("the output", width, height, max_pixels)
     drawer = load_generator(generator, device)
@@ -186,7 +186,7 @@ def generate(
     if drawer.codec_sha256 not in weights.reads:
         raise ModelError(f"{drawer.name} draws the tokens of {drawer.codec}, with other weights than {weights.path}")
     model = TokenModel(weights.id, weights.codec_config.max_tokens, prior_of(weights))
-    info = VideoInfo(width, height, ticks, 1 / ticks)
+    info = VideoInfo(width, height, per_second, 1 / per_second)
     draw = partial(begun, (height, width), model, drawer)
     _write(draw, sampling, seconds, info, model, None, target, force, quiet)
 

@@ -21,8 +21,8 @@ class GeneratorRecipe(TransformerRecipe):
     """The probability with which a window is trained on as if its class were not known, so that classes can guide."""
     drawn_share: float = 0.0
     """The largest share of a window's positions at which the network sees what it drew itself in place of the tokens of
-    the video (scheduled sampling, arXiv:1506.03099); each window has a random share up to this. A step takes a third
-    longer."""
+    the video (scheduled sampling, arXiv:1506.03099); each window has a random share up to this. A step then has a
+    second pass forward."""
 
 
 _GENERATOR = GeneratorRecipe(
