@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from vtok_codec.tokens.radix import Digits
 from vtok_codec.tokens.range_coder import PRECISION, RangeDecoder, RangeEncoder
+from vtok_codec.tokens.wave_arithmetic import ACTIVITIES, FULL, INCREMENT, NARROW_WEIGHT, NOWHERE, ONE, WIDE_WEIGHT
 
 MAX_LEVELS = 16
 """The largest number of levels of a digit. The number of contexts grows with its square."""
@@ -39,21 +40,6 @@ _SMALL_DIGITS = 1 << 18
 _Index = NDArray[np.int32]
 _Symbols = NDArray[np.int32]
 _Counts = NDArray[np.float64]
-
-_ACTIVITIES = 4
-"""The number of activity classes: the share of the digits around a digit that have changed, in quarters."""
-_INCREMENT = 16.0
-"""The amount by which a digit raises the count of its value in each of its two contexts."""
-_FULL = 2048.0
-"""The largest sum of the counts of a context. Counts with a larger sum are halved, which favours recent digits."""
-_WIDE_WEIGHT = 64.0
-"""The weight of uniform probabilities when they are mixed with the counts of a wide context."""
-_NARROW_WEIGHT = 128.0
-"""The weight of the wide context's probabilities when they are mixed with the counts of a narrow context."""
-_ONE = 65536.0
-"""The whole number that stands for a probability of 1."""
-_NOWHERE = 31
-"""The value of a digit outside the picture. It is larger than every digit and every number of levels."""
 
 
 MAX_SIDES = 1 << 13
@@ -113,13 +99,13 @@ class WaveCoder:
         """
         self._levels = tuple(levels) * tokens_per_position
         symbols = max(levels)
-        wide = len(self._levels) * (symbols + 1) * _ACTIVITIES
-        self._wide = _Table(wide, symbols, _WIDE_WEIGHT)
-        self._narrow = _Table(wide * (symbols + 1), symbols, _NARROW_WEIGHT)
+        wide = len(self._levels) * (symbols + 1) * ACTIVITIES
+        self._wide = _Table(wide, symbols, WIDE_WEIGHT)
+        self._narrow = _Table(wide * (symbols + 1), symbols, NARROW_WEIGHT)
         self._even = np.zeros((symbols + 1, symbols))
         """Uniform probabilities of the values of a digit; row L is for a digit of L levels. 2¹⁶ stands for 1."""
         for count in set(levels):
-            self._even[count, :count] = _ONE // count
+            self._even[count, :count] = ONE // count
         self._before: Digits | None = None
         """The last latent frame of the previous chunk, `P h w`; None at the start of the GOP."""
 
@@ -188,7 +174,7 @@ class WaveCoder:
     def _frequencies(self, level: Digits, wide: _Index, narrow: _Index) -> _Counts:
         """Return the frequencies, less 1, of all M values for each of the N digits of a wave, `N M`."""
         shares = self._narrow.shares(narrow, self._wide.shares(wide, self._even.take(level, axis=0)))
-        shares *= PRECISION / _ONE
+        shares *= PRECISION / ONE
         count, symbols = shares.shape
         rest = PRECISION - symbols - np.einsum("ns->n", shares)
         largest = np.arange(0, count * symbols, symbols) + shares.argmax(axis=1)
@@ -222,7 +208,7 @@ class _Table:
             The mixed probabilities, `N M`, rounded down; 2¹⁶ stands for 1.
         """
         shares = self.counts.take(contexts, axis=0)
-        shares *= _ONE
+        shares *= ONE
         beside *= self._weight
         shares += beside
         shares /= (self.sums.take(contexts) + self._weight)[:, None]
@@ -230,9 +216,9 @@ class _Table:
 
     def count(self, contexts: _Index, symbols: _Symbols) -> None:
         """Count the digits of a wave in their contexts, then halve the counts of each context that is full."""
-        np.add.at(self.counts.reshape(-1), contexts * self.counts.shape[1] + symbols, _INCREMENT)
-        np.add.at(self.sums, contexts, _INCREMENT)
-        full = contexts[self.sums.take(contexts) > _FULL]
+        np.add.at(self.counts.reshape(-1), contexts * self.counts.shape[1] + symbols, INCREMENT)
+        np.add.at(self.sums, contexts, INCREMENT)
+        full = contexts[self.sums.take(contexts) > FULL]
         if full.size:
             # A context that occurs in the wave more than once is halved only once: all reads come before the writes.
             halved = np.floor(self.counts[full] / 2)
@@ -336,7 +322,7 @@ class _Field:
         near = 2 * changes.take(at - self._plane) + changes.take(at - self._row) + changes.take(at - 1)
         activity = self._activity.take(plane * self._activity.shape[1] + near)
         symbols = max(order.levels) + 1
-        wide = (plane * symbols + before) * _ACTIVITIES + activity
+        wide = (plane * symbols + before) * ACTIVITIES + activity
         return wide, wide * symbols + mean
 
     def put(self, wave: slice, symbols: _Symbols) -> None:
@@ -362,7 +348,7 @@ def _empty_field(
         The digits, `P 1+t 1+h 1+w`, and the changes, `1+P t 1+h 1+w`.
     """
     planes, (frames, rows, columns) = len(levels), grid
-    values = np.full((planes, frames + 1, rows + 1, columns + 1), _NOWHERE, np.uint8)
+    values = np.full((planes, frames + 1, rows + 1, columns + 1), NOWHERE, np.uint8)
     # At the start of a GOP, values that no digit can have, so that every digit counts as changed.
     values[:, 0] = np.array(levels, np.uint8)[:, None, None]
     if before is not None:
@@ -374,8 +360,8 @@ def _empty_field(
 def _activities(planes: int) -> _Index:
     """Return the activity of a digit by its plane and by the number of changes around it, relative to their maximum."""
     most = 4 * np.arange(planes)[:, None] + 2
-    parts = _ACTIVITIES * np.arange(most.max() + 1) // most
-    return np.minimum(parts, _ACTIVITIES - 1).astype(np.int32)
+    parts = ACTIVITIES * np.arange(most.max() + 1) // most
+    return np.minimum(parts, ACTIVITIES - 1).astype(np.int32)
 
 
 def _means() -> Digits:
@@ -383,10 +369,10 @@ def _means() -> Digits:
 
     It is the digit that exists where only one does, and L where neither does.
     """
-    above, left = np.indices((_NOWHERE + 1, _NOWHERE + 1))
-    mean = np.where(above == _NOWHERE, left, np.where(left == _NOWHERE, above, (above + left + 1) // 2))
+    above, left = np.indices((NOWHERE + 1, NOWHERE + 1))
+    mean = np.where(above == NOWHERE, left, np.where(left == NOWHERE, above, (above + left + 1) // 2))
     means = np.repeat(mean[None], MAX_LEVELS + 1, axis=0)
-    means[:, _NOWHERE, _NOWHERE] = np.arange(MAX_LEVELS + 1)
+    means[:, NOWHERE, NOWHERE] = np.arange(MAX_LEVELS + 1)
     return means.astype(np.uint8)
 
 

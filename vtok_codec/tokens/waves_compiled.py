@@ -9,17 +9,97 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from vtok_codec.tokens.range_coder import PRECISION
+from vtok_codec.tokens.wave_arithmetic import ACTIVITIES, FULL, INCREMENT, NARROW_WEIGHT, NOWHERE, ONE, WIDE_WEIGHT
+
 SYMBOLS = 8
 """The only M, the largest number of levels, that is compiled: a constant lets the compiler use vector instructions."""
+_VALUES = SYMBOLS + 1
+"""The values of a digit or of a mean that tell contexts apart: those a digit has, and that of none."""
 _ROW = 16
 """The entries of a context in the table of summed frequencies: M + 1, rounded up to a power of two."""
-_FULL = 2048.0
-_WORD, _PRECISION = np.uint64(32), np.uint64(24)
+_SIDE = NOWHERE + 1
+"""The rows and columns of the table of means."""
+_SHARE = int(PRECISION / ONE)
+"""What a share of `ONE` is multiplied by to get a frequency."""
+_PRECISION, _WORD = np.uint64(PRECISION.bit_length() - 1), np.uint64(32)
 _SURPLUS = np.uint64((1 << 33) - 1)
 """How far the point may lie above the lower end after the last digit, as in constriction's check."""
 DONE, STOPPED, SURPLUS, TOO_LARGE = range(4)
 """What becomes of a chunk: unpacked; data that cannot hold its digits; data that do not end with them; a
 digit that is not below its level."""
+
+_Counts = NDArray[np.float64]
+_Places = NDArray[np.int32]
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _add_up(
+    sums: NDArray[np.int64],
+    shares: _Counts,
+    wide: int,
+    narrow: int,
+    level: int,
+    even: _Counts,
+    wide_counts: _Counts,
+    wide_sums: _Counts,
+    narrow_counts: _Counts,
+    narrow_sums: _Counts,
+) -> None:
+    """Compute the sums of the frequencies of a narrow context's values before each value, and of all.
+
+    Args:
+        sums: The sums, `contexts _ROW`; those of the context are written, but for the first, which is 0.
+        shares: Space for the mixed probabilities, `M`.
+        wide: The wide context.
+        narrow: The narrow context.
+        level: The number of levels of the digit.
+        even: Uniform probabilities; see `unpack_waves`.
+        wide_counts: The counts of the wide contexts.
+        wide_sums: Their sums.
+        narrow_counts: The counts of the narrow contexts.
+        narrow_sums: Their sums.
+    """
+    wide_sum, narrow_sum = wide_sums[wide] + WIDE_WEIGHT, narrow_sums[narrow] + NARROW_WEIGHT
+    for v in range(SYMBOLS):
+        share = wide_counts[wide * SYMBOLS + v] * ONE + even[level * SYMBOLS + v] * WIDE_WEIGHT
+        share = narrow_counts[narrow * SYMBOLS + v] * ONE + np.floor(share / wide_sum) * NARROW_WEIGHT
+        shares[v] = np.floor(share / narrow_sum)
+    total, largest = 0.0, 0
+    for v in range(SYMBOLS):
+        total += shares[v]
+        if shares[v] > shares[largest]:
+            largest = v
+    rest = np.int64(PRECISION - SYMBOLS) - _SHARE * np.int64(total)
+    left = np.int64(0)
+    for v in range(SYMBOLS):
+        left += _SHARE * np.int64(shares[v]) + 1 + (rest if v == largest else 0)
+        sums[narrow * _ROW + v + 1] = left
+
+
+@njit(cache=True, error_model="numpy")
+def _learn(places: _Places, counts: _Counts, sums: _Counts, halved: _Places, wave: int) -> None:
+    """Add the digits of a wave to the counts of their contexts, then halve the counts of each context that is full.
+
+    Args:
+        places: The index of each digit's value in `counts`.
+        counts: The counts, `contexts M`, flat.
+        sums: The sum of the counts of each context.
+        halved: The wave in which each context was halved last.
+        wave: The number of the wave.
+    """
+    for place in places:
+        counts[place] += INCREMENT
+        sums[place // SYMBOLS] += INCREMENT
+    for place in places:
+        # A context is halved at most once per wave.
+        context = place // SYMBOLS
+        if sums[context] > FULL and halved[context] != wave:
+            halved[context] = wave
+            sums[context] = 0.0
+            for v in range(context * SYMBOLS, (context + 1) * SYMBOLS):
+                counts[v] = np.floor(counts[v] / 2)
+                sums[context] += counts[v]
 
 
 @njit(cache=True, error_model="numpy")
@@ -82,29 +162,17 @@ def unpack_waves(
                 change = ((p + 1) * frames + t) * picture + inside
                 for _ in range(first, min(rows, wave - p - t + 1)):
                     before = np.int32(values[at - picture])
-                    mean = np.int32(means[(level * 32 + values[at - row]) * 32 + values[at - 1]])
+                    mean = np.int32(means[(level * _SIDE + values[at - row]) * _SIDE + values[at - 1]])
                     below = changes[change - frames * picture]
                     around = 2 * below + changes[change - row] + changes[change - 1]
-                    wide = (p * (SYMBOLS + 1) + before) * 4 + activities[p * most + around]
-                    narrow = wide * (SYMBOLS + 1) + mean
+                    wide = (p * _VALUES + before) * ACTIVITIES + activities[p * most + around]
+                    narrow = wide * _VALUES + mean
                     entry = narrow * _ROW
                     if computed[narrow] != wave:
                         computed[narrow] = wave
-                        wide_sum, narrow_sum = wide_sums[wide] + 64.0, narrow_sums[narrow] + 128.0
-                        for v in range(SYMBOLS):
-                            share = wide_counts[wide * SYMBOLS + v] * 65536.0 + even[level * SYMBOLS + v] * 64.0
-                            share = narrow_counts[narrow * SYMBOLS + v] * 65536.0 + np.floor(share / wide_sum) * 128.0
-                            shares[v] = np.floor(share / narrow_sum)
-                        total, largest = 0.0, 0
-                        for v in range(SYMBOLS):
-                            total += shares[v]
-                            if shares[v] > shares[largest]:
-                                largest = v
-                        rest = np.int64(16777216 - SYMBOLS) - 256 * np.int64(total)
-                        left = np.int64(0)
-                        for v in range(SYMBOLS):
-                            left += 256 * np.int64(shares[v]) + 1 + (rest if v == largest else 0)
-                            sums[entry + v + 1] = left
+                        _add_up(
+                            sums, shares, wide, narrow, level, even, wide_counts, wide_sums, narrow_counts, narrow_sums
+                        )
                     scale, distance = span >> _PRECISION, point - lower
                     if distance >= scale << _PRECISION:
                         return STOPPED
@@ -121,30 +189,11 @@ def unpack_waves(
                         used += 1
                     values[at] = value
                     changes[change] = below + (before != value)
-                    wides[count], narrows[count] = wide * SYMBOLS + value, entry // 2 + value
+                    wides[count], narrows[count] = wide * SYMBOLS + value, narrow * SYMBOLS + value
                     count += 1
                     at += row - 1
                     change += row - 1
-        for i in range(count):
-            wide_counts[wides[i]] += 16.0
-            wide_sums[wides[i] // SYMBOLS] += 16.0
-            narrow_counts[narrows[i]] += 16.0
-            narrow_sums[narrows[i] // SYMBOLS] += 16.0
-        for i in range(count):
-            # A context is halved at most once per wave.
-            context = wides[i] // SYMBOLS
-            if wide_sums[context] > _FULL and wide_halved[context] != wave:
-                wide_halved[context] = wave
-                wide_sums[context] = 0.0
-                for v in range(context * SYMBOLS, (context + 1) * SYMBOLS):
-                    wide_counts[v] = np.floor(wide_counts[v] / 2)
-                    wide_sums[context] += wide_counts[v]
-            context = narrows[i] // SYMBOLS
-            if narrow_sums[context] > _FULL and narrow_halved[context] != wave:
-                narrow_halved[context] = wave
-                narrow_sums[context] = 0.0
-                for v in range(context * SYMBOLS, (context + 1) * SYMBOLS):
-                    narrow_counts[v] = np.floor(narrow_counts[v] / 2)
-                    narrow_sums[context] += narrow_counts[v]
+        _learn(wides[:count], wide_counts, wide_sums, wide_halved, wave)
+        _learn(narrows[:count], narrow_counts, narrow_sums, narrow_halved, wave)
     whole = used >= len(words) and (span == ~zero or point - lower < _SURPLUS)
     return DONE if whole else SURPLUS
