@@ -66,6 +66,7 @@ NO_DATA = "vtok: no video or image in empty; name another folder\n"
     [
         (["encode", "none.mp4", "o.vtk"], 3, "vtok: none.mp4: no such file\n"),
         (["encode", "in.mp4", "in.mp4", "-f"], 7, "vtok: in.mp4 is the input; name another output\n"),
+        (["encode", "in.mp4", "o.flv"], 7, VIDEO_NAME.replace("in2.mp4", "o.flv")),
         (["encode", "in.mp4", "no/o.vtk"], 7, "vtok: cannot write no/o.vtk: No such file or directory\n"),
         (["encode", "in.mp4", "o.vtk", "-m", "none"], 6, NO_MODEL.format("none")),
         (["encode", "in.mp4", "o.vtk", "-t", "5"], 2, TOO_MANY_TOKENS),

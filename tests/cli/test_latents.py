@@ -41,6 +41,12 @@ def test_latents_round_to_the_tokens_and_decode(model: str, make_clip: ClipMaker
     assert psnr_db(pixels[: frames[0], :50, :70], truth) > psnr_db(rounded, truth) - 0.1
 
 
+def test_varying_frame_times_are_told(make_clip: ClipMaker, tmp_path: Path) -> None:
+    source = make_clip("in.mkv", frames=20, options=["-vf", "select=not(mod(n\\,7))+lt(n\\,5)", "-fps_mode", "vfr"])
+    code, out, told = inside("latents", source, tmp_path / "l.safetensors", "--tokens", 1)
+    assert (code, out) == (0, "") and "the varying times of its frames cannot be stored" in told
+
+
 @pytest.mark.parametrize("model", ["onevae-nano-4x8x8", "onevae-nano-4x16x16"])
 def test_latents_decode_to_the_whole_video(model: str, make_clip: ClipMaker, tmp_path: Path) -> None:
     """Size, rate and the ends of GOPs come back, and the picture is at least as good as from the rounded tokens."""

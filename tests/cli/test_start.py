@@ -115,7 +115,8 @@ def test_the_usage_says_vtok() -> None:
     # Options that would do nothing.
     + [["decode", "a.vtk", "b.mp4", *option] for option in (["--format", "nut"], ["--suffix", "mkv"])]
     + [["encode", "a.mp4", "b.vtk", "--coder", "zstd", "--rdo", "0.1"], ["encode", "a.mp4", "b.vtk", "--dry-run"]]
-    + [["encode", "a.mp4", "--dry-run", "--size", "1k"]],
+    + [["encode", "a.mp4", "--dry-run", "--size", "1k"], ["encode", "a.mp4", "--dry-run", "-f"]]
+    + [["decode", "a.vtk", "b.mp4", "--no-audio", "--audio-codec", "aac"]],
 )
 def test_wrong_usage_is_exit_code_2(args: list[str]) -> None:
     code, _, err = inside(*args)

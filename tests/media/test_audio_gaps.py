@@ -50,3 +50,14 @@ def test_sound_stays_in_its_place(
         assert min(np.abs(made[place : place + len(part)] - part).max() for place in places) <= 1
     for begin, end in quiet:
         assert not made[int(begin * RATE) + border : int(end * RATE) - border].any()
+
+
+def test_silence_of_unsigned_samples_is_their_middle(ffmpeg: str, tmp_path: Path) -> None:
+    late = ["-f", "lavfi", "-i", "testsrc2=size=64x48:rate=25:duration=1", "-itsoffset", "0.5"]
+    noise = ["-f", "lavfi", "-i", "anoisesrc=sample_rate=8000:duration=0.5:seed=1:amplitude=0.5"]
+    source, target = tmp_path / "in.mkv", tmp_path / "out.avi"
+    subprocess.run([ffmpeg, "-v", "error", *late, *noise, "-c:v", "ffv1", "-c:a", "pcm_s16le", source], check=True)
+    assert inside("encode", source, tmp_path / "in.vtk", "-q") == (0, "", "")
+    assert inside("decode", tmp_path / "in.vtk", target, "--audio-codec", "pcm_u8", "-q")[0] == 0
+    made = sound_of(target)
+    assert (made[:3500] == 128).all() and made[4500:].std() > 1

@@ -15,6 +15,7 @@ import pytest
 from helpers import ClipMaker, pixels_of, psnr_db, times_of
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from vtok_codec.audio import AudioPacket
 from vtok_codec.errors import InputError, OutputError, SettingError
@@ -463,6 +464,18 @@ def test_frames_that_lose_their_times_are_told(tmp_path: Path, suffix: str) -> N
             assert len(list(reader.frames())) == (len(times) if suffix == ".mkv" else frames)
 
 
+def test_frames_keep_their_times_at_a_rate_that_the_container_cannot_store(tmp_path: Path) -> None:
+    info = VideoInfo(width=64, height=64, rate=Fraction(1_000_000), time_base=Fraction(1, 1_000_000))
+    target = tmp_path / "a.y4m"
+    with VideoWriter(target, info, output_settings(".y4m", None, None)) as writer:
+        for pts in (0, 100, 300):
+            writer.write(Frame(np.zeros((64, 64, 3), np.uint8), pts, 100))
+    with VideoReader(target) as reader:
+        frames = len(list(reader.frames()))
+    # It stores 65,535 frames/s at most.
+    assert frames == round(400e-6 * 65_535)
+
+
 def test_a_streamed_mp4_starts_pictures_and_sound_together(make_clip: ClipMaker, tmp_path: Path) -> None:
     with VideoReader(make_clip("in.mp4", frames=50, audio=True)) as reader:
         info, events = reader.info, list(reader.events())
@@ -657,4 +670,96 @@ def test_every_rate_goes_into_an_avi(rate: Fraction, tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "o.avi", info, output_settings(".avi", None, None)) as writer:
         for number in range(5):
             writer.write(Frame(np.zeros((48, 64, 3), np.uint8), number, 1))
-    assert len(times_of(tmp_path / "o.avi")) == 5
+    assert len(times_of(tmp_path / "o.avi")) == 5 or (rate > 65_535 and "left out" in writer.retimed)
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "photo.png", "photo.tiff", "photo.webp"])
+def test_photos_with_exif_are_read(tmp_path: Path, name: str) -> None:
+    """FFmpeg attaches EXIF to frames as a kind of side data that PyAV does not know."""
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    picture = np.full((48, 64, 3), 90, np.uint8)
+    Image.fromarray(picture).save(tmp_path / name, exif=exif)
+    with VideoReader(tmp_path / name) as reader:
+        (frame,) = reader.frames()
+        assert reader.info.rate is None and not reader.losses
+    assert np.abs(frame.pixels.astype(int) - picture).max() <= 2
+
+
+def test_a_photo_is_turned_as_its_exif_says(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(tmp_path / "photo.jpg", exif=exif)
+    with VideoReader(tmp_path / "photo.jpg") as reader:
+        assert reader.info.rotation % 360 == 270
+
+
+def test_images_in_a_pipe_are_a_video(make_clip: ClipMaker, ffmpeg: str) -> None:
+    command = [ffmpeg, "-v", "error", "-i", str(make_clip("in.mp4", frames=5)), "-f", "image2pipe", "-c:v"]
+    for codec in ("png", "mjpeg"):
+        data = subprocess.run([*command, codec, "-"], stdout=subprocess.PIPE, check=True).stdout
+        with VideoReader(io.BytesIO(data)) as reader:
+            assert reader.info.rate == 25 and len(list(reader.frames())) == 5
+
+
+def test_white_of_few_bits_is_white(tmp_path: Path, ffmpeg: str) -> None:
+    source = ["-f", "lavfi", "-i", "color=white:size=64x48:rate=5:duration=0.4"]
+    for pixel_format in ("rgb555be", "rgb24"):
+        target = tmp_path / f"{pixel_format}.mov"
+        subprocess.run([ffmpeg, "-v", "error", *source, "-c:v", "qtrle", "-pix_fmt", pixel_format, target], check=True)
+        with VideoReader(target) as reader:
+            assert (next(iter(reader.frames())).pixels == 255).all()
+
+
+LASTING = [(".gif", None), (".mp4", None), (".mov", None), (".mkv", None), (".webm", None), (".mp4", "mpeg4")]
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [*LASTING, (".avi", None), (".y4m", None)])
+def test_the_last_frame_lasts_as_long_as_before(tmp_path: Path, suffix: str, codec: str | None) -> None:
+    info = VideoInfo(64, 48, Fraction(2), Fraction(1, 1000))
+    target = tmp_path / f"out{suffix}"
+    with VideoWriter(target, info, output_settings(suffix, codec, None)) as writer:
+        for pts, lasts in ((0, 1000), (1000, 500), (1500, 3000)):
+            writer.write(Frame(np.full((48, 64, 3), pts % 256, np.uint8), pts, lasts))
+    with av.open(str(target)) as container:
+        assert container.duration == 4_500_000
+
+
+EXACT = [(".avi", "rawvideo"), (".mov", "rawvideo"), (".nut", "rawvideo"), (".mov", "qtrle"), (".mp4", "libx264rgb")]
+OTHERS = [(".mov", "prores_ks"), (".avi", "huffyuv"), (".avi", "cinepak"), (".mkv", "mpeg4"), (".avi", "flashsv")]
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [*EXACT, *OTHERS])
+def test_each_encoder_gets_pixels_that_it_takes(tmp_path: Path, suffix: str, codec: str) -> None:
+    """Also where the clock of the source is finer than the encoder's."""
+    picture = np.zeros((96, 128, 3), np.uint8)
+    picture[..., 0], picture[:, 64:, 1] = 200, 90
+    info, target = VideoInfo(128, 96, Fraction(25), Fraction(1, 90_000)), tmp_path / f"out{suffix}"
+    with VideoWriter(target, info, output_settings(suffix, codec, None)) as writer:
+        for number in range(3):
+            writer.write(Frame(picture, 3600 * number, 3600))
+    with VideoReader(target) as reader:
+        frames = list(reader.frames())
+    error = np.abs(frames[0].pixels.astype(int) - picture)
+    assert len(frames) == 3 and error.mean() < (0.01 if (suffix, codec) in EXACT else 6)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "sound", "message"),
+    [
+        (".png", "mjpeg", None, "a .png file holds png"),
+        (".y4m", "libx264", None, "y4m holds uncompressed video alone"),
+        (".gif", None, "aac", "gif holds no sound"),
+    ],
+)
+def test_encoders_that_a_format_does_not_hold_are_refused(
+    suffix: str, codec: str | None, sound: str | None, message: str
+) -> None:
+    with pytest.raises(SettingError, match=message):
+        output_settings(suffix, codec, None, sound)
+
+
+def test_what_an_encoder_refuses_is_told_with_its_name(tmp_path: Path) -> None:
+    info = VideoInfo(128, 96, Fraction(25), Fraction(1, 25))
+    with pytest.raises(OutputError, match=r"as dnxhd: .*; choose another encoder"):
+        VideoWriter(tmp_path / "out.mov", info, output_settings(".mov", "dnxhd", None))

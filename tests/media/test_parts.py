@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import subprocess
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,6 +80,28 @@ def test_reading_ends_with_the_part(make_clip: ClipMaker, tmp_path: Path) -> Non
         read(cut)
     _, frames, _ = read(cut, make_part(0.4, 0.8))
     assert len(frames) == 20
+
+
+def test_reading_ends_where_the_sound_has_ended_long_ago(ffmpeg: str, tmp_path: Path) -> None:
+    """A track that is over never reaches the end of the part."""
+    source, read_to = tmp_path / "in.mkv", 0
+    picture = ["-f", "lavfi", "-i", "testsrc2=size=64x48:rate=10:duration=60"]
+    sound = ["-f", "lavfi", "-i", "sine=duration=1"]
+    subprocess.run([ffmpeg, "-v", "error", *picture, *sound, "-c:v", "mpeg4", source], check=True)
+
+    class Watched(io.FileIO):
+        def readinto(self, buffer: Any) -> int | None:
+            nonlocal read_to
+            count = super().readinto(buffer)
+            read_to = max(read_to, self.tell())
+            return count
+
+        def seekable(self) -> bool:
+            return False
+
+    with Watched(str(source)) as stream, VideoReader(io.BufferedReader(stream), part=make_part(0, 2)) as reader:
+        assert len([event for event in reader.events() if isinstance(event, Frame)]) == 20
+    assert read_to < source.stat().st_size / 2
 
 
 def test_only_what_is_needed_is_decoded(make_clip: ClipMaker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ from vtok_codec.cli.options import (
     Verbose,
     WeightsOfInput,
 )
-from vtok_codec.container import VTK_SUFFIXES
+from vtok_codec.container import is_vtk_name
 from vtok_codec.errors import DamageError, OutputError
 from vtok_codec.registry import DETERMINISTIC
 from vtok_codec.text import counted
@@ -129,7 +129,9 @@ def decode(
     if suffix and not output_dir:
         raise typer.BadParameter("--suffix names the outputs in -o DIR; without it, name the output")
     suffix = f".{(suffix or 'mp4').removeprefix('.')}"
-    jobs = job_pairs(paths, output_dir, suffix, lambda name: name.endswith(VTK_SUFFIXES))
+    jobs = job_pairs(paths, output_dir, suffix, is_vtk_name)
+    if no_audio and audio_codec != _COPY:
+        raise typer.BadParameter("--no-audio leaves out the sound, so --audio-codec has nothing to encode")
     if format_ and all(target != STANDARD_STREAM for _, target in jobs):
         raise typer.BadParameter("--format is that of standard output; the name of a file tells its own")
     from vtok_codec.codec.engines import DecoderLoader, chosen_engine

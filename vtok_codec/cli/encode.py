@@ -32,7 +32,7 @@ from vtok_codec.cli.options import (
 )
 from vtok_codec.codec.goals import Goal
 from vtok_codec.codec.quality_presets import DEFAULT_QUALITY, QUALITIES, find_quality
-from vtok_codec.container import VTK_SUFFIXES
+from vtok_codec.container import is_vtk_name
 from vtok_codec.stream.effort import DEFAULT_EFFORT, DEFAULT_TUNE, EFFORTS, TUNES
 from vtok_codec.tokens.coders import CODERS, DEFAULT_CODER
 
@@ -172,6 +172,8 @@ def encode(
 ) -> None:
     """Encode videos or images into .vtk files."""
     goal = parse_goal(size, bitrate, psnr)
+    if dry_run and (output_dir or force):
+        raise typer.BadParameter("--dry-run writes no file; leave out --output-dir and --force")
     _check_options(goal, dry_run, (quality, tokens, sticky, rdo), coder, paths)
     from vtok_codec.cli.encode_jobs import EncodeJobs, Inputs, Models
     from vtok_codec.media.filters import parse_filters
@@ -236,7 +238,7 @@ def _check_options(goal: Goal | None, dry_run: bool, fixed: tuple[object, ...], 
         raise typer.BadParameter(
             "--quality, --tokens, --sticky and --rdo do not go with --size, --bitrate, --psnr or --dry-run"
         )
-    if dry_run and len(paths) > 1 and paths[-1].endswith(VTK_SUFFIXES) and not Path(paths[-1]).exists():
+    if dry_run and len(paths) > 1 and is_vtk_name(paths[-1]):
         raise typer.BadParameter(f"--dry-run writes no file; leave out {paths[-1]}")
 
 

@@ -171,7 +171,8 @@ class EncodeJobs:
             else:
                 summary = self._encode(reader, target, stream)
         if ended:
-            fail(f"ended by a signal; {target} holds the {counted(summary.frames, 'frame')} before", 128 + ended)
+            kept = counted(summary.frames, "frame")
+            fail(f"ended by a signal; {_shown(target)} holds the {kept} before", 128 + ended)
         if summary.failure:
             raise summary.failure
 
@@ -226,8 +227,12 @@ class EncodeJobs:
         pixels = summary.frames * reader.info.width * reader.info.height
         bits = 8 * (summary.bytes_written - summary.audio_bytes) / pixels
         sound = " without the audio" if summary.audio_bytes else ""
-        written = "standard output" if target == STANDARD_STREAM else target
         notice(
-            f"{reader.name} -> {written}: {counted(summary.frames, 'frame')}, {summary.bytes_written} bytes, "
+            f"{reader.name} -> {_shown(target)}: {counted(summary.frames, 'frame')}, {summary.bytes_written} bytes, "
             f"{bits:.4f} bits/pixel{sound}, {summary.frames / seconds:.1f} frames/s"
         )
+
+
+def _shown(target: str) -> str:
+    """Return the name of an output in messages."""
+    return "standard output" if target == STANDARD_STREAM else target

@@ -135,10 +135,10 @@ def vtk_output(target: str, source: str, force: bool) -> Iterator[BinaryIO]:
     if target == STANDARD_STREAM:
         yield standard_output()
         return
-    from vtok_codec.media.formats import is_video_suffix
+    from vtok_codec.media.formats import is_clip_name
 
     with whole_output(target, source, force) as partial:
-        if is_video_suffix(Path(target).suffix):
+        if is_clip_name(target):
             raise OutputError(f"{target} is the name of a video, but the output is a .vtk file; name it .vtk")
         with open(partial, "wb") as stream:
             yield stream

@@ -97,7 +97,7 @@ def encode_to_goal(
     reached = goal.shown(outcomes[point])
     if not goal.met(goal.value(outcomes[point])):
         extreme = "least" if goal.limits_size else "best"
-        hint = _hint(outcomes[point]) if goal.limits_size else ""
+        hint = _hint(goal, outcomes[point]) if goal.limits_size else ""
         raise SettingError(
             f"{name}: {goal.text} cannot be reached; the {extreme} that these settings give is {reached}{hint}"
         )
@@ -107,9 +107,9 @@ def encode_to_goal(
     return trials.write(point, stream)
 
 
-def _hint(outcome: Outcome) -> str:
+def _hint(goal: Goal, outcome: Outcome) -> str:
     """Return what makes a file smaller that has the least size of all settings."""
-    if outcome.audio_bytes > outcome.video_bytes:
+    if goal.counts_sound and outcome.audio_bytes > outcome.video_bytes:
         return f", of which the sound takes {outcome.audio_bytes}; leave it out (--no-audio)"
     return "; make the picture smaller (--filter)"
 

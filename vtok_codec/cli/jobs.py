@@ -119,7 +119,8 @@ def run_jobs(jobs: Sequence[Job], work: Callable[[str, str], None], at_once: int
                 if os.environ.get(DEBUG):
                     raise
                 message = internal(error)
-            notice(message if job[0] in message else f"{job[0]}: {message}")
+            named = job[0] if job[0] != STANDARD_STREAM else "standard input"
+            notice(message if named in message else f"{named}: {message}")
             return exit_code(error)
         return 0
 

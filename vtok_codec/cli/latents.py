@@ -24,7 +24,7 @@ from vtok_codec.cli.options import (
     Quiet,
     given_options,
 )
-from vtok_codec.container import VTK_SUFFIXES
+from vtok_codec.container import is_vtk_name
 from vtok_codec.errors import InputError
 from vtok_codec.registry import DEFAULT_MODEL
 from vtok_codec.stream.limits import MAX_TOKEN_BYTES
@@ -77,13 +77,14 @@ def latents(
 
     They are what a diffusion model on latents trains on. Groups of pictures (GOPs) follow each other along the second
     axis; a .safetensors file also stores their lengths, the model, the size and the frame rate, so that it decodes to
-    the whole video. A .npy file is taken as one GOP of 25 frames per second.
+    the whole video, apart from audio, tags and varying frame times. A .npy file is taken as one GOP of 25 frames per
+    second.
     """
     from vtok_codec.stream.arrays import SUFFIXES, check_suffix
 
     if source == STANDARD_STREAM:
         raise InputError("latents are made of files only; name a video")
-    if source.endswith(VTK_SUFFIXES):
+    if is_vtk_name(source):
         raise InputError(f"{source} holds tokens; latents are made of a video")
     if Path(source).suffix in SUFFIXES:
         if _FOR_MAKING & set(given_options(context)):
@@ -138,6 +139,8 @@ def _encode(source: str, target: str, wanted: _Encoding, model: str, device: str
             )
         suffix = Path(target).suffix
         write_latents(partial, suffix, made.latents, tokenizer.id, info, made.gop_latents, made.gop_frames)
+    if not made.steady and not quiet:
+        notice(f"{source}: the varying times of its frames cannot be stored; left out")
     if made.failure:
         raise made.failure
 

@@ -86,6 +86,8 @@ class Goal:
     """Whether `high` must not be exceeded. Otherwise, `low` must be reached."""
     shown: Callable[[Outcome], str]
     """Says what an outcome reached."""
+    counts_sound: bool = False
+    """Whether the sound is part of what `value` measures."""
 
     @property
     def needs_psnr(self) -> bool:
@@ -106,7 +108,7 @@ def size_goal(size: int, text: str) -> Goal:
     def shown(outcome: Outcome) -> str:
         return f"{outcome.video_bytes + outcome.audio_bytes} bytes"
 
-    return Goal(text, value, math.log2(size * (1 - _SIZE_MARGIN)), math.log2(size), True, shown)
+    return Goal(text, value, math.log2(size * (1 - _SIZE_MARGIN)), math.log2(size), True, shown, counts_sound=True)
 
 
 def bitrate_goal(bits_per_second: float, text: str) -> Goal:

@@ -19,6 +19,7 @@ from vtok_codec.models.causal import State
 from vtok_codec.stream.chunks import Chunker, FrameChunk
 from vtok_codec.stream.headers import make_header
 from vtok_codec.stream.settings import EncodeSettings
+from vtok_codec.stream.steadiness import Steadiness
 from vtok_codec.tokens.codes import values_to_codes
 
 Latents: TypeAlias = NDArray[np.float32]
@@ -70,6 +71,8 @@ class LatentVideo:
     """The number of latent frames of each GOP."""
     gop_frames: Sequence[int]
     """The number of frames that each GOP stands for."""
+    steady: bool
+    """Whether the frames follow each other at the nominal rate. Latents have no times, so others lose theirs."""
     failure: InputError | None
     """The error that ended the input early, after which there are no more frames; None if it is whole."""
 
@@ -97,12 +100,20 @@ def encoded_latents(
     Raises:
         SettingError, InputError: See `latent_chunks`; or the latents are too large, or there is no frame.
     """
+    steadiness = Steadiness(make_header(info, tokenizer.id, tokenizer.max_tokens, settings).frame_ticks)
+
+    def timed() -> Iterator[Frame | AudioPacket]:
+        for event in events:
+            if isinstance(event, Frame):
+                steadiness.add([event.pts])
+            yield event
+
     parts: list[NDArray[np.floating]] = []
     latents: list[int] = []
     frames: list[int] = []
     failure, held = None, 0
     try:
-        for chunk in latent_chunks(info, events, tokenizer, settings):
+        for chunk in latent_chunks(info, timed(), tokenizer, settings):
             parts.append(chunk.latents.astype(kind))
             held += parts[-1].nbytes
             if held > max_bytes:
@@ -121,7 +132,7 @@ def encoded_latents(
         raise InputError("there are no frames")
     if held > max_bytes:
         raise InputError("the latents take more memory than allowed; raise the limit (--max-mib)")
-    return LatentVideo(np.concatenate(parts, axis=1), latents, frames, failure)
+    return LatentVideo(np.concatenate(parts, axis=1), latents, frames, steadiness.steady, failure)
 
 
 def decoded_video(
@@ -191,12 +202,10 @@ def decoded_latents(latents: NDArray[np.floating], tokenizer: Tokenizer, size: t
 def _decoded(latents: Latents, tokens: int, tokenizer: Tokenizer, size: tuple[int, int]) -> Iterator[Pixels]:
     layout, place = tokenizer.layout, tokenizer.placement
     counts, state = torch.full((1,), tokens, device=place.device), cast(State, None)
-    missing = tokenizer.model.config.latent_channels - len(latents)
-    padded = np.pad(latents, ((0, missing), (0, 0), (0, 0), (0, 0)))
-    for part, _ in slices(padded, layout, True, latents_at_once(place.device.type, size)):
+    for part, _ in slices(latents, layout, True, latents_at_once(place.device.type, size)):
         skipped = layout.filled_frames(state is None)
         codes = torch.from_numpy(np.ascontiguousarray(part))[None].to(place.device, place.dtype)
-        video, state = tokenizer.model.decoder(codes, state, counts)
+        video, state = tokenizer.model.decoder(tokenizer.model.whole(codes), state, counts)
         yield to_pixels(video[0], size)[skipped:]
 
 

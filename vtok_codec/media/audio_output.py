@@ -207,11 +207,13 @@ class EncodedTrack:
     def _silence(self, samples: int) -> Iterator[Packet]:
         """Encode silence."""
         context = self._stream.codec_context
+        # Unsigned samples swing about the middle of their range.
+        zero = b"\x80" if context.format.name in ("u8", "u8p") else b"\0"
         while samples > 0:
             count = min(samples, context.sample_rate)
             silent = av.AudioFrame(context.format.name, context.layout.name, count)
             for plane in silent.planes:
-                plane.update(bytes(plane.buffer_size))
+                plane.update(zero * plane.buffer_size)
             silent.sample_rate = context.sample_rate
             yield from self._placed(silent)
             samples -= count

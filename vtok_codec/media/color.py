@@ -36,10 +36,12 @@ class RGBConverter:
     def __call__(self, frame: av.VideoFrame, color: Color) -> Pixels:
         """Convert a decoded frame, whose colours `color` describes, to RGB, uint8 `H W 3`."""
         matrix = swscale_matrix(color)
-        # Planar RGB has the same values as packed RGB, but swscale converts to it faster, with vector code.
+        # Planar RGB has the same values as packed RGB, but swscale converts to it faster, with vector code. It does not
+        # stretch samples of less than 8 bits to the whole range, though.
+        coarse = is_rgb_format(frame.format.name) and min(part.bits for part in frame.format.components) < 8
         rgb = self._reformatter.reformat(
             frame,
-            format="gbrp",
+            format="rgb24" if coarse else "gbrp",
             interpolation=_SCALING,
             src_colorspace=matrix,
             dst_colorspace=matrix,

@@ -1,4 +1,4 @@
-"""Helpers for FFmpeg that the reader and the writer share."""
+"""Helpers for calls into FFmpeg."""
 
 from __future__ import annotations
 

@@ -55,8 +55,11 @@ _STILL_CODECS = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg"}
 """The default codec of an image file, by its suffix."""
 _LOSSLESS = {"ffv1": "bgr0", "rawvideo": "rgb24", "png": "rgb24"}
 """The codecs that store the RGB of frames exactly, with the pixel format in which they store it."""
+_PIXEL_FORMATS = ("yuv420p", "yuv422p", "yuv444p", "gbrp", "rgb24", "bgr0", "bgr24", "yuv422p10le", "yuv444p10le")
+"""The pixel formats of the other codecs: the first of these that a codec takes."""
 _FIXED_PIXEL_FORMATS = {"gif": "rgb8", "mjpeg": "yuvj444p"}
 """The pixel format of codecs that are always used with the same one."""
+_UNCOMPRESSED = ("wrapped_avframe", "rawvideo")
 _COARSEST_CRF = {"libx264": 51, "libx265": 51, "libvpx-vp9": 63, "libsvtav1": 63}
 """The largest CRF of each codec that has one."""
 _DEFAULT_CRF = {"libx264": 14, "libx265": 14, "libvpx-vp9": 20, "libsvtav1": 20}
@@ -86,15 +89,9 @@ class OutputSettings:
     """FFmpeg's name of the encoder of the sound; None to copy it."""
 
 
-def is_video_suffix(suffix: str) -> bool:
-    """Return whether a file with this suffix holds a video or an image."""
-    return suffix.lower() in _FORMATS
-
-
 def is_clip_name(name: str) -> bool:
     """Return whether the name of a file in a folder says that it holds a video or an image."""
-    suffix = Path(name).suffix
-    return is_video_suffix(suffix) or suffix.lower() in (*_READ_VIDEOS, *_READ_IMAGES)
+    return Path(name).suffix.lower() in (*_FORMATS, *_READ_VIDEOS, *_READ_IMAGES)
 
 
 def is_video_name(name: str) -> bool:
@@ -124,7 +121,10 @@ def output_settings(suffix: str, codec: str | None, crf: int | None, audio_codec
     suffix = suffix.lower()
     if suffix not in _FORMATS:
         raise OutputError(f"no video format has the suffix {suffix!r}; use one of {' '.join(sorted(_FORMATS))}")
-    return _settings(_FORMATS[suffix], codec or _STILL_CODECS.get(suffix), crf, audio_codec)
+    settings = _settings(_FORMATS[suffix], codec or _STILL_CODECS.get(suffix), crf, audio_codec)
+    if settings.codec != _STILL_CODECS.get(suffix, settings.codec):
+        raise SettingError(f"codec {codec}: a {suffix} file holds {_STILL_CODECS[suffix]}; leave out the codec")
+    return settings
 
 
 def pipe_settings(name: str, codec: str | None, crf: int | None, audio_codec: str | None = None) -> OutputSettings:
@@ -149,6 +149,8 @@ def _settings(format_: str, codec: str | None, crf: int | None, audio_codec: str
     """Check the codecs and the CRF, and fill in the default codec of the container."""
     # The name may be an alias, as `h264` is of libx264.
     codec = _encoder(codec or _DEFAULT_CODECS.get(format_, "libx264"), "video").name
+    if format_ == "yuv4mpegpipe" and codec not in _UNCOMPRESSED:
+        raise SettingError(f"codec {codec}: y4m holds uncompressed video alone; leave out the codec")
     if crf is not None and codec not in _DEFAULT_CRF:
         raise SettingError(f"crf does not apply to {codec}")
     if crf is not None and not 0 <= crf <= _COARSEST_CRF[codec]:
@@ -156,7 +158,9 @@ def _settings(format_: str, codec: str | None, crf: int | None, audio_codec: str
     if audio_codec:
         sound = _encoder(audio_codec, "audio")
         taken = _sound_codecs(format_)
-        if taken and sound.canonical_name not in taken:
+        if not taken:
+            raise SettingError(f"{format_} holds no sound; leave out the codec of the sound")
+        if sound.canonical_name not in taken:
             raise SettingError(
                 f"{format_} does not take sound in {sound.canonical_name}; copy it, or name another encoder"
             )
@@ -195,19 +199,26 @@ def encoder_options(settings: OutputSettings) -> dict[str, object]:
     return options
 
 
-def pixel_format(codec: str, info: VideoInfo) -> str:
-    """Return FFmpeg's name of the pixel format in which a codec stores a video."""
+def pixel_format(settings: OutputSettings, info: VideoInfo) -> str:
+    """Return FFmpeg's name of the pixel format in which a video is stored.
+
+    Raises:
+        ValueError: The codec takes no pixel format that vtok makes.
+    """
+    codec = settings.codec
+    if codec == "rawvideo" and settings.format == "avi":
+        # Raw RGB in AVI has blue first, whatever the stream says.
+        return "bgr24"
     if codec in _LOSSLESS:
         return _LOSSLESS[codec]
     if codec in _FIXED_PIXEL_FORMATS:
         return _FIXED_PIXEL_FORMATS[codec]
+    taken = av.Codec(codec, "w").video_formats
+    # The list is None for a codec that takes all formats.
+    names = None if taken is None else [each.name for each in taken]
     odd = info.width % 2 or info.height % 2
     # With halved chroma, an odd side is coded with one row or column too many, which some players show.
-    return "yuv444p" if odd and _takes_pixels(codec, "yuv444p") else "yuv420p"
-
-
-def _takes_pixels(codec: str, wanted: str) -> bool:
-    """Return whether a codec takes a pixel format."""
-    formats = av.Codec(codec, "w").video_formats
-    # The list is None for a codec that takes all formats.
-    return formats is None or wanted in [each.name for each in formats]
+    wanted = ("yuv444p", *_PIXEL_FORMATS) if odd else _PIXEL_FORMATS
+    if found := next((each for each in wanted if names is None or each in names), None):
+        return found
+    raise ValueError(f"it takes none of {', '.join(_PIXEL_FORMATS)}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from vtok_codec.media.side_data import side_data
 from vtok_codec.media.tags import kept_tags
 from vtok_codec.media.types import VideoInfo
 from vtok_codec.text import counted, printable
@@ -78,9 +78,9 @@ def _other_streams(container: InputContainer) -> list[str]:
 
 def _side_losses(frame: av.VideoFrame) -> list[str]:
     """Return what side data of a frame say that a `.vtk` file does not store."""
-    side_data: Any = frame.side_data
-    found = {text for data in side_data for sign, text in _SIDE_LOSSES.items() if data.type.name.startswith(sign)}
-    return sorted(found)
+    return sorted(
+        {text for name, _ in side_data(frame) for sign, text in _SIDE_LOSSES.items() if name.startswith(sign)}
+    )
 
 
 def _shows_through(frame: av.VideoFrame) -> bool:

@@ -20,6 +20,9 @@ _MOST_HELD_BYTES = 1 << 26
 
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 """FFmpeg's names of the formats whose index leads to the key frame before a time, and whose times never start anew."""
+_MOST_LATE_S = 10
+"""How far the frames may be past the end of a part, in seconds, before a track that has not reached it counts as over.
+FFmpeg's muxers let the streams of a file drift no further apart."""
 _EARLIER_S = 2
 """How long before the start of a part reading begins, in seconds: sound may lie that much before its picture."""
 
@@ -145,13 +148,17 @@ class Cutter:
         self._tracks_over: set[int] = set()
 
     def kept(self, items: Iterator[av.VideoFrame | AudioPacket]) -> Iterator[av.VideoFrame | AudioPacket]:
-        """Yield the items of the part. Reading ends when frames and all tracks are past its end."""
+        """Yield the items of the part.
+
+        Reading ends when the frames and all tracks are past its end, or the frames far enough that no more sound of
+        the part can come.
+        """
         for item in items:
             if isinstance(item, AudioPacket):
                 yield from self._packet(item)
             else:
                 yield from self._frame(item)
-            if self._frames_over and len(self._tracks_over) == len(self._tracks):
+            if self._frames_over and (len(self._tracks_over) == len(self._tracks) or self._is_far_past()):
                 return
 
     def _frame(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
@@ -175,6 +182,9 @@ class Cutter:
             ticks = round(self._shift / base)
             pts, dts = (None if each is None else each - ticks for each in (packet.pts, packet.dts))
             yield AudioPacket(packet.track, pts, dts, packet.duration, packet.data)
+
+    def _is_far_past(self) -> bool:
+        return self._end is not None and self._time > self._end + _MOST_LATE_S
 
     def _is_over(self, time: Fraction) -> bool:
         return self._end is not None and time >= self._end

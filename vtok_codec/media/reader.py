@@ -9,7 +9,7 @@ from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -29,6 +29,7 @@ from vtok_codec.media.filters import FilterChain, parse_filters
 from vtok_codec.media.losses import describe_losses
 from vtok_codec.media.opening import STDIN, head_of, open_sequence, open_video
 from vtok_codec.media.parts import Cutter, Part, Placed, from_key_frame, packets_before
+from vtok_codec.media.side_data import side_data
 from vtok_codec.media.tags import kept_tags
 from vtok_codec.media.timeline import Timeline
 from vtok_codec.media.types import DEFAULT_RATE, Color, Frame, VideoInfo
@@ -299,10 +300,21 @@ class VideoReader:
         where = " in the part to read" if self._part else ""
         raise InputError(f"{self.name} has no video frame that can be decoded{where}")
 
+    def _has_another_frame(self) -> bool:
+        """Return whether a frame follows on the first one; a pipe may hold several images."""
+        ahead: list[av.VideoFrame | AudioPacket] = []
+        try:
+            ahead += islice(self._decoded, 1)
+        except InputError as error:
+            self._decoded = _raising(error)
+        self._decoded = chain(ahead, self._decoded)
+        return bool(ahead)
+
     def _describe(self, first: av.VideoFrame) -> VideoInfo:
         """Return the description of the video from its stream and its first frame."""
         stream = self._stream
-        still = self._container.format.name.endswith(_STILL_FORMATS) and not self._sequence
+        images = self._container.format.name.endswith(_STILL_FORMATS) and not self._sequence
+        still = images and not self._has_another_frame()
         rate = stream.guessed_rate or stream.average_rate
         ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
         sar = Fraction(ratio) if ratio and ratio > 0 else Fraction(1)
@@ -347,11 +359,16 @@ class VideoReader:
         return self._previous_pts + max(1, round(1 / (rate * self.info.time_base)))
 
 
+def _raising(error: InputError) -> Iterator[av.VideoFrame | AudioPacket]:
+    """Raise an error that came too early, where the next item would be."""
+    raise error
+    yield
+
+
 def _orientation(frame: av.VideoFrame) -> tuple[int, bool]:
     """Return by how many degrees counter-clockwise to turn a frame, and whether to mirror it left to right before."""
     rotation = int(frame.rotation)
-    side_data: Any = frame.side_data
-    matrices = [bytes(data) for data in side_data if data.type.name == "DISPLAYMATRIX"]
+    matrices = [data for name, data in side_data(frame) if name == "DISPLAYMATRIX"]
     if not matrices:
         return rotation, False
     a, b, _, c, d, *_ = struct.unpack("=9i", matrices[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
@@ -23,13 +23,17 @@ from vtok_codec.errors import OutputError
 from vtok_codec.media.audio import STARTING_S, keeps
 from vtok_codec.media.audio_output import AudioOutput, CopiedTrack, EncodedTrack
 from vtok_codec.media.color import YUVConverter, is_rgb_format, swscale_matrix
+from vtok_codec.media.constant_rate import ConstantRate
+from vtok_codec.media.durations import FrameDurations
 from vtok_codec.media.ffmpeg import kept_priority, reason
 from vtok_codec.media.formats import STILL_FORMAT, OutputSettings, encoder_options, pixel_format
-from vtok_codec.media.pace import Pace
 from vtok_codec.media.tags import dropped_tags, dropped_track_tags
 from vtok_codec.media.types import DEFAULT_RATE, Frame, VideoInfo
 from vtok_codec.text import counted
 
+_COARSE_CLOCKS = ("mpeg4", "msmpeg4", "msmpeg4v2", "h263p")
+"""The encoders whose ticks per second fit into 16 bits."""
+_MAX_TICKS = (1 << 16) - 1
 _FINEST_QUANTIZERS = {"mjpeg": (1, 2), "mpeg4": (1, 2)}
 """The finest and the coarsest quantizer that codecs without a CRF may use, on FFmpeg's scale from 1 to 31."""
 _CONSTANT_RATE = ("avi", "yuv4mpegpipe")
@@ -116,7 +120,7 @@ class VideoWriter:
         self.dropped: list[str] = []
         """Descriptions of what the output cannot store; complete once the context is left."""
         paced = settings.format in _CONSTANT_RATE
-        self._pace = Pace(info.rate or DEFAULT_RATE, info.time_base) if paced else None
+        self._constant_rate = ConstantRate(self._rate, info.time_base) if paced else None
         self._last: Frame | None = None
         """The last frame, for containers with a constant rate, which may need it again."""
         if info.sar != 1 and not (settings.format in _SHAPING_FORMATS or settings.codec in _SHAPING_CODECS):
@@ -157,10 +161,17 @@ class VideoWriter:
             self._audio: list[AudioOutput | None] = []
             assert self._stream.pix_fmt is not None
             self._convert = YUVConverter(self._stream.pix_fmt, info.color)
+            # SVT-AV1 would describe itself on standard error.
+            os.environ.setdefault("SVT_LOG", "1")
+            # What an encoder refuses is told before anything is written.
+            with kept_priority():
+                self._stream.codec_context.open(strict=False)
+            self._durations = FrameDurations(settings.format, Fraction(self._stream.codec_context.time_base))
         except (av.FFmpegError, ValueError) as error:
             self._abandon()
             raise OutputError(
-                f"{settings.format} cannot hold {info.width}x{info.height} video as {settings.codec}: {reason(error)}"
+                f"{settings.format} cannot hold {info.width}x{info.height} video as {settings.codec}: {reason(error)}; "
+                "choose another encoder or format"
             ) from error
 
     def __enter__(self) -> VideoWriter:
@@ -179,7 +190,7 @@ class VideoWriter:
                         for packet in track.rest():
                             self._container.mux(packet)
                         self.dropped += track.losses()
-                    self._container.mux(self._stream.encode(None))
+                    self._mux(self._stream.encode(None), ending=True)
                     self._container.close()
             except BaseException:
                 self._abandon()
@@ -206,13 +217,13 @@ class VideoWriter:
         """Encode and mux a frame."""
         if self._settings.format == STILL_FORMAT and self._frames:
             raise OutputError("a picture file holds one frame; name a video file, or ask for less")
-        if self._pace is None:
+        if self._constant_rate is None:
             self._encode(item, item.pts + round(self._shift_s / self._time_base), item.duration)
             return
-        for _ in range(self._pace.missing(item.pts, self._frames)):
+        for _ in range(self._constant_rate.missing(item.pts, self._frames)):
             assert self._last
             self._encode(self._last, self._frames, 1)
-        if self._pace.takes(item.pts, self._frames):
+        if self._constant_rate.takes(item.pts, self._frames):
             self._encode(item, self._frames, 1)
         self._last = item
 
@@ -222,8 +233,14 @@ class VideoWriter:
         frame.time_base = self._time_base
         frame.pts, frame.duration = pts, duration
         self._frames += 1
+        self._durations.note(pts * self._time_base, duration * self._time_base)
         with kept_priority():
             packets = self._stream.encode(frame)
+        self._mux(packets)
+
+    def _mux(self, packets: Sequence[av.Packet[VideoStream]], ending: bool = False) -> None:
+        """Mux video packets."""
+        self._durations.restore(packets, ending)
         self._container.mux(packets)
 
     def _put(self, item: Frame | AudioPacket) -> None:
@@ -235,9 +252,9 @@ class VideoWriter:
 
     def _hold_last(self) -> None:
         """Show the last frame for as long as it lasts, if the container has a constant rate."""
-        if self._pace and self._last:
+        if self._constant_rate and self._last:
             end = self._last.pts + self._last.duration
-            for _ in range(self._pace.missing(end, self._frames)):
+            for _ in range(self._constant_rate.missing(end, self._frames)):
                 self._encode(self._last, self._frames, 1)
 
     def _knows_enough(self) -> bool:
@@ -264,7 +281,7 @@ class VideoWriter:
     @property
     def retimed(self) -> str:
         """What became of frames whose times the container cannot store, in words; empty if nothing did."""
-        return self._pace.words if self._pace else ""
+        return self._constant_rate.words if self._constant_rate else ""
 
     def _write_audio(self, item: AudioPacket) -> None:
         """Mux an audio packet, unless the container does not take its track."""
@@ -292,8 +309,10 @@ class VideoWriter:
         stream = self._container.add_stream(settings.codec, rate=self._rate)
         assert isinstance(stream, VideoStream)
         stream.width, stream.height = info.width, info.height
-        stream.pix_fmt = pixel_format(settings.codec, info)
+        stream.pix_fmt = pixel_format(settings, info)
         stream.time_base = stream.codec_context.time_base = self._time_base
+        if settings.codec in _COARSE_CLOCKS:
+            stream.codec_context.time_base = self._time_base.limit_denominator(_MAX_TICKS)
         stream.sample_aspect_ratio = info.sar
         context = stream.codec_context
         if is_rgb_format(stream.pix_fmt):

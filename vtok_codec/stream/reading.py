@@ -17,7 +17,7 @@ from vtok_codec.container.reader import TokenChunk, VtkReader
 from vtok_codec.container.records import GopEntry
 from vtok_codec.errors import DamageError, InputError
 from vtok_codec.stream.limits import MAX_TOKEN_BYTES
-from vtok_codec.stream.pace import Pace
+from vtok_codec.stream.steadiness import Steadiness
 from vtok_codec.stream.unpacking import PriorFinder, UnpackedChunk, unpacked_events
 from vtok_codec.tokens.radix import Tokens, digits_to_tokens
 
@@ -121,7 +121,7 @@ def read_gops(
         FormatError, DamageError: The file cannot be read any further.
     """
     parts: list[Tokens] = []
-    frames, pace = 0, Pace(reader.header.frame_ticks)
+    frames, steadiness = 0, Steadiness(reader.header.frame_ticks)
     budget = _Budget(reader.header, max_bytes)
 
     def admit(chunk: TokenChunk) -> None:
@@ -131,8 +131,8 @@ def read_gops(
 
     def ended() -> Gop:
         nonlocal parts, frames, first_frames
-        gop = Gop(np.concatenate(parts), frames, pace.steady)
-        parts, frames, first_frames, pace.steady = [], 0, 0, True
+        gop = Gop(np.concatenate(parts), frames, steadiness.steady)
+        parts, frames, first_frames, steadiness.steady = [], 0, 0, True
         return gop
 
     for event in unpacked_events(reader, priors, admit):
@@ -141,14 +141,14 @@ def read_gops(
                 yield ended()
             parts.append(digits_to_tokens(event.digits, reader.header.model.levels))
             frames += len(event.chunk.pts)
-            pace.add(event.chunk.pts)
+            steadiness.add(event.chunk.pts)
             if frames == first_frames:
                 yield ended()
     if parts:
         yield ended()
 
 
-def read_first_tokens(reader: VtkReader, latents: int, priors: PriorFinder, max_bytes: int = MAX_TOKEN_BYTES) -> Tokens:
+def read_first_tokens(reader: VtkReader, latents: int, priors: PriorFinder) -> Tokens:
     """Read the tokens of at least some latent frames from the current position of the reader on.
 
     It stops with the chunk that completes them, so what follows may be missing.
@@ -157,7 +157,6 @@ def read_first_tokens(reader: VtkReader, latents: int, priors: PriorFinder, max_
         reader: The reader of the file.
         latents: The number of latent frames.
         priors: Finds the prior that the file names.
-        max_bytes: The largest size of the tokens in bytes.
 
     Returns:
         The tokens, `t h w n` with t of at least `latents`; fewer only at the end of the file.
@@ -167,7 +166,7 @@ def read_first_tokens(reader: VtkReader, latents: int, priors: PriorFinder, max_
         FormatError, DamageError: The file cannot be read that far.
     """
     parts: list[Tokens] = []
-    for event in unpacked_events(reader, priors, _Budget(reader.header, max_bytes).admit):
+    for event in unpacked_events(reader, priors, _Budget(reader.header, MAX_TOKEN_BYTES).admit):
         if isinstance(event, UnpackedChunk):
             parts.append(digits_to_tokens(event.digits, reader.header.model.levels))
             latents -= len(parts[-1])

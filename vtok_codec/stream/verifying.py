@@ -8,7 +8,7 @@ from typing import BinaryIO
 from vtok_codec.container.header import Header
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.records import Totals
-from vtok_codec.stream.pace import Pace
+from vtok_codec.stream.steadiness import Steadiness
 from vtok_codec.stream.unpacking import PriorFinder, UnpackedChunk, unpacked_events
 
 
@@ -71,12 +71,12 @@ def summary_of(reader: VtkReader, priors: PriorFinder) -> FileSummary:
     header = reader.header
     token_size = audio_size = positions = window_tokens = 0
     first_pts: int | None = None
-    end_pts, pace = 0, Pace(header.frame_ticks)
+    end_pts, steadiness = 0, Steadiness(header.frame_ticks)
     totals: Totals | None = None
     for event in unpacked_events(reader, priors):
         if isinstance(event, UnpackedChunk):
             chunk = event.chunk
-            pace.add(chunk.pts)
+            steadiness.add(chunk.pts)
             token_size += chunk.record_bytes
             positions += event.digits[0].size
             window_tokens += len(chunk.window_tokens.tokens) if chunk.window_tokens else 0
@@ -98,5 +98,5 @@ def summary_of(reader: VtkReader, priors: PriorFinder) -> FileSummary:
         latent_positions=positions,
         window_tokens=window_tokens,
         duration_s=duration,
-        steady=pace.steady,
+        steady=steadiness.steady,
     )

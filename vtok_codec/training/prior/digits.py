@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from vtok_codec.codec.pixel_decoder import check_fits
 from vtok_codec.codec.tokenizer import Tokenizer
-from vtok_codec.container import VTK_SUFFIXES
+from vtok_codec.container import is_vtk_name
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import FormatError, InputError
 from vtok_codec.stream.reading import read_gops
@@ -101,7 +101,7 @@ def digits_of_files(folders: Sequence[str], tokenizer: Tokenizer) -> list[list[D
     Raises:
         ModelError: The prior that a file was packed with is not here.
     """
-    paths = [path for path in files_in(map(Path, folders)) if path.suffix.lower() in VTK_SUFFIXES]
+    paths = [path for path in files_in(map(Path, folders)) if is_vtk_name(path.name)]
     made: list[list[Digits]] = []
     for path in paths:
         try:

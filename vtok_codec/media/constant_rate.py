@@ -11,7 +11,7 @@ _MAX_PAUSE_S = 600
 """The longest time in seconds for which a frame is repeated; a file may say that it lasts for years."""
 
 
-class Pace:
+class ConstantRate:
     """Keeps frames at their times in a container without timestamps, which shows them at a constant rate.
 
     Args:

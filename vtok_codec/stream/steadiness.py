@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 
-class Pace:
+class Steadiness:
     """Compares the times of frames with the nominal duration. Whole ticks round times, which is no unevenness.
 
     Args:
