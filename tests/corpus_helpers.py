@@ -21,7 +21,8 @@ class InlineEngine:
 
     def run(self, work: ShardWork, shards: Sequence[int]) -> Iterator[Outcome | None]:
         for shard in shards:
-            yield Outcome(work(shard), died=False)
+            work(shard)
+            yield Outcome(shard, died=False)
 
 
 def tiny_weights(folder: Path) -> Path:

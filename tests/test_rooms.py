@@ -81,7 +81,7 @@ def test_the_time_rule_has_one_home() -> None:
     assert not found
 
 
-LEAVES = {"errors", "text", "extras", "files", "layout", "version", "audio", "times", "arguments"}
+LEAVES = {"errors", "text", "extras", "files", "layout", "version", "audio", "times", "arguments", "cores"}
 """Modules that know nothing of what a codec is."""
 CORE = {"tokens", "container", "media", "models", "weights_file", "registry", "prior_files", "metrics", "stream"}
 IMPORTS = {
@@ -92,6 +92,7 @@ IMPORTS = {
     "audio": set(),
     "times": set(),
     "arguments": set(),
+    "cores": set(),
     "extras": set(),
     "files": set(),
     "tokens": set(),

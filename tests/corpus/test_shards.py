@@ -10,6 +10,8 @@ import os
 import shutil
 import subprocess
 import tarfile
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -239,6 +241,7 @@ def test_a_corpus_that_goes_on_takes_no_new_settings(corpus: Path, option: tuple
     [
         ({"tokens_per_position": 5}, "has 1 to 4 tokens"),
         ({"coder": "best"}, "choose from"),
+        ({"gop_latents": 2_000_000}, "gop latents 2000000"),
         ({"filters": "sharpest"}, "no filter"),
         ({"rdo": -1.0}, "rdo"),
         ({"rdo": 0.02}, "choose coder prior"),
@@ -278,7 +281,7 @@ def test_a_broken_plan_is_told(tmp_path: Path, text: str) -> None:
 
 def test_the_journal_tells_who_is_to_blame(tmp_path: Path) -> None:
     journal = Journal(tmp_path, 3)
-    journal.open()
+    journal.start()
     journal.begin("good")
     journal.end("good", 1.5)
     journal.begin("bad")
@@ -286,23 +289,48 @@ def test_the_journal_tells_who_is_to_blame(tmp_path: Path) -> None:
     assert shards_in_work(tmp_path) == {3}
     assert journal.state().failures == {"bad": [CRASHED]} and journal.state().under_way is None
     assert verdict(journal.state().failures["bad"], 2) is None
-    journal.open()
+    journal.start()
     journal.begin("bad")
     journal.stall_path.write_text("Timeout (0:00:01)!")
     journal.note_death()
     assert verdict(journal.state().failures["bad"], 2) == (CRASHED, "its worker died in each of 2 attempts")
     assert verdict([TIMEOUT, TIMEOUT], 2) == (TIMEOUT, "it took too long in each of 2 attempts")
-    journal.open()
+    journal.start()
     journal.begin("bad")
     journal.end("bad", 2.0)
     state = journal.state()
     assert not state.failures and (state.ended, state.seconds) == (1, 2.0)
     for _ in range(2):
-        journal.open()
+        journal.start()
         journal.note_death()
     assert journal.state().lost_starts == 2
     journal.remove()
     assert not shards_in_work(tmp_path) and not list((tmp_path / "journal").iterdir())
+
+
+def test_a_journal_that_is_removed_still_excludes(tmp_path: Path) -> None:
+    """Who waits for a lock whose file is removed meanwhile takes that of the new file."""
+    journal, inside_now, most = Journal(tmp_path, 3), 0, 0
+    count = threading.Lock()
+
+    def work() -> None:
+        nonlocal inside_now, most
+        for _ in range(20):
+            with journal.locked():
+                with count:
+                    inside_now += 1
+                    most = max(most, inside_now)
+                time.sleep(0.001)
+                with count:
+                    inside_now -= 1
+                journal.remove()
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert most == 1
 
 
 def test_status_stats_and_retry(corpus: Path, tmp_path: Path) -> None:

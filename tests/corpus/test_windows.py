@@ -113,6 +113,8 @@ def test_what_cannot_be_is_told(corpus: Path, options: dict[str, object], error:
 def test_a_folder_without_shards_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read"):
         TokenWindows(tmp_path)
+    with pytest.raises(InputError, match="cannot read foo://corpus"):
+        TokenWindows("foo://corpus")
     (tmp_path / "shards").mkdir()
     with pytest.raises(InputError, match="no shard"):
         TokenWindows(tmp_path)

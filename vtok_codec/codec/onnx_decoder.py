@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from typing import Any
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from vtok_codec.codec.pixel_decoder import DecoderState
 from vtok_codec.container.window_tokens import WindowTokens
+from vtok_codec.cores import usable_cores
 from vtok_codec.errors import ModelError
 from vtok_codec.graph_files import find_graph
 from vtok_codec.media.types import Pixels
@@ -88,7 +88,7 @@ class _Graph:
 
         path, data = find_graph(weights, part)
         options = runtime.SessionOptions()
-        options.intra_op_num_threads = threads or _cores()
+        options.intra_op_num_threads = threads or usable_cores()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         # The graph names the weights file, which need not lie beside it.
@@ -142,9 +142,3 @@ def _share_memory() -> None:
 
     info = runtime.OrtMemoryInfo("Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT)
     runtime.create_and_register_allocator(info, runtime.OrtArenaCfg({"arena_extend_strategy": 1}))
-
-
-def _cores() -> int:
-    """Return the number of cores that this process may use."""
-    # Not every system can bind processes to cores.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

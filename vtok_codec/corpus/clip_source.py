@@ -76,7 +76,8 @@ def reading(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         # File systems and parsers raise many types of exceptions.
-        raise InputError(f"cannot read {name}: {str(error) or type(error).__name__}") from error
+        what = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise InputError(f"cannot read {name}: {what}") from error
 
 
 def require_fsspec() -> Any:

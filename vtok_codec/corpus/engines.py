@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import suppress
@@ -12,10 +11,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol, TypeAlias
 
+from vtok_codec.cores import usable_cores
 from vtok_codec.errors import SettingError
 from vtok_codec.extras import missing_package
 
-ShardWork: TypeAlias = Callable[[int], int]
+ShardWork: TypeAlias = Callable[[int], None]
 """Makes a shard and returns its number. It can be pickled."""
 
 _POLL_S = 0.5
@@ -33,7 +33,7 @@ class Outcome:
     shard: int
     """The number of the shard."""
     died: bool
-    """Whether its worker died; otherwise the shard is done."""
+    """Whether its worker died; otherwise its work ended, or another worker has the shard."""
 
 
 class Engine(Protocol):
@@ -48,8 +48,7 @@ class Engine(Protocol):
 
 def default_jobs() -> int:
     """Return the number of workers that this machine has cores and free memory for."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, _free_bytes() // _WORKER_BYTES))
+    return max(1, min(usable_cores(), _free_bytes() // _WORKER_BYTES))
 
 
 def _free_bytes() -> int:
@@ -62,9 +61,9 @@ def _free_bytes() -> int:
         return 1 << 62
 
 
-def _call(work: ShardWork, shard: int) -> int:
+def _call(work: ShardWork, shard: int) -> None:
     """Call work. Ray takes plain functions only."""
-    return work(shard)
+    work(shard)
 
 
 def require_engine(name: str) -> None:

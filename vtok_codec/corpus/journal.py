@@ -7,6 +7,7 @@ way. The next worker tries such clips first, and gives up on those that have fai
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -24,7 +25,7 @@ except ImportError:  # pragma: no cover - Windows has no flock.
     fcntl = None  # type: ignore[assignment]
 
 _JOURNALS = "journal"
-_BEGIN, _END, _DEATH = "begin", "end", "death"
+_START, _BEGIN, _END, _DEATH = "start", "begin", "end", "death"
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,20 @@ class Journal:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Wait until no other worker is at the shard, and keep others waiting. Some file systems have no locks."""
-        with self._appending() as file:
-            if fcntl is not None:
-                with suppress(OSError):
-                    fcntl.flock(file, fcntl.LOCK_EX)
+        with self._locked_log():
             yield
+
+    def _locked_log(self) -> TextIO:
+        while True:
+            file = self._appending()
+            if fcntl is None:
+                return file
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file.fileno()).st_nlink:
+                return file
+            # The worker that held the lock has removed the file since.
+            file.close()
 
     def is_locked(self) -> bool:
         """Return whether another worker is at the shard."""
@@ -123,9 +133,9 @@ class Journal:
         with replacing(path) as partial:
             partial.write_text(json.dumps(sorted(keys)), encoding="utf-8")
 
-    def open(self) -> None:
+    def start(self) -> None:
         """Note that a worker starts on the shard."""
-        self._note("start", "")
+        self._note(_START, "")
 
     def begin(self, key: str) -> None:
         """Note that work on a clip begins."""
@@ -155,7 +165,7 @@ class Journal:
             kind, _, detail = what.partition(" ")
             if not tab or (kind == _END and not re.fullmatch(r"\d+\.\d+", detail)):
                 continue
-            if kind == "start":
+            if kind == _START:
                 under_way, ended, seconds = None, 0, 0.0
             elif kind == _BEGIN:
                 under_way, lost = key, 0
@@ -170,7 +180,7 @@ class Journal:
         return JournalState(under_way, failures, ended, seconds, lost)
 
     def remove(self) -> None:
-        """Remove the journal of a shard that is done."""
+        """Remove the journal of a shard that is done, which ends the lock of whoever holds it."""
         for path in (self._path, self.stall_path, self._taken_path, self.staged_path):
             path.unlink(missing_ok=True)
 

@@ -23,7 +23,7 @@ from vtok_codec.files import replacing
 from vtok_codec.media.filters import parse_filters
 from vtok_codec.prior_files import find_prior
 from vtok_codec.registry import find_weights, is_shipped
-from vtok_codec.stream.settings import EncodeSettings, check_rdo, check_token_count
+from vtok_codec.stream.settings import EncodeSettings, check_settings, check_token_count
 from vtok_codec.stream.unpacking import PriorFinder
 from vtok_codec.text import counted
 from vtok_codec.tokens.coders import CODERS
@@ -242,9 +242,7 @@ def _tell_new_clips(
 def _check_settings(plan: Plan, weights: WeightsFile) -> None:
     """Check the settings once, rather than with every clip."""
     check_token_count(plan.tokens_per_position, weights.codec_config.max_tokens, weights.name)
-    check_rdo(plan.rdo)
-    if plan.coder not in CODERS:
-        raise SettingError(f"coder {plan.coder!r}: choose from {', '.join(CODERS)}")
+    check_settings(plan.settings)
     if plan.rdo and not CODERS[plan.coder].chooses:
         raise SettingError(f"rdo {plan.rdo:g}: coder {plan.coder} takes the nearest tokens; choose coder prior")
     if plan.filters:

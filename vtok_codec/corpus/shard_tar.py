@@ -14,13 +14,11 @@ from typing import BinaryIO
 
 from vtok_codec.container.reader import TokenChunk, VtkReader
 from vtok_codec.container.records import Totals
-from vtok_codec.corpus.clip_source import Cell, ClipSource
+from vtok_codec.corpus.clip_source import TAR_BLOCK, Cell, ClipSource
 from vtok_codec.corpus.index import OK, ClipRow
 from vtok_codec.errors import FormatError
 from vtok_codec.stream.unpacking import PriorFinder
 from vtok_codec.stream.verifying import verify
-
-_TAR_BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -177,4 +175,4 @@ class ShardWriter:
         member = tarfile.TarInfo(name)
         member.size = len(data)
         self._tar.addfile(member, io.BytesIO(data))
-        return self._tar.offset - -(-len(data) // _TAR_BLOCK) * _TAR_BLOCK
+        return self._tar.offset - -(-len(data) // TAR_BLOCK) * TAR_BLOCK

@@ -25,7 +25,7 @@ from vtok_codec.registry import find_weights
 from vtok_codec.stream.unpacking import PriorFinder
 
 
-def make_shard(folder: str, shard: int, tries: int, timeout_s: float | None, wait: bool = True) -> int:
+def make_shard(folder: str, shard: int, tries: int, timeout_s: float | None, wait: bool = True) -> None:
     """Make a shard, unless it is there already. This is what the workers of every engine run.
 
     Args:
@@ -34,9 +34,6 @@ def make_shard(folder: str, shard: int, tries: int, timeout_s: float | None, wai
         tries: How often a clip is tried that kills or stalls its worker.
         timeout_s: The seconds after which a clip counts as stalled, which ends the process; None for no limit.
         wait: Whether to wait for another worker that is at the shard; if not, the shard is left to that one.
-
-    Returns:
-        The number of the shard.
 
     Raises:
         SettingError: The model would run on another device, or in another type, than in the rest of the corpus.
@@ -47,14 +44,13 @@ def make_shard(folder: str, shard: int, tries: int, timeout_s: float | None, wai
     journal = Journal(place, shard)
     _end_with_parent()
     if not wait and journal.is_locked():
-        return shard
+        return
     with journal.locked():
         _finish(place, shard, journal)
         # Another run may have made it in the meantime; and more clips may be asked for while it is being made.
         while needs_work(place, shard):
             _make(place, shard, journal, tries, timeout_s)
         journal.remove()
-    return shard
 
 
 def needs_work(folder: Path, shard: int) -> bool:
@@ -71,7 +67,7 @@ def _finish(place: Path, shard: int, journal: Journal) -> None:
     priors = priors_of_corpus(read_plan(place).model)
     if tar.exists() and all(_is_whole(tar, row, priors) for row in rows):
         os.replace(staged, index_path(place, shard))
-        journal.remove()
+        journal.answer()
 
 
 def _make(place: Path, shard: int, journal: Journal, tries: int, timeout_s: float | None) -> None:
@@ -81,7 +77,7 @@ def _make(place: Path, shard: int, journal: Journal, tries: int, timeout_s: floa
     again = journal.take() or set()
     there = _clips_there(place, shard, plan, inputs)
     wanted = {key for key, _ in inputs if key in again or key not in there}
-    journal.open()
+    journal.start()
     todo = [(key, source) for key, source in inputs if key in wanted]
     tokenizer = _tokenizer(plan)
     made = dict(_suspects_first(todo, journal, tokenizer, plan, tries, timeout_s))

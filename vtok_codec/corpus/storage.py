@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO
 
-from vtok_codec.corpus.clip_source import is_url, require_fsspec
+from vtok_codec.corpus.clip_source import is_url, reading, require_fsspec
 from vtok_codec.errors import InputError
 from vtok_codec.files import exclusive, replacing
 
@@ -51,14 +51,12 @@ class Storage:
         Raises:
             InputError: The folder cannot be read.
         """
-        try:
+        with reading(f"{self._root}/{folder}"):
             if is_url(self._root):
                 system, path = self._system()
                 found = [str(each).rpartition("/")[2] for each in system.ls(f"{path}/{folder}", detail=False)]
             else:
                 found = os.listdir(os.path.join(self._root, folder))
-        except OSError as error:
-            raise InputError(f"cannot read {self._root}/{folder}: {error.strerror or error}") from error
         return [f"{folder}/{name}" for name in sorted(found) if name.endswith(suffix) and not name.startswith(".")]
 
     def read(self, name: str, start: int = 0, size: int = -1, version: str = "") -> bytes:
@@ -78,21 +76,14 @@ class Storage:
             with _RENEWING:
                 if self._process != os.getpid():
                     self._renew()
-        try:
-            # Threads may share the windows of a corpus.
-            with self._lock:
-                stream = self._open.pop(name, None) or self._opened(name, version)
-                self._open[name] = stream
-                if len(self._open) > _OPEN_FILES:
-                    self._open.pop(next(iter(self._open))).close()
-                stream.seek(start)
-                data = stream.read(size)
-        except InputError:
-            raise
-        except Exception as error:
-            # File systems behind URLs raise many types of exceptions.
-            what = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise InputError(f"cannot read {self._root}/{name}: {what}") from error
+        # Threads may share the windows of a corpus.
+        with reading(f"{self._root}/{name}"), self._lock:
+            stream = self._open.pop(name, None) or self._opened(name, version)
+            self._open[name] = stream
+            if len(self._open) > _OPEN_FILES:
+                self._open.pop(next(iter(self._open))).close()
+            stream.seek(start)
+            data = stream.read(size)
         if size >= 0 and len(data) < size:
             raise InputError(f"{self._root}/{name} is shorter than its index says")
         return data

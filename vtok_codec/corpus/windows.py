@@ -36,7 +36,7 @@ _INTEGERS = ("offset", "size", "rows", "columns", "tokens_per_position", "latent
 
 
 @dataclass(frozen=True)
-class _Clip:
+class _Gops:
     """The GOPs of a clip."""
 
     latents: NDArray[np.int64]
@@ -196,9 +196,9 @@ class TokenWindows(SampledWindows):
         latents = self._gops(clip).latents
         return np.cumsum(latents) - latents
 
-    def _gops(self, clip: int) -> _Clip:
+    def _gops(self, clip: int) -> _Gops:
         part = slice(self._gop_starts[clip], self._gop_starts[clip + 1])
-        return _Clip(self._gop_latents[part], self._gop_offsets[part])
+        return _Gops(self._gop_latents[part], self._gop_offsets[part])
 
     def __len__(self) -> int:
         return len(self._clip)

@@ -19,6 +19,8 @@ from vtok_codec.layout import GopLayout
 from vtok_codec.training.data.library import ClipLibrary
 from vtok_codec.training.recipe import Augmentation, CropShape
 
+_AHEAD = 6
+"""The batches that threads prepare while the model trains."""
 _BLUR = (0.4, 2.0)
 """The smallest and the largest standard deviation of the blur of soft crops, in pixels."""
 
@@ -216,25 +218,23 @@ class Batches(Protocol):
 class ThreadedBatches:
     """Cuts the next batches in threads of the CPU while the model trains."""
 
-    def __init__(self, sampler: CropSampler, rank: int = 0, ahead: int = 6, threads: int = 2) -> None:
+    def __init__(self, sampler: CropSampler, rank: int = 0, threads: int = 2) -> None:
         """Start the threads.
 
         Args:
             sampler: The sampler that cuts the crops.
             rank: The number of this process among those that share each batch.
-            ahead: The number of batches to prepare.
             threads: The number of threads.
         """
         self._sampler = sampler
         self._rank = rank
-        self._ahead = ahead
         # Each thread uses one core, which leaves the other cores to the model.
         self._pool = ThreadPoolExecutor(threads, "crops", initializer=torch.set_num_threads, initargs=(1,))
         self._pending: dict[tuple[int, CropShape], Future[Tensor]] = {}
 
     def batch(self, number: int, shape: CropShape) -> Tensor:
         """Return this process's share of batch `number`, and start to cut the following batches of the same shape."""
-        wanted = [(n, shape) for n in range(number, number + self._ahead)]
+        wanted = [(n, shape) for n in range(number, number + _AHEAD)]
         for key in self._pending.keys() - wanted:
             self._pending.pop(key).cancel()
         for key in wanted:

@@ -32,7 +32,8 @@ def validation_clips(folder: Path, limit: int, layout: GopLayout) -> list[Tensor
         The first 17 frames of each clip, cropped to at most 256×256 around the centre: `3 T H W` in [−1, 1].
 
     Raises:
-        TrainingError: The folder does not exist or holds no video.
+        TrainingError: The folder does not exist or holds no video, or a clip is too small.
+        InputError: A clip cannot be read.
     """
     if not folder.is_dir():
         raise TrainingError(f"{folder} is not a folder; name one with held-out clips")
@@ -49,6 +50,8 @@ def _load(path: Path, layout: GopLayout) -> Tensor:
     height, width = (
         min(_SIDE, size) // step * step for size, step in zip(frames.shape[2:], layout.stride[1:], strict=True)
     )
+    if not height or not width:
+        raise TrainingError(f"{path} is smaller than one latent position of the model; leave it out of the folder")
     top, left = (frames.shape[2] - height) // 2, (frames.shape[3] - width) // 2
     return frames[:, :, top : top + height, left : left + width]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vtok_codec.cores import usable_cores
 from vtok_codec.training.data.crops import Batches, CropPlan, CropSampler, ThreadedBatches, blurred
 from vtok_codec.training.recipe import CropShape
 
@@ -36,7 +36,7 @@ def batches_for(device: torch.device, sampler: CropSampler, rank: int = 0) -> Ba
         return ThreadedBatches(sampler, rank)
     free, _ = torch.cuda.mem_get_info(device)
     resident = ResidentCrops.load(sampler, device, round(free * _SHARE), rank)
-    return resident or ThreadedBatches(sampler, rank, threads=os.cpu_count() or 1)
+    return resident or ThreadedBatches(sampler, rank, threads=usable_cores())
 
 
 class ResidentCrops:
@@ -82,7 +82,7 @@ class ResidentCrops:
         places: dict[Path, tuple[int, int, int]] = {}
         parts: list[Tensor] = []
         pixels = 0
-        with ThreadPoolExecutor(os.cpu_count(), "clips") as pool:
+        with ThreadPoolExecutor(usable_cores(), "clips") as pool:
             for path, clip in zip(paths, pool.map(library.read, paths), strict=True):
                 if clip is None:
                     continue
