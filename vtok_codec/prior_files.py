@@ -42,12 +42,19 @@ def find_prior(sha256: str, beside: Path | None = None) -> Prior:
     named = [Path(folder) for folder in os.environ.get(PRIOR_FOLDERS, "").split(os.pathsep) if folder]
     places = [place for folder in (*([beside] if beside else []), *named) for place in sorted(folder.glob("prior*"))]
     others = (WeightsFile(place.stem, place) for place in places if place.suffix == SUFFIX)
+    unreadable = ""
     for file in (*_shipped_priors(), *others):
-        if (file.expected_sha256 or file.sha256) == sha256:
+        try:
+            found = (file.expected_sha256 or file.sha256) == sha256
+        except ModelError as error:
+            # It may be any prior; the one that is wanted may come after it.
+            unreadable = f"; {error}"
+            continue
+        if found:
             return parsed_prior(file)
     raise ModelError(
         f"the file was packed with the prior {sha256[:12]}, which is not here; name its folder in the environment "
-        f"variable {PRIOR_FOLDERS}, or put it beside the weights of the model and name those"
+        f"variable {PRIOR_FOLDERS}, or put it beside the weights of the model and name those{unreadable}"
     )
 
 

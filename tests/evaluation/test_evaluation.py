@@ -21,6 +21,7 @@ import torch
 from helpers import LANES, SMALL_LANES, ClipMaker, inside, pixels_of
 from torch import Tensor
 
+from vtok_codec.codec.diffusion import DiffusionDecoder
 from vtok_codec.codec.encoder import EncodeSummary, encode_video
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.errors import InputError, ModelError, OutputError, SettingError
@@ -461,6 +462,13 @@ def test_columns_are_as_wide_as_their_settings(tokenizer: Tokenizer, road: Path,
 def test_an_empty_list_of_choices_is_refused(option: str) -> None:
     code, out, err = inside("eval", LANES, option, ",")
     assert (code, out) == (2, "") and option in err
+
+
+def test_a_decoder_is_loaded_once_for_all_its_steps(tokenizer: Tokenizer) -> None:
+    codecs = model_codecs([tokenizer], [1], decoders=["ddim:1", "ddim:2"])
+    first, second = (codec.decoder for codec in codecs)
+    assert isinstance(first, DiffusionDecoder) and isinstance(second, DiffusionDecoder)
+    assert first is not second and first.model is second.model
 
 
 def test_models_have_names_of_their_own(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,6 +120,14 @@ def test_tensors_of_something_else_are_refused(preset: str, shapes: dict[str, tu
         ({"max_tokens": 10**9}, "not valid"),
         ({"fsq_levels": [1]}, "not valid"),
         ({"blocks": "4d"}, "are unknown"),
+        ({"expansion": "x"}, "expansion 'x'"),
+        ({"expansion": -1}, "expansion -1"),
+        ({"expansion": float("nan")}, "expansion nan"),
+        ({"causal": "false"}, "true or false"),
+        ({"enhanced_first_frame": 1}, "true or false"),
+        ({"codebook": {"kind": "vq", "channels": -4, "size": 64}}, "channels of the quantizer"),
+        ({"codebook": {"kind": "vq", "channels": 4, "size": 0}}, "size of the quantizer"),
+        ({"codebook": {"kind": "kmeans", "channels": 4, "size": 8}}, "is unknown"),
     ],
 )
 def test_configurations_that_lie_are_refused(change: dict[str, object], message: str) -> None:
@@ -189,3 +197,14 @@ def test_a_file_keeps_its_configuration(tmp_path: Path) -> None:
 def test_levels_that_no_digit_can_have_are_refused(levels: tuple[int, ...]) -> None:
     with pytest.raises(ModelError, match="fsq_levels"):
         replace(TINY, fsq_levels=levels)
+
+
+def test_values_too_large_for_half_precision_are_kept(tmp_path: Path) -> None:
+    """A codebook counts how often each entry was chosen, which may be more than 65,504."""
+    config = replace(TINY, codebook=Codebook("vq", 4, 16))
+    model = OneVAE(config)
+    model.state_dict()["quantizer.counts"].fill_(70_000)
+    path = tmp_path / "large.safetensors"
+    path.write_bytes(dump_weights(model, config, {}))
+    loaded = build(CODEC, WeightsFile("large", path))
+    assert (loaded.state_dict()["quantizer.counts"] == 70_000).all()

@@ -309,9 +309,10 @@ def _pairs(
     pairs = []
     refusals: dict[str, ModelError] = {}
     for tokenizer in tokenizers:
+        loaded = Decoders(tokenizer)
         for decoder in decoders:
             try:
-                pairs.append((tokenizer, decoder, _loaded(tokenizer, decoder)))
+                pairs.append((tokenizer, decoder, _chosen(loaded, decoder)))
             except ModelError as error:
                 refusals[decoder] = error
     for decoder, refusal in refusals.items():
@@ -320,13 +321,14 @@ def _pairs(
     return pairs
 
 
-def _loaded(tokenizer: Tokenizer, decoder: str) -> OtherDecoder | None:
-    """Load the decoder that a name with optional steps stands for; None for the model's own decoder."""
+def _chosen(decoders: Decoders, decoder: str) -> OtherDecoder | None:
+    """Return the decoder that a name with optional steps stands for; None for the model's own decoder."""
     name, colon, steps = decoder.partition(":")
     if colon and not steps.isdecimal():
         raise SettingError(f"decoder {decoder}: write the steps as a number, such as ddim:2")
-    windows = tokenizer.onedva.header if tokenizer.onedva else None
-    return Decoders(tokenizer).other(DecoderChoice(name, int(steps) if steps else None), windows)
+    onedva = decoders.tokenizer.onedva
+    windows = onedva.header if onedva else None
+    return decoders.other(DecoderChoice(name, int(steps) if steps else None), windows)
 
 
 def _short(decoder: str, decoders: Sequence[str]) -> str:

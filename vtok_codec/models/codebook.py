@@ -18,7 +18,15 @@ _ROWS_AT_ONCE = 4096
 """The number of vectors whose distances to the codebook are in memory at the same time."""
 
 
-class VQ(Quantizer):
+class _TanhQuantizer(Quantizer):
+    """A quantizer that bounds its latents by tanh."""
+
+    def continuous(self, latents: Tensor) -> Tensor:
+        """Return the latents bounded to (−1, 1) by tanh, in fp32 and of the same shape."""
+        return latents.float().tanh()
+
+
+class VQ(_TanhQuantizer):
     """Vector quantization with moving averages (van den Oord et al. 2017, appendix A.1).
 
     Each token becomes the nearest entry of the codebook, and each entry follows the mean of the vectors that chose it.
@@ -38,10 +46,6 @@ class VQ(Quantizer):
         self.register_buffer("codebook", torch.zeros(codebook_size, channels))
         self.register_buffer("counts", torch.zeros(codebook_size))
         self.register_buffer("sums", torch.zeros(codebook_size, channels))
-
-    def continuous(self, latents: Tensor) -> Tensor:
-        """Return the latents bounded to (−1, 1) by tanh, in fp32 and of the same shape."""
-        return latents.float().tanh()
 
     def quantize(self, latents: Tensor) -> Quantized:
         """Quantize latents `B (N·d) T H W`. In training mode, this also initializes a codebook that is still empty."""
@@ -84,7 +88,7 @@ class VQ(Quantizer):
         self.sums.copy_(self.codebook)
 
 
-class SimVQ(Quantizer):
+class SimVQ(_TanhQuantizer):
     """Vector quantization with a fixed random codebook and one trained linear map (SimVQ, arXiv:2411.02038).
 
     Each token becomes the nearest mapped entry of the codebook. Training the map moves all entries together, so that
@@ -104,10 +108,6 @@ class SimVQ(Quantizer):
         self.map = nn.Linear(channels, channels, bias=False)
         nn.init.eye_(self.map.weight)
 
-    def continuous(self, latents: Tensor) -> Tensor:
-        """Return the latents bounded to (−1, 1) by tanh, in fp32 and of the same shape."""
-        return latents.float().tanh()
-
     def quantize(self, latents: Tensor) -> Quantized:
         """Quantize latents `B (N·d) T H W`; the codebook loss of the result trains the linear map."""
         vectors = self.split_tokens(self.continuous(latents))
@@ -120,7 +120,7 @@ class SimVQ(Quantizer):
         return Quantized(codes, indices.permute(0, 4, 1, 2, 3), loss)
 
 
-class LFQ(Quantizer):
+class LFQ(_TanhQuantizer):
     """Lookup-free quantization (MAGVIT-v2): each channel becomes its sign, so that 2^d entries need no table.
 
     Args:
@@ -130,10 +130,6 @@ class LFQ(Quantizer):
 
     def __init__(self, tokens: int, channels: int) -> None:
         super().__init__(tokens, channels, 1 << channels)
-
-    def continuous(self, latents: Tensor) -> Tensor:
-        """Return the latents bounded to (−1, 1) by tanh, in fp32 and of the same shape."""
-        return latents.float().tanh()
 
     def quantize(self, latents: Tensor) -> Quantized:
         """Quantize latents `B (N·d) T H W` to codes −1 and 1.

@@ -45,6 +45,7 @@ MAX_WINDOW_STEPS = 4
 _LEAST_HEAD = 8
 """The smallest number of features of an attention head: some for each of three axes."""
 
+_MAX_EXPANSION = 16
 _MAX_SIDE = 1 << 16
 _MAX_ITEMS = 64
 
@@ -73,6 +74,12 @@ class Codebook:
     """Latent channels per token, d. The codebook of LFQ has 2^d entries."""
     size: int = 0
     """The number of entries of the codebook; unused for LFQ."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in CODEBOOK_KINDS:
+            raise ModelError(f"quantizer {self.kind!r} is unknown; use fsq, {', '.join(CODEBOOK_KINDS)}")
+        integers([self.channels], "channels of the quantizer", 1)
+        integers([self.size], "size of the quantizer", 0 if self.kind == "lfq" else 2)
 
 
 @dataclass(frozen=True)
@@ -103,8 +110,10 @@ class OneVAEConfig:
             raise ModelError(f"blocks {self.blocks!r} are unknown; use one of {', '.join(BLOCK_KINDS)}")
         if self.resampling not in RESAMPLING_KINDS:
             raise ModelError(f"resampling {self.resampling!r} is unknown; use one of {', '.join(RESAMPLING_KINDS)}")
-        if self.codebook and self.codebook.kind not in CODEBOOK_KINDS:
-            raise ModelError(f"quantizer {self.codebook.kind!r} is unknown; use fsq, {', '.join(CODEBOOK_KINDS)}")
+        if type(self.expansion) not in (int, float) or not 0 < self.expansion <= _MAX_EXPANSION:
+            raise ModelError(f"expansion {self.expansion!r}: give a number above 0 and up to {_MAX_EXPANSION}")
+        if type(self.causal) is not bool or type(self.enhanced_first_frame) is not bool:
+            raise ModelError("causal and enhanced_first_frame are true or false")
         # A digit is a byte.
         if not self.codebook and not all(2 <= level <= 256 for level in self.fsq_levels):
             raise ModelError(f"fsq_levels {self.fsq_levels}: give numbers from 2 to 256")

@@ -74,10 +74,7 @@ def _changed(config: OneVAEConfig, key: str, text: str) -> OneVAEConfig:
     if key == "max_tokens":
         return replace(config, max_tokens=integers([int(text)], key, 1)[0])
     if key == "expansion":
-        expansion = float(text)
-        if not 0 < expansion <= 16:
-            raise ValueError
-        return replace(config, expansion=expansion)
+        return replace(config, expansion=float(text))
     if key in ("blocks", "resampling"):
         return replace(config, **{key: text})  # type: ignore[arg-type]
     raise ModelError(f"there is no such key; use {', '.join(SHAPE_KEYS)}")

@@ -37,7 +37,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def dump_weights(model: nn.Module, config: ModelConfig, metadata: Mapping[str, str]) -> bytes:
-    """Serialize the weights of a model in fp16.
+    """Serialize the weights of a model in fp16, or in fp32 where a value is too large for it.
 
     Args:
         model: The model.
@@ -47,8 +47,14 @@ def dump_weights(model: nn.Module, config: ModelConfig, metadata: Mapping[str, s
     Returns:
         The bytes of a safetensors file.
     """
-    tensors = {name: value.half().contiguous() for name, value in model.state_dict().items()}
+    tensors = {name: _halved(value).contiguous() for name, value in model.state_dict().items()}
     return dump_safetensors(tensors, {**metadata, CONFIG_KEY: config_to_json(config)})
+
+
+def _halved(value: Tensor) -> Tensor:
+    """Return a tensor in fp16, or as it is if that would make one of its values infinite."""
+    half = value.half()
+    return value if (half.isinf() & value.isfinite()).any() else half
 
 
 def parse_tensors(data: bytes, source: str) -> dict[str, Tensor]:
