@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vtok_codec.arguments import as_integer, as_integers, as_size
-from vtok_codec.codec.batches import CHUNK_STEPS
+from vtok_codec.codec import batches
 from vtok_codec.codec.decoders import Decoders
 from vtok_codec.codec.pixel_decoder import DecoderChoice
 from vtok_codec.codec.slices import slices
@@ -73,7 +73,7 @@ class Codec:
         check_stickiness(stickiness)
         count = self._count(tokens)
         parts, state = [], None
-        for begin, end in self.tokenizer.layout.chunks(len(frames), CHUNK_STEPS):
+        for begin, end in self.tokenizer.layout.chunks(len(frames), batches.CHUNK_STEPS):
             digits, state = self.tokenizer.encode(frames[begin:end], count, state, stickiness)
             parts.append(digits_to_tokens(digits, self.tokenizer.id.levels))
         return np.concatenate(parts)
@@ -184,9 +184,7 @@ class Codec:
             InputError: The tensor has another shape or type.
             SettingError: `tokens` is out of range.
         """
-        from vtok_codec.codec.batches import tokenize_batch
-
-        return tokenize_batch(self.tokenizer, videos, self._count(tokens))
+        return batches.tokenize_batch(self.tokenizer, videos, self._count(tokens))
 
     def detokenize_batch(self, tokens: Tensor) -> Tensor:
         """Decode a batch of GOPs on the model's device with the deterministic decoder.
@@ -200,9 +198,7 @@ class Codec:
         Raises:
             InputError: The tensor has another shape or type, or a value is not one of the model's tokens.
         """
-        from vtok_codec.codec.batches import detokenize_batch
-
-        return detokenize_batch(self.tokenizer, tokens)
+        return batches.detokenize_batch(self.tokenizer, tokens)
 
     def encode_latents(self, videos: Tensor, tokens: int | None = None) -> Tensor:
         """Encode a batch of videos to continuous latents: what `tokenize_batch` rounds to tokens.
@@ -218,9 +214,7 @@ class Codec:
             InputError: The tensor has another shape or type.
             SettingError: `tokens` is out of range.
         """
-        from vtok_codec.codec.batches import encode_latents
-
-        return encode_latents(self.tokenizer, videos, tokens)
+        return batches.encode_latents(self.tokenizer, videos, tokens)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Decode a batch of continuous latents with the deterministic decoder.
@@ -234,9 +228,7 @@ class Codec:
         Raises:
             InputError: The tensor has another shape or type.
         """
-        from vtok_codec.codec.batches import decode_latents
-
-        return decode_latents(self.tokenizer, latents)
+        return batches.decode_latents(self.tokenizer, latents)
 
     def codes(self, tokens: Tensor) -> Tensor:
         """Return the codes that tokens stand for, a continuous representation for diffusion models.
@@ -250,9 +242,7 @@ class Codec:
         Raises:
             InputError: See `detokenize_batch`.
         """
-        from vtok_codec.codec.batches import codes_of
-
-        return codes_of(self.tokenizer, tokens)
+        return batches.codes_of(self.tokenizer, tokens)
 
     def _count(self, tokens: int | None) -> int:
         """Return how many tokens per position to write.

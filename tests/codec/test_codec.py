@@ -788,4 +788,4 @@ def test_a_gap_cannot_claim_more_frames_than_its_bytes_could_hold(lanes: bytes, 
     gap = next(event for event in events if isinstance(event, Gap))
     assert gap.filled > 30
     lost_bytes = start - next(place for place, gop in places if gop == 1)
-    assert len(frames_of(events)) < 100 + 16 * (lost_bytes // CompactFraming.chunk_bytes + 1)
+    assert len(frames_of(events)) < 100 + 16 * (lost_bytes // CompactFraming.least_chunk_bytes + 1)

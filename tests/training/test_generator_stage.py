@@ -117,6 +117,8 @@ def test_a_resumed_run_ends_with_the_same_weights(
         assert train(corpus, halves, "--steps", 6, "-q")[0] == 8
     code, _, told = inside("train", "--resume", halves, "--steps", 6, "-q", "--set", "width=64")
     assert code == 2 and "it follows from the model" in told and told.count("\n") == 1
+    code, _, told = inside("train", "--resume", halves, "--steps", 6, "-q", "--set", "token_weights=1,0,0,0")
+    assert code == 2 and "stage generator does not use it" in told
     assert inside("train", "--resume", halves, "--steps", 6, "-q") == (0, "", "")
     one, other = (load_file(run / "ema.safetensors") for run in (whole, halves))
     assert all(np.array_equal(value, other[name]) for name, value in one.items())

@@ -124,7 +124,7 @@ def test_the_transform_keeps_more_with_more_tokens(codec: Path, data: Path) -> N
     kept = []
     for queries in (2, 6, 24):
         model = random_onedva(replace(TINY_DVA, queries=queries))
-        kept.append(warm_start(model, randomized(OneVAE(ENHANCED)).eval(), sampler(data)).kept)
+        kept.append(warm_start(model, randomized(OneVAE(ENHANCED)).eval(), sampler(data)))
     assert 0 < kept[0] < kept[1] < kept[2]
 
 

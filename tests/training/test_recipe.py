@@ -31,6 +31,7 @@ def test_a_stages_crops_can_be_set() -> None:
         ("prior", "augmentation.photo"),
         ("generator", "token_weights"),
         ("latent-flow", "lpips_weight"),
+        ("onedva", "token_weights"),
     ],
 )
 def test_settings_that_a_stage_does_not_use_are_refused(stage: str, setting: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import TINY, pixels_of, psnr_db, randomized
+from helpers import TINY, ClipMaker, pixels_of, psnr_db, randomized
 from training_helpers import settings_of
 
 from vtok_codec.errors import TrainingError
@@ -53,6 +53,12 @@ def test_validation_takes_the_videos_of_a_folder(data: Path, tmp_path: Path) -> 
     (tmp_path / "empty").mkdir()
     with pytest.raises(TrainingError, match="no video in"):
         validation_clips(tmp_path / "empty", 12, TINY.layout)
+
+
+def test_a_held_out_clip_smaller_than_a_position_is_told(make_clip: ClipMaker) -> None:
+    small = make_clip("small.mp4", size="12x6", frames=3)
+    with pytest.raises(TrainingError, match="smaller than one latent position"):
+        validation_clips(small.parent, 1, TINY.layout)
 
 
 def test_validation_tells_lpips_where_its_network_is_given(data: Path) -> None:

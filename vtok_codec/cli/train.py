@@ -26,6 +26,7 @@ _WHILE_RESUMING = {"steps", "minutes", "resume", "settings", "cache_gib", "devic
 """The options that may be given for a run that goes on; it keeps everything else from its beginning."""
 _STAGE_HELP = "The stage to train. " + "; ".join(f"{stage.name}: {stage.summary}" for stage in STAGES.values()) + "."
 _DATA, _RUN = "Data", "Run"
+_MOST_CACHE_GIB = 1 << 20
 
 
 @reports_errors
@@ -87,7 +88,10 @@ def train(
     cache_gib: Annotated[
         float | None,
         typer.Option(
-            help="Memory in GiB for decoded clips; half of the machine's by default.", min=0, rich_help_panel=_DATA
+            help="Memory in GiB for decoded clips; half of the machine's by default.",
+            min=0,
+            max=_MOST_CACHE_GIB,
+            rich_help_panel=_DATA,
         ),
     ] = None,
     steps: Annotated[

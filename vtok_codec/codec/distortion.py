@@ -35,8 +35,8 @@ class _View(NamedTuple):
 
 
 _VIEWS = (_View(0, 0, False), _View(2, 1, True), _View(1, 3, False), _View(3, 2, True), _View(0, 2, False))
-"""The views of successive steps. LPIPS looks at every fourth pixel first, so a single view would be served better than
-the eye, which has no grid."""
+"""The views of successive steps. LPIPS looks at every fourth pixel first. With a single view, refinement would please
+that grid rather than the eye, which has none."""
 
 
 class Distortion:

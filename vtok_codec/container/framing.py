@@ -66,8 +66,8 @@ class Framing(ABC):
     """The size of the footer, in bytes."""
     index_entry_bytes: ClassVar[int]
     """The largest size of an entry of the index, in bytes."""
-    chunk_bytes: ClassVar[int]
-    """A size that no token record is below, in bytes."""
+    least_chunk_bytes: ClassVar[int]
+    """The smallest size that a token record can have, in bytes."""
     token_mark: ClassVar[bytes]
     """The bytes that every token record begins with."""
     token_payload_bytes: ClassVar[int]
@@ -179,7 +179,7 @@ class FixedFraming(Framing):
 
     footer_size = _FIXED_FOOTER.size
     index_entry_bytes = _FIXED_ENTRY.size
-    chunk_bytes = _FIXED_FIELDS.size + CRC.size
+    least_chunk_bytes = _FIXED_FIELDS.size + CRC.size
     token_mark = TOKENS
     token_payload_bytes = _FIXED_TOKEN_FIELDS.size
 
@@ -253,7 +253,7 @@ class CompactFraming(Framing):
     footer_size = _COMPACT_FOOTER.size
     index_entry_bytes = 3 * MAX_VARINT_BYTES
     # Its letter, six numbers, coder and version, the length of the times, a word of digits, and the CRC.
-    chunk_bytes = 18
+    least_chunk_bytes = 18
     token_mark = _LETTERS[TOKENS]
     token_payload_bytes = 2 + MAX_VARINT_BYTES
 

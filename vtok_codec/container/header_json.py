@@ -151,12 +151,17 @@ class _Fields:
             _check_windows(header.windows, header)
         return header
 
-    def model(self) -> ModelId:
-        """Return the model that this object describes."""
-        stride = self.integers("stride", 3, 3, 1, 64)
+    def levels(self) -> tuple[int, ...]:
+        """Return the number of values of each digit of a token."""
         levels = self.integers("levels", 1, 16, 2, 256)
         if math.prod(levels) > MAX_CODES:
             raise FormatError(f"levels {levels} make more than {MAX_CODES} codes")
+        return levels
+
+    def model(self) -> ModelId:
+        """Return the model that this object describes."""
+        stride = self.integers("stride", 3, 3, 1, 64)
+        levels = self.levels()
         digest = self.hexadecimal("weights_sha256", 32)
         grid = self.integers("first_grid", 2, 2, 1, 64) if "first_grid" in self._fields else (1, 1)
         if stride[1] % grid[0] or stride[2] % grid[1]:
@@ -166,9 +171,7 @@ class _Fields:
     def windows(self) -> WindowHeader:
         """Return what this object says about 1D tokens."""
         window = self.integers("window", 3, 3, 1, MAX_SIDE)
-        levels = self.integers("levels", 1, 16, 2, 256)
-        if math.prod(levels) > MAX_CODES:
-            raise FormatError(f"levels {levels} make more than {MAX_CODES} codes")
+        levels = self.levels()
         most = self.integer("most", 1, MAX_PER_WINDOW)
         digest = self.hexadecimal("weights_sha256", 32)
         return WindowHeader(self.text("name"), digest, (window[0], window[1], window[2]), most, levels)

@@ -14,8 +14,7 @@ def index_offset(source: ByteSource, framing: Framing) -> int:
     """Return where the index record starts, as the footer says, in bytes. The position of the source changes.
 
     Raises:
-        ValueError: The footer is missing or damaged.
-        FormatError: It is that of another file.
+        ValueError: The footer is missing, damaged, or of another file.
     """
     footer_offset = max(0, source.size() - framing.footer_size)
     source.seek(footer_offset)
@@ -58,8 +57,7 @@ def read_payload(source: ByteSource, framing: Framing, fields: RecordFields, dat
         data: The bytes of the fields.
 
     Raises:
-        ValueError: The record is damaged, or of another file.
-        DamageError: The file ends before.
+        ValueError: The record is damaged, of another file, or cut short.
     """
     payload = source.exactly(fields.size)
     (crc,) = CRC.unpack(source.exactly(CRC.size))

@@ -119,7 +119,7 @@ class VtkReader:
         return f"after {self._last_chunk(self._last_pts)}"
 
     def in_chunk(self, chunk: TokenChunk) -> str:
-        """A phrase for messages that says what is wrong in the chunk that was read last."""
+        """Return a phrase for messages that names the chunk that was read last, with its GOP and time."""
         return f"in {self._last_chunk(chunk.pts[0])}"
 
     def _last_chunk(self, pts: int) -> str:
@@ -193,7 +193,7 @@ class VtkReader:
     def is_past_video(self) -> bool:
         """Whether the damage that `events` raised is that of a record behind all chunks, so that none is lost.
 
-        A record that is whole, but says something else than those before it, is none of these.
+        A whole record that contradicts the records before it does not count.
         """
         if not self._in_record:
             return False

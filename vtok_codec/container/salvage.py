@@ -59,7 +59,7 @@ class Salvage:
             found = self._gop_starting_at(offset, gop)
             if found is not None:
                 # The least size of a chunk limits how many were lost.
-                lost_chunks = (offset - damage) // self._framing.chunk_bytes + 1
+                lost_chunks = (offset - damage) // self._framing.least_chunk_bytes + 1
                 return FoundGop(offset, found, lost_chunks * self._header.max_chunk_frames(False))
             if self._bytes_looked_at > most_bytes:
                 # Only a file crafted to look like records everywhere takes this many reads.

@@ -27,7 +27,7 @@ class StageOptimizer:
 
     AdamW updates each linear path with a learning rate in proportion to the size of its weights, since the weights of
     the KLT are tiny compared with those of a network. If the recipe names Muon (`vtok_codec.training.muon`), it updates
-    the convolutions inside the networks, as matrices `out × (in·k·k)`, and their linear layers; AdamW updates all other
+    the convolutions inside the networks, as matrices `out × (k·k·in)`, and their linear layers; AdamW updates all other
     weights.
     """
 

@@ -125,6 +125,7 @@ def resume_training(
             cache_gib=settings.cache_gib if cache_gib is None else cache_gib,
         )
         stage = find_stage(settings.stage)
+        check_used(stage.recipe, overrides, stage.name)
         _check_followed(overrides, _recipe(settings, stage, _config(settings)), stage)
         trainer = _trainer(settings, folder, None, fresh=False, quiet=quiet)
         trainer.restore(state)

@@ -55,7 +55,7 @@ class Subject(ABC, Generic[Model, RecipeT]):
 
     @abstractmethod
     def networks(self, model: Model) -> list[nn.Module]:
-        """Return the networks whose convolutions are hidden layers. The optimizer `muon` applies Muon to these."""
+        """Return the networks whose convolutions and linear layers are hidden layers, to which `muon` applies Muon."""
 
     @abstractmethod
     def linear_paths(self, model: Model) -> list[FrameConv]:

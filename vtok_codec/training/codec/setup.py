@@ -154,7 +154,7 @@ def _latent_flow(request: Request, recipe: CodecRecipe) -> WeightsFile | None:
     if not recipe.redrawn_share:
         return None
     if not 0 < recipe.redrawn_share <= 1:
-        raise SettingError(f"setting redrawn_share={recipe.redrawn_share}: give a share of 1")
+        raise SettingError(f"setting redrawn_share={recipe.redrawn_share}: give a number from 0 to 1")
     if not recipe.latent_flow:
         raise SettingError("setting latent_flow: name the weights or the run of a latent flow for this codec")
     if recipe.trains != ("decoder",):

@@ -26,8 +26,6 @@ class GeneratorObjective(TrainingObjective[GeneratorRecipe]):
             raise SettingError(f"setting dropout={recipe.dropout}: give a probability below 1")
         if not 0 <= recipe.label_dropout <= 1:
             raise SettingError(f"setting label_dropout={recipe.label_dropout}: give a probability")
-        if not 0 <= recipe.drawn_share <= 1:
-            raise SettingError(f"setting drawn_share={recipe.drawn_share}: give a share from 0 to 1")
 
     def forward(
         self,

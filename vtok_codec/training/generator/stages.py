@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vtok_codec.training.recipe import Augmentation, CropShape, Phase, TransformerRecipe
+from vtok_codec.training.recipe import CropShape, Phase, TransformerRecipe
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,6 @@ _GENERATOR = GeneratorRecipe(
     weight_decay=0.05,
     warmup_steps=100,
     ema_decay=0.998,
-    augmentation=Augmentation(photo=0.0),
 )
 
 STAGES: dict[str, tuple[str, GeneratorRecipe, str]] = {

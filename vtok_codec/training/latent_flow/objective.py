@@ -26,8 +26,8 @@ class LatentFlowObjective(TrainingObjective[LatentFlowRecipe]):
         super().__init__(recipe, tokens, None, processes)
         if not 0 <= recipe.dropout < 1:
             raise SettingError(f"setting dropout={recipe.dropout}: give a probability below 1")
-        if not 0 <= recipe.clean_share < 1 or not 0 <= recipe.noise_only_share <= 1:
-            raise SettingError("settings clean_share and noise_only_share: give shares of 1; some frames need noise")
+        if recipe.clean_share == 1:
+            raise SettingError("setting clean_share=1: give a number below 1, since some frames need noise")
 
     def forward(
         self,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from vtok_codec.models.onedva import LinearPath, OneDVA
+from vtok_codec.models.onedva import OneDVA
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.windows import cut_windows, group_ends
 from vtok_codec.training.data.crops import CropSampler
@@ -21,21 +19,18 @@ _SPREAD = 0.7
 _LEAST_DEVIATION = 1e-3
 
 
-class LinearStart(NamedTuple):
-    """What the linear path alone does before training."""
-
-    kept: float
-    """The share of the variance of the second token's codes, in later groups, that the tokens of a window keep."""
-
-
 @torch.no_grad()
-def warm_start(model: OneDVA, codec: OneVAE, sampler: CropSampler) -> LinearStart:
+def warm_start(model: OneDVA, codec: OneVAE, sampler: CropSampler) -> float:
     """Start the linear path of a model.
 
     Args:
         model: The model, which is changed in place.
         codec: Its codec.
         sampler: The training videos.
+
+    Returns:
+        The share of the variance of the second token's codes, in later groups, that the tokens of a window keep with
+        the linear path alone.
     """
     config = model.config
     rows, columns = config.window_rows * config.codec.stride[1], config.window_columns * config.codec.stride[2]
@@ -52,8 +47,8 @@ def warm_start(model: OneDVA, codec: OneVAE, sampler: CropSampler) -> LinearStar
             begin = end
     kept = 0.0
     for later, samples in enumerate(found):
-        kept = _start(model, model.linear, torch.cat(samples).flatten(1, 3), first=not later)
-    return LinearStart(kept)
+        kept = _start(model, torch.cat(samples).flatten(1, 3), first=not later)
+    return kept
 
 
 def _mirrored(window: Tensor) -> tuple[Tensor, ...]:
@@ -61,7 +56,7 @@ def _mirrored(window: Tensor) -> tuple[Tensor, ...]:
     return window, window.flip(2), window.flip(3), window.flip(2, 3)
 
 
-def _start(model: OneDVA, path: LinearPath, samples: Tensor, first: bool) -> float:
+def _start(model: OneDVA, samples: Tensor, first: bool) -> float:
     """Start the directions from windows `N positions d`. Returns the share of their variance that is kept."""
     queries = model.config.queries
     into, back, kept, whole = [], [], 0.0, 0.0
@@ -80,5 +75,5 @@ def _start(model: OneDVA, path: LinearPath, samples: Tensor, first: bool) -> flo
         back.append(directions * gain)
         error = centred - (codes * gain - (codes * gain).mean(0)) @ directions.T
         kept, whole = kept + float(error.square().sum()), whole + float(centred.square().sum())
-    path.start(first, torch.stack(into), torch.stack(back))
+    model.linear.start(first, torch.stack(into), torch.stack(back))
     return 1 - kept / whole

@@ -100,7 +100,7 @@ def prepare(request: Request) -> Prepared[OneDVA, OneDVARecipe]:
     if request.fresh and not request.start:
         assert request.sampler is not None
         model.decoder.start_from(codec.decoder)
-        kept = warm_start(model, codec, request.sampler).kept
+        kept = warm_start(model, codec, request.sampler)
         notes.append(f"the linear path starts with {100 * kept:.1f} % of the variance of the second token")
     lpips = load_lpips() if recipe.lpips_weight or request.clips else None
     objective = OneDVAObjective(

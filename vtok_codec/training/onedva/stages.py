@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from vtok_codec.training.recipe import Augmentation, CropShape, Phase, Recipe
 
@@ -10,6 +11,8 @@ from vtok_codec.training.recipe import Augmentation, CropShape, Phase, Recipe
 @dataclass(frozen=True)
 class OneDVARecipe(Recipe):
     """The settings of a stage that trains One-DVA."""
+
+    unused: ClassVar[frozenset[str]] = Recipe.unused | {"token_weights"}
 
     whole_share: float = 1.0
     """The share of windows that read all their 1D tokens."""

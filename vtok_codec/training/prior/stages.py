@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vtok_codec.training.recipe import Augmentation, CropShape, Phase, Recipe
+from vtok_codec.training.recipe import CropShape, Phase, Recipe
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,6 @@ _PRIOR = PriorRecipe(
     warmup_steps=100,
     ema_decay=0.998,
     token_weights=(0.2, 0.5, 0.05, 0.25),
-    augmentation=Augmentation(photo=0.0),
 )
 
 STAGES: dict[str, tuple[str, PriorRecipe, str]] = {

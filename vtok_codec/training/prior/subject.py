@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import FrameConv
 from vtok_codec.models.config import ModelConfig
-from vtok_codec.tokens.coders import PRIOR, WAVES, DigitLayout
-from vtok_codec.tokens.prior.prior import ErrorWeights, parse_prior
+from vtok_codec.tokens.coders import PRIOR, WAVES, CoderSpec, DigitLayout
+from vtok_codec.tokens.prior.prior import ErrorWeights, Prior, parse_prior
 from vtok_codec.tokens.radix import Digits
 from vtok_codec.training.prior.export import export_prior
 from vtok_codec.training.prior.network import ABSENT, PriorModel
@@ -76,19 +76,18 @@ class PriorSubject(Subject[PriorModel, PriorRecipe]):
 
     def figures(self, model: PriorModel) -> dict[str, float]:
         """Measure the packed size of the held-out clips, relative to waves, by the number of tokens per position."""
+        prior = parse_prior(export_prior(model, {}))
         return {
-            f"size_to_waves_{count}": self._packed(model, count, PRIOR.name) / self._packed(model, count, WAVES.name)
+            f"size_to_waves_{count}": self._packed(prior, count, PRIOR) / self._packed(prior, count, WAVES)
             for count in _COUNTS
             if count <= model.tokens
         }
 
-    def _packed(self, model: PriorModel, tokens: int, coder: str) -> int:
+    def _packed(self, prior: Prior, tokens: int, coder: CoderSpec) -> int:
         """Return the bytes that all held-out clips take, each as one chunk."""
-        prior = parse_prior(export_prior(model, {}))
-        layout = DigitLayout(model.levels, tokens, self._phases, prior)
-        spec = PRIOR if coder == PRIOR.name else WAVES
-        planes = tokens * len(model.levels)
-        return sum(len(spec.make(layout).pack(clip[:planes])) for clip in self._digits)
+        layout = DigitLayout(prior.levels, tokens, self._phases, prior)
+        planes = tokens * len(prior.levels)
+        return sum(len(coder.make(layout).pack(clip[:planes])) for clip in self._digits)
 
     @torch.inference_mode()
     def strip(self, model: PriorModel) -> Pixels:
