@@ -189,7 +189,7 @@ def speed(figures: dict[str, Any]) -> str:
         f"{figures['limit_gmac_s']:.0f} GMAC/s with all threads; the last column compares the whole model with it, for "
         "the same number of threads.\n\n"
         + table(["model", "frames/s", "Mpixel/s", "GMAC/s", "of the limit"], model)
-        + "\nWhole commands, less the time of a clip of one frame:\n\n"
+        + "\nTimes of whole commands, minus that of a clip of one frame:\n\n"
         + table(["command", "frames/s", "Mpixel/s", "peak MiB"], commands)
         + "\nPeak memory at 1280×720:\n\n"
         + table(["command", "peak MiB"], peaks)

@@ -77,7 +77,7 @@ def load_generator(name: str | Path | None = None, device: str = "auto") -> Toke
 
     Args:
         name: The name of shipped weights, or the path of a weights file or of a training run's folder; None for the
-            first shipped generator.
+            first shipped generator, if there is one.
         device: `auto`, `cpu` or `cuda`.
 
     Returns:

@@ -264,7 +264,7 @@ def find_generator(name: str | Path | None, codec_hashes: frozenset[str] | None 
     """Find the weights of a generator.
 
     Args:
-        name: A shipped name or a path; None for the first shipped generator of such tokens.
+        name: A shipped name or a path; None for the first shipped generator of such tokens, if there is one.
         codec_hashes: Every hash under which the tokens are known (`WeightsFile.reads`); None for those of any codec.
 
     Raises:
@@ -282,5 +282,6 @@ def find_generator(name: str | Path | None, codec_hashes: frozenset[str] | None 
         if codec_hashes is None or weights.metadata.get(CODEC_SHA256) in codec_hashes:
             return weights
     raise ModelError(
-        "there is no generator for the tokens of this codec; train one with 'vtok train --stage generator'"
+        "no generator for the tokens of this codec comes with vtok; name one (--generator), or train one with 'vtok "
+        "train --stage generator'"
     )

@@ -20,6 +20,7 @@ from vtok_codec import registry
 from vtok_codec.codec.onnx_decoder import OnnxDecoder
 from vtok_codec.codec.tokenizer import Placement, Tokenizer
 from vtok_codec.errors import ModelError
+from vtok_codec.files import exclusive
 from vtok_codec.models.onevae import OneVAE
 from vtok_codec.models.onnx_parts import METADATA_KEY, CodecPart, about_from_metadata, graph_path
 from vtok_codec.models.weights import CODEC, build, dump_weights
@@ -111,16 +112,21 @@ def test_what_the_engine_lacks_is_told(tmp_path: Path, code: int, words: str, op
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """The folder of a small exported codec, whose weights are `tiny.safetensors`.
 
-    It has first-frame enhancement, so that every kind of graph is there.
+    It has first-frame enhancement, so that every kind of graph is there. Processes that share the tests share the
+    folder, since an export takes a minute.
     """
-    folder = tmp_path_factory.mktemp("exported")
+    root = tmp_path_factory.getbasetemp()
+    folder = (root if worker_id == "master" else root.parent) / "exported"
+    folder.mkdir(exist_ok=True)
     config = replace(TINY, enhanced_first_frame=True)
-    (folder / "tiny.safetensors").write_bytes(dump_weights(randomized(OneVAE(config)), config, {}))
-    code, _, told = inside("export", folder / "tiny.safetensors", folder / "out")
-    assert code == 0 and "opset" in told
+    with exclusive(folder / "lock", wait=True):
+        if not (folder / "out" / "tiny.json").exists():
+            (folder / "tiny.safetensors").write_bytes(dump_weights(randomized(OneVAE(config)), config, {}))
+            code, _, told = inside("export", folder / "tiny.safetensors", folder / "out")
+            assert code == 0 and "opset" in told
     return folder / "out"
 
 

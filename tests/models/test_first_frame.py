@@ -298,7 +298,7 @@ def test_the_warm_start_gives_both_grids_their_paths(tmp_path: Path) -> None:
     clip = torch.from_numpy(read_pixels(LANES, 17)).permute(3, 0, 1, 2).float() / 127.5 - 1
     clip = clip[:, :, :128, :192]
     for model in models:
-        warm_start(model, sampler, batches=6)
+        warm_start(model, sampler, batches=2)
     fine, coarse = (validate(model, [clip], [1, 4]) for model in models)
     for tokens in (1, 4):
         assert fine[f"psnr_first_{tokens}"] > coarse[f"psnr_first_{tokens}"] + 0.3

@@ -100,7 +100,7 @@ def encode(
     gop_latents: Annotated[
         int,
         typer.Option(
-            help="Length of a group of pictures in latent frames; 17 are 65 frames at a stride of 4.",
+            help="Length of a group of pictures in time steps of the latent grid; 17 are 65 frames at a stride of 4.",
             min=1,
             rich_help_panel=PICTURE,
         ),

@@ -81,16 +81,16 @@ def encode(
     sticky: Annotated[
         float | None,
         typer.Option(
-            help="How far a value may drift before its token changes, in steps, 0 to 4, such as 0.05. More gives "
-            "smaller, less exact files. It replaces --rdo, which is better.",
+            help="How far a value may drift before its token changes, in quantization steps, 0 to 4, such as 0.05. "
+            "Larger values give smaller, less exact files. It does not go with --rdo; prefer --rdo, which is better.",
             rich_help_panel=PICTURE,
         ),
     ] = None,
     rdo: Annotated[
         float | None,
         typer.Option(
-            help="What a bit costs when tokens are chosen by rate and error, instead of the preset's cost, 0 to 1. 0 "
-            "takes the nearest tokens; 0.05 gives smaller, less exact files.",
+            help="What a bit costs when tokens are chosen by rate and error, 0 to 1, instead of the preset's 0.02. 0 "
+            "takes the nearest tokens; larger values give smaller, less exact files.",
             rich_help_panel=PICTURE,
         ),
     ] = None,

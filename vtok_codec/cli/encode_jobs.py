@@ -222,7 +222,7 @@ class EncodeJobs:
             times = counted(joins, "time")
             notice(f"{reader.name}: its clock jumped {times}; the frames after a jump follow those before it")
         if summary.coder != self._settings.coder:
-            why = "its pictures are too large for it, or the model has no prior"
+            why = "the model has no prior, or the pictures are too large for it"
             notice(f"{reader.name}: packed with coder {summary.coder}, not {self._settings.coder}: {why}")
         pixels = summary.frames * reader.info.width * reader.info.height
         bits = 8 * (summary.bytes_written - summary.audio_bytes) / pixels

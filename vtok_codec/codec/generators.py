@@ -18,7 +18,7 @@ def load_generator(
 
     Args:
         name: The name of shipped weights, or the path of a weights file or of a training run's folder; None for the
-            first shipped generator.
+            first shipped generator, if there is one.
         device: `auto`, `cpu` or `cuda`.
         codec_hashes: The hashes of the codec weights whose tokens it must draw (`WeightsFile.reads`); None for any.
 
