@@ -36,8 +36,9 @@ from vtok_codec.models.causal import State
 from vtok_codec.models.config import OBJECTIVES, DenoiserConfig
 from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.onevae import OneVAE
+from vtok_codec.models.paths import PATHS
 from vtok_codec.models.presets import PRESETS, presets_of
-from vtok_codec.models.sampling import PATHS, sample
+from vtok_codec.models.sampling import sample
 from vtok_codec.models.weights import CODEC, DIFFUSION_DECODER, build, dump_weights
 from vtok_codec.registry import RUN_WEIGHTS, find_decoder
 from vtok_codec.stream.settings import EncodeSettings

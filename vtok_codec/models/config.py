@@ -31,7 +31,9 @@ SHARP = "sharp"
 """The name of the sharp decoder of a codec."""
 FLOW = "flow"
 """The objective of flow matching, along whose path One-DVA draws from noise too."""
-OBJECTIVES = ("ddim", FLOW)
+DDIM = "ddim"
+"""The objective of denoising diffusion."""
+OBJECTIVES = (DDIM, FLOW)
 """The training objectives of diffusion decoders."""
 ORDERS = ("raster", "waves")
 """The orders in which a generator goes through a latent frame: row by row, or all rows at once, each two columns behind

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from vtok_codec.errors import ModelError
 from vtok_codec.layout import Stride
-from vtok_codec.models.config import DenoiserConfig, Level, ModelConfig, OneVAEConfig
+from vtok_codec.models.config import DDIM, FLOW, DenoiserConfig, Level, ModelConfig, OneVAEConfig
 
 Shapes = Mapping[str, Sequence[int]]
 """The shape of each tensor of a weights file, by the tensor's name."""
@@ -80,7 +80,7 @@ def _inferred_denoiser(preset: str, shapes: Shapes, factors: Sequence[Stride]) -
         len({name.split(".")[3] for name in shapes if name.startswith(f"down.{level}.blocks.")})
         for level in range(len(factors))
     )
-    objective = {"cdt": "ddim", "flow": "flow"}.get(preset.partition("-")[0], "")
+    objective = {"cdt": DDIM, "flow": FLOW}.get(preset.partition("-")[0], "")
     return DenoiserConfig(codec, objective, down)
 
 

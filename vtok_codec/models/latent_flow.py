@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vtok_codec.models.causal_blocks import CausalBlocks, Past
 from vtok_codec.models.config import FLOW, LatentFlowConfig
-from vtok_codec.models.sampling import path_of
+from vtok_codec.models.paths import path_of
 from vtok_codec.models.transformer import Norm
 
 _KEPT = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from vtok_codec.layout import Stride
-from vtok_codec.models.config import DenoiserConfig, Level, ModelConfig, OneDVAConfig, OneVAEConfig
+from vtok_codec.models.config import DDIM, FLOW, DenoiserConfig, Level, ModelConfig, OneDVAConfig, OneVAEConfig
 
 ConfigT = TypeVar("ConfigT", OneVAEConfig, DenoiserConfig, OneDVAConfig)
 
@@ -70,7 +70,7 @@ _DOWN_BLOCKS = {"nano": (2, 2), "base": (2, 4)}
 
 _DENOISERS = {
     f"{family}-{size}-4x8x8": DenoiserConfig(_CODECS[f"onevae-{size}-4x8x8"], objective, blocks)
-    for family, objective in (("cdt", "ddim"), ("flow", "flow"))
+    for family, objective in (("cdt", DDIM), ("flow", FLOW))
     for size, blocks in _DOWN_BLOCKS.items()
 }
 

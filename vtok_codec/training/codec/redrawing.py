@@ -9,7 +9,7 @@ from vtok_codec.layout import GopLayout
 from vtok_codec.models.config import FLOW
 from vtok_codec.models.generator import kinds
 from vtok_codec.models.latent_flow import LatentFlow
-from vtok_codec.models.sampling import path_of
+from vtok_codec.models.paths import path_of
 from vtok_codec.training.processes import Processes
 
 _STEPS = 4

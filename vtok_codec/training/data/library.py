@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import mmap
 import sys
+import warnings
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from vtok_codec.errors import TrainingError, VtokError
+from vtok_codec.errors import TrainingError, VtokError, VtokWarning
 from vtok_codec.media.formats import is_image_name, is_video_name
 from vtok_codec.media.reader import VideoReader
 
@@ -27,7 +29,7 @@ class ClipLibrary:
     """The RGB clips of some folders, of which the most recently used ones stay decoded in memory.
 
     The size of the cache never changes what a clip holds, so runs with different budgets see the same data. A file that
-    cannot be read is reported once on stderr, added to `unreadable`, and skipped from then on.
+    cannot be read is added to `unreadable` with a `VtokWarning`, and skipped from then on.
     """
 
     def __init__(self, folders: Iterable[Path], budget_bytes: int) -> None:
@@ -76,7 +78,7 @@ class ClipLibrary:
                 told = path in self.unreadable
                 self.unreadable.add(path)
             if not told:
-                print(f"vtok: {error}; skipped", file=sys.stderr)
+                warnings.warn(f"{error}; skipped", VtokWarning, stacklevel=2)
             return None
         with self._lock:
             if path in self._cache:
@@ -88,6 +90,25 @@ class ClipLibrary:
             while self._held_bytes > self._budget_bytes and len(self._cache) > 1:
                 self._held_bytes -= self._cache.popitem(last=False)[1].nbytes
         return clip
+
+
+def clips_to_encode(
+    library: ClipLibrary, paths: Sequence[Path], mirrored: bool, quiet: bool
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield the clips of a library that can be read, `T H W 3` as uint8, with a progress bar on stderr.
+
+    Args:
+        library: The library.
+        paths: The clips to read.
+        mirrored: Whether to yield the mirror image of each clip as well.
+        quiet: Whether to show no progress bar.
+    """
+    for path in tqdm(paths, "encoding the clips", disable=quiet or None, file=sys.stderr):
+        clip = library.read(path)
+        if clip is not None:
+            yield clip
+        if clip is not None and mirrored:
+            yield np.ascontiguousarray(clip[:, :, ::-1])
 
 
 def files_in(folders: Iterable[Path]) -> list[Path]:

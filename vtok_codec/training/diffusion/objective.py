@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from vtok_codec.metrics.lpips import LPIPS
+from vtok_codec.models.config import FLOW
 from vtok_codec.models.denoiser import Denoiser
 from vtok_codec.models.onevae import OneVAE
-from vtok_codec.models.sampling import path_of
+from vtok_codec.models.paths import path_of
 from vtok_codec.training.diffusion.stages import DiffusionRecipe
 from vtok_codec.training.objective import Loss, TrainingObjective, perceptual_distance
 from vtok_codec.training.processes import Processes
@@ -80,6 +81,6 @@ class DenoisingObjective(TrainingObjective[DiffusionRecipe]):
         uniform = torch.rand(batch, generator=generator)
         normal = torch.randn(batch, generator=generator)
         alone = torch.rand(batch, generator=generator)
-        times = torch.sigmoid(normal) if objective == "flow" else 1 - uniform
+        times = torch.sigmoid(normal) if objective == FLOW else 1 - uniform
         noise_only = alone < (1.0 if progress < self.recipe.noise_only_until else self.recipe.noise_only_share)
         return torch.where(noise_only, torch.ones(batch), times)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -10,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.layout import GopLayout
@@ -18,7 +16,7 @@ from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
 from vtok_codec.stream.settings import EncodeSettings
 from vtok_codec.tokens.codes import values_to_codes
-from vtok_codec.training.data.library import ClipLibrary
+from vtok_codec.training.data.library import ClipLibrary, clips_to_encode
 from vtok_codec.training.processes import Processes
 from vtok_codec.training.recipe import CropShape
 
@@ -61,10 +59,8 @@ def all_latents(
         mirrored: Whether to encode the mirror image of each clip as well.
         quiet: Whether to show no progress bar.
     """
-    bar = tqdm(library.videos, "encoding the clips", disable=quiet or None, file=sys.stderr)
-    clips = (clip for path in bar if (clip := library.read(path)) is not None)
-    views = (view for clip in clips for view in ((clip, clip[:, :, ::-1]) if mirrored else (clip,)))
-    return [latents_of(np.ascontiguousarray(view), tokenizer, tokens) for view in views]
+    clips = clips_to_encode(library, library.videos, mirrored, quiet)
+    return [latents_of(clip, tokenizer, tokens) for clip in clips]
 
 
 def moments(clips: Sequence[HalfLatents]) -> tuple[Tensor, Tensor]:
@@ -73,7 +69,11 @@ def moments(clips: Sequence[HalfLatents]) -> tuple[Tensor, Tensor]:
     mean = sum(clip.sum((0, 2, 3), dtype=np.float64) for clip in clips) / count
     square = sum(np.square(clip, dtype=np.float64).sum((0, 2, 3)) for clip in clips) / count
     deviation = np.sqrt(np.maximum(square - mean**2, 1e-6))
-    return tuple(torch.tensor(each, dtype=torch.float32)[:, None, None] for each in (mean, deviation))  # type: ignore
+    return _per_channel(mean), _per_channel(deviation)
+
+
+def _per_channel(values: NDArray[np.float64]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32)[:, None, None]
 
 
 class LatentBatches:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from vtok_codec.errors import SettingError
 from vtok_codec.models.config import FLOW
 from vtok_codec.models.latent_flow import LatentFlow
-from vtok_codec.models.sampling import path_of
+from vtok_codec.models.paths import path_of
 from vtok_codec.training.latent_flow.latents import LatentBatch
 from vtok_codec.training.latent_flow.stages import LatentFlowRecipe
 from vtok_codec.training.objective import Loss, TrainingObjective

@@ -16,7 +16,7 @@ from vtok_codec.models.causal import FrameConv
 from vtok_codec.models.config import FLOW, LatentFlowConfig
 from vtok_codec.models.generator import kinds
 from vtok_codec.models.latent_flow import LatentFlow
-from vtok_codec.models.sampling import path_of
+from vtok_codec.models.paths import path_of
 from vtok_codec.training.latent_flow.latents import HalfLatents
 from vtok_codec.training.latent_flow.stages import LatentFlowRecipe
 from vtok_codec.training.subject import PICTURED_CLIPS, Subject

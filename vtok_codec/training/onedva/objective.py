@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from vtok_codec.errors import SettingError
 from vtok_codec.metrics.lpips import LPIPS
+from vtok_codec.models.config import FLOW
 from vtok_codec.models.onedva import Group, NoisyCodes, OneDVA, Prediction, following, joined
 from vtok_codec.models.onevae import OneVAE
-from vtok_codec.models.sampling import path_of
+from vtok_codec.models.paths import path_of
 from vtok_codec.models.windows import group_ends, window_motion
 from vtok_codec.training.objective import Loss, TrainingObjective, perceptual_distance
 from vtok_codec.training.onedva.stages import OneDVARecipe
@@ -20,7 +21,7 @@ from vtok_codec.training.processes import Processes
 
 _MOTION_DECAY = 0.99
 """The decay of the moving averages of motion, per group of latent frames."""
-_PATH = path_of("flow")
+_PATH = path_of(FLOW)
 
 
 class CodecLatents(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,18 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from vtok_codec.codec.pixel_decoder import check_fits
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container import is_vtk_name
 from vtok_codec.container.reader import VtkReader
-from vtok_codec.errors import FormatError, InputError
+from vtok_codec.errors import FormatError, InputError, VtokWarning
 from vtok_codec.stream.reading import read_gops
 from vtok_codec.stream.settings import EncodeSettings
 from vtok_codec.tokens.radix import Digits, tokens_to_digits
 from vtok_codec.training.data.held_out import as_pixels
-from vtok_codec.training.data.library import ClipLibrary, files_in
+from vtok_codec.training.data.library import ClipLibrary, clips_to_encode, files_in
 from vtok_codec.training.prior.network import ABSENT
 from vtok_codec.training.prior.stages import PriorRecipe
 from vtok_codec.training.recipe import CropShape
@@ -80,16 +79,13 @@ def all_digits(library: ClipLibrary, tokenizer: Tokenizer, mirrored: bool, quiet
         quiet: Whether to show no progress bar.
     """
     paths: Sequence[Path] = [*library.videos, *library.images]
-    bar = tqdm(paths, "encoding the clips", disable=quiet or None, file=sys.stderr)
-    clips = (clip for path in bar if (clip := library.read(path)) is not None)
-    views = (view for clip in clips for view in ((clip, clip[:, :, ::-1]) if mirrored else (clip,)))
-    return [digits_of(np.ascontiguousarray(view), tokenizer) for view in views]
+    return [digits_of(clip, tokenizer) for clip in clips_to_encode(library, paths, mirrored, quiet)]
 
 
 def digits_of_files(folders: Sequence[str], tokenizer: Tokenizer) -> list[list[Digits]]:
     """Read the files of a codec's tokens in some folders, with the digits that their encoder chose.
 
-    A file that cannot be read, or that holds other tokens, is reported on stderr and skipped.
+    A file that cannot be read, or that holds other tokens, is skipped with a `VtokWarning`.
 
     Args:
         folders: The folders, which are searched recursively.
@@ -114,7 +110,7 @@ def digits_of_files(folders: Sequence[str], tokenizer: Tokenizer) -> list[list[D
                 gops = read_gops(reader, tokenizer.find_prior)
                 made.append([tokens_to_digits(gop.tokens, model.levels) for gop in gops])
         except (InputError, FormatError, OSError) as error:
-            print(f"vtok: {path}: {error}; skipped", file=sys.stderr)
+            warnings.warn(f"{path}: {error}; skipped", VtokWarning, stacklevel=2)
     return made
 
 
