@@ -46,4 +46,4 @@ def export(
     if not quiet:
         about = json.loads((folder / names[-1]).read_text(encoding="utf-8"))
         size = sum(entry["bytes"] for entry in about["files"].values()) / 1e6
-        notice(f"{weights.name} -> {folder}: {len(about['files'])} files, {size:.1f} MB, opset {OPSET}")
+        notice(f"{weights.name} -> {folder}: {len(names)} files, {size:.1f} MB, opset {OPSET}")

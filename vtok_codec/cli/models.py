@@ -80,7 +80,10 @@ def fetch(
     """Fetch the weights of models that are not here. They are checked against the hashes that this version knows."""
     from vtok_codec.fetching import fetch_weights
 
-    for name in missing_weights() if names == ["all"] else names:
+    wanted = missing_weights() if names == ["all"] else names
+    if not wanted and not quiet:
+        print("all models are installed")
+    for name in wanted:
         place = fetch_weights(name, source)
         if not quiet:
             print(f"{name}: {printable(str(place))}")
