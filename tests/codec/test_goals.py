@@ -146,3 +146,17 @@ def test_a_dry_run_tells_every_preset(make_clip: ClipMaker, tmp_path: Path) -> N
         assert inside("encode", source, tmp_path / "o.vtk", "-qf", "-Q", name) == (0, "", "")
         assert f" {(tmp_path / 'o.vtk').stat().st_size} bytes" in line
     assert list(tmp_path.glob("*.vtk")) == [tmp_path / "o.vtk"]
+
+
+def test_sound_is_no_part_of_a_bit_rate(make_clip: ClipMaker, tmp_path: Path) -> None:
+    """Its records count as sound whole, so that video alone has the same bit rate with and without it."""
+    source, sizes = make_clip("a.mp4", frames=50, audio=True), []
+    for options in ((), ("--no-audio",)):
+        assert inside("encode", source, tmp_path / "o.vtk", "-qf", *options) == (0, "", "")
+        about = json.loads(inside("info", tmp_path / "o.vtk", "--json")[1])
+        sizes.append((tmp_path / "o.vtk").stat().st_size - about["audio_bytes"])
+        code, _, told = inside("encode", source, tmp_path / "o.vtk", "-f", *options)
+        shown = float(told.split(" bits/pixel")[0].split()[-1])
+        assert code == 0 and abs(shown - about["bits_per_pixel"]) < 1e-4
+    # The header describes the track.
+    assert 0 <= sizes[0] - sizes[1] < 250

@@ -51,7 +51,7 @@ class EncodeSummary:
     bytes_written: int
     """The size of the file in bytes."""
     audio_bytes: int
-    """The size of the audio packets in bytes."""
+    """The size of the audio records in bytes."""
     coder: str
     """The name of the coder: the one that was asked for, or the next one that can pack such tokens."""
     failure: InputError | None
@@ -158,7 +158,7 @@ def encode_video(
     parts = -(-header.gop_latents // header.chunk_latents)
     refining = refining_bytes_per_pixel(tokenizer) if refines else 0
     lanes = plan_lanes(header, tokenizer.bytes_per_pixel + refining, tokenizer.lanes, parts)
-    frames = audio_bytes = 0
+    frames = 0
     failure: list[InputError] = []
     with Prefetch(events, _FRAMES_AHEAD, ends) as ready:
         jobs = _jobs(ready, tokenizer, header, coder, settings, distortion, failure)
@@ -171,11 +171,11 @@ def encode_video(
                     on_frames(item.frames)
                 else:
                     writer.write_audio(item)
-                    audio_bytes += sum(len(packet.data) for packet in item)
     if not frames:
         raise failure[0] if failure else InputError("the input ended before its first frame")
     writer.finish()
-    return EncodeSummary(frames, writer.bytes_written, audio_bytes, coder.spec.name, failure[0] if failure else None)
+    broken = failure[0] if failure else None
+    return EncodeSummary(frames, writer.bytes_written, writer.audio_bytes, coder.spec.name, broken)
 
 
 def _jobs(

@@ -56,7 +56,7 @@ class Outcome:
     video_bytes: int
     """The size of the file without the audio packets."""
     audio_bytes: int
-    """The size of the audio packets."""
+    """The size of the audio records."""
     seconds: float
     """The duration of the video."""
     pixels: int

@@ -53,6 +53,8 @@ class VtkWriter:
         self._number = 0
         self._gop = -1
         self._frames = self._chunks = self._packets = 0
+        self.audio_bytes = 0
+        """The size of the audio records written so far."""
         self._index: list[GopEntry] = []
         self._digest = hashlib.sha256()
         self._file_digest = hashlib.sha256()
@@ -152,7 +154,10 @@ class VtkWriter:
         return Record(type_, self._number - 1, max(self._gop, 0), pts, frames, raw_size, payload)
 
     def _put(self, record: Record) -> None:
-        self._write(self._framing.record_to_bytes(record))
+        data = self._framing.record_to_bytes(record)
+        if record.type == AUDIO:
+            self.audio_bytes += len(data)
+        self._write(data)
 
     def _write(self, data: bytes) -> None:
         self._stream.write(data)

@@ -27,7 +27,7 @@ class FileSummary:
     token_bytes: int
     """The size of the token records in bytes."""
     audio_bytes: int
-    """The size of the audio packets in bytes."""
+    """The size of the audio records in bytes."""
     latent_positions: int
     """The number of latent positions: latent frames times rows times columns, summed over all chunks."""
     window_tokens: int
@@ -39,7 +39,7 @@ class FileSummary:
 
     @property
     def bits_per_pixel(self) -> float:
-        """Bits per pixel of the whole file without its audio packets. Padding does not count as pixels."""
+        """Bits per pixel of the whole file without its audio records. Padding does not count as pixels."""
         return 8 * (self.file_bytes - self.audio_bytes) / (self.totals.frames * self.header.width * self.header.height)
 
 
@@ -73,7 +73,9 @@ def summary_of(reader: VtkReader, priors: PriorFinder) -> FileSummary:
     first_pts: int | None = None
     end_pts, steadiness = 0, Steadiness(header.frame_ticks)
     totals: Totals | None = None
+    end = reader.position
     for event in unpacked_events(reader, priors):
+        begin, end = end, reader.position
         if isinstance(event, UnpackedChunk):
             chunk = event.chunk
             steadiness.add(chunk.pts)
@@ -85,7 +87,7 @@ def summary_of(reader: VtkReader, priors: PriorFinder) -> FileSummary:
         elif isinstance(event, Totals):
             totals = event
         else:
-            audio_size += sum(len(packet.data) for packet in event)
+            audio_size += end - begin
     assert totals is not None
     duration = float((end_pts - (first_pts or 0)) * header.time_base)
     return FileSummary(
