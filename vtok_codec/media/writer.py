@@ -117,16 +117,12 @@ class VideoWriter:
         self._rate = _limited(info.rate or DEFAULT_RATE)
         self._time_base = 1 / self._rate if settings.format in _CONSTANT_RATE else info.time_base
         self._frames = 0
-        self.dropped: list[str] = []
+        self.dropped = _losses(info, settings)
         """Descriptions of what the output cannot store; complete once the context is left."""
         paced = settings.format in _CONSTANT_RATE
         self._constant_rate = ConstantRate(self._rate, info.time_base) if paced else None
         self._last: Frame | None = None
         """The last frame, for containers with a constant rate, which may need it again."""
-        if info.sar != 1 and not (settings.format in _SHAPING_FORMATS or settings.codec in _SHAPING_CODECS):
-            self.dropped.append(f"the shape of a pixel, {info.sar.numerator}:{info.sar.denominator}")
-        if info.rotation and settings.format not in _TURNING_FORMATS:
-            self.dropped.append(f"a rotation of {info.rotation}°")
         self._begun = False
         """Whether the audio streams were added, which is put off until their first packets are known."""
         self._waiting: list[Frame | AudioPacket] = []
@@ -135,44 +131,28 @@ class VideoWriter:
         """What is added to all times, so that the output does not begin before 0."""
         opened = os.path.abspath(target) if isinstance(target, Path) else _Pipe(target)
         self._pipe = opened if isinstance(opened, _Pipe) else None
-        options = _INTERLEAVING | _REPEATABLE
-        if self._pipe and settings.format == "mp4":
-            options |= _STREAMED_MP4
-            if settings.fragment_s:
-                options["frag_duration"] = str(round(settings.fragment_s * 1e6))
-        if settings.format == STILL_FORMAT:
-            options["update"] = "1"
-        self._options = options
+        self._options = _muxer_options(settings, piped=self._pipe is not None)
         try:
             self._container: OutputContainer = av.open(
-                opened,
-                "w",
-                format=settings.format,
-                options=options,
-                buffer_size=_PIPE_BYTES,
+                opened, "w", format=settings.format, options=self._options, buffer_size=_PIPE_BYTES
             )
         except (av.FFmpegError, OSError) as error:
             raise OutputError(f"cannot write {target}: {reason(error)}") from error
         self._container.metadata.update(info.tags)
-        if lost := dropped_tags(info.tags, settings.format, options):
+        if lost := dropped_tags(info.tags, settings.format, self._options):
             self.dropped.append(f"{counted(len(lost), 'tag')} ({', '.join(lost)})")
         try:
             self._stream = self._add_video()
-            self._audio: list[AudioOutput | None] = []
-            assert self._stream.pix_fmt is not None
-            self._convert = YUVConverter(self._stream.pix_fmt, info.color)
-            # SVT-AV1 would describe itself on standard error.
-            os.environ.setdefault("SVT_LOG", "1")
-            # What an encoder refuses is told before anything is written.
-            with kept_priority():
-                self._stream.codec_context.open(strict=False)
-            self._durations = FrameDurations(settings.format, Fraction(self._stream.codec_context.time_base))
         except (av.FFmpegError, ValueError) as error:
             self._abandon()
             raise OutputError(
                 f"{settings.format} cannot hold {info.width}x{info.height} video as {settings.codec}: {reason(error)}; "
                 "choose another encoder or format"
             ) from error
+        self._audio: list[AudioOutput | None] = []
+        assert self._stream.pix_fmt is not None
+        self._convert = YUVConverter(self._stream.pix_fmt, info.color)
+        self._durations = FrameDurations(settings.format, Fraction(self._stream.codec_context.time_base))
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -304,7 +284,7 @@ class VideoWriter:
             self.dropped.append(lost)
 
     def _add_video(self) -> VideoStream:
-        """Add the video stream to the container and set up its encoder."""
+        """Add the video stream to the container and open its encoder, so that what it refuses is told at once."""
         info, settings = self._info, self._settings
         stream = self._container.add_stream(settings.codec, rate=self._rate)
         assert isinstance(stream, VideoStream)
@@ -327,6 +307,10 @@ class VideoWriter:
         stream.options = encoder_options(settings)
         if settings.codec in _FINEST_QUANTIZERS:
             context.qmin, context.qmax = _FINEST_QUANTIZERS[settings.codec]
+        # SVT-AV1 would describe itself on standard error.
+        os.environ.setdefault("SVT_LOG", "1")
+        with kept_priority():
+            context.open(strict=False)
         return stream
 
     def _add_audio(self, number: int) -> AudioOutput | None:
@@ -369,6 +353,28 @@ class VideoWriter:
         except (av.FFmpegError, OSError):
             # The caller reports the error that came first, and discards the target.
             return
+
+
+def _losses(info: VideoInfo, settings: OutputSettings) -> list[str]:
+    """Describe what of the shape of a video an output cannot store."""
+    lost = []
+    if info.sar != 1 and not (settings.format in _SHAPING_FORMATS or settings.codec in _SHAPING_CODECS):
+        lost.append(f"the shape of a pixel, {info.sar.numerator}:{info.sar.denominator}")
+    if info.rotation and settings.format not in _TURNING_FORMATS:
+        lost.append(f"a rotation of {info.rotation}°")
+    return lost
+
+
+def _muxer_options(settings: OutputSettings, piped: bool) -> dict[str, str]:
+    """Return the options with which FFmpeg opens the container."""
+    options = _INTERLEAVING | _REPEATABLE
+    if piped and settings.format == "mp4":
+        options |= _STREAMED_MP4
+        if settings.fragment_s:
+            options["frag_duration"] = str(round(settings.fragment_s * 1e6))
+    if settings.format == STILL_FORMAT:
+        options["update"] = "1"
+    return options
 
 
 def _turned(info: VideoInfo, turns: int) -> VideoInfo:
