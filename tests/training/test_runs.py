@@ -33,15 +33,19 @@ from vtok_codec.registry import RUN_WEIGHTS, find_weights
 from vtok_codec.training.checkpoint import CHECKPOINT, read_checkpoint
 from vtok_codec.training.codec.objective import CodecObjective
 from vtok_codec.training.data.crops import ThreadedBatches
+from vtok_codec.training.log_window import LogWindow
 from vtok_codec.training.recipe import CropShape
 from vtok_codec.training.run import resume_training, run_training
-from vtok_codec.training.trainer import LOG, STRIP, Budget, Cadence, Trainer, _mean
+from vtok_codec.training.trainer import LOG, STRIP, Budget, Cadence, Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_a_step_without_a_term_does_not_count_in_its_mean() -> None:
-    assert _mean([{"loss": 1.0, "term": math.nan}, {"loss": 3.0, "term": 2.0}]) == {"loss": 2.0, "term": 2.0}
+    window = LogWindow()
+    window.add({"loss": 1.0, "term": math.nan}, 64)
+    window.add({"loss": 3.0, "term": 2.0}, 64)
+    assert window.means() == {"loss": 2.0, "term": 2.0}
 
 
 @pytest.mark.parametrize("has_bf16", [True, False])

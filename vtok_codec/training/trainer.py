@@ -26,9 +26,11 @@ from vtok_codec.registry import RUN_WEIGHTS
 from vtok_codec.training.checkpoint import write_checkpoint
 from vtok_codec.training.codebook_use import CodebookUse
 from vtok_codec.training.data.crops import Batches
+from vtok_codec.training.log_window import LogWindow
 from vtok_codec.training.objective import Loss, Model, TrainingObjective
 from vtok_codec.training.optimizer import StageOptimizer
 from vtok_codec.training.processes import Processes
+from vtok_codec.training.recipe import CropShape
 from vtok_codec.training.subject import Prepared
 
 LOG = "log.jsonl"
@@ -173,30 +175,20 @@ class Trainer(Generic[Model]):
         )
         started, saved = (time.monotonic() if begun is None else begun) - self.seconds, time.monotonic()
         self.seconds = time.monotonic() - started
-        window: list[dict[str, float]] = []
-        window_start, pixels, waited = time.monotonic(), 0, 0.0
-        validated: int | None = None
+        window, validated = LogWindow(), None
         try:
             # However long the set-up took, a run takes a step.
             while (progress := self.processes.agree(budget.progress(self.step, self.seconds))) < 1 or not self.step:
                 shape = self.recipe.shape_at(progress)
-                asked = time.monotonic()
-                batch = self._batches.batch(self.step, shape)
-                waited += time.monotonic() - asked
-                window.append(self._train_step(batch, progress))
+                with window.waiting():
+                    batch = self._batches.batch(self.step, shape)
+                window.add(self._train_step(batch, progress), shape.batch * shape.frames * shape.size**2)
                 self.seconds = time.monotonic() - started
-                pixels += shape.batch * shape.frames * shape.size**2
                 if self.step % self.cadence.log_steps == 0:
-                    elapsed = time.monotonic() - window_start
-                    rate = pixels / 1e6 / elapsed
-                    entry = self.processes.mean(_mean(window))
-                    entry |= self._codebook_use.take(self.processes) if self._codebook_use else {}
-                    entry |= {"mpixel_s": rate * self.processes.count, "size": float(shape.size)}
-                    # The fraction of the time that was spent waiting for batches.
-                    entry["waiting"] = waited / elapsed
+                    entry = self._entry(window, shape)
                     self._log(entry)
                     bar.set_postfix({key: f"{entry[key]:.4g}" for key in ("loss", "mpixel_s")}, refresh=False)
-                    window, window_start, pixels, waited = [], time.monotonic(), 0, 0.0
+                    window = LogWindow()
                 if self.step % self.cadence.validate_steps == 0:
                     self._validate()
                     validated = self.step
@@ -211,6 +203,13 @@ class Trainer(Generic[Model]):
         self.save()
         if self.step != validated and not budget.ends():
             self._validate()
+
+    def _entry(self, window: LogWindow, shape: CropShape) -> dict[str, float]:
+        """Return the entry of the log for the steps of a window."""
+        entry = self.processes.mean(window.means())
+        entry |= self._codebook_use.take(self.processes) if self._codebook_use else {}
+        entry |= {"mpixel_s": window.mpixel_s() * self.processes.count, "size": float(shape.size)}
+        return entry | {"waiting": window.share_waited()}
 
     def _train_step(self, batch: Any, progress: float) -> dict[str, float]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
@@ -375,15 +374,3 @@ def _rate_factor(step: int, progress: float, warmup_steps: int) -> float:
 def _floats(values: dict[str, Tensor]) -> dict[str, float]:
     """Convert scalar tensors to numbers in one transfer, since each transfer from a GPU waits for all its work."""
     return dict(zip(values, torch.stack([value.float() for value in values.values()]).tolist(), strict=True))
-
-
-def _mean(entries: list[dict[str, float]]) -> dict[str, float]:
-    """Return the mean of each value over the entries that have it; some terms begin later than others.
-
-    An entry where it is not a number does not have it.
-    """
-    values: dict[str, list[float]] = {}
-    for entry in entries:
-        for key, value in entry.items():
-            values.setdefault(key, []).extend([] if math.isnan(value) else [value])
-    return {key: sum(given) / len(given) if given else math.nan for key, given in values.items()}
