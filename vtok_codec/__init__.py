@@ -15,6 +15,7 @@ windows = vtok_codec.TokenWindows("corpus")  # the tokens of many clips, for tra
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,14 +25,20 @@ from vtok_codec.version import __version__
 if TYPE_CHECKING:
     from vtok_codec.api import Codec
     from vtok_codec.clip import Clip
-    from vtok_codec.codec.drawing import Sampling, TokenDrawer
+    from vtok_codec.codec.drawing import Sampling
+    from vtok_codec.codec.generation import TokenGenerator
+    from vtok_codec.codec.latent_generation import LatentGenerator
     from vtok_codec.corpus.joined_windows import JoinedWindows
     from vtok_codec.corpus.sampler import WindowSampler
     from vtok_codec.corpus.windows import TokenWindows
 
 __all__ = [
+    "Clip",
+    "Codec",
     "JoinedWindows",
+    "LatentGenerator",
     "Sampling",
+    "TokenGenerator",
     "TokenWindows",
     "WindowSampler",
     "__version__",
@@ -41,26 +48,22 @@ __all__ = [
     "open",
 ]
 
+_PLACES = {
+    "Clip": "clip",
+    "Codec": "api",
+    "JoinedWindows": "corpus.joined_windows",
+    "LatentGenerator": "codec.latent_generation",
+    "Sampling": "codec.drawing",
+    "TokenGenerator": "codec.generation",
+    "TokenWindows": "corpus.windows",
+    "WindowSampler": "corpus.sampler",
+}
+"""The modules of the classes. They import torch, which takes a second, or packages that only a corpus needs."""
+
 
 def __getattr__(name: str) -> object:
-    # They import packages that only a corpus needs.
-    if name == "TokenWindows":
-        from vtok_codec.corpus.windows import TokenWindows
-
-        return TokenWindows
-    if name == "JoinedWindows":
-        from vtok_codec.corpus.joined_windows import JoinedWindows
-
-        return JoinedWindows
-    if name == "WindowSampler":
-        from vtok_codec.corpus.sampler import WindowSampler
-
-        return WindowSampler
-    # It draws with torch, which takes a second to import.
-    if name == "Sampling":
-        from vtok_codec.codec.drawing import Sampling
-
-        return Sampling
+    if name in _PLACES:
+        return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -72,7 +75,7 @@ def load(model: str | Path = "onevae-nano-4x8x8", device: str = "auto") -> Codec
     return load(model, device)
 
 
-def load_generator(name: str | Path | None = None, device: str = "auto") -> TokenDrawer:
+def load_generator(name: str | Path | None = None, device: str = "auto") -> TokenGenerator | LatentGenerator:
     """Load a generator of tokens or of latents.
 
     Args:
@@ -92,7 +95,9 @@ def load_generator(name: str | Path | None = None, device: str = "auto") -> Toke
     return load_generator(name, device)
 
 
-def open(path: str | Path | bytes, model: str | Path | None = None, device: str = "auto") -> Clip:
+def open(
+    path: str | Path | bytes | bytearray | memoryview, model: str | Path | None = None, device: str = "auto"
+) -> Clip:
     """Open a `.vtk` file by its path, or from its bytes; see `vtok_codec.clip.Clip`."""
     from vtok_codec.clip import Clip
 

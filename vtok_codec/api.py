@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,11 @@ class Codec:
     def name(self) -> str:
         """The name of the model."""
         return self.tokenizer.id.name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process loads the weights anew.
+        weights = self.tokenizer.onedva.weights if self.tokenizer.onedva else self.tokenizer.weights
+        return load, (str(weights.path), self.tokenizer.placement.device.type)
 
     def tokenize(self, frames: NDArray[np.uint8], tokens: int | None = None, stickiness: float = 0.0) -> Tokens:
         """Encode frames as one GOP of tokens, each latent value rounded.
@@ -117,9 +123,12 @@ class Codec:
         if not all(0 < side <= most for side, most in zip(size, whole, strict=True)):
             raise SettingError(f"size {size} is not within the {whole} that the tokens stand for")
         most = self._model.frames(tokens)
-        if frames is not None and not 1 <= as_integer(frames, "frames") <= most:
+        left = most if frames is None else as_integer(frames, "frames")
+        if not 1 <= left <= most:
             raise SettingError(f"frames {frames}: the tokens stand for 1 to {most}")
-        left = most if frames is None else frames
+        gop = as_integer(gop, "gop")
+        if not 0 <= gop < 1 << 63:
+            raise SettingError(f"gop {gop}: give a number from 0 on")
         parts, state = [], None
         pixel_decoder = self._decoders.choose(DecoderChoice(str(decoder), steps, seed))
         for part, count in slices(digits, self.tokenizer.layout, first=True):
@@ -153,8 +162,10 @@ class Codec:
                 for the size or the number of frames given; or `gops` or `stream` is of another type.
             SettingError: The rate is out of range, or `frames` has another length than `gops`.
         """
-        if not hasattr(stream, "write"):
+        if not hasattr(stream, "write") or isinstance(stream, io.TextIOBase):
             raise InputError(f"stream must be a binary stream that can be written to, not {type(stream).__name__}")
+        if isinstance(stream, io.IOBase) and (stream.closed or not stream.writable()):
+            raise InputError("stream is closed, or not open for writing")
         if isinstance(gops, np.ndarray) or not isinstance(gops, Iterable):
             raise InputError("gops must be a list of arrays, one per GOP")
         arrays = list(gops)
@@ -201,7 +212,7 @@ class Codec:
         return batches.detokenize_batch(self.tokenizer, tokens)
 
     def encode_latents(self, videos: Tensor, tokens: int | None = None) -> Tensor:
-        """Encode a batch of videos to continuous latents: what `tokenize_batch` rounds to tokens.
+        """Encode a batch of videos to continuous latents: what `tokenize_batch` rounds to tokens. No gradients flow.
 
         Args:
             videos: A torch tensor `B 3 T H W`, uint8 or floats in [−1, 1].
@@ -217,7 +228,7 @@ class Codec:
         return batches.encode_latents(self.tokenizer, videos, tokens)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
-        """Decode a batch of continuous latents with the deterministic decoder.
+        """Decode a batch of continuous latents with the deterministic decoder. No gradients flow back to the latents.
 
         Args:
             latents: A torch tensor of floats `B C t h w`, from `encode_latents` or from a diffusion model.

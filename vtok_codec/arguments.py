@@ -33,6 +33,21 @@ def as_integers(value: Any, name: str) -> list[int]:
     return [as_integer(number, name) for number in numbers]
 
 
+def as_number(value: Any, name: str) -> float:
+    """Return a number as a float.
+
+    Raises:
+        SettingError: It is none.
+    """
+    # Text is no number here, though `float` would take it.
+    if isinstance(value, str | bytes):
+        raise SettingError(f"{name} must be a number, not {value!r}")
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise SettingError(f"{name} must be a number, not {value!r}") from None
+
+
 def as_seconds(value: Any, name: str) -> float:
     """Return a time in seconds as a float.
 

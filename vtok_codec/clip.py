@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vtok_codec.arguments import as_integer, as_seconds
 from vtok_codec.container.reader import VtkReader
@@ -63,6 +63,10 @@ class Clip:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._decoders = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process loads the model anew.
+        return {**self.__dict__, "_decoders": None}
 
     def info(self) -> FileSummary:
         """Read and check the whole file, and summarize what it holds.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,3 +151,84 @@ def test_other_tokens_are_refused(codec: vtok_codec.api.Codec) -> None:
             codec.codes(wrong)
     with pytest.raises(SettingError, match="1 to 4 tokens"):
         codec.tokenize_batch(torch.zeros(1, 3, 4, 8, 8), tokens=5)
+
+
+def test_autocast_around_a_call_changes_nothing(codec: vtok_codec.api.Codec, frames: np.ndarray) -> None:
+    """A training loop tokenizes inside of it."""
+    videos = as_videos(frames)[:1]
+    tokens = codec.tokenize_batch(videos)
+    shown = codec.detokenize(tokens[0].numpy().astype(np.uint16))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(codec.tokenize_batch(videos), tokens)
+        assert np.array_equal(codec.tokenize(frames[0]), tokens[0].numpy())
+        assert np.array_equal(codec.detokenize(tokens[0].numpy().astype(np.uint16)), shown)
+        assert codec.encode_latents(videos).dtype == torch.float32
+
+
+def test_after_a_fork_every_batch_is_refused(codec: vtok_codec.api.Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And before torch does anything in its threads, which would wait without end."""
+    videos, tokens = torch.zeros(1, 3, 5, 32, 32), torch.zeros(1, 9, 2, 2, 1, dtype=torch.int32)
+    latents = torch.zeros(1, 6, 9, 2, 2)
+    monkeypatch.setattr(codec.tokenizer, "_process", 1)
+    for forbidden in ("aminmax", "abs", "min"):
+        monkeypatch.setattr(torch.Tensor, forbidden, lambda *_: pytest.fail("torch computes"))
+    for use in (
+        lambda: codec.tokenize_batch(videos),
+        lambda: codec.encode_latents(videos),
+        lambda: codec.decode_latents(latents),
+        lambda: codec.detokenize_batch(tokens),
+        lambda: codec.codes(tokens),
+    ):
+        with pytest.raises(SettingError, match="after a fork; start the process by 'spawn'"):
+            use()
+
+
+def test_a_codec_is_loaded_anew_in_another_process(codec: vtok_codec.api.Codec, frames: np.ndarray) -> None:
+    other = pickle.loads(pickle.dumps(codec))
+    assert other is not codec and np.array_equal(other.tokenize(frames[0]), codec.tokenize(frames[0]))
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.complex64])
+def test_tensors_of_other_kinds_are_refused(codec: vtok_codec.api.Codec, kind: torch.dtype) -> None:
+    with pytest.raises(InputError, match="must be uint8 or floats"):
+        codec.tokenize_batch(torch.zeros(1, 3, 5, 32, 32).to(kind))
+    with pytest.raises(InputError, match="must be floats"):
+        codec.decode_latents(torch.zeros(1, 6, 9, 2, 2).to(kind))
+
+
+def test_a_number_of_frames_stays_as_it_was(codec: vtok_codec.api.Codec) -> None:
+    wanted = np.array(3)
+    tokens = np.zeros((codec.tokenizer.layout.phases + 1, 2, 2, 1), np.uint16)
+    assert len(codec.detokenize(tokens, frames=wanted)) == 3 and wanted == 3
+    for gop in (1.5, -1, "x"):
+        with pytest.raises(SettingError, match="gop"):
+            codec.detokenize(tokens, gop=gop)
+
+
+class Dribbling(io.RawIOBase):
+    """A stream that takes a few bytes at a time."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        part = bytes(data[:7])
+        self.data += part
+        return len(part)
+
+
+def test_a_stream_may_take_parts_and_must_be_open(codec: vtok_codec.api.Codec, tmp_path: Path) -> None:
+    tokens = np.zeros((codec.tokenizer.layout.phases + 1, 2, 2, 1), np.uint16)
+    slow, whole = Dribbling(), io.BytesIO()
+    codec.pack([tokens], slow)
+    codec.pack([tokens], whole)
+    assert slow.data == whole.getvalue()
+    (tmp_path / "there").touch()
+    closed = io.BytesIO()
+    closed.close()
+    for stream in (io.StringIO(), closed, (tmp_path / "there").open("rb")):
+        with pytest.raises(InputError, match="stream"):
+            codec.pack([tokens], stream)

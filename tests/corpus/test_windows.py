@@ -290,6 +290,45 @@ def test_training_resumes_where_it_stopped(
     assert (sought.epoch, sought.position) in ((0, whole_steps * world), (1, 0))
 
 
+@settings(max_examples=60, deadline=None)
+@given(windows_of_shards, st.integers(1, 5), st.integers(1, 4), st.integers(1, 4), st.integers(0, 20))
+def test_processes_resume_with_equal_numbers_of_full_batches(
+    windows: list[tuple[int, int]], batch_size: int, world: int, later: int, steps: int
+) -> None:
+    """Whatever the number of processes was before; one that had a batch more would wait for the others without end."""
+    try:
+        first = sampler_of(windows, batch_size=batch_size, world=world, drop_last=True)
+        ranks = [sampler_of(windows, batch_size=batch_size, rank=r, world=later, drop_last=True) for r in range(later)]
+    except SettingError:
+        return
+    first.seek(steps)
+    for _ in range(2):
+        left = []
+        for rank in ranks:
+            rank.load_state_dict(first.state_dict())
+            left.append(list(rank))
+        assert len({len(each) for each in left}) == 1
+
+
+def test_numbers_may_be_of_any_integer_type(corpus: Path) -> None:
+    windows = TokenWindows(corpus, latents=np.uint8(2), start="any")
+    assert windows[0]["tokens"].shape[0] == 2
+    state = windows.sampler(2, seed=1).state_dict()
+    other = windows.sampler(np.int64(2), seed=np.int64(1), drop_last=0)
+    other.load_state_dict(state)
+    other.seek(np.int64(1))
+    assert json.loads(json.dumps(other.state_dict())) == other.state_dict()
+    for wrong in (-1, 2.5, "3", None):
+        with pytest.raises(SettingError, match="step"):
+            other.seek(wrong)
+    for damage in (None, [], {"order": state["order"]}, {**state, "epoch": -1}, {**state, "position": -3}):
+        with pytest.raises(SettingError, match="state of the sampler"):
+            other.load_state_dict(damage)
+    for options in ({"latents": 2.5}, {"latents": "5"}, {"latents": 2, "columns": None}):
+        with pytest.raises(SettingError):
+            TokenWindows(corpus, **options)
+
+
 def test_epochs_differ_and_seeds_repeat(corpus: Path) -> None:
     windows = TokenWindows(corpus, latents=1, start="any")
     sampler, again = windows.sampler(4, seed=1), windows.sampler(4, seed=1)
@@ -376,6 +415,8 @@ def test_short_clips_and_wrong_statuses_are_told(corpus: Path) -> None:
         TokenWindows(corpus, latents=5)
     with pytest.raises(InputError, match=r"its longest clip has \d+"):
         TokenWindows(corpus, latents=99)
+    with pytest.raises(InputError, match="no shard with clips of status timeout"):
+        TokenWindows(corpus, latents=1, statuses=iter(["timeout"]))
     for statuses, told in ((["okay"], "status 'okay'"), ("ok", "give a list")):
         with pytest.raises(SettingError, match=told):
             TokenWindows(corpus, latents=1, statuses=statuses)
@@ -433,5 +474,9 @@ def test_several_corpora_are_read_as_one(corpus: Path, tmp_path: Path, one_threa
     }.items():
         with pytest.raises(SettingError, match=f"windows of different {what} cannot be joined"):
             vtok_codec.JoinedWindows([parts[0], part])
+    nested = vtok_codec.JoinedWindows([joined, parts[0]])
+    assert len(nested) == len(joined) + len(parts[0]) and nested.latents == 3
     with pytest.raises(SettingError, match="at least one corpus"):
         vtok_codec.JoinedWindows([])
+    with pytest.raises(SettingError, match="list of TokenWindows"):
+        vtok_codec.JoinedWindows([tmp_path])

@@ -13,8 +13,10 @@ from vtok_codec.codec.tokenizer import MAX_LATENT, Tokenizer
 from vtok_codec.errors import InputError
 from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import RGB
+from vtok_codec.models.precision import plain_types
 from vtok_codec.stream.settings import EncodeSettings, check_token_count
 
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _FARTHEST = 1.5
 """How far from 0 the floats of a video may lie, since resampling overshoots."""
 CHUNK_STEPS = EncodeSettings.chunk_latents
@@ -23,6 +25,7 @@ CHUNK_STEPS = EncodeSettings.chunk_latents
 
 # Tensors of inference mode could enter no layer that trains.
 @torch.no_grad()
+@plain_types()
 def tokenize_batch(tokenizer: Tokenizer, videos: Tensor, tokens_per_position: int) -> Tensor:
     """Encode a batch of videos, each as one GOP.
 
@@ -50,6 +53,7 @@ def tokenize_batch(tokenizer: Tokenizer, videos: Tensor, tokens_per_position: in
 
 # Tensors of inference mode could enter no layer that trains.
 @torch.no_grad()
+@plain_types()
 def encode_latents(tokenizer: Tokenizer, videos: Tensor, tokens_per_position: int | None = None) -> Tensor:
     """Encode a batch of videos to latents without rounding (OneVAE, eq. 5), each as one GOP.
 
@@ -73,12 +77,13 @@ def encode_latents(tokenizer: Tokenizer, videos: Tensor, tokens_per_position: in
     parts = []
     for chunk in _chunks(tokenizer, videos):
         values, state = tokenizer.model.encode_values(chunk, state)
-        parts.append(((values - fsq.zero_digit) / fsq.zero_digit)[:, :channels])
+        parts.append(fsq.codes(values)[:, :channels].float())
     return torch.cat(parts, dim=2)
 
 
 # Tensors of inference mode could enter no layer that trains.
 @torch.no_grad()
+@plain_types()
 def decode_latents(tokenizer: Tokenizer, latents: Tensor) -> Tensor:
     """Decode a batch of latents, the inverse of `encode_latents`.
 
@@ -92,6 +97,7 @@ def decode_latents(tokenizer: Tokenizer, latents: Tensor) -> Tensor:
     Raises:
         InputError: The tensor has another shape or type, or a value is not finite.
     """
+    tokenizer.check_process()
     if not isinstance(latents, Tensor):
         raise InputError(f"latents must be a torch tensor, not {type(latents).__name__}")
     per_token, whole = len(tokenizer.id.levels), tokenizer.model.config.latent_channels
@@ -99,8 +105,8 @@ def decode_latents(tokenizer: Tokenizer, latents: Tensor) -> Tensor:
         raise InputError(
             f"latents must be B C t h w, C a multiple of {per_token} up to {whole}, not {tuple(latents.shape)}"
         )
-    if not latents.dtype.is_floating_point:
-        raise InputError(f"latents must be floats, not {latents.dtype}")
+    if latents.dtype not in _FLOATS or latents.layout != torch.strided:
+        raise InputError(f"latents must be floats, not {latents.dtype}, {latents.layout}")
     if not bool((latents.abs() <= MAX_LATENT).all()):
         raise InputError(f"a latent is not a number from −{MAX_LATENT:g} to {MAX_LATENT:g}")
     _check_latents(tokenizer, latents.shape[2])
@@ -113,6 +119,7 @@ def decode_latents(tokenizer: Tokenizer, latents: Tensor) -> Tensor:
 
 # Tensors of inference mode could enter no layer that trains.
 @torch.no_grad()
+@plain_types()
 def detokenize_batch(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
     """Decode a batch of GOPs.
 
@@ -152,11 +159,12 @@ def _chunks(tokenizer: Tokenizer, videos: Tensor) -> Iterator[Tensor]:
         raise InputError(f"videos must be a torch tensor, not {type(videos).__name__}")
     if videos.ndim != 5 or videos.shape[1] != RGB or not videos.numel():
         raise InputError(f"videos must be B 3 T H W, not {tuple(videos.shape)}")
-    if videos.dtype != torch.uint8 and not videos.dtype.is_floating_point:
-        raise InputError(f"videos must be uint8 or floats in [-1, 1], not {videos.dtype}")
+    if videos.dtype not in (torch.uint8, *_FLOATS) or videos.layout != torch.strided:
+        raise InputError(f"videos must be uint8 or floats in [-1, 1], not {videos.dtype}, {videos.layout}")
+    # Before anything that torch does in several threads.
+    tokenizer.check_process()
     if videos.dtype.is_floating_point:
         _check_range(videos)
-    tokenizer.check_process()
     layout, placement = tokenizer.layout, tokenizer.placement
     for begin, end in layout.chunks(videos.shape[2], CHUNK_STEPS):
         chunk = _as_video(videos[:, :, begin:end].to(placement.device), placement.dtype)
@@ -165,7 +173,6 @@ def _chunks(tokenizer: Tokenizer, videos: Tensor) -> Iterator[Tensor]:
 
 def _decoded(tokenizer: Tokenizer, latents: Tensor, decode: Callable[[Tensor, State], tuple[Tensor, State]]) -> Tensor:
     """Decode whole GOPs `B C t h w` chunk by chunk."""
-    tokenizer.check_process()
     layout = tokenizer.layout
     state: State = None
     parts, begin = [], 0
@@ -214,6 +221,7 @@ def _joined(digits: Tensor, levels: tuple[int, ...]) -> Tensor:
 
 def _split(tokenizer: Tokenizer, tokens: Tensor) -> Tensor:
     """Split tokens, integers `B t h w n`, into digits, uint8 `B P t h w` on the model's device."""
+    tokenizer.check_process()
     levels = tokenizer.id.levels
     if not isinstance(tokens, Tensor):
         raise InputError(f"tokens must be a torch tensor, not {type(tokens).__name__}")

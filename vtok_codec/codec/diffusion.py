@@ -14,6 +14,7 @@ from vtok_codec.container.window_tokens import WindowTokens
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import RGB
+from vtok_codec.models.precision import plain_types
 from vtok_codec.models.sampling import DIFFUSION_STEPS, check_steps, sample
 from vtok_codec.models.weights import DIFFUSION_DECODER, build
 from vtok_codec.tokens.prior.prior import Prior
@@ -83,6 +84,7 @@ class DiffusionDecoder:
         return self.tokenizer.find_prior(sha256)
 
     @torch.inference_mode()
+    @plain_types()
     def decode(
         self,
         digits: Digits,

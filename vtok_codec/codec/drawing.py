@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vtok_codec.arguments import as_integer
-from vtok_codec.codec.tokenizer import choose_placement
+from vtok_codec.arguments import as_integer, as_number
+from vtok_codec.codec.tokenizer import check_process, choose_placement
 from vtok_codec.errors import InputError, SettingError
 from vtok_codec.models.generator import Pick
 from vtok_codec.models.sampling import check_steps
@@ -53,7 +54,11 @@ class Sampling:
     logits of their digits, from 0 to 100. A latent flow has no use for it."""
 
     def __post_init__(self) -> None:
+        for name in ("temperature", "top_p", "guidance", "stillness"):
+            object.__setattr__(self, name, as_number(getattr(self, name), name.replace("_", "-")))
+        object.__setattr__(self, "seed", as_integer(self.seed, "seed"))
         if self.steps is not None:
+            object.__setattr__(self, "steps", as_integer(self.steps, "steps"))
             check_steps(self.steps)
         if self.temperature and not _TEMPERATURES[0] <= self.temperature <= _TEMPERATURES[1]:
             raise SettingError(f"temperature {self.temperature}: give 0, or {_TEMPERATURES[0]} to {_TEMPERATURES[1]:g}")
@@ -65,7 +70,7 @@ class Sampling:
             raise SettingError(f"guidance {self.guidance}: name a label that is to guide")
         if not 0 <= self.stillness <= _MAX_STILLNESS:
             raise SettingError(f"stillness {self.stillness}: give a number from 0 to {_MAX_STILLNESS:g}")
-        if not 0 <= as_integer(self.seed, "seed") < 1 << 63:
+        if not 0 <= self.seed < 1 << 63:
             raise SettingError(f"seed {self.seed}: give 0 to {(1 << 63) - 1}")
 
     def picker(self, device: torch.device) -> Pick:
@@ -97,6 +102,7 @@ class TokenDrawer(ABC):
 
     def __init__(self, weights: WeightsFile, device: str = "auto") -> None:
         self._placement = choose_placement(device)
+        self._process = os.getpid()
         self.name = weights.name
         """The name of the weights."""
         self.codec = weights.metadata.get("codec", "another codec")
@@ -149,7 +155,8 @@ class TokenDrawer(ABC):
         """Yield the latent frames of `continue_` one by one, each `1 h w n`."""
 
     def _check_alike(self, gops: Sequence[Tokens]) -> None:
-        """Check the tokens of GOPs, and that all have the same grid."""
+        """Check the process, the tokens of GOPs, and that all have the same grid."""
+        check_process(self._process)
         for tokens in gops:
             self._check(tokens)
         if len({tokens.shape[1:3] for tokens in gops}) > 1:
@@ -174,7 +181,7 @@ def check_latents(latents: int) -> None:
     Raises:
         SettingError: It is less than 1.
     """
-    if latents < 1:
+    if as_integer(latents, "latents") < 1:
         raise SettingError(f"latents {latents}: give at least 1")
 
 

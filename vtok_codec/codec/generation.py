@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vtok_codec.codec.drawing import CONTEXT_LATENTS, Sampling, TokenDrawer, check_latents
-from vtok_codec.errors import SettingError
+from vtok_codec.errors import InputError, SettingError
 from vtok_codec.models.generator import Generator, GeneratorState, Pick, kinds
+from vtok_codec.models.precision import plain_types
 from vtok_codec.models.weights import GENERATOR, build
 from vtok_codec.tokens.radix import Digits, Tokens, digits_to_tokens, tokens_to_digits
 from vtok_codec.weights_file import WeightsFile
@@ -68,15 +70,18 @@ class TokenGenerator(TokenDrawer):
         labels, pick = self._labels(sampling), sampling.picker(self._placement.device)
         if labels is not None and len(labels) > 1:
             pick = _guided(pick, sampling.guidance)
-        state = self._state([*before, tokens], labels)
+        with plain_types():
+            state = self._state([*before, tokens], labels)
         phases = self._model.config.codec.layout.phases
         for latent in range(len(tokens), len(tokens) + latents):
             # A phase of the first frame, and what follows on the last of them, resemble nothing before them.
             stillness = sampling.stillness if latent > phases else 0.0
-            drawn, state = self._model.draw(min(latent, phases), state, pick, labels, stillness)
+            with plain_types():
+                drawn, state = self._model.draw(min(latent, phases), state, pick, labels, stillness)
             yield digits_to_tokens(_as_digits(drawn), self._levels)
 
     @torch.inference_mode()
+    @plain_types()
     def bits(self, gops: Sequence[Tokens]) -> float:
         """Return how many bits tokens would take if they were packed with the generator's predictions.
 
@@ -86,6 +91,8 @@ class TokenGenerator(TokenDrawer):
         Raises:
             InputError: See `continue_`.
         """
+        if isinstance(gops, np.ndarray) or not isinstance(gops, Sequence):
+            raise InputError("gops must be a list of arrays, one per GOP")
         if not gops:
             return 0.0
         self._check_alike(gops)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vtok_codec.codec.drawing import TokenDrawer
 from vtok_codec.codec.generation import TokenGenerator
 from vtok_codec.codec.latent_generation import LatentGenerator
 from vtok_codec.models.config import LatentFlowConfig
@@ -13,7 +12,7 @@ from vtok_codec.registry import find_generator
 
 def load_generator(
     name: str | Path | None = None, device: str = "auto", codec_hashes: frozenset[str] | None = None
-) -> TokenDrawer:
+) -> TokenGenerator | LatentGenerator:
     """Load a generator.
 
     Args:

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from vtok_codec.codec.drawing import CONTEXT_LATENTS, Sampling, TokenDrawer, check_grid, check_latents
 from vtok_codec.codec.latents import Latents
+from vtok_codec.codec.tokenizer import MAX_LATENT, check_process
 from vtok_codec.errors import InputError, SettingError
 from vtok_codec.models.latent_flow import FlowState, LatentFlow
+from vtok_codec.models.precision import plain_types
 from vtok_codec.models.weights import LATENT_FLOW, build
 from vtok_codec.tokens.codes import codes_to_values, nearest_digits, values_to_codes
 from vtok_codec.tokens.radix import Tokens, digits_to_tokens, tokens_to_digits
@@ -83,12 +85,14 @@ class LatentGenerator(TokenDrawer):
         self._check_latents(latents)
         device, phases = self._placement.device, self._model.config.codec.layout.phases
         random = torch.Generator(device).manual_seed(sampling.seed)
-        state = self._state(latents, self._rounded_time if rounded else 0.0)
+        with plain_types():
+            state = self._state(latents, self._rounded_time if rounded else 0.0)
         for latent in range(latents.shape[1], latents.shape[1] + count):
             kind = min(latent, phases)
             noise = torch.randn(state.latents[:, 0].shape, generator=random, device=device) * sampling.temperature
-            drawn = self._model.draw(kind, state, noise.to(self._placement.dtype), sampling.steps or FLOW_STEPS)
-            state = self._model.read(kind, state, drawn)
+            with plain_types():
+                drawn = self._model.draw(kind, state, noise.to(self._placement.dtype), sampling.steps or FLOW_STEPS)
+                state = self._model.read(kind, state, drawn)
             # The codes of digits lie in [−1, 1], so that everything beyond was not meant.
             made: Tensor = self._model.restored(drawn).clamp(-1, 1)
             yield made[0, :, None].float().cpu().numpy()
@@ -116,11 +120,14 @@ class LatentGenerator(TokenDrawer):
 
     def _check_latents(self, latents: Latents) -> None:
         wanted = self._model.config.channels
+        check_process(self._process)
+        if not isinstance(latents, np.ndarray) or latents.dtype.kind != "f":
+            raise InputError(f"latents must be a NumPy array of floats, not {getattr(latents, 'dtype', type(latents))}")
         if latents.ndim != 4 or len(latents) != wanted:
             raise InputError(f"latents must be {wanted} t h w, as {self.name} draws them, not {latents.shape}")
         check_grid(*latents.shape[2:])
-        if not np.isfinite(latents).all():
-            raise InputError("a latent is not finite")
+        if not (np.abs(latents) <= MAX_LATENT).all():
+            raise InputError(f"a latent is not a number from −{MAX_LATENT:g} to {MAX_LATENT:g}")
 
     def _state(self, latents: Latents, time: float) -> FlowState:
         """Return the state after the latent frames of a GOP, of which only the last ones are looked at.

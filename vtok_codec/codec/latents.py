@@ -16,6 +16,7 @@ from vtok_codec.codec.tokenizer import MAX_LATENT, Tokenizer, to_pixels
 from vtok_codec.errors import InputError
 from vtok_codec.media.types import Frame, Pixels, VideoInfo
 from vtok_codec.models.causal import State
+from vtok_codec.models.precision import plain_types
 from vtok_codec.stream.chunks import Chunker, FrameChunk
 from vtok_codec.stream.headers import make_header
 from vtok_codec.stream.settings import EncodeSettings
@@ -205,7 +206,8 @@ def _decoded(latents: Latents, tokens: int, tokenizer: Tokenizer, size: tuple[in
     for part, _ in slices(latents, layout, True, latents_at_once(place.device.type, size)):
         skipped = layout.filled_frames(state is None)
         codes = torch.from_numpy(np.ascontiguousarray(part))[None].to(place.device, place.dtype)
-        video, state = tokenizer.model.decoder(tokenizer.model.whole(codes), state, counts)
+        with plain_types():
+            video, state = tokenizer.model.decoder(tokenizer.model.whole(codes), state, counts)
         yield to_pixels(video[0], size)[skipped:]
 
 

@@ -25,6 +25,7 @@ from vtok_codec.models.causal import State
 from vtok_codec.models.config import FLOW
 from vtok_codec.models.onedva import Group, Prediction, following
 from vtok_codec.models.onevae import Correction
+from vtok_codec.models.precision import plain_types
 from vtok_codec.models.sampling import check_steps, sample_second
 from vtok_codec.models.weights import ONE_DVA, build
 from vtok_codec.models.windows import window_grid, window_motion
@@ -121,6 +122,7 @@ class OneDVACoder:
         return int(choice) if choice else most
 
     @torch.inference_mode()
+    @plain_types()
     def encode(
         self,
         values: Values,
@@ -163,6 +165,7 @@ class OneDVACoder:
         return WindowTokens(counts.cpu().numpy().astype(np.uint8), tokens), after
 
     @torch.inference_mode()
+    @plain_types()
     def decode(
         self,
         digits: Digits,
@@ -211,6 +214,7 @@ class OneDVACoder:
         return DecodedTokens(self.tokenizer.model.whole(both), added.correction, after)
 
     @torch.inference_mode()
+    @plain_types()
     def pictures(self, tokens: DecodedTokens, size: tuple[int, int], state: OneDVAState | None) -> tuple[Pixels, State]:
         """Let the codec decode a chunk.
 
@@ -364,6 +368,7 @@ class OneDVADecoder:
         return self.coder.tokenizer.find_prior(sha256)
 
     @torch.inference_mode()
+    @plain_types()
     def decode(
         self,
         digits: Digits,

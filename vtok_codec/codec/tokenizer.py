@@ -21,7 +21,7 @@ from vtok_codec.errors import ModelError, SettingError
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
 from vtok_codec.models.onevae import RGB
-from vtok_codec.models.precision import fast_type
+from vtok_codec.models.precision import fast_type, plain_types
 from vtok_codec.models.weights import CODEC, build
 from vtok_codec.prior_files import find_prior, prior_of
 from vtok_codec.registry import find_codec, is_onedva
@@ -104,6 +104,7 @@ class Tokenizer:
         return 500 * self.placement.dtype.itemsize
 
     @torch.inference_mode()
+    @plain_types()
     def encode(
         self, frames: Pixels, tokens_per_position: int, state: State, stickiness: float = 0.0
     ) -> tuple[Digits, State]:
@@ -128,6 +129,7 @@ class Tokenizer:
         return np.concatenate(parts, axis=1), state
 
     @torch.inference_mode()
+    @plain_types()
     def encode_values(self, frames: Pixels, tokens_per_position: int, state: State) -> tuple[Values, State]:
         """Encode a chunk to digits before rounding, from which a coder may choose the digits; see `encode`.
 
@@ -153,6 +155,7 @@ class Tokenizer:
             yield self._to_video(np.pad(frames[filled[begin : begin + step]], padding, mode="edge"))
 
     @torch.inference_mode()
+    @plain_types()
     def decode(
         self,
         digits: Digits,
@@ -216,15 +219,8 @@ class Tokenizer:
             )
 
     def check_process(self) -> None:
-        """Check that the model is used in the process that loaded it: torch's threads do not survive a fork.
-
-        Raises:
-            SettingError: It is used in a child of that process.
-        """
-        if os.getpid() != self._process:
-            raise SettingError(
-                "a codec cannot be used after a fork; load it in the child process, or start processes by 'spawn'"
-            )
+        """Check that the model is used in the process that loaded it; see `check_process`."""
+        check_process(self._process)
 
     def warm_up(self) -> None:
         """Code a small picture, so that later timings do not include what torch sets up at its first use."""
@@ -239,6 +235,21 @@ class Tokenizer:
             # Frame by frame, so that at most one frame is held in fp32.
             frame.copy_(levels.float().div_(127.5).sub_(1))
         return video.permute(3, 0, 1, 2)[None]
+
+
+def check_process(loaded_in: int) -> None:
+    """Check that a model is used in the process that loaded it: torch's threads do not survive a fork.
+
+    Args:
+        loaded_in: The number of that process.
+
+    Raises:
+        SettingError: It is used in a child of that process.
+    """
+    if os.getpid() != loaded_in:
+        raise SettingError(
+            "a model cannot be used after a fork; start the process by 'spawn', and load the model there"
+        )
 
 
 def to_pixels(video: Tensor, size: tuple[int, int]) -> Pixels:

@@ -160,6 +160,10 @@ class VtkWriter:
         self._write(data)
 
     def _write(self, data: bytes) -> None:
-        self._stream.write(data)
+        rest = memoryview(data)
+        while rest:
+            # A raw stream may take only a part.
+            taken = self._stream.write(rest)
+            rest = rest[taken:] if taken else rest[:0]
         self._file_digest.update(data)
         self._offset += len(data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,10 @@ class JoinedWindows(SampledWindows):
         >>> loader = DataLoader(windows, batch_sampler=windows.sampler(8, seed=1))
     """
 
-    def __init__(self, parts: Iterable[TokenWindows]) -> None:
-        parts = list(parts)
+    def __init__(self, parts: Iterable[TokenWindows | JoinedWindows]) -> None:
+        parts = list(parts) if isinstance(parts, Iterable) else []
+        if not all(isinstance(part, TokenWindows | JoinedWindows) for part in parts):
+            raise SettingError("parts: give a list of TokenWindows")
         if not parts:
             raise SettingError("parts: give the windows of at least one corpus")
         different: dict[str, set[Any]] = {
@@ -44,8 +46,28 @@ class JoinedWindows(SampledWindows):
             if len(values) > 1:
                 found = " and ".join(sorted(map(str, values)))
                 raise SettingError(f"windows of different {what} cannot be joined: {found}")
+        self._check_kinds(parts)
         self._parts = parts
+        self.latents: int = parts[0].latents
+        """Latent frames per window."""
+        self.tokens_per_position: int = parts[0].tokens_per_position
+        """Tokens per position of each window."""
+        self.columns: tuple[str, ...] = parts[0].columns
+        """The columns of the index that each item has."""
+        self.weights_sha256: str | None = next(iter(different["weights"]), None)
+        """The hash of the weights that made the tokens; None if no folder has a plan."""
         self._ends = np.cumsum([len(part) for part in parts])
+
+    @staticmethod
+    def _check_kinds(parts: Sequence[TokenWindows | JoinedWindows]) -> None:
+        """Refuse columns that are text in one corpus and numbers in another, which no batch could hold."""
+        for column in parts[0].columns:
+            if len({part.holds_text(column) for part in parts}) > 1:
+                raise SettingError(f"column {column!r} is text in one corpus and numbers in another; leave it out")
+
+    def holds_text(self, column: str) -> bool:
+        """Return whether a column holds text rather than numbers."""
+        return self._parts[0].holds_text(column)
 
     def __len__(self) -> int:
         return int(self._ends[-1])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vtok_codec.arguments import as_integer
 from vtok_codec.errors import SettingError
 
 _SHUFFLES = ("shard", "all", "none")
@@ -95,6 +96,11 @@ class WindowSampler:
         shuffle: str = "shard",
         drop_last: bool = False,
     ) -> None:
+        batch_size, seed = as_integer(batch_size, "batch_size"), as_integer(seed, "seed")
+        rank, world, drop_last = as_integer(rank, "rank"), as_integer(world, "world"), bool(drop_last)
+        shards, grids = np.asarray(shards, np.int64), np.asarray(grids, np.int64)
+        if grids.shape != (len(shards), 2):
+            raise SettingError(f"grids of shape {grids.shape} are not the rows and columns of {len(shards)} windows")
         if batch_size < 1 or not 0 <= rank < world or seed < 0:
             raise SettingError(f"batch size {batch_size}, rank {rank} of {world}, seed {seed}: out of range")
         if shuffle not in _SHUFFLES:
@@ -121,21 +127,29 @@ class WindowSampler:
 
     def __iter__(self) -> Iterator[list[int]]:
         count = self._batches_per_epoch()
-        if self._over or self.position >= count:
+        if self._over or self.position + (self._world - 1 if self._drop_last else 0) >= count:
             # A loop that counts batches leaves the generator before it can end the epoch.
             self.epoch, self.position = self.epoch + 1, 0
         self._over = False
         batches = self._batches(self.epoch)
-        while self.position < count:
+        # What is left after a state of another number of processes may not be a multiple of this one.
+        while self.position + (self._world - 1 if self._drop_last else 0) < count:
             mine = self.position + self._rank
             self.position += self._world
-            self._over = mine + self._world >= count
+            self._over = mine + self._world >= count or (self._drop_last and self.position + self._world > count)
             if mine < count:
                 yield batches[mine].tolist()
         self.epoch, self.position, self._over = self.epoch + 1, 0, False
 
     def seek(self, step: int) -> None:
-        """Go to the place after `step` steps of every process, counted from the very beginning of training."""
+        """Go to the place after `step` steps of every process, counted from the very beginning of training.
+
+        Raises:
+            SettingError: `step` is no whole number from 0 on.
+        """
+        step = as_integer(step, "step")
+        if step < 0:
+            raise SettingError(f"step {step}: give a number from 0 on")
         steps = -(-self._batches_per_epoch() // self._world)
         self.epoch, done = divmod(step, steps)
         self.position, self._over = done * self._world, False
@@ -148,13 +162,19 @@ class WindowSampler:
         """Go to a place that `state_dict` returned, in this or another process.
 
         Raises:
-            SettingError: The order was another one, so that the place would mean something else.
+            SettingError: The state is damaged; or the order was another one, so that the place would mean something
+                else. Windows of the same shards and sizes pass for the same.
         """
-        if state.get("order") != self._order_id:
+        if not isinstance(state, dict) or not {"epoch", "position", "order"} <= state.keys():
+            raise SettingError("the state of the sampler must be a dictionary that state_dict returned")
+        if state["order"] != self._order_id:
             raise SettingError(
                 "the state of the sampler is of other windows, or of another seed, shuffle or batch size"
             )
-        self.epoch, self.position, self._over = int(state["epoch"]), int(state["position"]), False
+        epoch, position = as_integer(state["epoch"], "epoch"), as_integer(state["position"], "position")
+        if epoch < 0 or position < 0:
+            raise SettingError(f"the state of the sampler has epoch {epoch} and position {position}: it is damaged")
+        self.epoch, self.position, self._over = epoch, position, False
 
     def _batches_per_epoch(self) -> int:
         sizes = np.bincount(self._bucket)

@@ -7,7 +7,7 @@ import io
 import json
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vtok_codec.arguments import as_integer
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.container.records import GopEntry
 from vtok_codec.corpus.inputs import ITEM_FIELDS
@@ -86,6 +87,8 @@ class TokenWindows(SampledWindows):
     ) -> None:
         if start not in _STARTS:
             raise SettingError(f"start {start!r}: use {', '.join(_STARTS)}")
+        columns, statuses = _names("columns", columns), _names("statuses", statuses)
+        latents = as_integer(latents, "latents")
         if latents < 1:
             raise SettingError(f"latents {latents}: give at least 1")
         self.latents = latents
@@ -94,8 +97,8 @@ class TokenWindows(SampledWindows):
         """The hash of the weights that made the tokens; None if the folder has no plan."""
         self._priors: PriorFinder = priors_beside(str(model)) if model else find_prior
         self._storage = Storage(str(path), str(cache) if cache else None)
-        _check_names(columns, statuses)
-        self.columns = tuple(columns)
+        _check_statuses(statuses)
+        self.columns = columns
         """The columns of the index that each item has."""
         if taken := set(columns) & set(ITEM_FIELDS):
             raise SettingError(f"column {min(taken)!r}: every window has it already")
@@ -133,8 +136,10 @@ class TokenWindows(SampledWindows):
             parts.append(table.filter(pa.array(wanted, pa.bool_())))
             shards.append(np.full(len(parts[-1]), len(self._tars)))
             self._tars.append(name.removesuffix(".parquet") + ".tar")
-        if not parts or not sum(map(len, parts)):
+        if not parts:
             raise InputError(f"{path} has no shard with clips yet")
+        if not sum(map(len, parts)):
+            raise InputError(f"{path} has no shard with clips of status {' or '.join(sorted(statuses)) or 'none'} yet")
         table = pa.concat_tables(parts)
         if missing := set(self.columns) - set(table.column_names):
             raise SettingError(f"column {min(missing)!r}: the index has {', '.join(table.column_names)}")
@@ -260,7 +265,13 @@ class TokenWindows(SampledWindows):
 
     def values(self, column: str) -> set[str]:
         """Return the different values of one of the columns asked for, as `text_of` has them, without empty ones."""
+        if column not in self._user:
+            raise SettingError(f"column {column!r}: the windows have {', '.join(self.columns) or 'none'}")
         return {text_of(value) for value in self._user[column]} - {""}
+
+    def holds_text(self, column: str) -> bool:
+        """Return whether a column holds text rather than numbers."""
+        return any(isinstance(value, str) for value in self._user[column])
 
     def grids(self) -> NDArray[np.int64]:
         """Return the latent grid of each window as its rows and columns, `(windows, 2)`."""
@@ -271,12 +282,20 @@ class TokenWindows(SampledWindows):
         return self._shard[self._clip]
 
 
-def _check_names(columns: Sequence[str], statuses: Sequence[str]) -> None:
+def _names(what: str, names: object) -> tuple[str, ...]:
+    """Return a list of names as a tuple.
+
+    Raises:
+        SettingError: It is none.
+    """
+    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+        raise SettingError(f"{what} {names!r}: give a list of names")
+    return tuple(map(str, names))
+
+
+def _check_statuses(statuses: Sequence[str]) -> None:
     from vtok_codec.corpus.index import STATUSES
 
-    for what, names in {"columns": columns, "statuses": statuses}.items():
-        if isinstance(names, str):
-            raise SettingError(f"{what} {names!r}: give a list of names")
     if unknown := sorted(set(statuses) - set(STATUSES)):
         raise SettingError(f"status {unknown[0]!r}: use some of {', '.join(STATUSES)}")
 

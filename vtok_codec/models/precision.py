@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
 import torch
 
 
@@ -22,3 +25,15 @@ def fast_type(device: torch.device) -> torch.dtype:
 def _cpu_has(instructions: str) -> bool:
     """Return whether torch says that the processor has instructions; it has no public function for it."""
     return bool(getattr(torch.cpu, f"_is_{instructions}_supported", lambda: False)())
+
+
+@contextmanager
+def plain_types() -> Iterator[None]:
+    """Compute in the types that the weights have, whatever autocast says around the block or the function."""
+    with torch.autocast("cpu", enabled=False), _plain_cuda():
+        yield
+
+
+def _plain_cuda() -> AbstractContextManager[object]:
+    # Where there is no such device, torch would warn.
+    return torch.autocast("cuda", enabled=False) if torch.cuda.is_available() else nullcontext()
