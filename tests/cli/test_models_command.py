@@ -78,6 +78,11 @@ def test_other_files_of_the_name_are_refused(light: Path, tmp_path: Path) -> Non
     code, out, told = inside("models", "fetch", NAME, "--from", tmp_path)
     assert code == 6 and not out and "is another file" in told
     assert list(light.iterdir()) == []
+    # The others are fetched all the same.
+    shutil.copy(WEIGHTS / "lpips-alex.safetensors", tmp_path)
+    code, out, told = inside("models", "fetch", NAME, "lpips-alex", "--from", tmp_path, "-q")
+    assert code == 6 and not out and told.count("\n") == 1 and (light / "lpips-alex.safetensors").exists()
+    assert inside("models", "fetch", "all", NAME, "--from", tmp_path)[0] == 2
     # One that was changed after it was fetched is found when it is used.
     (light / f"{NAME}.safetensors").write_bytes(wrong)
     assert inside("encode", SMALL_LANES, tmp_path / "out.vtk")[0] == 6

@@ -37,7 +37,7 @@ from vtok_codec.corpus.report import bad_clips, check_corpus, stats_of, status_o
 from vtok_codec.corpus.shard_tar import describe
 from vtok_codec.corpus.sources import find_clips
 from vtok_codec.corpus.windows import TokenWindows
-from vtok_codec.errors import CorpusError, InputError, SettingError
+from vtok_codec.errors import CorpusError, InputError, ModelError, SettingError
 from vtok_codec.media.parts import make_part
 from vtok_codec.media.reader import VideoReader
 from vtok_codec.prior_files import find_prior
@@ -245,6 +245,7 @@ def test_a_corpus_that_goes_on_takes_no_new_settings(corpus: Path, option: tuple
         ({"filters": "sharpest"}, "no filter"),
         ({"rdo": -1.0}, "rdo"),
         ({"rdo": 0.02}, "choose coder prior"),
+        ({"coder": "prior"}, "has no prior"),
     ],
 )
 def test_settings_are_checked_before_a_corpus_begins(
@@ -550,9 +551,9 @@ def test_lost_rows_and_broken_indexes_are_found_and_made_again(corpus: Path) -> 
     assert contents(corpus) == before and not list(check_corpus(corpus, plan))
 
 
-def test_settings_that_go_back_to_their_defaults_are_noticed(
-    tmp_path: Path, clips: Path, model: Path, one_thread: None
-) -> None:
+def test_settings_that_go_back_to_their_defaults_are_noticed(tmp_path: Path, clips: Path, one_thread: None) -> None:
+    # Only a model with a prior takes a cost of bits.
+    model = find_weights("onevae-nano-4x8x8").path
     begin(tmp_path / "corpus", [clips], model, filters="fps=5", coder="prior", rdo=0.1)
     with pytest.raises(SettingError, match=r"began with rdo 0\.1, not 0\.0"):
         begin(tmp_path / "corpus", [clips], model, filters="fps=5", coder="prior")
@@ -651,11 +652,21 @@ def test_own_weights_have_a_prior_of_their_own(
     assert not list(check_corpus(folder, plan))
     assert len(TokenWindows(folder, 3)[0]["tokens"]) == 3
     assert inside("corpus", "verify", folder, "-q")[0] == 0
+    # Another prior would pack other shards in another way.
+    (tmp_path / "prior.safetensors").write_bytes(random_prior(levels, TINY.max_tokens, codec_sha256=codec, seed=9))
+    with pytest.raises(SettingError, match="prior_sha256"):
+        begin(folder, [clips], model, coder="prior")
+    index_path(folder, 0).rename(tmp_path / "index")
+    with pytest.raises((SettingError, ModelError), match=r"the prior of .* has changed|which is not here"):
+        make(folder, plan)
+    (tmp_path / "index").rename(index_path(folder, 0))
+    (tmp_path / "prior.safetensors").write_bytes(prior)
     # A prior that is away, or a disk that does not answer, says nothing about the shards.
     (tmp_path / "prior.safetensors").rename(tmp_path / "away.safetensors")
     for command in (["verify", folder], ["retry", folder, "--damaged", "-j", 1]):
         code, _, told = inside("corpus", *command)
         assert code == 6 and "which is not here" in told and contents(folder) == before
+    (tmp_path / "away.safetensors").rename(tmp_path / "prior.safetensors")
     monkeypatch.setattr(
         report, "wrong_with", lambda *args: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error"))
     )

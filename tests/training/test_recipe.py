@@ -12,7 +12,7 @@ from training_helpers import codec_recipe
 
 from vtok_codec.errors import SettingError
 from vtok_codec.training.codec.objective import CodecObjective
-from vtok_codec.training.recipe import Augmentation, CropShape, check_phases, check_used, override
+from vtok_codec.training.recipe import Augmentation, CropShape, check_phases, check_recipe, check_used, override
 from vtok_codec.training.stages import STAGES
 from vtok_codec.training.trainer import Budget
 
@@ -22,6 +22,22 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_a_stages_crops_can_be_set() -> None:
     stage = override(STAGES["rate"].recipe, (("phases", "64x16x128,16x32x192@0.75"),), "rate")
     assert stage.shape_at(0.7) == CropShape(64, 16, 128) and stage.shape_at(0.75) == CropShape(16, 32, 192)
+
+
+@pytest.mark.parametrize(
+    ("stage", "setting"),
+    [
+        ("rate", "token_weights=inf,1,1,1"),
+        ("rate", "temporal_weight=inf"),
+        ("rate", "temporal_weight=-1"),
+        ("rate", "kl_weight=nan"),
+        ("prior", "mirrored=7"),
+    ],
+)
+def test_numbers_that_no_loss_can_have_are_refused(stage: str, setting: str) -> None:
+    key, _, value = setting.partition("=")
+    with pytest.raises(SettingError, match=f"setting {key}"):
+        check_recipe(override(STAGES[stage].recipe, ((key, value),), stage), 4)
 
 
 @pytest.mark.parametrize(

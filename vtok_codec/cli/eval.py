@@ -166,6 +166,7 @@ def evaluate(
 
     tokenizers = [load_tokenizer(find_weights(name), device) for name in dict.fromkeys(model or [DEFAULT_MODEL])]
     ignored = _ignored(given_options(command), tokenizers)
+    jobs = min(jobs, len(clips))
     rdos, lengths = _numbers(rdo, "--rdo", float), _names(window_tokens) or [""]
     of_models = model_codecs(tokenizers, counts, stickinesses, decoders, rdos, efforts, tunes, lengths)
     codecs: list[CodecUnderTest] = [*of_models, *(codec for name in anchors for codec in anchor_codecs(name))]

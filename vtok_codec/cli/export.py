@@ -41,8 +41,11 @@ def export(
     if (taken := [name for name in names if (folder / name).exists()]) and not force:
         raise OutputError(f"{folder / taken[0]} exists; use -f to overwrite it")
     for name, data in exported_files(weights, lambda part: None if quiet else notice(f"exporting {part.value}")):
-        with replacing(folder / name, overwrite=True) as partial:
-            partial.write_bytes(data)
+        try:
+            with replacing(folder / name, overwrite=True) as partial:
+                partial.write_bytes(data)
+        except OSError as error:
+            raise OutputError(f"cannot write {folder / name}: {error.strerror}; make room, and use -f") from error
     if not quiet:
         about = json.loads((folder / names[-1]).read_text(encoding="utf-8"))
         size = sum(entry["bytes"] for entry in about["files"].values()) / 1e6

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vtok_codec.cli.errors import reports_errors
+from vtok_codec.cli.jobs import run_each
 from vtok_codec.cli.options import INPUT, AsJson, Quiet
 from vtok_codec.codec.quality_presets import DEFAULT_QUALITY, QUALITIES
 from vtok_codec.models.config import OneVAEConfig
@@ -80,13 +81,19 @@ def fetch(
     """Fetch the weights of models that are not here. They are checked against the hashes that this version knows."""
     from vtok_codec.fetching import fetch_weights
 
-    wanted = missing_weights() if names == ["all"] else names
-    if not wanted and not quiet:
-        print("all models are installed")
-    for name in wanted:
+    if "all" in names and len(names) > 1:
+        raise typer.BadParameter("name models, or all, but not both")
+
+    def fetched(name: str) -> None:
         place = fetch_weights(name, source)
         if not quiet:
             print(f"{name}: {printable(str(place))}")
+
+    wanted = missing_weights() if names == ["all"] else names
+    if not wanted and not quiet:
+        print("all models are installed")
+    if wanted:
+        run_each(wanted, fetched)
 
 
 def _codec_name(decoder: WeightsFile) -> str:

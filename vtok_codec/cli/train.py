@@ -196,6 +196,8 @@ def _tell_result(trainer: Trainer[Any]) -> None:
         use = f"vtok continue --generator {weights} IN.vtk OUT.vtk"
     if STAGES[trainer.stage].kind == "prior":
         use = f"cp {weights} {RUN_PRIOR}, beside the weights of the codec"
+    if trainer.skipped_steps:
+        told.append(f"{trainer.skipped_steps} steps skipped, since their loss was not finite")
     notice(f"{trainer.step} steps; {', '.join(told) or 'no held-out clips'}; weights in {weights}; next: {use}")
 
 

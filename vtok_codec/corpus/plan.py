@@ -21,7 +21,7 @@ from vtok_codec.corpus.sources import find_clips
 from vtok_codec.errors import InputError, SettingError, VtokError
 from vtok_codec.files import replacing
 from vtok_codec.media.filters import parse_filters
-from vtok_codec.prior_files import find_prior
+from vtok_codec.prior_files import find_prior, prior_of
 from vtok_codec.registry import find_weights, is_shipped
 from vtok_codec.stream.settings import EncodeSettings, check_settings, check_token_count
 from vtok_codec.stream.unpacking import PriorFinder
@@ -74,6 +74,8 @@ class Plan:
     """The hash of `inputs.parquet`."""
     cut: tuple[str, str] | None = None
     """The columns that say where in its video a clip starts and ends; None for clips that are whole files."""
+    prior_sha256: str = ""
+    """The hash of the prior that packs the tokens; empty if none does, and in corpora of earlier versions."""
     version: int = _VERSION
     """The version of this layout."""
 
@@ -204,6 +206,7 @@ def begin_corpus(
         clips=0,
         inputs_sha256="",
         cut=cut,
+        prior_sha256=_prior_hash(settings["coder"], weights),
         **settings,
     )
     _check_settings(plan, weights)
@@ -249,6 +252,20 @@ def _check_settings(plan: Plan, weights: WeightsFile) -> None:
         parse_filters(plan.filters)
 
 
+def _prior_hash(coder: str, weights: WeightsFile) -> str:
+    """Return the hash of the prior with which a coder packs the tokens of a model; empty if it needs none.
+
+    Raises:
+        SettingError: It needs one, and the model has none.
+    """
+    if coder not in CODERS or not CODERS[coder].chooses:
+        return ""
+    prior = prior_of(weights)
+    if prior is None:
+        raise SettingError(f"coder {coder}: {weights.name} has no prior; choose another coder")
+    return prior.sha256
+
+
 def _places(sources: Sequence[str]) -> tuple[str, ...]:
     """Return sources as they are called from any folder."""
     return tuple(source if is_url(source) else os.path.abspath(source) for source in sources)
@@ -263,6 +280,8 @@ def _same_plan(folder: Path, wanted: Plan) -> Plan:
     plan = read_plan(folder)
     for field in dataclasses.fields(Plan):
         there, asked = getattr(plan, field.name), getattr(wanted, field.name)
+        if field.name == "prior_sha256" and not there:
+            continue
         if field.name == "sources":
             # Corpora of earlier versions have them as they were typed.
             there = _places(there)

@@ -19,8 +19,9 @@ from vtok_codec.corpus.inputs import read_inputs, user_fields
 from vtok_codec.corpus.journal import Journal, verdict
 from vtok_codec.corpus.plan import Plan, index_path, is_done, priors_of_corpus, read_plan, shard_path
 from vtok_codec.corpus.shard_tar import EncodedClip, ShardWriter, rows_in_tar, wrong_with
-from vtok_codec.errors import SettingError
+from vtok_codec.errors import ModelError, SettingError
 from vtok_codec.files import replacing
+from vtok_codec.prior_files import prior_of
 from vtok_codec.registry import find_weights
 from vtok_codec.stream.unpacking import PriorFinder
 
@@ -206,6 +207,13 @@ def check_worker(plan: Plan) -> None:
     weights = find_weights(plan.model)
     if weights.sha256 != plan.weights_sha256:
         raise SettingError(f"the weights of {plan.model} have changed since the corpus began; begin another corpus")
+    prior = prior_of(weights) if plan.prior_sha256 else None
+    if plan.prior_sha256 and prior is None:
+        raise ModelError(
+            f"tokens are packed with the prior {plan.prior_sha256[:12]}, which is not here; put it beside its weights"
+        )
+    if prior and prior.sha256 != plan.prior_sha256:
+        raise SettingError(f"the prior of {plan.model} has changed since the corpus began; begin another corpus")
     placement = choose_placement(plan.device)
     if str(placement.dtype).removeprefix("torch.") != plan.dtype:
         raise SettingError(

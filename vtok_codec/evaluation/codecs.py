@@ -226,6 +226,8 @@ def model_codecs(
         check_tune(tune, effort)
     if any(window_tokens) and not any(tokenizer.onedva for tokenizer in tokenizers):
         raise SettingError("window tokens: none of the models has 1D tokens")
+    if any(rdos) and (lacking := [each for each in tokenizers if not each.prior and not each.onedva]):
+        raise SettingError(f"rdo: {lacking[0].id.name} has no prior, without which tokens have no cost; leave it out")
     names = _names(tokenizers)
     codecs = []
     for tokenizer, decoder, loaded in _pairs(tokenizers, decoders):
@@ -333,5 +335,6 @@ def _chosen(decoders: Decoders, decoder: str) -> OtherDecoder | None:
 
 def _short(decoder: str, decoders: Sequence[str]) -> str:
     """Shorten a decoder's path to the file name, unless another decoder has the same file name."""
-    names = [Path(other).name for other in decoders]
-    return Path(decoder).name if names.count(Path(decoder).name) == 1 else decoder
+    name = Path(decoder).name
+    same = {str(Path(other).parent) for other in decoders if Path(other).name.split(":")[0] == name.split(":")[0]}
+    return name if len(same) == 1 else decoder

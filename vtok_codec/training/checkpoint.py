@@ -29,6 +29,9 @@ def has_checkpoint(folder: Path) -> bool:
     return any((folder / name).exists() for name in (CHECKPOINT, PREVIOUS))
 
 
+_RESUME = "resume from the last checkpoint, if there is one"
+
+
 def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint, and keep the last one beside it under the name `PREVIOUS`.
 
@@ -36,7 +39,9 @@ def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
         TrainingError: A value is not finite, or the file cannot be written. The last checkpoint is still there.
     """
     if bad := next(_not_finite(state), None):
-        raise TrainingError(f"the state of the run is not finite ({bad}); resume from the last checkpoint")
+        raise TrainingError(
+            f"the state of the run is not finite ({bad}); resume from the last checkpoint, if there is one"
+        )
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = buffer.getbuffer()
@@ -48,9 +53,7 @@ def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     except OSError as error:
         if not path.exists() and (folder / PREVIOUS).exists():
             os.replace(folder / PREVIOUS, path)
-        raise TrainingError(
-            f"cannot save to {folder}: {error.strerror or error}; make room and resume from the last checkpoint"
-        ) from error
+        raise TrainingError(f"cannot save to {folder}: {error.strerror or error}; make room, and {_RESUME}") from error
 
 
 def _keep_as_previous(path: Path) -> None:

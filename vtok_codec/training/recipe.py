@@ -177,6 +177,9 @@ def _overridden(fields: Any, name: str, text: str, key: str, stage: str) -> Any:
             value = text if isinstance(current, str) else int(text) if isinstance(current, int) else float(text)
     except ValueError:
         raise SettingError(f"setting {key}={text}: not a number") from None
+    numbers = value if listed else (value,)
+    if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+        raise SettingError(f"setting {key}={text}: give finite numbers")
     if name == "betas" and len(value) != 2:
         raise SettingError(f"setting {key}={text}: give 2 numbers")
     return dataclasses.replace(fields, **{name: value})
@@ -243,7 +246,8 @@ def check_recipe(recipe: Recipe, tokens_per_position: int) -> None:
         raise SettingError("setting lpips_frames: give at least 1; lpips_weight=0 leaves LPIPS out")
     if not 0 < recipe.clip_norm < math.inf:
         raise SettingError(f"setting clip_norm={recipe.clip_norm}: give a number above 0")
-    for name in ("learning_rate", "weight_decay", "lpips_weight"):
+    costs = [each.name for each in dataclasses.fields(recipe) if each.name.endswith("_weight")]
+    for name in ("learning_rate", "weight_decay", *costs):
         if not 0 <= getattr(recipe, name) < math.inf:
             raise SettingError(f"setting {name}={getattr(recipe, name)}: give a number of at least 0")
     for name, decay in (("betas", recipe.betas[0]), ("betas", recipe.betas[1]), ("ema_decay", recipe.ema_decay)):
@@ -252,6 +256,8 @@ def check_recipe(recipe: Recipe, tokens_per_position: int) -> None:
     for name, share in dataclasses.asdict(recipe.augmentation).items():
         if not 0 <= share <= 1:
             raise SettingError(f"setting augmentation.{name}={share}: give a probability")
+    if getattr(recipe, "mirrored", 0) not in (0, 1):
+        raise SettingError("setting mirrored: give 1 or 0")
     if recipe.optimizer not in ("muon", "adamw"):
         raise SettingError(f"setting optimizer={recipe.optimizer}: use adamw or muon")
 

@@ -200,6 +200,8 @@ class Trainer(Generic[Model]):
         finally:
             self._batches.close()
             bar.close()
+        if self.skipped_steps >= self.step:
+            raise TrainingError(f"none of {self.step} steps changed the model, since the loss was not finite")
         self.save()
         if self.step != validated and not budget.ends():
             self._validate()
@@ -249,7 +251,7 @@ class Trainer(Generic[Model]):
         if self._bad_in_a_row >= _MAX_BAD_STEPS:
             raise TrainingError(
                 f"the loss was not finite {_MAX_BAD_STEPS} steps in a row (step {self.step}); "
-                "resume from the last checkpoint with a lower learning_rate"
+                "resume from the last checkpoint, if there is one, with a lower learning_rate"
             )
 
     @torch.no_grad()
