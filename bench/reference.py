@@ -65,7 +65,10 @@ _PYTHON_HEAD = """# Python
     import vtok_codec
 
 Errors are subclasses of `vtok_codec.errors.VtokError`; see [exit codes](exit-codes.md). If a call
-leaves something out, it issues a `vtok_codec.errors.VtokWarning`.
+leaves something out, it issues a `vtok_codec.errors.VtokWarning`. The classes `Codec`, `Clip`,
+`TokenGenerator` and `LatentGenerator`, which `load`, `open` and `load_generator` return, can be
+imported from `vtok_codec` too.
+
 `bench/reference.py` writes this page from the docstrings.
 """
 _TRAINING_HEAD = """# Settings of training stages

@@ -101,12 +101,12 @@ class Clip:
             max_bytes: The largest size of the tokens of a GOP in bytes.
 
         Raises:
-            InputError: The tokens of a GOP take more memory than `max_bytes`.
+            InputError: The tokens of a GOP take more memory than `max_bytes`, or the file has been replaced since.
             FormatError, DamageError: The file cannot be read that far.
             ModelError: The prior with which the file was packed is missing.
         """
         with self._open() as stream:
-            yield from (gop.tokens for gop in read_gops(VtkReader(stream), self._prior, max_bytes))
+            yield from (gop.tokens for gop in read_gops(self._same(VtkReader(stream)), self._prior, max_bytes))
 
     def frames(
         self,
@@ -129,7 +129,7 @@ class Clip:
 
         Raises:
             SettingError: An argument is out of range.
-            InputError: No frame lies there.
+            InputError: No frame lies there, or the file has been replaced since it was opened.
             FormatError, DamageError: The file cannot be read there.
             ModelError: The model that made the file is missing, or there is no such decoder.
         """
@@ -145,7 +145,7 @@ class Clip:
         chosen = decoders.choose(DecoderChoice(str(decoder), steps, seed), self.header.windows)
         with (
             self._open() as stream,
-            closing(decode_events(VtkReader(stream), chosen, count, start_s, duration_s)) as events,
+            closing(decode_events(self._same(VtkReader(stream)), chosen, count, start_s, duration_s)) as events,
         ):
             for event in events:
                 if isinstance(event, Frame):
@@ -157,6 +157,12 @@ class Clip:
         If `frames` was called with a start or a duration, it counts from the start; otherwise it is the stored time.
         """
         return float(frame.pts * self.header.time_base)
+
+    def _same(self, reader: VtkReader) -> VtkReader:
+        """Return a reader of the file, if that is still the one that was opened."""
+        if reader.header != self.header:
+            raise InputError(f"{self._path} is another file than when it was opened; open it again")
+        return reader
 
     def _prior(self, sha256: str) -> Prior:
         """Find a prior, also beside the weights that were named."""

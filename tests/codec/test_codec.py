@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ import numpy as np
 import pytest
 import torch
 from file_parts import FileParts, changed, parts_of
-from helpers import SMALL_LANES, TINY, ClipMaker, psnr_db, randomized
+from helpers import DATA, SMALL_LANES, TINY, ClipMaker, psnr_db, randomized
 from numpy.typing import NDArray
 
 import vtok_codec
@@ -789,3 +790,14 @@ def test_a_gap_cannot_claim_more_frames_than_its_bytes_could_hold(lanes: bytes, 
     assert gap.filled > 30
     lost_bytes = start - next(place for place, gop in places if gop == 1)
     assert len(frames_of(events)) < 100 + 16 * (lost_bytes // CompactFraming.least_chunk_bytes + 1)
+
+
+def test_a_clip_notices_that_its_file_was_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "clip.vtk"
+    shutil.copy(DATA / "former-prior-4x8x8-08248bb4750a.vtk", path)
+    with vtok_codec.open(path) as clip:
+        assert len(list(clip.gops()))
+        shutil.copy(DATA / "former-weights.vtk", path)
+        for use in (clip.gops, clip.frames):
+            with pytest.raises(InputError, match="another file than when it was opened"):
+                next(iter(use()))
