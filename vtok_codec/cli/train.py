@@ -27,6 +27,7 @@ _WHILE_RESUMING = {"steps", "minutes", "resume", "settings", "cache_gib", "devic
 _STAGE_HELP = "The stage to train. " + "; ".join(f"{stage.name}: {stage.summary}" for stage in STAGES.values()) + "."
 _DATA, _RUN = "Data", "Run"
 _MOST_CACHE_GIB = 1 << 20
+"""More than any machine has."""
 
 
 @reports_errors

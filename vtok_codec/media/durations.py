@@ -57,7 +57,7 @@ class FrameDurations:
             if ending and packet is packets[-1] and self._timed_by_decoding:
                 # The last packet to be decoded need not be that of the last frame.
                 lasts_s = self._rest_s(packet)
-            if lasts_s:
+            if lasts_s and lasts_s > 0:
                 packet.duration = round(lasts_s / packet.time_base)
 
     def _rest_s(self, packet: av.Packet[Any]) -> Fraction | None:

@@ -17,22 +17,10 @@ _CHANGES_SHAPE = frozenset(("setsar", "setdar", "zscale", "scale2ref", "rotate")
 """Filters that change the shape of pixels in ways that libavfilter does not report to us."""
 _CHANGES_TIMES = frozenset(
     (
-        *(
-            "framestep",
-            "setpts",
-            "settb",
-            "minterpolate",
-            "framerate",
-            "select",
-            "tile",
-            "untile",
-            "tpad",
-            "trim",
-            "loop",
-        ),
+        *("framestep", "setpts", "settb", "minterpolate", "framerate", "select", "tile", "tpad", "trim", "loop"),
         *("telecine", "detelecine", "pullup", "decimate", "mpdecimate", "shuffleframes", "random", "reverse"),
         *("freezeframes", "thumbnail", "separatefields", "weave", "doubleweave", "tinterlace", "w3fdif", "nnedi"),
-        *("zoompan", "estdif", "metadata"),
+        *("zoompan", "estdif", "metadata", "untile"),
     )
 )
 """Filters that change times or the frame rate in ways that libavfilter does not report to us."""
