@@ -22,6 +22,7 @@ from vtok_codec.files import write_whole
 from vtok_codec.media.picture import png_bytes
 from vtok_codec.models.config import config_to_json
 from vtok_codec.models.precision import fast_type
+from vtok_codec.prior_files import RUN_PRIOR
 from vtok_codec.registry import RUN_WEIGHTS
 from vtok_codec.training.checkpoint import write_checkpoint
 from vtok_codec.training.codebook_use import CodebookUse
@@ -363,7 +364,8 @@ class Trainer(Generic[Model]):
             self.skipped_steps = state["skipped_steps"]
         except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
             raise TrainingError(
-                f"the checkpoint does not fit this version ({error}); start another run from its {RUN_WEIGHTS}"
+                f"the checkpoint does not fit this version, the settings that were changed, or the {RUN_PRIOR} that "
+                f"lies beside it ({error}); undo that, or start another run from its {RUN_WEIGHTS}"
             ) from None
 
 
