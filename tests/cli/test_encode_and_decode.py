@@ -63,7 +63,7 @@ def test_a_coder_that_gives_way_to_another_is_told(tmp_path: Path, monkeypatch: 
     assert code == 0 and "packed with" not in err
     monkeypatch.setitem(CODERS, "prior", replace(CODERS["prior"], fits=lambda layout, digits: False))
     code, _, err = inside(*command)
-    assert code == 0 and "packed with coder waves, not prior: its pictures are too large for it" in err
+    assert code == 0 and "packed with coder waves, not prior: the model has no prior, or the pictures" in err
     assert "packed with" not in inside(*command, "--coder", "zstd")[2]
 
 
