@@ -33,19 +33,24 @@ def as_integers(value: Any, name: str) -> list[int]:
     return [as_integer(number, name) for number in numbers]
 
 
-def as_number(value: Any, name: str) -> float:
+def as_number(value: Any, name: str, what: str = "a number") -> float:
     """Return a number as a float.
+
+    Args:
+        value: What a caller gave.
+        name: The name of the argument, for the message.
+        what: What it must be, for the message.
 
     Raises:
         SettingError: It is none.
     """
     # Text is no number here, though `float` would take it.
     if isinstance(value, str | bytes):
-        raise SettingError(f"{name} must be a number, not {value!r}")
+        raise SettingError(f"{name} must be {what}, not {value!r}")
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
-        raise SettingError(f"{name} must be a number, not {value!r}") from None
+        raise SettingError(f"{name} must be {what}, not {value!r}") from None
 
 
 def as_seconds(value: Any, name: str) -> float:
@@ -54,13 +59,7 @@ def as_seconds(value: Any, name: str) -> float:
     Raises:
         SettingError: It is no number.
     """
-    # Text is no number here, though `float` would take it.
-    if isinstance(value, str | bytes):
-        raise SettingError(f"{name} must be seconds, not {value!r}")
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise SettingError(f"{name} must be seconds, not {value!r}") from None
+    return as_number(value, name, "seconds")
 
 
 def as_size(value: Any) -> tuple[int, int]:
