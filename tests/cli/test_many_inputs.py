@@ -13,6 +13,7 @@ from command_helpers import VTOK, text, vtok
 from helpers import ClipMaker, inside
 
 from vtok_codec.cli.jobs import job_pairs, run_jobs
+from vtok_codec.container import is_vtk_name
 from vtok_codec.errors import DamageError, InputError
 from vtok_codec.media.formats import is_clip_name
 
@@ -55,6 +56,11 @@ def test_outputs_have_names_of_their_own(folder: Path, paths: list[str], expecte
     found = outputs(folder, *paths)
     assert found == expected
     assert all((folder / "out" / name).parent.is_dir() for name in found.values())
+
+
+@pytest.mark.parametrize(("name", "is_one"), [("a.vtk", True), ("A.VTK", True), ("b.Vtok", True), ("c.mp4", False)])
+def test_names_of_files_of_vtok_may_have_capitals(name: str, is_one: bool) -> None:
+    assert is_vtk_name(name) == is_one
 
 
 @pytest.mark.parametrize("paths", [["out"], ["in/*.mkv"]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -202,3 +203,28 @@ def test_labels_that_cannot_be_drawn_are_refused(generator: TokenGenerator, labe
         Sampling(guidance=2)
     with pytest.raises(SettingError, match="0 to 100"):
         Sampling(label="cat", guidance=-1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"seed": "x"}, {"seed": 1.5}, {"steps": 2.5}, {"temperature": "1"}, {"temperature": None}, {"top_p": "x"}],
+)
+def test_settings_of_wrong_types_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(SettingError):
+        Sampling(**options)
+
+
+def test_numbers_of_any_type_and_autocast_draw_the_same(generator: TokenGenerator) -> None:
+    expected = generator.continue_(tokens_of(1), 2, Sampling(5))
+    assert np.array_equal(generator.continue_(tokens_of(1), 2, Sampling(np.int64(5))), expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert np.array_equal(generator.continue_(tokens_of(1), 2, Sampling(5)), expected)
+        inside = generator.bits([tokens_of(1)])
+    assert inside == generator.bits([tokens_of(1)])
+
+
+def test_after_a_fork_a_generator_is_refused(generator: TokenGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generator, "_process", 1)
+    for use in (lambda: generator.continue_(tokens_of(1), 1), lambda: generator.bits([tokens_of(1)])):
+        with pytest.raises(SettingError, match="after a fork"):
+            use()

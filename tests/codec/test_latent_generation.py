@@ -113,3 +113,12 @@ def test_a_path_and_its_codec_name_it(tmp_path: Path) -> None:
     codec = tiny_weights(tmp_path)
     flow = load_generator(flow_weights(tmp_path, codec), "cpu")
     assert (flow.name, flow.codec, flow.tokens_per_position) == ("flow", "tiny", 2)
+
+
+@pytest.mark.parametrize("value", [1e300, 3e38, np.nan])
+def test_latents_that_no_encoder_gives_are_refused(flow: LatentGenerator, value: float) -> None:
+    wrong = np.full((flow._model.config.channels, 6, 2, 3), value)
+    with pytest.raises(InputError, match="a latent is not a number from"):
+        flow.continue_latents(wrong, 1)
+    with pytest.raises(InputError, match="NumPy array of floats"):
+        flow.continue_latents(wrong.astype(complex), 1)

@@ -476,6 +476,10 @@ def test_several_corpora_are_read_as_one(corpus: Path, tmp_path: Path, one_threa
             vtok_codec.JoinedWindows([parts[0], part])
     nested = vtok_codec.JoinedWindows([joined, parts[0]])
     assert len(nested) == len(joined) + len(parts[0]) and nested.latents == 3
+    texts, numbers = (TokenWindows(corpus, 3, columns=["caption"]) for _ in range(2))
+    numbers._user["caption"] = [1.0] * len(numbers._user["caption"])
+    with pytest.raises(SettingError, match="'caption' is text in one corpus and numbers in another"):
+        vtok_codec.JoinedWindows([texts, numbers])
     with pytest.raises(SettingError, match="at least one corpus"):
         vtok_codec.JoinedWindows([])
     with pytest.raises(SettingError, match="list of TokenWindows"):

@@ -30,7 +30,7 @@ from vtok_codec.evaluation.bdrate import RatePoint, bd_rate
 from vtok_codec.evaluation.cache import ResultCache
 from vtok_codec.evaluation.campaign import Evaluation, evaluate_all
 from vtok_codec.evaluation.clips import SourceClip, open_clip
-from vtok_codec.evaluation.codecs import VtokCodec, model_codecs
+from vtok_codec.evaluation.codecs import VtokCodec, _short, model_codecs
 from vtok_codec.evaluation.comparison import make_strips
 from vtok_codec.evaluation.fd_codec import CodecFeatures
 from vtok_codec.evaluation.frechet import Features, frechet_distance
@@ -464,6 +464,12 @@ def test_an_empty_list_of_choices_is_refused(option: str) -> None:
     assert (code, out) == (2, "") and option in err
 
 
+def test_decoders_of_equal_file_names_are_told_apart() -> None:
+    several = ["ddim:2", "runs/a/ema.safetensors:2", "runs/b/ema.safetensors:1"]
+    assert [_short(each, several) for each in several] == several
+    assert _short("runs/a/ema.safetensors:2", several[:2]) == "ema.safetensors:2"
+
+
 def test_a_decoder_is_loaded_once_for_all_its_steps(tokenizer: Tokenizer) -> None:
     codecs = model_codecs([tokenizer], [1], decoders=["ddim:1", "ddim:2"])
     first, second = (codec.decoder for codec in codecs)
@@ -475,6 +481,8 @@ def test_models_have_names_of_their_own(tokenizer: Tokenizer, monkeypatch: pytes
     other = copy.copy(tokenizer)
     monkeypatch.setattr(other, "prior", None)
     first, second = (codec.name for codec in model_codecs([tokenizer, other], [1]))
+    with pytest.raises(SettingError, match="has no prior, without which tokens have no cost"):
+        model_codecs([other], [1], rdos=[0.0, 0.02])
     assert first.startswith(tokenizer.id.name + "-") and second.startswith(tokenizer.id.name + "-") and first != second
     with pytest.raises(SettingError, match="is named twice"):
         model_codecs([tokenizer, tokenizer], [1])

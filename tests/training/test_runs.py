@@ -321,3 +321,18 @@ def test_a_run_that_is_ended_saves_first(number: signal.Signals, data: Path, tmp
     step = read_checkpoint(run)["step"]
     assert step >= 50 and f"after step {step}; go on with --resume {run}" in told.decode()
     assert inside("train", "--resume", run, "--steps", step + 1, "-q")[0] == 0
+
+
+def test_a_run_that_changed_nothing_is_an_error(
+    data: Path, tmp_path: Path, small_stages: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its loss was not finite in any step, though in fewer than end a run at once."""
+
+    def skip(self: Trainer[Any], *_: object) -> dict[str, float]:
+        self.step += 1
+        self._skip_step()
+        return {"loss": math.inf}
+
+    monkeypatch.setattr(Trainer, "_train_step", skip)
+    with pytest.raises(TrainingError, match="none of 2 steps changed the model"):
+        run_training(settings_of(data, "continuous"), tmp_path / "run", Budget(steps=2), quiet=True)

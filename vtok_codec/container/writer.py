@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -162,8 +163,10 @@ class VtkWriter:
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
-            # A raw stream may take only a part.
+            # A raw stream may take only a part; other objects may return nothing.
             taken = self._stream.write(rest)
+            if taken == 0:
+                raise OSError(errno.EIO, "the output takes no more")
             rest = rest[taken:] if taken else rest[:0]
         self._file_digest.update(data)
         self._offset += len(data)
