@@ -127,3 +127,11 @@ def test_budgets_end_by_whichever_comes_first() -> None:
     assert Budget(steps=10).progress(5, 1e9) == 0.5
     assert Budget(minutes=2).progress(5, 60) == 0.5
     assert Budget(steps=10, minutes=2).progress(5, 120) == 1.0
+
+
+def test_a_stage_begins_after_its_set_up() -> None:
+    """Or its learning rate would never reach its peak, and what comes first in a stage would be left out."""
+    budget = Budget(minutes=2)
+    assert budget.progress(0, 60, setup_seconds=60) == 0.0
+    assert budget.progress(5, 90, setup_seconds=60) == 0.5
+    assert budget.progress(5, 120, setup_seconds=60) == budget.progress(0, 121, setup_seconds=121) == 1.0

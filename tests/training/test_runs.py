@@ -69,19 +69,40 @@ def test_it_computes_in_bf16_where_the_processor_does(
     assert types and (torch.bfloat16 in types) is has_bf16
 
 
-def test_minutes_count_the_set_up(
-    data: Path, tmp_path: Path, small_stages: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A run whose set-up takes longer than its minutes ends after its first step."""
+@pytest.fixture
+def slow_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs take two seconds more to be set up."""
     prepare = run_module._trainer
 
     def slowly(*args: Any, **options: Any) -> Trainer[Any]:
-        time.sleep(0.8)
+        time.sleep(2)
         return prepare(*args, **options)
 
     monkeypatch.setattr(run_module, "_trainer", slowly)
+
+
+def test_minutes_count_the_set_up(data: Path, tmp_path: Path, small_stages: None, slow_set_up: None) -> None:
+    """A run whose set-up takes longer than its minutes ends after its first step."""
     trainer = run_training(settings_of(data, "continuous"), tmp_path / "run", Budget(minutes=0.01), quiet=True)
-    assert trainer.step == 1 and trainer.seconds >= 0.8
+    assert trainer.step == 1 and trainer.seconds >= 2
+
+
+def test_the_schedule_begins_after_the_set_up(
+    data: Path, tmp_path: Path, small_stages: None, slow_set_up: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, step = [], Trainer._train_step
+
+    def noting(self: Trainer[Any], batch: Any, progress: float) -> dict[str, float]:
+        seen.append(progress)
+        return step(self, batch, progress)
+
+    monkeypatch.setattr(Trainer, "_train_step", noting)
+    run, settings = tmp_path / "run", settings_of(data, "continuous")
+    trainer = run_training(settings, run, Budget(steps=2, minutes=1), quiet=True)
+    assert seen == [0, 0.5]
+    assert read_checkpoint(run)["setup_seconds"] == trainer.setup_seconds >= 2
+    resumed = resume_training(run, Budget(steps=3, minutes=1), quiet=True)
+    assert resumed.setup_seconds >= trainer.setup_seconds + 2
 
 
 def model_of(run: Path) -> OneVAE:

@@ -55,12 +55,21 @@ class Budget:
     ends: Callable[[], bool] = lambda: False
     """Returns whether the run is asked to end after its step. It then saves and does not validate."""
 
-    def progress(self, step: int, seconds: float) -> float:
-        """Return the fraction of the stage that is done after the given steps and seconds, 0…1; 1 if it is to end."""
+    def progress(self, step: int, seconds: float, setup_seconds: float = 0.0) -> float:
+        """Return the fraction of the stage that is done, 0…1; 1 if it is to end.
+
+        Args:
+            step: The steps that were taken.
+            seconds: The seconds that have passed, with the set-up.
+            setup_seconds: Those of the set-up, in which nothing was learned: 0 is where training begins.
+        """
         if self.ends():
             return 1.0
         by_steps = step / self.steps if self.steps else 0.0
-        by_time = seconds / 60 / self.minutes if self.minutes else 0.0
+        by_time = 0.0
+        if self.minutes:
+            left = 60 * self.minutes - setup_seconds
+            by_time = (seconds - setup_seconds) / left if left > 0 else 1.0
         return min(1.0, max(by_steps, by_time))
 
 
@@ -149,7 +158,9 @@ class Trainer(Generic[Model]):
         self.step = 0
         """The number of steps that were taken."""
         self.seconds = 0.0
-        """Seconds that the run has trained, including the time before it was resumed."""
+        """Seconds that the run has taken, including its set-up and the time before it was resumed."""
+        self.setup_seconds = 0.0
+        """Those of them in which it was set up, before its first step and whenever it was resumed."""
         self.skipped_steps = 0
         """The number of steps that changed nothing, since their gradient was not finite."""
         self.last_figures: dict[str, float] = {}
@@ -174,12 +185,14 @@ class Trainer(Generic[Model]):
             bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}",
             disable=quiet or not self.processes.leads or None,
         )
-        started, saved = (time.monotonic() if begun is None else begun) - self.seconds, time.monotonic()
-        self.seconds = time.monotonic() - started
+        now = saved = time.monotonic()
+        started = (now if begun is None else begun) - self.seconds
+        self.setup_seconds += now - started - self.seconds
+        self.seconds = now - started
         window, validated = LogWindow(), None
         try:
             # However long the set-up took, a run takes a step.
-            while (progress := self.processes.agree(budget.progress(self.step, self.seconds))) < 1 or not self.step:
+            while (progress := self._progress(budget)) < 1 or not self.step:
                 shape = self.recipe.shape_at(progress)
                 with window.waiting():
                     batch = self._batches.batch(self.step, shape)
@@ -206,6 +219,9 @@ class Trainer(Generic[Model]):
         self.save()
         if self.step != validated and not budget.ends():
             self._validate()
+
+    def _progress(self, budget: Budget) -> float:
+        return self.processes.agree(budget.progress(self.step, self.seconds, self.setup_seconds))
 
     def _entry(self, window: LogWindow, shape: CropShape) -> dict[str, float]:
         """Return the entry of the log for the steps of a window."""
@@ -318,6 +334,7 @@ class Trainer(Generic[Model]):
             "seed": self.seed,
             "step": self.step,
             "seconds": self.seconds,
+            "setup_seconds": self.setup_seconds,
             "skipped_steps": self.skipped_steps,
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
@@ -361,6 +378,8 @@ class Trainer(Generic[Model]):
             if self._adversary:
                 self._adversary.load_state_dict(state["adversary"])
             self.step, self.seconds = state["step"], state["seconds"]
+            # Earlier versions did not tell them apart.
+            self.setup_seconds = state.get("setup_seconds", 0.0)
             self.skipped_steps = state["skipped_steps"]
         except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
             raise TrainingError(
