@@ -46,8 +46,9 @@ from vtok_codec.training.data.resident import batches_for
 from vtok_codec.training.diffusion import setup as diffusion_setup
 from vtok_codec.training.measures import mean_lpips, psnr_db, to_levels
 from vtok_codec.training.processes import Processes
+from vtok_codec.training.schedule import Budget
 from vtok_codec.training.subject import Prepared, Request, Start
-from vtok_codec.training.trainer import LOG, Budget, Cadence, Trainer
+from vtok_codec.training.trainer import LOG, Cadence, Trainer
 
 RESULTS = ROOT / "docs" / "notebook" / "ablations"
 RUNS = ROOT / "runs" / "ablations"

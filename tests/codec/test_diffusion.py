@@ -51,9 +51,10 @@ from vtok_codec.training.diffusion.stages import DiffusionRecipe
 from vtok_codec.training.diffusion.validation import validate
 from vtok_codec.training.recipe import Augmentation, CropShape, Phase, override
 from vtok_codec.training.run import resume_training, run_training
+from vtok_codec.training.schedule import Budget
 from vtok_codec.training.settings import RunSettings
 from vtok_codec.training.stages import STAGES
-from vtok_codec.training.trainer import LOG, Budget, Trainer
+from vtok_codec.training.trainer import LOG, Trainer
 from vtok_codec.weights_file import WeightsFile
 
 

@@ -18,7 +18,7 @@ from vtok_codec.training.codec.adversarial import (
 )
 from vtok_codec.training.codec.subject import CodecSubject
 from vtok_codec.training.run import run_training
-from vtok_codec.training.trainer import Budget
+from vtok_codec.training.schedule import Budget
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -27,8 +27,10 @@ def test_a_compiled_decoder_can_be_judged(
     data: Path, tmp_path: Path, small_stages: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The adaptive weight goes back through the compiled decoder before the loss does."""
-    # Compiling the frozen encoder too would take as long again.
-    monkeypatch.setattr(CodecSubject, "compile", lambda self, model: model.decoder.compile(dynamic=False))
+    # What goes back goes through the same graph; the frozen encoder and the code of kernels would take minutes.
+    monkeypatch.setattr(
+        CodecSubject, "compile", lambda self, model: model.decoder.compile(dynamic=False, backend="aot_eager")
+    )
     run_training(settings_of(data, "continuous"), tmp_path / "start", Budget(steps=1), quiet=True)
     settings = settings_of(data, "adversarial", str(tmp_path / "start"))
     overrides = (*settings.overrides, ("adversarial_start", "0"), ("lpips_weight", "0"))

@@ -13,8 +13,8 @@ from training_helpers import codec_recipe
 from vtok_codec.errors import SettingError
 from vtok_codec.training.codec.objective import CodecObjective
 from vtok_codec.training.recipe import Augmentation, CropShape, check_phases, check_recipe, check_used, override
+from vtok_codec.training.schedule import Budget
 from vtok_codec.training.stages import STAGES
-from vtok_codec.training.trainer import Budget
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -36,7 +36,8 @@ from vtok_codec.training.data.crops import ThreadedBatches
 from vtok_codec.training.log_window import LogWindow
 from vtok_codec.training.recipe import CropShape
 from vtok_codec.training.run import resume_training, run_training
-from vtok_codec.training.trainer import LOG, STRIP, Budget, Cadence, Trainer
+from vtok_codec.training.schedule import Budget
+from vtok_codec.training.trainer import LOG, STRIP, Cadence, Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -103,6 +104,17 @@ def test_the_schedule_begins_after_the_set_up(
     assert read_checkpoint(run)["setup_seconds"] == trainer.setup_seconds >= 2
     resumed = resume_training(run, Budget(steps=3, minutes=1), quiet=True)
     assert resumed.setup_seconds >= trainer.setup_seconds + 2
+
+
+def test_a_run_that_has_ended_says_so(
+    data: Path, tmp_path: Path, small_stages: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    run_training(settings_of(data, "continuous"), run, Budget(steps=2), quiet=True)
+    assert resume_training(run, Budget(steps=2), quiet=False).step == 2
+    assert f"{run} has ended: it took 2 steps in " in capsys.readouterr().err
+    assert resume_training(run, Budget(steps=3), quiet=False).step == 3
+    assert "has ended" not in capsys.readouterr().err
 
 
 def model_of(run: Path) -> OneVAE:

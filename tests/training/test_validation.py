@@ -21,7 +21,8 @@ from vtok_codec.models.onevae import OneVAE
 from vtok_codec.training.codec.validation import decode_codes, validate
 from vtok_codec.training.data.held_out import filled_clip, validation_clips
 from vtok_codec.training.run import run_training
-from vtok_codec.training.trainer import LOG, Budget, Cadence
+from vtok_codec.training.schedule import Budget
+from vtok_codec.training.trainer import LOG, Cadence
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -21,9 +21,10 @@ from vtok_codec.training.codec import setup
 from vtok_codec.training.codec.klt import warm_start
 from vtok_codec.training.onedva import klt
 from vtok_codec.training.recipe import CropShape, Phase
+from vtok_codec.training.schedule import Budget
 from vtok_codec.training.settings import RunSettings
 from vtok_codec.training.stages import STAGES
-from vtok_codec.training.trainer import Budget, Cadence
+from vtok_codec.training.trainer import Cadence
 
 
 def train(data: Path, folder: Path, batch: int, stage: str) -> None:

@@ -145,8 +145,8 @@ def train(
     if stage == "diffusion" and not (objective or preset or resume):
         raise typer.BadParameter(f"--stage diffusion needs --objective {' or '.join(_DENOISERS)}")
     from vtok_codec.training.run import resume_training, run_training
+    from vtok_codec.training.schedule import Budget
     from vtok_codec.training.settings import RunSettings, default_cache_gib
-    from vtok_codec.training.trainer import Budget
 
     overrides = _pairs("--set", settings)
     given = given_options(context)

@@ -31,11 +31,12 @@ from vtok_codec.training.data.resident import batches_for
 from vtok_codec.training.generator.setup import corpus_plan
 from vtok_codec.training.processes import join_processes, leave_processes
 from vtok_codec.training.recipe import Recipe, check_phases, check_used, override
+from vtok_codec.training.schedule import Budget
 from vtok_codec.training.settings import RunSettings, settings_from_json
 from vtok_codec.training.setups import SETUPS
 from vtok_codec.training.stages import Stage, find_stage
 from vtok_codec.training.subject import Request, Start
-from vtok_codec.training.trainer import LOG, STRIP, Budget, Cadence, Trainer
+from vtok_codec.training.trainer import LOG, STRIP, Cadence, Trainer
 from vtok_codec.weights_file import WeightsFile
 
 _SETTINGS = "run.json"
@@ -129,6 +130,14 @@ def resume_training(
         _check_followed(overrides, _recipe(settings, stage, _config(settings)), stage)
         trainer = _trainer(settings, folder, None, fresh=False, quiet=quiet)
         trainer.restore(state)
+        # All processes agree on this, so all of them have to ask.
+        spent = trainer.has_spent(budget)
+        if spent and trainer.processes.leads and not quiet:
+            print(
+                f"{folder} has ended: it took {trainer.step} steps in {trainer.seconds / 60:.1f} minutes; to train on, "
+                "give more --steps or --minutes",
+                file=sys.stderr,
+            )
         _keep(settings.with_whole_paths(), folder, trainer)
         trainer.train(budget, quiet, begun)
     leave_processes()

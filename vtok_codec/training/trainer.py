@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from vtok_codec.training.objective import Loss, Model, TrainingObjective
 from vtok_codec.training.optimizer import StageOptimizer
 from vtok_codec.training.processes import Processes
 from vtok_codec.training.recipe import CropShape
+from vtok_codec.training.schedule import Budget, rate_factor
 from vtok_codec.training.subject import Prepared
 
 LOG = "log.jsonl"
@@ -40,37 +41,6 @@ STRIP = "strip-{}.png"
 """The name of a picture of held-out clips and what the EMA weights make of them, to be formatted with the step."""
 _MAX_BAD_STEPS = 5
 """A run stops after this many steps in a row without a finite gradient."""
-_FINAL_RATE = 0.02
-"""The learning rate at the end of the cosine schedule, as a fraction of its peak."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """When a run ends: after a number of steps or minutes, or when it is asked to. Whichever comes first ends it."""
-
-    steps: int | None = None
-    """The number of steps; None sets no limit."""
-    minutes: float | None = None
-    """Minutes with the set-up and without the last validation; None sets no limit."""
-    ends: Callable[[], bool] = lambda: False
-    """Returns whether the run is asked to end after its step. It then saves and does not validate."""
-
-    def progress(self, step: int, seconds: float, setup_seconds: float = 0.0) -> float:
-        """Return the fraction of the stage that is done, 0…1; 1 if it is to end.
-
-        Args:
-            step: The steps that were taken.
-            seconds: The seconds that have passed, with the set-up.
-            setup_seconds: Those of the set-up, in which nothing was learned: 0 is where training begins.
-        """
-        if self.ends():
-            return 1.0
-        by_steps = step / self.steps if self.steps else 0.0
-        by_time = 0.0
-        if self.minutes:
-            left = 60 * self.minutes - setup_seconds
-            by_time = (seconds - setup_seconds) / left if left > 0 else 1.0
-        return min(1.0, max(by_steps, by_time))
 
 
 @dataclass(frozen=True)
@@ -220,6 +190,10 @@ class Trainer(Generic[Model]):
         if self.step != validated and not budget.ends():
             self._validate()
 
+    def has_spent(self, budget: Budget) -> bool:
+        """Return whether the run has ended already, and would take no step."""
+        return self.step > 0 and self._progress(budget) >= 1
+
     def _progress(self, budget: Budget) -> float:
         return self.processes.agree(budget.progress(self.step, self.seconds, self.setup_seconds))
 
@@ -232,7 +206,7 @@ class Trainer(Generic[Model]):
 
     def _train_step(self, batch: Any, progress: float) -> dict[str, float]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
-        factor = _rate_factor(self.step, progress, self.recipe.warmup_steps)
+        factor = rate_factor(self.step, progress, self.recipe.warmup_steps)
         self.optimizer.set_rate(self.recipe.learning_rate * factor)
         batch = batch.to(self.device)
         joined = self._adversary is not None and progress >= self._adversary.starts_at
@@ -386,12 +360,6 @@ class Trainer(Generic[Model]):
                 f"the checkpoint does not fit this version, the settings that were changed, or the {RUN_PRIOR} that "
                 f"lies beside it ({error}); undo that, or start another run from its {RUN_WEIGHTS}"
             ) from None
-
-
-def _rate_factor(step: int, progress: float, warmup_steps: int) -> float:
-    """Return the learning rate as a fraction of its peak: a linear warm-up times a cosine over the stage."""
-    cosine = 0.5 * (1 + math.cos(math.pi * progress))
-    return min(1.0, (step + 1) / warmup_steps) * (_FINAL_RATE + (1 - _FINAL_RATE) * cosine)
 
 
 def _floats(values: dict[str, Tensor]) -> dict[str, float]:
