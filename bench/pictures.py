@@ -1,8 +1,8 @@
 """Draws the middle frame of each clip as a row of a JPEG: the source, then the output of each decoder.
 
-    .venv/bin/python bench/pictures.py CLIPS --tokens 1 --out docs/decoders.jpg
+    .venv/bin/python bench/pictures.py CLIPS --tokens 1 --out docs/pictures/decoders.jpg
     .venv/bin/python bench/pictures.py tests/data/lanes.mp4 --tokens 2 --rdo 0.02 --decoders deterministic \\
-        --against x264 --out docs/overview.jpg
+        --against x264 --out docs/pictures/overview.jpg
 
 A frame that is larger than 256×256 is cropped to its centre.
 """

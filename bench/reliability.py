@@ -1,4 +1,4 @@
-"""Writes docs/reliability.md from the results of other benchmarks.
+"""Writes docs/explanation/reliability.md from the results of other benchmarks.
 
     .venv/bin/python bench/reliability.py FOLDER
 
@@ -108,7 +108,7 @@ def cost(document: dict[str, Any]) -> str:
     return (
         "## The cost of hostile files\n\n"
         "Files that say much in few bytes, beside black videos, which do the same without harm: seconds of the\n"
-        "processor that `verify` takes, and the memory that it holds. The [file format](reference/format.md) states\n"
+        "processor that `verify` takes, and the memory that it holds. The [file format](../reference/format.md) states\n"
         "the limits.\n\n"
         "    .venv/bin/python bench/cost.py\n\n" + table(["file", "bytes", "seconds", "ms per byte", "MiB"], rows)
     )
@@ -130,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    path = ROOT / "docs" / "reliability.md"
+    path = ROOT / "docs" / "explanation" / "reliability.md"
     page = path.read_text(encoding="utf-8")
     parts = [_INTRO]
     for heading, name, make in _SECTIONS:

@@ -1,4 +1,4 @@
-"""Writes docs/results.md from the results of other benchmarks.
+"""Writes docs/explanation/results.md from the results of other benchmarks.
 
     .venv/bin/python bench/results.py FOLDER
 
@@ -88,7 +88,7 @@ def quality(document: dict[str, Any]) -> str:
         "far the changes of brightness from frame to frame differ from those of the source, on a scale from 0 to 255. "
         "VMAF-NEG is VMAF without credit for sharpening. Less is better for LPIPS and flicker. *enc s* and *dec s* are "
         "the mean seconds of a clip. Measured with `--effort fast`, in format 2.2; `slow` saves about 16 % at equal "
-        "PSNR ([notebook](notebook/refinement.md)).\n\n"
+        "PSNR ([notebook](../notebook/refinement.md)).\n\n"
         f"    {_EVAL_COMMAND}\n\n"
         + "".join(f"- {line}\n" for line in [*context["codecs"], *context["notes"]])
         + f"\n{table(heads, rows)}\n"
@@ -212,9 +212,9 @@ def gops(figures: dict[str, Any]) -> str:
     note += f"lines, with a GOP every so many seconds; weights {weights}. The first and the last second are those of "
     note += "the clips, which tells whether quality decays over a long GOP. *decoded first* is how many frames a "
     note += "player decodes, on average, before the one that it seeks to, since decoding starts with a GOP."
-    command = "    .venv/bin/python bench/gop.py val-hd/*.* --plot docs/gop.svg"
+    command = "    .venv/bin/python bench/gop.py val-hd/*.* --plot docs/pictures/gop.svg"
     rows = [list(map(str, row)) for row in figures["rows"]]
-    picture = "![PSNR of each frame over the longest GOP](gop.svg)"
+    picture = "![PSNR of each frame over the longest GOP](../pictures/gop.svg)"
     return f"## Long GOPs\n\n{note}\n\n{command}\n\n{table(figures['heads'], rows)}\n{picture}\n"
 
 
@@ -233,7 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    page = ROOT / "docs" / "results.md"
+    page = ROOT / "docs" / "explanation" / "results.md"
     _, *present = re.split(r"^(?=## )", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     sections = []
     for (name, write), old in zip_longest(SECTIONS.items(), present, fillvalue=""):

@@ -1,6 +1,6 @@
 """Every common audio codec in every container: its sound is kept whole and in time, or left out and told.
 
-The table itself stands in docs/reliability.md; `VTOK_WRITE_EXPECTED=1` writes it anew.
+The table itself stands in docs/explanation/reliability.md; `VTOK_WRITE_EXPECTED=1` writes it anew.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ TARGETS = {
 SECONDS = 2
 LARGEST_GAP_S = 0.04
 """How far sound and picture may be apart."""
-PAGE = DATA.parent.parent / "docs" / "reliability.md"
+PAGE = DATA.parent.parent / "docs" / "explanation" / "reliability.md"
 
 
 @pytest.fixture(scope="module")
