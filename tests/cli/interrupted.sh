@@ -4,7 +4,7 @@ for signal in INT TERM; do
     mkfifo in.$signal
     vtok encode -q - out.vtk < in.$signal &
     exec 4> in.$signal
-    head -c 20000 clip.mp4 >&4
+    head -c 10000 clip.mp4 >&4
     until ls .out.vtk.*.partial.vtk > /dev/null 2>&1; do sleep 0.1; done
     sleep 0.3
     kill -$signal $!

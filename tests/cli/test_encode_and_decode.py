@@ -123,8 +123,8 @@ def test_the_readme_tells_each_quality() -> None:
 
 def test_pictures_too_large_are_refused_before_any_work(clip: Path, tmp_path: Path) -> None:
     for command, source, target in (("encode", SMALL_LANES, "o.vtk"), ("decode", clip, "o.mp4")):
-        code, _, err = inside(command, source, tmp_path / target, "--max-pixels", 29183)
-        assert code == 3 and err.endswith("has pictures of 228x128, more than --max-pixels 29183\n")
+        code, _, err = inside(command, source, tmp_path / target, "--max-pixels", 7423)
+        assert code == 3 and err.endswith("has pictures of 116x64, more than --max-pixels 7423\n")
         assert not list(tmp_path.iterdir())
 
 

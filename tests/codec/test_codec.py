@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import torch
 from file_parts import FileParts, changed, parts_of
-from helpers import DATA, SMALL_LANES, TINY, ClipMaker, psnr_db, randomized
+from helpers import DATA, LANES, SMALL_LANES, TINY, ClipMaker, psnr_db, randomized
 from numpy.typing import NDArray
 
 import vtok_codec
@@ -143,7 +143,7 @@ def test_slices_change_no_digit_and_no_pixel(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, latents: int
 ) -> None:
     """How many latent frames go through the networks at once is a matter of speed and memory only."""
-    frames = read_pixels(SMALL_LANES, 30)[:, :100, :150]
+    frames = read_pixels(LANES, 30)[:, :100, :150]
 
     def coded() -> tuple[Digits, Pixels]:
         digits, state = tokenizer.encode(frames[:13], 2, None)

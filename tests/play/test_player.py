@@ -104,7 +104,7 @@ def test_an_overview_tells_what_is_damaged(clip: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.vtk"
     cut.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
     assert overview_of(cut).damage[-1].end_s is None
-    cut.write_bytes(clip.read_bytes()[:1200])
+    cut.write_bytes(clip.read_bytes()[:600])
     with pytest.raises(DamageError, match="nothing of the file can be decoded"):
         overview_of(cut)
 
@@ -261,7 +261,7 @@ def test_it_plays_and_seeks_in_a_browser(clip: Path, tokenizer: Tokenizer, tmp_p
     with served(clip, tokenizer, source=SMALL_LANES) as server, browsing(tmp_path) as browser:
         browser.open(server.url)
         browser.wait_for("about && video.currentTime > 0.3 && source.currentTime > 0")
-        assert browser.value("[video.videoWidth, video.videoHeight, document.title]") == [228, 128, "lanes.vtk"]
+        assert browser.value("[video.videoWidth, video.videoHeight, document.title]") == [116, 64, "lanes.vtk"]
         assert not browser.value("part('source-figure').hidden") and browser.value("part('volume-label').hidden")
         browser.wait_for("ended && now()")
         assert browser.value("now()") == pytest.approx(2.44, abs=0.05)
