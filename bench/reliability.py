@@ -108,8 +108,8 @@ def cost(document: dict[str, Any]) -> str:
     return (
         "## The cost of hostile files\n\n"
         "Files that say much in few bytes, beside black videos, which do the same without harm: seconds of the\n"
-        "processor that `verify` takes, and the memory that it holds. The [file format](../reference/format.md) states\n"
-        "the limits.\n\n"
+        "processor that `verify` takes, and the memory that it holds. The [file format](../reference/format.md)\n"
+        "states the limits.\n\n"
         "    .venv/bin/python bench/cost.py\n\n" + table(["file", "bytes", "seconds", "ms per byte", "MiB"], rows)
     )
 

@@ -28,7 +28,11 @@ ROOT = DATA.parent.parent
 
 
 def test_every_line_of_the_threat_model_has_its_test() -> None:
-    lines = [line for line in (ROOT / "docs" / "explanation" / "security.md").read_text(encoding="utf-8").splitlines() if "| `" in line]
+    lines = [
+        line
+        for line in (ROOT / "docs" / "explanation" / "security.md").read_text(encoding="utf-8").splitlines()
+        if "| `" in line
+    ]
     named = [re.findall(r"`(test_\w+)\.py::(test_\w+)`", line) for line in lines]
     assert len(lines) > 12 and all(named)
     for file, test in (pair for pairs in named for pair in pairs):

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from vtok_codec.codec.diffusion import DiffusionDecoder
-from vtok_codec.codec.onedva import OneDVACoder, OneDVADecoder
+from vtok_codec.codec.onedva import OneDVACoder
+from vtok_codec.codec.onedva_decoder import OneDVADecoder
 from vtok_codec.codec.pixel_decoder import DecoderChoice, PixelDecoder
 from vtok_codec.codec.sharp import SharpDecoder
 from vtok_codec.codec.tokenizer import Tokenizer, load_tokenizer

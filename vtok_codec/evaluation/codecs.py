@@ -13,7 +13,7 @@ from vtok_codec.codec.decoder import decode_events
 from vtok_codec.codec.decoders import Decoders, OtherDecoder
 from vtok_codec.codec.distortion import make_distortion
 from vtok_codec.codec.encoder import encode_video
-from vtok_codec.codec.onedva import OneDVADecoder
+from vtok_codec.codec.onedva_decoder import OneDVADecoder
 from vtok_codec.codec.pixel_decoder import DecoderChoice
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.container.reader import VtkReader
