@@ -1,7 +1,7 @@
 """Measures a generator on held-out clips: how well it predicts tokens, and what it continues clips with.
 
     .venv/bin/python bench/generator.py predict GENERATOR CLIPS…
-    .venv/bin/python bench/generator.py continue GENERATOR CLIPS… [--picture docs/continued.jpg] [--decoder WEIGHTS]
+    .venv/bin/python bench/generator.py continue GENERATOR CLIPS… [--picture FILE] [--decoder WEIGHTS]
 
 `predict` compares the bits that whole clips would take with the generator's predictions with what the coders need for
 the same tokens. `continue` keeps the ten longest clips up to their last second, draws that second with several seeds,

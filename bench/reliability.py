@@ -95,9 +95,9 @@ def kills(document: dict[str, Any]) -> str:
     rows = [[str(cell) for cell in row] for row in document["kills"]]
     return (
         "## Killed commands\n\n"
-        "Each command is killed with SIGKILL at random times. *losses* counts the kills after which a file that was\n"
-        "whole before is neither whole nor replaced, or a checkpoint is older or damaged. In the end, the command\n"
-        "runs undisturbed, and must give what it gives without any kill, and leave no partial file.\n\n"
+        "Each command is killed with SIGKILL at random times. A kill counts as a *loss* if it damages a file that was\n"
+        "whole, or if a checkpoint is damaged or older than before. Finally, the command runs once without a kill. It\n"
+        "must then produce the same output as if nothing had been killed, and leave no partial file.\n\n"
         "    .venv/bin/python bench/kills.py\n\n" + table(["command", "kills", "losses", "right in the end"], rows)
     )
 
@@ -107,9 +107,9 @@ def cost(document: dict[str, Any]) -> str:
     rows = [[str(cell) for cell in row] for row in document["rows"]]
     return (
         "## The cost of hostile files\n\n"
-        "Files that say much in few bytes, beside black videos, which do the same without harm: seconds of the\n"
-        "processor that `verify` takes, and the memory that it holds. The [file format](../reference/format.md)\n"
-        "states the limits.\n\n"
+        "The table shows how much processor time and memory `verify` needs for hostile files, which declare much data\n"
+        "in few bytes. Black videos, which are harmless and small as well, stand beside them. The [file\n"
+        "format](../reference/format.md) states the limits.\n\n"
         "    .venv/bin/python bench/cost.py\n\n" + table(["file", "bytes", "seconds", "ms per byte", "MiB"], rows)
     )
 

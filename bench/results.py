@@ -180,6 +180,9 @@ def speed(figures: dict[str, Any]) -> str:
         ]
         for row in figures["command"]
     ]
+    # Each size comes first, in both directions; then one size at several lengths.
+    sizes = 2 * len({row["size"] for row in figures["command"]})
+    heads = ["command", "frames/s", "Mpixel/s", "peak MiB"]
     peaks = [[f"{command}, {seconds} s", figure("mib", mib)] for command, seconds, mib in figures["memory"]]
     return (
         f"## Speed and memory\n\n{figures['cpu']}, {figures['cores']} cores, torch {figures['torch']}, "
@@ -190,7 +193,8 @@ def speed(figures: dict[str, Any]) -> str:
         "the same number of threads.\n\n"
         + table(["model", "frames/s", "Mpixel/s", "GMAC/s", "of the limit"], model)
         + "\nTimes of whole commands, minus that of a clip of one frame:\n\n"
-        + table(["command", "frames/s", "Mpixel/s", "peak MiB"], commands)
+        + table(heads, commands[:sizes])
+        + ("\nThe same by length of the clip:\n\n" + table(heads, commands[sizes:]) if commands[sizes:] else "")
         + "\nPeak memory at 1280×720:\n\n"
         + table(["command", "peak MiB"], peaks)
     )
@@ -208,10 +212,12 @@ def latency(figures: dict[str, Any]) -> str:
 def gops(figures: dict[str, Any]) -> str:
     """Return the section on long groups of pictures."""
     weights = " and ".join(f"{quality} {digest[:12]}" for quality, digest in figures["weights"].items())
-    note = f"Means over {figures['clips']} held-out clips of {figures['seconds']:g} s, scaled to {figures['lines']} "
-    note += f"lines, with a GOP every so many seconds; weights {weights}. The first and the last second are those of "
-    note += "the clips, which tells whether quality decays over a long GOP. *decoded first* is how many frames a "
-    note += "player decodes, on average, before the one that it seeks to, since decoding starts with a GOP."
+    note = (
+        f"Means over {figures['clips']} held-out clips of {figures['seconds']:g} s, scaled to {figures['lines']} lines, "
+        f"with a GOP every so many seconds; weights {weights}. The first and the last second are the PSNR of those "
+        "seconds of each clip: if the last is much lower, quality decays over a long GOP. *decoded first* is how many "
+        "frames a player decodes, on average, before the one that it seeks to, since decoding starts with a GOP."
+    )
     command = "    .venv/bin/python bench/gop.py val-hd/*.* --plot docs/pictures/gop.svg"
     rows = [list(map(str, row)) for row in figures["rows"]]
     picture = "![PSNR of each frame over the longest GOP](../pictures/gop.svg)"

@@ -167,7 +167,7 @@ def find_shipped(name: str) -> WeightsFile:
     """
     shipped = {weights.name: weights for weights in shipped_weights()}
     if name not in shipped and is_known(name):
-        raise ModelError(f"the weights of {name} are not here; 'vtok models fetch {name}' gets them")
+        raise ModelError(f"the weights of {name} are not here; 'vtok models fetch {name} --from PLACE' gets them")
     if name not in shipped:
         known = [file.removesuffix(SUFFIX) for file in known_hashes() if file.endswith(SUFFIX)]
         like = get_close_matches(name, [*shipped, *known], 1)

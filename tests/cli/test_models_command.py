@@ -48,7 +48,10 @@ def test_what_is_not_here_is_told(light: Path, tmp_path: Path) -> None:
     code, out, _ = inside("models")
     assert code == 0 and f"{NAME}: not here" in out
     code, _, told = inside("encode", SMALL_LANES, tmp_path / "out.vtk")
-    assert code == 6 and told == f"vtok: the weights of {NAME} are not here; 'vtok models fetch {NAME}' gets them\n"
+    assert (
+        code == 6
+        and told == f"vtok: the weights of {NAME} are not here; 'vtok models fetch {NAME} --from PLACE' gets them\n"
+    )
 
 
 def test_a_decoder_that_is_not_here_can_be_fetched(light: Path, tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ def decode(
         bool,
         typer.Option(
             "--recover",
-            help="Continue after damage: the last good frame fills the gap until the next intact group of pictures.",
+            help="Continue after damage: the last good frame fills the gap until the next group of pictures whose "
+            "first chunk is intact.",
             rich_help_panel=INPUT,
         ),
     ] = False,

@@ -53,7 +53,7 @@ def list_models(context: typer.Context, as_json: AsJson = False) -> None:
         size = len(weights.data) / 1e6
         print(f"{weights.name}{role}: {size:.1f} MB, weights {weights.sha256[:12]}, {weights.path}")
     for name in missing_weights():
-        print(f"{name}: not here; `vtok models fetch {name}` gets it")
+        print(f"{name}: not here; `vtok models fetch {name} --from PLACE` gets it")
     for name, quality in QUALITIES.items():
         default = " (default)" if name == DEFAULT_QUALITY else ""
         print(
