@@ -213,10 +213,10 @@ def gops(figures: dict[str, Any]) -> str:
     """Return the section on long groups of pictures."""
     weights = " and ".join(f"{quality} {digest[:12]}" for quality, digest in figures["weights"].items())
     note = (
-        f"Means over {figures['clips']} held-out clips of {figures['seconds']:g} s, scaled to {figures['lines']} lines, "
-        f"with a GOP every so many seconds; weights {weights}. The first and the last second are the PSNR of those "
-        "seconds of each clip: if the last is much lower, quality decays over a long GOP. *decoded first* is how many "
-        "frames a player decodes, on average, before the one that it seeks to, since decoding starts with a GOP."
+        f"Means over {figures['clips']} held-out clips of {figures['seconds']:g} s, scaled to {figures['lines']} "
+        f"lines, with a GOP every so many seconds; weights {weights}. The first and the last second are the PSNR of "
+        "those seconds of each clip: if the last is much lower, quality decays over a long GOP. *decoded first* is how "
+        "many frames a player decodes, on average, before the one that it seeks to, since decoding starts with a GOP."
     )
     command = "    .venv/bin/python bench/gop.py val-hd/*.* --plot docs/pictures/gop.svg"
     rows = [list(map(str, row)) for row in figures["rows"]]
