@@ -210,7 +210,8 @@ class TrainedNetwork(nn.Module):
         flat = torch.stack(inputs, 1).flatten(1, 3).contiguous(memory_format=torch.channels_last)
         kernel = self.trunk_in[:, :, :planes].flatten(1, 3)
         with torch.no_grad():
-            shift = shift_of(kernel.abs().flatten(1).amax(1))
+            # As in files, the unit of a channel follows from its weights for all planes.
+            shift = shift_of(self.trunk_in.abs().flatten(1).amax(1))
         bias = rounded(self.bias(self.trunk_in_bias).T, shift).T[place]
         state = activation(F.conv2d(flat, rounded(kernel, shift), padding=1) + bias[:, :, None, None])
         for block in range(self.config.blocks):
