@@ -297,6 +297,9 @@ def test_two_processes_cannot_train_in_one_folder(data: Path, tmp_path: Path, sm
     (tmp_path / "clips").mkdir()
     with pytest.raises(TrainingError, match="no video or image"):
         run_training(settings_of(tmp_path / "clips", "continuous"), tmp_path / "never", Budget(steps=1), quiet=True)
+    mistyped = replace(settings_of(data, "continuous"), data=(str(data), str(tmp_path / "clip")))
+    with pytest.raises(TrainingError, match="clip is not a folder"):
+        run_training(mistyped, tmp_path / "never", Budget(steps=1), quiet=True)
     assert not (tmp_path / "never").exists()
 
 
@@ -329,7 +332,11 @@ def test_a_run_goes_on_with_other_settings_and_from_any_folder(
     run_training(replace(settings_of(data, "continuous"), data=(data.name,)), run, Budget(steps=1), quiet=True)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    resume_training(run, Budget(steps=2), quiet=True, overrides=(("learning_rate", "0"),))
+    changed = (("learning_rate", "0"), ("weight_decay", "0.5"), ("betas", "0.5,0.75"))
+    resumed = resume_training(run, Budget(steps=2), quiet=True, overrides=changed)
+    groups = resumed.optimizer._adamw.param_groups
+    assert {group["betas"] for group in groups} == {(0.5, 0.75)}
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.5}
     before = read_checkpoint(run)["model"]
     resume_training(run, Budget(steps=3), quiet=True)
     after = read_checkpoint(run)["model"]
@@ -354,6 +361,18 @@ def test_a_run_that_is_ended_saves_first(number: signal.Signals, data: Path, tmp
     step = read_checkpoint(run)["step"]
     assert step >= 50 and f"after step {step}; go on with --resume {run}" in told.decode()
     assert inside("train", "--resume", run, "--steps", step + 1, "-q")[0] == 0
+
+
+def test_a_run_that_is_ended_while_it_is_set_up_resumes_exactly(data: Path, tmp_path: Path, small_stages: None) -> None:
+    """It takes one step, which is the first one of its stage and not the last."""
+    settings = settings_of(data, "continuous")
+    settings = replace(settings, overrides=(*settings.overrides, ("phases", "2x8x32,1x8x64@0.9")))
+    run_training(settings, tmp_path / "whole", Budget(steps=3), quiet=True)
+    ended = run_training(settings, tmp_path / "run", Budget(steps=3, ends=lambda: True), quiet=True)
+    assert ended.step == 1
+    resume_training(tmp_path / "run", Budget(steps=3), quiet=True)
+    whole, resumed = (read_checkpoint(tmp_path / name)["model"] for name in ("whole", "run"))
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
 def test_a_run_that_changed_nothing_is_an_error(

@@ -84,12 +84,15 @@ class StageOptimizer:
         return {"adamw": self._adamw.state_dict(), "muon": self._muon.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a state that `state_dict` returned.
+        """Restore a state that `state_dict` returned; the settings stay those of the recipe.
 
         Raises:
             KeyError, ValueError: The state belongs to other weights.
         """
+        chosen = [{name: group[name] for name in ("weight_decay", "betas")} for group in self._adamw.param_groups]
         self._adamw.load_state_dict(state["adamw"])
+        for group, settings in zip(self._adamw.param_groups, chosen, strict=True):
+            group.update(settings)
         self._muon.load_state_dict(state["muon"])
 
 

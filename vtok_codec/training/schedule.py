@@ -22,15 +22,13 @@ class Budget:
     """Returns whether the run is asked to end after its step. It then saves and does not validate."""
 
     def progress(self, step: int, seconds: float, setup_seconds: float = 0.0) -> float:
-        """Return the fraction of the stage that is done, 0…1; 1 if it is to end.
+        """Return the fraction of the stage that is done, 0…1.
 
         Args:
             step: The steps that were taken.
             seconds: The seconds that have passed, with the set-up.
             setup_seconds: Those of the set-up, in which nothing was learned: 0 is where training begins.
         """
-        if self.ends():
-            return 1.0
         by_steps = step / self.steps if self.steps else 0.0
         by_time = 0.0
         if self.minutes:

@@ -161,8 +161,7 @@ class Trainer(Generic[Model]):
         self.seconds = now - started
         window, validated = LogWindow(), None
         try:
-            # However long the set-up took, a run takes a step.
-            while (progress := self._progress(budget)) < 1 or not self.step:
+            while (progress := self._progress(budget, budget.ends())) < 1:
                 shape = self.recipe.shape_at(progress)
                 with window.waiting():
                     batch = self._batches.batch(self.step, shape)
@@ -192,10 +191,17 @@ class Trainer(Generic[Model]):
 
     def has_spent(self, budget: Budget) -> bool:
         """Return whether the run has ended already, and would take no step."""
-        return self.step > 0 and self._progress(budget) >= 1
+        return self._progress(budget) >= 1
 
-    def _progress(self, budget: Budget) -> float:
-        return self.processes.agree(budget.progress(self.step, self.seconds, self.setup_seconds))
+    def _progress(self, budget: Budget, ended: bool = False) -> float:
+        """Return the fraction of the stage that is done, on which all processes agree; 1 if the run was `ended`.
+
+        However long the set-up took, and whatever ended it, a run takes a step, and this is where the stage begins.
+        """
+        if not self.step:
+            return 0.0
+        done = budget.progress(self.step, self.seconds, self.setup_seconds)
+        return self.processes.agree(1.0 if ended else done)
 
     def _entry(self, window: LogWindow, shape: CropShape) -> dict[str, float]:
         """Return the entry of the log for the steps of a window."""

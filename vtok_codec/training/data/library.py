@@ -40,9 +40,11 @@ class ClipLibrary:
             budget_bytes: The memory for decoded clips in bytes.
 
         Raises:
-            TrainingError: The folders hold neither a video nor an image.
+            TrainingError: One of them is no folder, or they hold neither a video nor an image.
         """
         folders = list(folders)
+        if missing := [folder for folder in folders if not folder.is_dir()]:
+            raise TrainingError(f"{missing[0]} is not a folder; name one with training videos or images")
         files = files_in(folders)
         self.videos = [path for path in files if is_video_name(path.name)]
         self.images = [path for path in files if is_image_name(path.name)]
