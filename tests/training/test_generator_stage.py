@@ -69,7 +69,7 @@ def test_it_trains_on_several_corpora(corpus: Path, tmp_path: Path, one_thread: 
     assert not set(both.shards()[: len(one)]) & set(both.shards()[len(one) :])
     with pytest.raises(IndexError):
         both[len(both)]
-    code, _, told = train(corpus, tmp_path / "run", "--data", tmp_path / "mirrored", "--steps", 1)
+    code, _, told = train(corpus, tmp_path / "run", "--data", tmp_path / "mirrored", "--steps", 1, "--set", "tokens=0")
     assert code == 0 and f"{2 * len(one)} windows" in told
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from vtok_codec.layout import GopLayout
 from vtok_codec.models.weights import LATENT_FLOW, build, dump_weights
 from vtok_codec.registry import is_generator
 from vtok_codec.training.codec.redrawing import Redrawing
+from vtok_codec.training.data.library import ClipLibrary, clips_to_encode
+from vtok_codec.training.latent_flow import latents
 from vtok_codec.training.latent_flow.latents import LatentBatches, moments
 from vtok_codec.training.processes import Processes
 from vtok_codec.training.recipe import CropShape
@@ -193,3 +196,32 @@ def test_what_cannot_redraw_is_refused(place: Path, tmp_path: Path, wrong: tuple
     command = ("train", "--stage", "redrawn", "--from", "tiny.safetensors", "--data", "clips", "--steps", 1)
     code, _, error = inside(*command, "--run", tmp_path / "run", *REDRAWN, *wrong, cwd=place)
     assert code != 0 and told in error and error.count("\n") <= 2
+
+
+def test_it_goes_on_for_the_codec_of_the_weights_to_start_from(place: Path, tmp_path: Path, one_thread: None) -> None:
+    """And not for the default one, whose latents mean something else."""
+    shutil.copy(place / "flow.safetensors", tmp_path / "ema.safetensors")
+    command = ("train", "--stage", "latent-flow", "--from", tmp_path / "ema.safetensors", "--data", place / "clips")
+    more = ("--set", "phases=2x12x32", "--steps", 1)
+    code, _, told = inside(*command, "--run", tmp_path / "run", *more)
+    assert code == 6 and told.count("\n") == 1 and told.endswith("as codec.safetensors, or name it with --codec\n")
+    shutil.copy(place / "tiny.safetensors", tmp_path / "codec.safetensors")
+    code, _, told = inside(*command, "--run", tmp_path / "run", *more)
+    assert code == 0, told
+    made = WeightsFile("run", tmp_path / "run" / "ema.safetensors").metadata
+    assert made[CODEC_SHA256] == WeightsFile("tiny", place / "tiny.safetensors").sha256
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_quiet_hides_the_bar_of_the_clips(
+    place: Path, tmp_path: Path, quiet: bool, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> None:
+    asked = []
+
+    def noting(library: ClipLibrary, paths: Sequence[Path], mirrored: bool, quiet: bool) -> Iterator[Any]:
+        asked.append(quiet)
+        return clips_to_encode(library, paths, mirrored, quiet)
+
+    monkeypatch.setattr(latents, "clips_to_encode", noting)
+    assert train(place, tmp_path / "run", "--steps", 1, *(["-q"] if quiet else []))[0] == 0
+    assert asked == [quiet]

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +19,15 @@ from vtok_codec.errors import TrainingError
 from vtok_codec.media.picture import png_bytes
 from vtok_codec.metrics.lpips import load_lpips
 from vtok_codec.models.onevae import OneVAE
+from vtok_codec.training import run as run_module
 from vtok_codec.training.codec.validation import decode_codes, validate
 from vtok_codec.training.data.held_out import filled_clip, validation_clips
+from vtok_codec.training.measures import mean_lpips
+from vtok_codec.training.objective import perceptual_distance
 from vtok_codec.training.run import run_training
 from vtok_codec.training.schedule import Budget
-from vtok_codec.training.trainer import LOG, Cadence
+from vtok_codec.training.subject import Prepared
+from vtok_codec.training.trainer import LOG, Cadence, Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -88,3 +93,33 @@ def test_held_out_clips_are_spread_evenly(
     chosen = validation_clips(tmp_path, limit, TINY.layout)
     steps = {after - before for before, after in pairwise([*chosen, files])}
     assert len(chosen) == min(limit, files) and max(steps) - min(steps) <= 1
+
+
+def test_lpips_of_validation_is_on_the_device_of_the_run(
+    data: Path, tmp_path: Path, small_stages: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trainer moves the loss; here the loss does without LPIPS."""
+    seen: list[Prepared[Any, Any]] = []
+
+    def keep(stage: str, prepared: Prepared[Any, Any], *rest: object) -> Trainer[Any]:
+        seen.append(prepared)
+        raise TrainingError("seen")
+
+    monkeypatch.setattr(run_module, "Trainer", keep)
+    monkeypatch.setattr(run_module, "_device_name", lambda name: "meta")
+    (data / "broken.mp4").unlink()
+    settings = settings_of(data, "continuous")
+    settings = replace(settings, validation=str(data), overrides=(*settings.overrides, ("lpips_weight", "0")))
+    with pytest.raises(TrainingError, match="seen"):
+        run_training(settings, tmp_path / "run", Budget(steps=1), quiet=True)
+    lpips = seen[0].subject._lpips
+    assert lpips is not None and {buffer.device.type for buffer in lpips.buffers()} == {"meta"}
+
+
+@pytest.mark.parametrize("side", [8, 24, 31])
+def test_pictures_too_small_for_lpips_grow(side: int) -> None:
+    lpips = load_lpips()
+    video = torch.rand(1, 3, 4, side, 40) * 2 - 1
+    generator = torch.Generator().manual_seed(1)
+    assert perceptual_distance(lpips, video, -video, 2, generator) > 0
+    assert mean_lpips(lpips, video * 0, video.abs() * 255) > 0

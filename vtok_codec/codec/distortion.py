@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vtok_codec.codec.tokenizer import Placement
 from vtok_codec.media.types import Pixels
-from vtok_codec.metrics.lpips import LEAST_SIDE, LPIPS, load_lpips
+from vtok_codec.metrics.lpips import LPIPS, grown, load_lpips
 from vtok_codec.stream.effort import Tune
 
 _LEVEL = 1 / 127.5
@@ -89,9 +89,7 @@ class Distortion:
 def _seen(picture: Tensor, view: _View) -> Tensor:
     """Return a picture `3 H W` as LPIPS looks at it, `1 3 H W`; one that is too small grows by copies of its edge."""
     picture = picture.flip(-1) if view.mirrored else picture
-    (height, width), (down, right, _) = picture.shape[1:], view
-    padding = (right, max(0, LEAST_SIDE - width - right), down, max(0, LEAST_SIDE - height - down))
-    return F.pad(picture[None], padding, mode="replicate")
+    return grown(F.pad(picture[None], (view.right, 0, view.down, 0), mode="replicate"))
 
 
 def make_distortion(tune: Tune, placement: Placement) -> Distortion:

@@ -25,6 +25,13 @@ _MEAN = (-0.030, -0.088, -0.188)
 _STD = (0.458, 0.448, 0.450)
 
 
+def grown(pictures: Tensor) -> Tensor:
+    """Return pictures `B 3 H W` with copies of their last row and column where they are too small for the network."""
+    height, width = pictures.shape[2:]
+    missing = max(0, LEAST_SIDE - width), max(0, LEAST_SIDE - height)
+    return F.pad(pictures, (0, missing[0], 0, missing[1]), mode="replicate") if any(missing) else pictures
+
+
 class LPIPS(nn.Module):
     """The perceptual distance LPIPS between pictures. Its parameters are frozen.
 

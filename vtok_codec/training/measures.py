@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vtok_codec.metrics.lpips import LPIPS
+from vtok_codec.metrics.lpips import LPIPS, grown
 
 _LPIPS_EVERY = 4
 """LPIPS is measured on one of this many frames, to save time."""
@@ -23,5 +23,5 @@ def psnr_db(output: Tensor, source: Tensor) -> float:
 
 def mean_lpips(lpips: LPIPS, output: Tensor, source: Tensor) -> float:
     """Return the mean LPIPS over every fourth frame of videos `1 3 T H W` with levels from 0 to 255."""
-    pair = [(video[0, :, ::_LPIPS_EVERY].transpose(0, 1) / 127.5 - 1).contiguous() for video in (source, output)]
+    pair = [grown(video[0, :, ::_LPIPS_EVERY].transpose(0, 1) / 127.5 - 1).contiguous() for video in (source, output)]
     return float(lpips(*pair).mean())

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vtok_codec.errors import SettingError
-from vtok_codec.metrics.lpips import LPIPS
+from vtok_codec.metrics.lpips import LPIPS, grown
 from vtok_codec.training.processes import Processes
 from vtok_codec.training.recipe import RecipeT, check_recipe
 
@@ -90,7 +90,7 @@ def perceptual_distance(
     chosen = torch.randperm(video.shape[2], generator=generator)[:frames]
     down, right = torch.randint(_LPIPS_STRIDE, (2,), generator=generator).tolist()
     source, output = (
-        F.pad(x[:, :, chosen].transpose(1, 2).flatten(0, 1), (right, 0, down, 0), mode="replicate")
+        grown(F.pad(x[:, :, chosen].transpose(1, 2).flatten(0, 1), (right, 0, down, 0), mode="replicate"))
         for x in (video, reconstruction)
     )
     return lpips(source, output).mean()

@@ -113,7 +113,7 @@ class TransformerRecipe(Recipe):
     reach: int = 3
     """Latent frames before its own that a block attends to."""
     dropout: float = 0.1
-    """The probability of dropping a block's contribution to a position during training."""
+    """The probability of dropping a feature that a block adds to a position, during training."""
     unused: ClassVar[frozenset[str]] = frozenset({"token_weights", "lpips_weight", "lpips_frames", "augmentation"})
     """The settings of all stages that these do not use: they train on tokens, not on crops."""
 

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 from vtok_codec.codec.tokenizer import choose_placement
-from vtok_codec.errors import SettingError, TrainingError
+from vtok_codec.errors import ModelError, SettingError, TrainingError
 from vtok_codec.files import exclusive, write_whole
 from vtok_codec.metrics.complexity import complexity
 from vtok_codec.models.config import ModelConfig, OneVAEConfig, config_from_json, config_to_json
 from vtok_codec.models.presets import PRESETS
 from vtok_codec.models.weights import parse_tensors
 from vtok_codec.prior_files import RUN_PRIOR, parsed_prior, prior_file
-from vtok_codec.registry import DEFAULT_MODEL, RUN_WEIGHTS, find_codec, find_weights, is_onedva
+from vtok_codec.registry import DEFAULT_MODEL, RUN_WEIGHTS, find_codec, find_weights
 from vtok_codec.training.checkpoint import has_checkpoint, read_checkpoint
 from vtok_codec.training.codec.stages import CodecRecipe
 from vtok_codec.training.data.crops import CropSampler
@@ -37,7 +37,7 @@ from vtok_codec.training.setups import SETUPS
 from vtok_codec.training.stages import Stage, find_stage
 from vtok_codec.training.subject import Request, Start
 from vtok_codec.training.trainer import LOG, STRIP, Cadence, Trainer
-from vtok_codec.weights_file import WeightsFile
+from vtok_codec.weights_file import CODEC_SHA256, WeightsFile
 
 _SETTINGS = "run.json"
 _LOCK = "run.lock"
@@ -188,15 +188,21 @@ def _start_and_config(settings: RunSettings, stage: Stage) -> tuple[WeightsFile 
 
 
 def _codec_weights(settings: RunSettings, stage: Stage) -> WeightsFile | None:
-    """Return the codec whose tokens a model is for: the one that was named, that of its corpus, or the default one."""
+    """Return the codec whose tokens a model is for.
+
+    It is the one that was named, that of the corpus, that of the weights to start from, or the default one.
+    """
     if stage.kind == "codec":
         return None
     named = settings.start if stage.kind == "prior" else settings.codec
     start = find_weights(settings.start) if settings.start else None
-    if named is None and start and is_onedva(start):
-        return find_codec(start)
     if named is None and SETUPS[stage.kind].DATA == "corpus":
         named = corpus_plan(settings.data).model
+    if named is None and start and CODEC_SHA256 in start.metadata:
+        try:
+            return find_codec(start)
+        except ModelError as error:
+            raise ModelError(f"{error}, or name it with --codec") from None
     return find_weights(named or DEFAULT_MODEL)
 
 
@@ -227,7 +233,8 @@ def _check_followed(asked: tuple[tuple[str, str], ...], recipe: Recipe, stage: S
     for key, _ in asked:
         name = key.removeprefix(_AUGMENTATION)
         there, given = (getattr(each if name == key else each.augmentation, name) for each in (recipe, wanted))
-        if there != given:
+        # 0 tokens stand for as many as the corpus has.
+        if there != given and (key, given) != ("tokens", 0):
             raise SettingError(f"setting {key}={given}: it follows from the model, which has {there}; leave it out")
 
 
@@ -273,6 +280,7 @@ def _trainer(settings: RunSettings, folder: Path, start: WeightsFile | None, fre
         device=device,
         seed=settings.seed,
         overridden=frozenset(name for name, _ in settings.overrides),
+        quiet=quiet,
     )
     prepared = setup.prepare(request)
     if processes.leads and not quiet:

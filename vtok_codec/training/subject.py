@@ -165,6 +165,8 @@ class Request:
     """The folders with the training data."""
     overridden: frozenset[str] = frozenset()
     """The names of the settings that were asked for."""
+    quiet: bool = False
+    """Whether to show no progress bars."""
 
 
 @dataclass(frozen=True)

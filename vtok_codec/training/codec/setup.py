@@ -111,6 +111,9 @@ def prepare(request: Request) -> Prepared[OneVAE, CodecRecipe]:
     redrawing = _redrawing(flow, request, config, recipe) if flow else None
     objective = CodecObjective(recipe, config, lpips, request.processes, prior, redrawing)
     lpips = lpips or (load_lpips() if request.clips else None)
+    if lpips:
+        # Validation uses it even where the loss, which the trainer moves, does not.
+        lpips.to(request.device)
     model.quantizer.collective = request.processes
     errors = prior_parts(request.prior).errors if request.prior and prior else None
     drawn_by = flow.sha256 if flow else ""

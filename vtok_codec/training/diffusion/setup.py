@@ -87,7 +87,7 @@ def prepare(request: Request) -> Prepared[Denoiser, DiffusionRecipe]:
         if alike != config or not source.decodes(config.codec):  # type: ignore[union-attr]
             raise ModelError(f"{request.start.source} does not have the shape of the decoder to train")
         model.load_state_dict(request.start.tensors)
-    lpips = load_lpips() if recipe.lpips_weight or request.clips else None
+    lpips = load_lpips().to(request.device) if recipe.lpips_weight or request.clips else None
     codec = codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     metadata = {"codec": weights.name, CODEC_SHA256: weights.sha256}
     subject = DenoiserSubject(config, request.clips, codec, metadata, lpips)

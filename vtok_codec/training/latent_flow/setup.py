@@ -88,7 +88,7 @@ def prepare(request: Request) -> Prepared[LatentFlow, LatentFlowRecipe]:
     assert request.sampler is not None
     tokenizer = Tokenizer(weights, Placement(request.device, fast_type(request.device)))
     objective = LatentFlowObjective(recipe, config.codec.max_tokens, request.processes)
-    quiet = not request.processes.leads
+    quiet = request.quiet or not request.processes.leads
     clips = all_latents(request.sampler.library, tokenizer, config.tokens, bool(recipe.mirrored), quiet)
     if not clips:
         raise ModelError("none of the clips is a video that can be read")

@@ -102,7 +102,7 @@ def prepare(request: Request) -> Prepared[OneDVA, OneDVARecipe]:
         model.decoder.start_from(codec.decoder)
         kept = warm_start(model, codec, request.sampler)
         notes.append(f"the linear path starts with {100 * kept:.1f} % of the variance of the second token")
-    lpips = load_lpips() if recipe.lpips_weight or request.clips else None
+    lpips = load_lpips().to(request.device) if recipe.lpips_weight or request.clips else None
     objective = OneDVAObjective(
         recipe, codec, _harm(weights, config.codec), lpips if recipe.lpips_weight else None, request.processes
     )

@@ -192,7 +192,7 @@ def prepare(request: Request) -> Prepared[PriorModel, PriorRecipe]:
     device = request.device
     tokenizer = Tokenizer(weights, Placement(device, fast_type(device)))
     assert request.sampler is not None
-    library, quiet = request.sampler.library, not request.processes.leads
+    library, quiet = request.sampler.library, request.quiet or not request.processes.leads
     model, about_start = initial_prior(request, config)
     files = digits_of_files(request.data, tokenizer)
     clips = all_digits(library, tokenizer, bool(recipe.mirrored), quiet)
