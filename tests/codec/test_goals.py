@@ -13,6 +13,8 @@ import pytest
 from helpers import LANES, SMALL_LANES, ClipMaker, inside, pixels_of, psnr_db
 
 from vtok_codec.codec.goals import LADDER, Goal, Outcome, Point, bitrate_goal, psnr_goal, search, size_goal
+from vtok_codec.codec.trials import _noted
+from vtok_codec.media.types import Frame
 
 _RUNGS = [("small", 1), ("small", 2), ("large", 1), ("large", 2)]
 
@@ -160,3 +162,18 @@ def test_sound_is_no_part_of_a_bit_rate(make_clip: ClipMaker, tmp_path: Path) ->
         assert code == 0 and abs(shown - about["bits_per_pixel"]) < 1e-4
     # The header describes the track.
     assert 0 <= sizes[0] - sizes[1] < 250
+
+
+def test_a_still_image_has_no_bit_rate(make_clip: ClipMaker, tmp_path: Path) -> None:
+    """Whatever FFmpeg says that it lasts."""
+    source = make_clip("one.png", frames=1, options=["-update", "1"])
+    code, out, err = inside("encode", source, tmp_path / "o.vtk", "--bitrate", "100k")
+    assert (code, out) == (2, "") and "a still image has no duration; give a size" in err and err.count("\n") == 1
+    assert not (tmp_path / "o.vtk").exists()
+
+
+def test_a_last_frame_of_unknown_duration_counts_as_a_frame() -> None:
+    ticks: list[int] = []
+    for pts, duration in ((0, 40), (40, 40), (80, 0)):
+        _noted(ticks, 40, Frame(np.zeros((2, 2, 3), np.uint8), pts, duration))
+    assert ticks == [0, 120]

@@ -99,11 +99,14 @@ class Trials:
         settings = replace(self._settings, tokens_per_position=point.tokens_per_position, rdo=point.rdo)
         ticks: list[int] = []
         with self._open() as reader:
-            events = map(partial(_noted, ticks), reader.events())
+            rate, unit = reader.info.rate, reader.info.time_base
+            usual = round(1 / (rate * unit)) if rate else 0
+            events = map(partial(_noted, ticks, usual), reader.events())
             self._summary = encode_video(
                 reader.info, events, self._load(point.model), settings, self._file, self._on_frames
             )
-            seconds = float((max(ticks) - min(ticks)) * reader.info.time_base)
+            # A still image has no rate, and what FFmpeg gives as its duration means nothing.
+            seconds = float((max(ticks) - min(ticks)) * unit) if rate else 0.0
             pixels = self._summary.frames * reader.info.width * reader.info.height
             self.joins = reader.joins
         self._point = point
@@ -122,10 +125,13 @@ class Trials:
         return error.psnr_db
 
 
-def _noted(ticks: list[int], event: Frame | AudioPacket) -> Frame | AudioPacket:
-    """Append the start and the end of a frame to `ticks`, of which only the extremes are kept."""
+def _noted(ticks: list[int], usual: int, event: Frame | AudioPacket) -> Frame | AudioPacket:
+    """Append the start and the end of a frame to `ticks`, of which only the extremes are kept.
+
+    A frame of unknown duration lasts the `usual` one.
+    """
     if isinstance(event, Frame):
-        ticks += (event.pts, event.pts + event.duration)
+        ticks += (event.pts, event.pts + (event.duration or usual))
         ticks[:] = min(ticks), max(ticks)
     return event
 
