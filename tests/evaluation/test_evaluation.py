@@ -25,13 +25,14 @@ from vtok_codec.codec.diffusion import DiffusionDecoder
 from vtok_codec.codec.encoder import EncodeSummary, encode_video
 from vtok_codec.codec.tokenizer import Tokenizer
 from vtok_codec.errors import InputError, ModelError, OutputError, SettingError
+from vtok_codec.evaluation import measure as measure_module
 from vtok_codec.evaluation.anchors import ANCHORS, AnchorCodec, anchor_codecs
 from vtok_codec.evaluation.bdrate import RatePoint, bd_rate
 from vtok_codec.evaluation.cache import ResultCache
 from vtok_codec.evaluation.campaign import Evaluation, evaluate_all
 from vtok_codec.evaluation.clips import SourceClip, open_clip
 from vtok_codec.evaluation.codecs import VtokCodec, _short, model_codecs
-from vtok_codec.evaluation.comparison import make_strips
+from vtok_codec.evaluation.comparison import _smallest_fitting, make_strips
 from vtok_codec.evaluation.fd_codec import CodecFeatures
 from vtok_codec.evaluation.frechet import Features, frechet_distance
 from vtok_codec.evaluation.fvd import I3D
@@ -46,6 +47,7 @@ from vtok_codec.media.types import Pixels
 from vtok_codec.metrics.gradients import gradient_energy
 from vtok_codec.metrics.lpips import load_lpips
 from vtok_codec.stream.settings import EncodeSettings
+from vtok_codec.weights_file import WeightsFile
 
 NO_CACHE = ResultCache(None)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -240,6 +242,33 @@ def test_anchors_keep_chroma_at_the_left(anchor: str, tmp_path: Path, ffmpeg: st
         subprocess.run([ffmpeg, "-v", "error", "-i", first, *options, tmp_path / name], check=True)
         figures[name] = psnr_of(tmp_path / name, anchor_codecs(anchor, (8,))[0], tmp_path)
     assert min(figures.values()) > 40, figures
+
+
+@pytest.mark.parametrize("anchor", ANCHORS)
+def test_anchors_keep_chroma_where_nobody_says_it_lies(anchor: str, tmp_path: Path, ffmpeg: str) -> None:
+    """In videos that no encoder of H.264 has named the place for: the reader takes it to be the centre."""
+    bars = ["-f", "lavfi", "-i", "testsrc2=size=128x96:rate=25", "-frames:v", "5", "-pix_fmt", "yuv420p"]
+    vp9 = ["-c:v", "libvpx-vp9", "-crf", "1", "-b:v", "0"]
+    kinds = {"ffv1.mkv": ["-c:v", "ffv1"], "vp9.mp4": vp9, "vp9.webm": vp9, "raw.nut": ["-c:v", "rawvideo"]}
+    figures = {}
+    for name, options in kinds.items():
+        subprocess.run([ffmpeg, "-v", "error", *bars, *options, tmp_path / name], check=True)
+        figures[name] = psnr_of(tmp_path / name, anchor_codecs(anchor, (8,))[0], tmp_path)
+    assert min(figures.values()) > 40, figures
+
+
+def test_results_depend_on_the_network_that_measured_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    measures = Measures(False, load_lpips(), vmaf=False)
+    before = measures.identity
+    (tmp_path / "other.safetensors").write_bytes(b"other")
+    monkeypatch.setattr(measure_module, "lpips_weights", lambda: WeightsFile("other", tmp_path / "other.safetensors"))
+    assert measures.identity != before
+
+
+def test_an_anchor_is_searched_up_to_its_last_crf() -> None:
+    """SVT-AV1 goes on to 63, and x264 ends at 51."""
+    for name, last in (("x264", 51), ("av1", 63)):
+        assert _smallest_fitting(lambda crf: round(1e6 / crf), 1, ANCHORS[name].largest_crf) == last
 
 
 def test_a_picture_has_no_rate(tmp_path: Path, ffmpeg: str) -> None:

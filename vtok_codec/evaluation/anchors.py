@@ -19,9 +19,11 @@ from vtok_codec.media.types import Pixels
 
 _MATRIX_RGB = 0
 """The code point of RGB among the matrix coefficients of ISO/IEC 23091-2."""
-_CHROMA = re.compile(r"Stream #0:(\d+).*?: Video: .*?\b(yuvj?|nv|p0)(\d+)\w*\(?([^)]*)\)?")
+_CHROMA = re.compile(r"Stream #0:(\d+).*?: Video: .*?\b(?:yuvj?|nv|p0)\d+\w*\(?([^)]*)\)?")
 """What FFmpeg says about a video stream: its number, its pixel format, and what is known of its samples."""
 _LOCATIONS = ("left", "center", "topleft", "top", "bottomleft", "bottom")
+_UNNAMED = "center"
+"""Where chroma lies if a file does not say, as FFmpeg's scaler takes it."""
 """Where chroma samples can lie, by FFmpeg's names."""
 
 
@@ -39,6 +41,8 @@ class Anchor:
     """FFmpeg's output options, without the CRF."""
     crfs: tuple[float, ...]
     """The default CRFs, from the largest file to the smallest. On small pictures they span the rates of the models."""
+    largest_crf: float = 51
+    """The CRF of the smallest file that the encoder can make."""
 
 
 # Bare elementary streams without the encoder's signature, so that no anchor pays for a container or for text.
@@ -65,6 +69,7 @@ ANCHORS = {
             ".obu",
             ("-c:v", "libsvtav1", "-preset", "6", "-svtav1-params", "lp=2"),
             (30, 39, 48, 57, 63),
+            largest_crf=63,
         ),
     )
 }
@@ -172,7 +177,7 @@ def anchor_codecs(name: str, crfs: tuple[float, ...] | None = None) -> list[Anch
 def chroma_location(path: Path, stream: int) -> str:
     """Return where the chroma of a video lies, by FFmpeg's names.
 
-    If the file does not say, it is where FFmpeg takes it to lie: left in 4:2:0, else in the center once it is 4:2:0.
+    If the file does not say, it is where `VideoReader` takes it to lie.
 
     Args:
         path: The file.
@@ -180,11 +185,11 @@ def chroma_location(path: Path, stream: int) -> str:
     """
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", "-v", "verbose", "-i", str(path.resolve())]
     told = subprocess.run(command, capture_output=True, text=True, errors="replace").stderr
-    for number, kind, digits, about in _CHROMA.findall(told):
+    for number, about in _CHROMA.findall(told):
         if int(number) == stream:
             named = next((word for word in re.split(r"[,\s]+", about) if word in _LOCATIONS), None)
-            return named or ("left" if kind != "yuv" or digits.startswith("420") else "center")
-    return "center"
+            return named or _UNNAMED
+    return _UNNAMED
 
 
 @cache

@@ -20,8 +20,8 @@ from vtok_codec.metrics.squared_error import SquaredError
 
 _ERROR_GAIN = 4
 """The factor by which errors are enlarged to be visible."""
-_CRF_RANGE = (10.0, 51.0)
-"""The CRFs between which the anchor's is searched."""
+_LEAST_CRF = 10.0
+"""The CRF from which on the anchor's is searched."""
 _SEARCH_STEPS = 7
 """The number of bisections in that search."""
 SHOWN = (360, 480)
@@ -123,14 +123,14 @@ def anchor_of_size(clip: SourceClip, anchor: Anchor, wanted_bytes: int, folder: 
         AnchorCodec(anchor, crf).encode(clip, target)
         return target.stat().st_size
 
-    crf = _smallest_fitting(size, wanted_bytes)
+    crf = _smallest_fitting(size, wanted_bytes, anchor.largest_crf)
     target.unlink()
     return AnchorCodec(anchor, crf)
 
 
-def _smallest_fitting(size: Callable[[float], int], wanted: int) -> float:
+def _smallest_fitting(size: Callable[[float], int], wanted: int, largest_crf: float) -> float:
     """Find the lowest CRF whose size does not exceed `wanted` by bisection, or else the highest CRF."""
-    low, high = _CRF_RANGE
+    low, high = _LEAST_CRF, largest_crf
     for _ in range(_SEARCH_STEPS):
         middle = (low + high) / 2
         if size(middle) > wanted:

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from vtok_codec.errors import InputError
+from vtok_codec.evaluation.anchors import ffmpeg_version
 from vtok_codec.evaluation.cache import ResultCache, code_identity
 from vtok_codec.evaluation.clips import SourceClip
 from vtok_codec.evaluation.codecs import CodecUnderTest
@@ -21,7 +22,7 @@ from vtok_codec.evaluation.frechet import FeatureNetwork, Features
 from vtok_codec.evaluation.scores import ScoreMeter, Scores
 from vtok_codec.evaluation.vmaf import LEAST_VMAF_SIDE, VmafMeter
 from vtok_codec.media.types import Pixels
-from vtok_codec.metrics.lpips import LPIPS
+from vtok_codec.metrics.lpips import LPIPS, lpips_weights
 
 NetworkFeatures: TypeAlias = dict[str, list[Features]]
 """The features of a video by the names of the networks' distances."""
@@ -103,7 +104,9 @@ class Measures:
     @property
     def identity(self) -> dict[str, str]:
         """Everything that results depend on, apart from the clip and the codec."""
-        taken = {"measures": " ".join(self.names), "code": code_identity()}
+        taken = {"measures": " ".join(self.names), "code": code_identity(), "ffmpeg": ffmpeg_version()}
+        if self.lpips:
+            taken["lpips"] = lpips_weights().sha256
         return taken | {network.name: network.identity for network in self.networks}
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vtok_codec.models.weights import parse_tensors
 from vtok_codec.registry import find_weights
+from vtok_codec.weights_file import WeightsFile
 
 # Input channels, output channels, kernel, stride, padding, and whether a max-pool precedes the convolution.
 _CONVOLUTIONS = (
@@ -76,13 +77,22 @@ class LPIPS(nn.Module):
         return taps
 
 
+def lpips_weights() -> WeightsFile:
+    """Find the shipped weights of LPIPS.
+
+    Raises:
+        ModelError: They are missing.
+    """
+    return find_weights("lpips-alex")
+
+
 def load_lpips() -> LPIPS:
     """Load LPIPS with the shipped weights.
 
     Raises:
         ModelError: The weights are missing or unreadable.
     """
-    weights = find_weights("lpips-alex")
+    weights = lpips_weights()
     return LPIPS(parse_tensors(weights.data, str(weights.path)))
 
 
