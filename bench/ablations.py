@@ -66,27 +66,28 @@ class Workshop:
         self._steps, self._seed = steps, seed
         self._starts: dict[str, Start] = {}
 
-    def run(self, comparison: str, run: Run | DenoisingRun) -> None:
-        """Train a run and write its figures, unless they exist already."""
+    def run(self, comparison: str, run: Run | DenoisingRun) -> bool:
+        """Train a run and write its figures, unless they exist already. Returns whether it wrote them."""
         target = self._results / slug(comparison) / f"{slug(run.name)}.json"
         if target.exists():
             made = json.loads(target.read_text(encoding="utf-8"))
             if (made["steps"], made["seed"]) != (self._steps, self._seed):
                 raise SystemExit(f"{target} has another number of steps or another seed; remove it to run it again")
-            return
+            return False
         figures = self._twin(run)
         if figures is None:
             print(f"{comparison}: {run.name}", flush=True)
             _, figures = self._train(RUNS / slug(comparison) / slug(run.name), run)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        return True
 
     def _twin(self, run: Run | DenoisingRun) -> dict[str, object] | None:
         """Return the figures of a finished run that differs only in its name, since many comparisons share a run."""
         for name, runs in COMPARISONS.items():
             for other in runs():
                 path = self._results / slug(name) / f"{slug(other.name)}.json"
-                if path.exists() and replace(other, name=run.name) == run:  # type: ignore[type-var]
+                if path.exists() and replace(other, name=run.name) == run:
                     figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
                     alike = (figures["steps"], figures["seed"]) == (self._steps, self._seed)
                     # Figures of early runs lack LPIPS, or what was measured closely.
@@ -212,9 +213,9 @@ def main() -> None:
     for name in arguments.comparisons or COMPARISONS:
         if name not in COMPARISONS:
             parser.error(f"no comparison {name!r}; use {', '.join(map(repr, COMPARISONS))}")
-    for name in arguments.comparisons or COMPARISONS:
-        for run in COMPARISONS[name]():
-            workshop.run(name, run)
+    wanted = [(name, run) for name in arguments.comparisons or COMPARISONS for run in COMPARISONS[name]()]
+    trained = sum(workshop.run(name, run) for name, run in wanted)
+    print(f"{len(wanted) - trained} of {len(wanted)} runs had their figures already; --out names another folder")
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ changed over time. Diffusion decoders have the shipped size and train on batches
 Flicker is the mean absolute error of the changes from frame to frame, in levels of 0 to 255.
 
 `bench/ablations.py --report` writes this page from the figures in the folder beside it. This
-command trains all runs:
+command trains all runs anew, with their figures in another folder:
 
-    .venv/bin/python bench/ablations.py --data train/ --data images/ --val val/
+    .venv/bin/python bench/ablations.py --data train/ --data images/ --val val/ --out FOLDER
 """
 _COLUMNS = (
     "run",

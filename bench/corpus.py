@@ -21,8 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,10 @@ def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[st
     return subprocess.run([*VTOK, *map(str, arguments)], capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
 
 
-def seconds(work: Callable[[], subprocess.CompletedProcess[str]]) -> float:
-    """Return how long a command takes, which must not fail."""
+def seconds(work: Callable[[], object]) -> float:
+    """Return how long some work takes."""
     started = time.perf_counter()
-    work().check_returncode()
+    work()
     return time.perf_counter() - started
 
 
@@ -73,24 +74,27 @@ def same(one: Path, other: Path) -> bool:
 
 
 def encoded(clips: Sequence[str], folder: Path, *more: object) -> subprocess.CompletedProcess[str]:
-    """Encode a corpus, or go on with it."""
+    """Encode a corpus, or go on with it. The command may fail."""
     return run("corpus", "encode", *clips, "-o", folder, *more)
+
+
+def whole(clips: Sequence[str], folder: Path, *more: object) -> None:
+    """Encode a corpus, which must not fail."""
+    encoded(clips, folder, *more).check_returncode()
 
 
 def speed(clips: Sequence[str], work: Path) -> dict[str, object]:
     """Encode all clips by each engine, and some of them by a command each."""
     found = [clip.location for clip in find_clips(clips)]
-    times = {engine: seconds(lambda e=engine: encoded(clips, work / e, "--engine", e)) for engine in ENGINES}
+    times = {engine: seconds(partial(whole, clips, work / engine, "--engine", engine)) for engine in ENGINES}
     some = random.Random(1).sample(found, min(SINGLE, len(found)))
     chosen = work / "some.txt"
     chosen.write_text("\n".join(some))
+    plain = ("-q", "-f", "--no-audio", "--rdo", 0, "--coder", "zstd")
     one_by_one = seconds(
-        lambda: [
-            run("encode", "-q", "-f", "--no-audio", "--rdo", 0, "--coder", "zstd", clip, work / "x.vtk")
-            for clip in some
-        ]
+        lambda: [run("encode", *plain, clip, work / "x.vtk").check_returncode() for clip in some]  # type: ignore[func-returns-value]
     )
-    together = seconds(lambda: encoded([str(chosen)], work / "some", "--clips-per-shard", 8))
+    together = seconds(partial(whole, [str(chosen)], work / "some", "--clips-per-shard", 8))
     rows = [(f"corpus, engine {name}", len(found), t, 60 * len(found) / t) for name, t in times.items()]
     rows += [("vtok encode, one by one", len(some), one_by_one, 60 * len(some) / one_by_one)]
     rows += [("corpus of the same clips", len(some), together, 60 * len(some) / together)]
@@ -192,18 +196,23 @@ def bad(clips: Sequence[str], work: Path) -> dict[str, object]:
     }
 
 
+def _read(window: Callable[[int], object], order: Iterable[int]) -> None:
+    for number in order:
+        window(int(number))
+
+
 def loader(clips: Sequence[str], work: Path) -> dict[str, object]:
     """Read windows in random order from corpora of each coder, and from `.npy` files of the same tokens."""
     rows: list[tuple[object, ...]] = []
     usual = waves._compiled
     for name, coder, loop in READ:
-        encoded(clips, work / coder, "--coder", coder)
-        waves._compiled = loop or usual
+        whole(clips, work / coder, "--coder", coder)
+        waves._compiled = loop or usual  # type: ignore[assignment]
         windows = TokenWindows(work / coder, latents=8)
         order = np.random.default_rng(0).permutation(len(windows))[: 400 if coder == "zstd" else 40]
         # The first round also compiles what is to be compiled.
         tokens = sum(windows[int(number)]["tokens"].size for number in order)
-        taken = seconds(lambda w=windows, o=order: [w[int(number)] for number in o])
+        taken = seconds(partial(_read, windows.__getitem__, order))
         size = sum(path.stat().st_size for path in (work / coder / "shards").glob("*.tar"))
         rows.append((name, len(order) / taken, tokens / taken / 1e6, size))
     waves._compiled = usual
@@ -214,7 +223,7 @@ def loader(clips: Sequence[str], work: Path) -> dict[str, object]:
         np.save(plain / f"{number}.npy", windows[number]["tokens"])
     order = np.random.default_rng(0).permutation(len(windows))[:400]
     tokens = sum(windows[int(number)]["tokens"].size for number in order)
-    taken = seconds(lambda: [np.load(plain / f"{number}.npy") for number in order])
+    taken = seconds(partial(_read, lambda number: np.load(plain / f"{number}.npy"), order))
     rows.append((".npy", len(order) / taken, tokens / taken / 1e6, sum(p.stat().st_size for p in plain.iterdir())))
     print_table(["kept as", "windows/s", "M tokens/s", "bytes"], rows)
     return {"rows": rows}

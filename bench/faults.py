@@ -141,7 +141,13 @@ class _Blank:
         return find_prior(sha256)
 
     def decode(
-        self, digits: Digits, size: tuple[int, int], frames: int, state: object, gop: int = 0
+        self,
+        digits: Digits,
+        size: tuple[int, int],
+        frames: int,
+        state: object,
+        gop: int = 0,
+        window_tokens: object = None,
     ) -> tuple[Pixels, object]:
         return np.zeros((frames, *size, 3), np.uint8), None
 

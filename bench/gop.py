@@ -131,11 +131,11 @@ def main() -> None:
         parser.error(f"no clip lasts {args.seconds} seconds")
     print(f"{len(clips)} clips: {', '.join(clip.name for clip in clips)}")
     heads = ["quality", "GOP, s", "bits/px", "PSNR dB", "first second", "last second", "decoded first"]
-    made = rows(measured, gops)
-    print_table(heads, made)
+    table = rows(measured, gops)
+    print_table(heads, table)
     weights = {quality: find_weights(find_quality(quality).model).sha256 for quality in _QUALITIES}
     about = {"clips": len(clips), "seconds": args.seconds, "lines": args.lines, "weights": weights}
-    write_json(args.out, {**about, "heads": heads, "rows": made, "measured": [asdict(one) for one in measured]})
+    write_json(args.out, {**about, "heads": heads, "rows": table, "measured": [asdict(one) for one in measured]})
     if args.plot:
         plot([one for one in measured if one.gop == max(gops)], args.plot)
 

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import imageio_ffmpeg
 import numpy as np
@@ -53,7 +53,7 @@ def feed(stream: BinaryIO, header: bytes, frames: list[bytes], rate: int, fed: l
     stream.close()
 
 
-def drain(stream: BinaryIO, frame_bytes: int) -> list[float]:
+def drain(stream: IO[bytes], frame_bytes: int) -> list[float]:
     """Read all frames, and return the time at which each was complete."""
     assert stream.readline().startswith(b"YUV4MPEG2")
     came = []

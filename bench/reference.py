@@ -131,8 +131,8 @@ def python() -> str:
     for each in (api.Codec, Frame, FileSummary):
         parts += _class(each.__name__, each)
     parts += _function("vtok_codec.load_generator", vtok_codec.load_generator)
-    for each in (TokenDrawer, TokenGenerator, LatentGenerator):
-        parts += _class(each.__name__, each)
+    for drawer in (TokenDrawer, TokenGenerator, LatentGenerator):
+        parts += _class(drawer.__name__, drawer)
     parts += _class("vtok_codec.Sampling", Sampling)
     for name, windows in {"TokenWindows": TokenWindows, "JoinedWindows": JoinedWindows}.items():
         parts += _class(f"vtok_codec.{name}", windows)
@@ -165,7 +165,7 @@ def _remarks(kind: type) -> Iterator[str]:
 
 def _meanings(kind: type, before: str = "") -> Iterator[str]:
     """Yield what each setting of a recipe means, with its default."""
-    defaults = {field.name: field.default for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
     for name, text in _field_docs(kind):
         if name in defaults and name != "augmentation":
             value = defaults[name]

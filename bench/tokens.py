@@ -69,7 +69,7 @@ def main() -> None:
     else:
         sides = [int(side) for side in arguments.sides.split(",")]
         rows = [row for each in tokenizers for row in by_resolution(each, arguments.clips, sides)]
-        heads = ["model", "shorter side", "clips", "bits/pixel", "PSNR dB", "LPIPS"]
+        heads = ["model", "shorter side", "clips", "bits/pixel of the tokens", "PSNR dB", "LPIPS"]
     print_table(heads, rows)
     write_json(arguments.json, {"heads": heads, "rows": rows})
 
