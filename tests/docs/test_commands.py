@@ -19,6 +19,7 @@ ROOT = DATA.parent.parent
 PAGES = (
     "README.md",
     "docs/tutorial.md",
+    "docs/howto/python.md",
     "docs/howto/training-loop.md",
     "docs/howto/corpus.md",
     "docs/howto/token-model.md",
