@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 from helpers import LANES, SMALL_LANES, ClipMaker, inside, pixels_of, psnr_db
+from torch.utils._pytree import tree_leaves
 
 from vtok_codec.codec import refinement
 from vtok_codec.codec.decoder import decode_events
 from vtok_codec.codec.distortion import Distortion, make_distortion
 from vtok_codec.codec.encoder import encode_video
-from vtok_codec.codec.refinement import Refiner, refining_bytes_per_pixel
+from vtok_codec.codec.refinement import Refiner, refining_bytes_per_pixel, squared_error
 from vtok_codec.codec.tokenizer import Placement, Tokenizer
 from vtok_codec.container.reader import VtkReader
 from vtok_codec.errors import SettingError
@@ -34,7 +35,7 @@ from vtok_codec.stream.effort import EFFORTS, TUNES
 from vtok_codec.stream.reading import read_tokens
 from vtok_codec.stream.settings import EncodeSettings
 from vtok_codec.tokens.coders import CODERS
-from vtok_codec.tokens.radix import Digits
+from vtok_codec.tokens.radix import Digits, Values
 from vtok_codec.training.measures import mean_lpips
 
 _EXACT = Placement(torch.device("cpu"), torch.float32)
@@ -52,6 +53,12 @@ def exact(request: pytest.FixtureRequest) -> Tokenizer:
     return Tokenizer(find_weights(request.param), _EXACT)
 
 
+@pytest.fixture(scope="module")
+def coarse() -> Tokenizer:
+    """The model of the coarsest quality preset, in fp32."""
+    return Tokenizer(find_weights("onevae-nano-4x16x16"), _EXACT)
+
+
 def _error(tokenizer: Tokenizer, digits: torch.Tensor, frames: Pixels) -> float:
     """Return the squared error of a picture of digits that need not be whole numbers."""
     with torch.inference_mode():
@@ -64,7 +71,7 @@ def _error(tokenizer: Tokenizer, digits: torch.Tensor, frames: Pixels) -> float:
 def test_the_gradient_is_the_slope_of_the_error(exact: Tokenizer, frames: Pixels) -> None:
     part = frames[:13]
     digits, _ = exact.encode(part, 2, None)
-    gradient = Refiner(exact, EFFORTS["slow"], 0.0, Distortion(_EXACT))._gradient(digits, part, 0)
+    gradient = Refiner(exact, EFFORTS["slow"], 0.0, Distortion(_EXACT))._gradient(digits, part, 0)[0]
     direction = torch.from_numpy(gradient) / float(np.sqrt(np.square(gradient).sum()))
     there, back = (_error(exact, torch.from_numpy(digits).float() + way * direction, part) for way in (0.2, -0.2))
     assert (there - back) / 0.4 == pytest.approx(float(np.sqrt(np.square(gradient).sum())), rel=0.02)
@@ -79,10 +86,11 @@ def test_slices_give_the_gradient_of_the_whole(
     for begin, end in pairwise((0, 13, 29)):
         part = frames[begin:end]
         digits, state = exact.encode(part, 2, state)
-        whole = refiner._gradient(digits, part, 1)
+        whole, error = refiner._gradient(digits, part, 1)
         with monkeypatch.context() as patch:
             patch.setattr(refinement, "_MAX_GRAPH_BYTES", 1)
-            sliced = refiner._gradient(digits, part, 1)
+            sliced, again = refiner._gradient(digits, part, 1)
+        assert again == pytest.approx(error, rel=1e-3)
         # LPIPS takes the larger of two values, and which one that is may depend on the last bit.
         assert np.abs(sliced - whole).max() < (1e-4 if tune == "psnr" else 1e-2) * np.abs(whole).max()
         _, refiner._state = exact.decode(digits, part.shape[1:3], len(part), refiner._state)
@@ -154,16 +162,39 @@ def test_every_step_chooses_anew_and_the_coder_does_not_see_it(tokenizer: Tokeni
     chosen: list[tuple[Digits, float]] = []
 
     def choose(values: np.ndarray, rdo: float) -> Digits:
-        digits = np.clip(np.rint(values), 0, 7 if not chosen else 4).astype(np.uint8)
+        digits = np.clip(np.rint(values), 0, levels - 1).astype(np.uint8)
         chosen.append((digits, rdo))
         return digits
 
+    levels = np.array(tokenizer.id.levels).reshape(-1, 1, 1, 1)
     values, _ = tokenizer.encode_values(frames[:13], 1, None)
     refined = Refiner(tokenizer, EFFORTS["normal"], 0.01, Distortion(tokenizer.placement)).refined(
         values, frames[:13], choose
     )
     assert [rdo for _, rdo in chosen] == [0.01, 0.04, 0.04]
     assert refined is chosen[-1][0] and not np.array_equal(refined, chosen[0][0])
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+@pytest.mark.parametrize("effort", ["normal", "slow"])
+def test_flat_pictures_do_not_get_worse(coarse: Tokenizer, level: int, effort: str) -> None:
+    """There, a digit moves all of the picture, and steps overshoot."""
+    frames = np.full((13, 48, 48, 3), level, np.uint8)
+    values, _ = coarse.encode_values(frames, 2, None)
+    levels = np.array(coarse.id.levels * 2).reshape(-1, 1, 1, 1)
+    calls: list[Digits] = []
+
+    def choose(values: Values, rdo: float) -> Digits:
+        calls.append(np.clip(np.rint(values), 0, levels - 1).astype(np.uint8))
+        return calls[-1]
+
+    refiner = Refiner(coarse, EFFORTS[effort], 0.0, Distortion(coarse.placement))
+    refined = refiner.refined(values, frames, choose)
+    first, last = (squared_error(coarse.decode(each, (48, 48), 13, None)[0], frames) for each in (calls[0], refined))
+    assert last <= 10**0.1 * first
+    # The decoder goes on from what was chosen.
+    expected = coarse.decode(refined, (48, 48), 13, None)[1]
+    assert all(torch.equal(a, b) for a, b in zip(tree_leaves(refiner._state), tree_leaves(expected), strict=True))
 
 
 def test_efforts_that_do_not_exist_or_do_not_fit_are_refused(

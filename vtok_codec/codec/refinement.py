@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from vtok_codec.codec.distortion import Distortion
 from vtok_codec.codec.slices import slices
-from vtok_codec.codec.tokenizer import Tokenizer
+from vtok_codec.codec.tokenizer import Tokenizer, to_pixels
 from vtok_codec.media.types import Pixels
 from vtok_codec.models.causal import State
 from vtok_codec.stream.effort import Effort
@@ -32,6 +32,9 @@ _LAST_STEP = 0.1
 """The size of a step at the end, relative to the first one."""
 _FARTHEST = 1.5
 """How far a value may lie from its digit, so that it can still return."""
+_WORSE = 10**0.1
+"""The factor by which refining may raise the squared error of a chunk, one decibel: digits that save bits may. On flat
+pictures, where every digit moves all of the picture, steps can overshoot far beyond it."""
 _GRAPH_BYTES_PER_PIXEL = 1300
 """The memory in bytes that the gradient of each of four latent time steps takes for each pixel of a frame, measured in
 bf16 at 256×256. In fp32, it takes twice as much."""
@@ -82,16 +85,26 @@ class Refiner:
         """
         steps, weights = self._effort.steps, self._weights(*values.shape[:2])
         digits = choose(values, self._rdo)
+        tried: list[tuple[float, Digits]] = []
         for step in range(steps):
-            move = self._gradient(digits, frames, step) / weights
+            gradient, error = self._gradient(digits, frames, step)
+            tried.append((error, digits))
+            move = gradient / weights
             size = float(np.sqrt(np.square(move).mean()))
             if not size:
                 break
             length = _STEP * (1 - (1 - _LAST_STEP) * step / steps)
             values = np.clip(values - move * (length / size), digits - _FARTHEST, digits + _FARTHEST)
             digits = choose(values, self._rdo * self._effort.bit_factor)
-        _, self._state = self._tokenizer.decode(digits, frames.shape[1:3], len(frames), self._state)
+        made, after = self._decoded(digits, frames)
+        if tried and squared_error(made, frames) > _WORSE * tried[0][0]:
+            _, digits = min(tried, key=lambda each: each[0])
+            _, after = self._decoded(digits, frames)
+        self._state = after
         return digits
+
+    def _decoded(self, digits: Digits, frames: Pixels) -> tuple[Pixels, State]:
+        return self._tokenizer.decode(digits, frames.shape[1:3], len(frames), self._state)
 
     def _weights(self, planes: int, latents: int) -> NDArray[np.float32]:
         """Return how much an error of a digit harms the picture, `P t 1 1`; see `Prior.error_weight`."""
@@ -104,8 +117,8 @@ class Refiner:
             weights[plane, phases:] = prior.error_weight(planes, plane, first=False)
         return weights
 
-    def _gradient(self, digits: Digits, frames: Pixels, step: int) -> NDArray[np.float32]:
-        """Return the gradient of the distortion of the decoded chunk by its digits, float32 `P t h w`.
+    def _gradient(self, digits: Digits, frames: Pixels, step: int) -> tuple[NDArray[np.float32], float]:
+        """Return the gradient of the distortion of the decoded chunk by its digits, float32 `P t h w`, and its error.
 
         The chunk goes through the decoder in slices, so that memory holds the graph of one slice at a time: forwards
         for the state before each slice, then backwards for the gradients.
@@ -114,11 +127,12 @@ class Refiner:
         states = [self._state]
         for part in parts[:-1]:
             states.append(self._tokenizer.decode(part.digits, frames.shape[1:3], 0, states[-1])[1])
-        gradients, by_state = [], None
+        gradients, by_state, error = [], None, 0.0
         for part, state in zip(reversed(parts), reversed(states), strict=True):
-            gradient, by_state = self._slice_gradient(part, state, by_state, step)
+            gradient, by_state, made = self._slice_gradient(part, state, by_state, step)
             gradients.append(gradient)
-        return np.concatenate(gradients[::-1], axis=1)
+            error += squared_error(made, part.frames)
+        return np.concatenate(gradients[::-1], axis=1), error
 
     def _slices(self, digits: Digits, frames: Pixels) -> Iterator[_Slice]:
         """Yield the slices of a chunk."""
@@ -131,8 +145,8 @@ class Refiner:
 
     def _slice_gradient(
         self, part: _Slice, state: State, by_state: list[Tensor] | None, step: int
-    ) -> tuple[NDArray[np.float32], list[Tensor]]:
-        """Return the gradients of a slice by its digits and by the tensors of the state before it.
+    ) -> tuple[NDArray[np.float32], list[Tensor], Pixels]:
+        """Return the gradients of a slice by its digits and by the tensors of the state before it, and its frames.
 
         Args:
             part: The slice.
@@ -153,7 +167,12 @@ class Refiner:
                 given += by_state
             inputs = [digits, *(leaf for leaf in tree_leaves(before) if leaf is not None)]
             by_digits, *rest = torch.autograd.grad(outputs, inputs, given, materialize_grads=True)
-        return by_digits[0].cpu().numpy(), rest
+        return by_digits[0].cpu().numpy(), rest, to_pixels(shown.detach().transpose(0, 1), (height, width))
+
+
+def squared_error(made: Pixels, frames: Pixels) -> float:
+    """Return the sum of the squared differences of two videos `T H W 3`."""
+    return sum(float(np.square(one.astype(np.float32) - two).sum()) for one, two in zip(made, frames, strict=True))
 
 
 def _leaf(tensor: Tensor | None) -> Tensor | None:
