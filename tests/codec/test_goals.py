@@ -164,6 +164,19 @@ def test_sound_is_no_part_of_a_bit_rate(make_clip: ClipMaker, tmp_path: Path) ->
     assert 0 <= sizes[0] - sizes[1] < 250
 
 
+def test_a_quality_is_found_where_more_tokens_are_worse() -> None:
+    """As on a grey picture, and on a black one."""
+    for psnrs, wanted, rung in (((33.2, 34.8, 33.2, 33.4), 34.5, 1), ((46.0, 45.5, 45.6, 42.3), 45.0, 0)):
+
+        def measure(point: Point, psnrs: tuple[float, ...] = psnrs, wanted: float = wanted) -> float:
+            number = _RUNGS.index((point.model, point.tokens_per_position))
+            outcome = Outcome(1000 * (number + 1), 0, 1.0, 1 << 20, psnrs[number] - 5 * (point.rdo - 0.02))
+            return psnr_goal(wanted, "--psnr").value(outcome)
+
+        point = search(_RUNGS, measure, psnr_goal(wanted, "--psnr"))
+        assert (point.model, point.tokens_per_position) == _RUNGS[rung], psnrs
+
+
 def test_a_still_image_has_no_bit_rate(make_clip: ClipMaker, tmp_path: Path) -> None:
     """Whatever FFmpeg says that it lasts."""
     source = make_clip("one.png", frames=1, options=["-update", "1"])

@@ -149,8 +149,11 @@ def search(ladder: Sequence[tuple[str, int]], measure: Measure, goal: Goal) -> P
         The settings that come closest. They miss the goal (`Goal.met`) only if all settings do.
     """
     tried = _Tried(ladder, measure)
-    rung = bisect_left(range(len(ladder)), True, key=lambda number: tried.value(number, _USUAL_RDO) >= goal.low)
-    spans = [(rung, _HIGH_RDO, _USUAL_RDO), (rung - 1, _USUAL_RDO, _LEAST_RDO), (rung, _MOST_RDO, _HIGH_RDO)]
+    rung = _first_rung(tried, len(ladder), goal)
+    below = rung - 1
+    if rung == len(ladder) and not goal.limits_size:
+        below = max(range(len(ladder)), key=lambda number: tried.value(number, _USUAL_RDO))
+    spans = [(rung, _HIGH_RDO, _USUAL_RDO), (below, _USUAL_RDO, _LEAST_RDO), (rung, _MOST_RDO, _HIGH_RDO)]
     for number, poor, rich in spans:
         if not 0 <= number < len(ladder):
             continue
@@ -158,6 +161,17 @@ def search(ladder: Sequence[tuple[str, int]], measure: Measure, goal: Goal) -> P
             tried.approach(number, poor, rich, goal)
             break
     return tried.best(goal)
+
+
+def _first_rung(tried: _Tried, rungs: int, goal: Goal) -> int:
+    """Return the first rung whose value at the usual cost of a bit is not below the goal, or the number of rungs.
+
+    Sizes rise from rung to rung; a quality need not, as on flat pictures, so that rungs are tried one after another.
+    """
+    reaches = lambda rung: tried.value(rung, _USUAL_RDO) >= goal.low  # noqa: E731
+    if goal.limits_size:
+        return bisect_left(range(rungs), True, key=reaches)
+    return next(filter(reaches, range(rungs)), rungs)
 
 
 class _Tried:
