@@ -16,8 +16,8 @@ from vtok_codec.media.types import Frame
 from vtok_codec.prior_files import priors_beside
 from vtok_codec.registry import DETERMINISTIC
 from vtok_codec.stream.limits import MAX_TOKEN_BYTES
-from vtok_codec.stream.reading import read_gops, read_tokens
-from vtok_codec.stream.verifying import FileSummary, verify
+from vtok_codec.stream.reading import read_gops, tokens_of
+from vtok_codec.stream.verifying import FileSummary, summary_of
 from vtok_codec.tokens.radix import Tokens
 
 if TYPE_CHECKING:
@@ -72,11 +72,12 @@ class Clip:
         """Read and check the whole file, and summarize what it holds.
 
         Raises:
+            InputError: The file has been replaced since.
             FormatError, DamageError: The first thing that is wrong, and where.
             ModelError: The prior with which the file was packed is missing.
         """
         with self._open() as stream:
-            return verify(stream, self._prior)
+            return summary_of(self._same(VtkReader(stream)), self._prior)
 
     def tokens(self, gop: int | None = None, max_bytes: int = MAX_TOKEN_BYTES) -> Tokens:
         """The tokens `t h w n` of one GOP, which `Codec.detokenize` takes, or of all GOPs one after another.
@@ -86,13 +87,14 @@ class Clip:
             max_bytes: The largest size of the array in bytes.
 
         Raises:
-            InputError: There is no such GOP, or the tokens take more memory than `max_bytes`.
+            InputError: There is no such GOP, or the tokens take more memory than `max_bytes`, or the file has been
+                replaced since.
             FormatError, DamageError: The file cannot be read there.
             ModelError: The prior with which the file was packed is missing.
         """
         number = None if gop is None else as_integer(gop, "gop")
         with self._open() as stream:
-            return read_tokens(stream, self._prior, number, max_bytes)
+            return tokens_of(self._same(VtkReader(stream)), self._prior, number, max_bytes)
 
     def gops(self, max_bytes: int = MAX_TOKEN_BYTES) -> Iterator[Tokens]:
         """Iterate over the tokens `t h w n` of each GOP, with one GOP in memory at a time.

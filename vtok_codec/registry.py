@@ -231,6 +231,8 @@ def weights_of_array(about: Mapping[str, str], named: str | None) -> WeightsFile
     """
     # What a file names must never become a path.
     weights = find_weights(named) if named else find_shipped(about.get("model", DEFAULT_MODEL))
+    if named and is_onedva(weights):
+        weights = find_codec(weights)
     check_same_weights(weights, about.get("model", weights.name), about.get("weights_sha256", weights.sha256))
     return weights
 

@@ -159,3 +159,12 @@ def test_what_latents_leave_out_is_told(make_clip: ClipMaker, tmp_path: Path) ->
     code, _, told = inside("latents", deep, tmp_path / "l.safetensors")
     assert code == 0 and "10 bits" in told
     assert inside("latents", deep, tmp_path / "q.npy", "-q") == (0, "", "")
+
+
+def test_the_model_that_made_latents_decodes_them(make_clip: ClipMaker, tmp_path: Path) -> None:
+    """One-DVA gives the latents of its codec."""
+    source, latents = make_clip("a.mp4", frames=5), tmp_path / "l.safetensors"
+    chosen = ("--model", "onedva-nano-4x16x16", "-q")
+    assert inside("latents", source, latents, *chosen) == (0, "", "")
+    assert inside("latents", latents, tmp_path / "back.mkv", *chosen) == (0, "", "")
+    assert len(pixels_of(tmp_path / "back.mkv")) == 5

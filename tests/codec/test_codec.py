@@ -279,9 +279,7 @@ def test_fewer_tokens_are_worse_but_whole(lanes: bytes, tokenizer: Tokenizer) ->
 
 def test_reading_one_of_two_tokens_equals_writing_one(tiny_lanes: bytes, tiny: Tokenizer) -> None:
     single = encoded(SMALL_LANES, tiny, EncodeSettings(tokens_per_position=1, gop_seconds=0.8))
-    assert np.array_equal(
-        read_tokens(io.BytesIO(single), find_prior), read_tokens(io.BytesIO(tiny_lanes), find_prior)[..., :1]
-    )
+    assert np.array_equal(*(read_tokens(io.BytesIO(data), find_prior)[..., :1] for data in (single, tiny_lanes)))
     with pytest.raises(SettingError, match="carries 1"):
         decoded(single, tiny, tokens=2)
 
@@ -798,6 +796,6 @@ def test_a_clip_notices_that_its_file_was_replaced(tmp_path: Path) -> None:
     with vtok_codec.open(path) as clip:
         assert len(list(clip.gops()))
         shutil.copy(DATA / "former-weights.vtk", path)
-        for use in (clip.gops, clip.frames):
+        for use in (lambda: next(clip.gops()), lambda: next(clip.frames()), clip.tokens, clip.info):
             with pytest.raises(InputError, match="another file than when it was opened"):
-                next(iter(use()))
+                use()

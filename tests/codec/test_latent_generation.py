@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from corpus_helpers import tiny_weights
 from generator_helpers import SMALL_FLOW, flow_weights
 
@@ -44,6 +45,18 @@ def test_a_seed_draws_the_same_and_another_something_else(flow: LatentGenerator)
 def test_what_is_drawn_first_does_not_depend_on_how_much_is_drawn(flow: LatentGenerator) -> None:
     known = latents_of(2)
     assert np.array_equal(flow.continue_latents(known, 4)[:, :2], flow.continue_latents(known, 2))
+
+
+def test_what_is_drawn_later_follows_from_what_was_returned(tmp_path: Path) -> None:
+    """Also where the latents that were drawn lie beyond those of digits, and were cut off."""
+    flow, still = load_generator(flow_weights(tmp_path, tiny_weights(tmp_path)), "cpu"), Sampling(temperature=0)
+    assert isinstance(flow, LatentGenerator)
+    with torch.inference_mode():
+        flow._model.mean.fill_(0.9)
+    whole = flow.continue_latents(latents_of(4), 4, still)
+    assert np.abs(whole).max() == 1
+    later = flow.continue_latents(np.concatenate([latents_of(4), whole[:, :2]], axis=1), 2, still)
+    assert np.allclose(whole[:, 2:], later, atol=1e-5)
 
 
 def test_steps_count_and_gops_before_do_not(flow: LatentGenerator) -> None:

@@ -20,7 +20,8 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _FARTHEST = 1.5
 """How far from 0 the floats of a video may lie, since resampling overshoots."""
 CHUNK_STEPS = EncodeSettings.chunk_latents
-"""Time steps that pass through the model together: as many as in a file, so that the tokens are the same."""
+"""Time steps that pass through the model together: as many as in a file, so that the tokens are the same, unless the
+rounding of fp32 decides."""
 
 
 # Tensors of inference mode could enter no layer that trains.

@@ -92,9 +92,9 @@ class LatentGenerator(TokenDrawer):
             noise = torch.randn(state.latents[:, 0].shape, generator=random, device=device) * sampling.temperature
             with plain_types():
                 drawn = self._model.draw(kind, state, noise.to(self._placement.dtype), sampling.steps or FLOW_STEPS)
-                state = self._model.read(kind, state, drawn)
-            # The codes of digits lie in [−1, 1], so that everything beyond was not meant.
-            made: Tensor = self._model.restored(drawn).clamp(-1, 1)
+                # The codes of digits lie in [−1, 1], so that everything beyond was not meant.
+                made: Tensor = self._model.restored(drawn).clamp(-1, 1)
+                state = self._model.read(kind, state, self._model.standardized(made))
             yield made[0, :, None].float().cpu().numpy()
 
     def stream(

@@ -1,7 +1,7 @@
 """Cuts a chunk into slices that go through a model one after another.
 
-The cut does not change the digits and frames of a codec model. In bf16, it changes the frames of a diffusion decoder by
-a few of 255 levels.
+The cut changes what a codec model computes by no more than the rounding of fp32, and only where a slice has a single
+time step: a few pixels by one of 255 levels. In bf16, it changes the frames of a diffusion decoder by a few levels.
 """
 
 from __future__ import annotations

@@ -76,7 +76,11 @@ def read_tokens(
         InputError: There is no such GOP, or one GOP is asked for and the stream cannot seek, or the array is too large.
         FormatError, DamageError: The file cannot be read.
     """
-    reader = VtkReader(stream)
+    return tokens_of(VtkReader(stream), priors, gop, max_bytes)
+
+
+def tokens_of(reader: VtkReader, priors: PriorFinder, gop: int | None, max_bytes: int) -> Tokens:
+    """Read the tokens of a file of which only the header has been read; see `read_tokens`."""
     if gop is not None:
         return read_gop(reader, gop, priors, max_bytes).tokens
     return np.concatenate([each.tokens for each in read_all_gops(reader, priors, max_bytes)])
