@@ -22,7 +22,7 @@ from vtok_codec.evaluation.frechet import FeatureNetwork, Features
 from vtok_codec.evaluation.scores import ScoreMeter, Scores
 from vtok_codec.evaluation.vmaf import LEAST_VMAF_SIDE, VmafMeter
 from vtok_codec.media.types import Pixels
-from vtok_codec.metrics.lpips import LPIPS, lpips_weights
+from vtok_codec.metrics.lpips import LPIPS, lpips_sha256
 
 NetworkFeatures: TypeAlias = dict[str, list[Features]]
 """The features of a video by the names of the networks' distances."""
@@ -106,7 +106,7 @@ class Measures:
         """Everything that results depend on, apart from the clip and the codec."""
         taken = {"measures": " ".join(self.names), "code": code_identity(), "ffmpeg": ffmpeg_version()}
         if self.lpips:
-            taken["lpips"] = lpips_weights().sha256
+            taken["lpips"] = lpips_sha256()
         return taken | {network.name: network.identity for network in self.networks}
 
 

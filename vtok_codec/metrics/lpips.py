@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from vtok_codec.models.weights import parse_tensors
 from vtok_codec.registry import find_weights
-from vtok_codec.weights_file import WeightsFile
 
 # Input channels, output channels, kernel, stride, padding, and whether a max-pool precedes the convolution.
 _CONVOLUTIONS = (
@@ -20,6 +19,8 @@ _CONVOLUTIONS = (
     (384, 256, 3, 1, 1, False),
     (256, 256, 3, 1, 1, False),
 )
+_WEIGHTS = "lpips-alex"
+"""The name of the shipped weights."""
 LEAST_SIDE = 32
 """A height and width in pixels from which on the network's strides leave something of a picture."""
 _MEAN = (-0.030, -0.088, -0.188)
@@ -77,13 +78,13 @@ class LPIPS(nn.Module):
         return taps
 
 
-def lpips_weights() -> WeightsFile:
-    """Find the shipped weights of LPIPS.
+def lpips_sha256() -> str:
+    """Return the SHA-256 hash of the shipped weights of LPIPS.
 
     Raises:
         ModelError: They are missing.
     """
-    return find_weights("lpips-alex")
+    return find_weights(_WEIGHTS).sha256
 
 
 def load_lpips() -> LPIPS:
@@ -92,7 +93,7 @@ def load_lpips() -> LPIPS:
     Raises:
         ModelError: The weights are missing or unreadable.
     """
-    weights = lpips_weights()
+    weights = find_weights(_WEIGHTS)
     return LPIPS(parse_tensors(weights.data, str(weights.path)))
 
 
