@@ -168,7 +168,10 @@ def _first_rung(tried: _Tried, rungs: int, goal: Goal) -> int:
 
     Sizes rise from rung to rung; a quality need not, as on flat pictures, so that rungs are tried one after another.
     """
-    reaches = lambda rung: tried.value(rung, _USUAL_RDO) >= goal.low  # noqa: E731
+
+    def reaches(rung: int) -> bool:
+        return tried.value(rung, _USUAL_RDO) >= goal.low
+
     if goal.limits_size:
         return bisect_left(range(rungs), True, key=reaches)
     return next(filter(reaches, range(rungs)), rungs)

@@ -22,6 +22,7 @@ from vtok_codec.codec.distortion import Distortion
 from vtok_codec.codec.slices import slices
 from vtok_codec.codec.tokenizer import Tokenizer, to_pixels
 from vtok_codec.media.types import Pixels
+from vtok_codec.metrics.squared_error import SquaredError
 from vtok_codec.models.causal import State
 from vtok_codec.stream.effort import Effort
 from vtok_codec.tokens.radix import Digits, Values
@@ -32,9 +33,9 @@ _LAST_STEP = 0.1
 """The size of a step at the end, relative to the first one."""
 _FARTHEST = 1.5
 """How far a value may lie from its digit, so that it can still return."""
-_WORSE = 10**0.1
-"""The factor by which refining may raise the squared error of a chunk, one decibel: digits that save bits may. On flat
-pictures, where every digit moves all of the picture, steps can overshoot far beyond it."""
+_WORSE_DB = 1.0
+"""By how much refining may lower the PSNR of a chunk: digits that save bits may. On flat pictures, where every digit
+moves all of the picture, steps can overshoot far beyond it."""
 _GRAPH_BYTES_PER_PIXEL = 1300
 """The memory in bytes that the gradient of each of four latent time steps takes for each pixel of a frame, measured in
 bf16 at 256×256. In fp32, it takes twice as much."""
@@ -87,8 +88,8 @@ class Refiner:
         digits = choose(values, self._rdo)
         tried: list[tuple[float, Digits]] = []
         for step in range(steps):
-            gradient, error = self._gradient(digits, frames, step)
-            tried.append((error, digits))
+            gradient, psnr_db = self._gradient(digits, frames, step)
+            tried.append((psnr_db, digits))
             move = gradient / weights
             size = float(np.sqrt(np.square(move).mean()))
             if not size:
@@ -97,8 +98,8 @@ class Refiner:
             values = np.clip(values - move * (length / size), digits - _FARTHEST, digits + _FARTHEST)
             digits = choose(values, self._rdo * self._effort.bit_factor)
         made, after = self._decoded(digits, frames)
-        if tried and squared_error(made, frames) > _WORSE * tried[0][0]:
-            _, digits = min(tried, key=lambda each: each[0])
+        if tried and squared_error(made, frames).psnr_db < tried[0][0] - _WORSE_DB:
+            _, digits = max(tried, key=lambda each: each[0])
             _, after = self._decoded(digits, frames)
         self._state = after
         return digits
@@ -118,7 +119,7 @@ class Refiner:
         return weights
 
     def _gradient(self, digits: Digits, frames: Pixels, step: int) -> tuple[NDArray[np.float32], float]:
-        """Return the gradient of the distortion of the decoded chunk by its digits, float32 `P t h w`, and its error.
+        """Return the gradient of the distortion of the decoded chunk by its digits, float32 `P t h w`, and its PSNR.
 
         The chunk goes through the decoder in slices, so that memory holds the graph of one slice at a time: forwards
         for the state before each slice, then backwards for the gradients.
@@ -127,12 +128,12 @@ class Refiner:
         states = [self._state]
         for part in parts[:-1]:
             states.append(self._tokenizer.decode(part.digits, frames.shape[1:3], 0, states[-1])[1])
-        gradients, by_state, error = [], None, 0.0
+        gradients, by_state, error = [], None, SquaredError()
         for part, state in zip(reversed(parts), reversed(states), strict=True):
             gradient, by_state, made = self._slice_gradient(part, state, by_state, step)
             gradients.append(gradient)
-            error += squared_error(made, part.frames)
-        return np.concatenate(gradients[::-1], axis=1), error
+            error = squared_error(made, part.frames, error)
+        return np.concatenate(gradients[::-1], axis=1), error.psnr_db
 
     def _slices(self, digits: Digits, frames: Pixels) -> Iterator[_Slice]:
         """Yield the slices of a chunk."""
@@ -170,9 +171,12 @@ class Refiner:
         return by_digits[0].cpu().numpy(), rest, to_pixels(shown.detach().transpose(0, 1), (height, width))
 
 
-def squared_error(made: Pixels, frames: Pixels) -> float:
-    """Return the sum of the squared differences of two videos `T H W 3`."""
-    return sum(float(np.square(one.astype(np.float32) - two).sum()) for one, two in zip(made, frames, strict=True))
+def squared_error(made: Pixels, frames: Pixels, before: SquaredError | None = None) -> SquaredError:
+    """Return the squared error between two videos `T H W 3`, added to that of the frames `before`."""
+    error = before or SquaredError()
+    for one, other in zip(made, frames, strict=True):
+        error.add(one, other)
+    return error
 
 
 def _leaf(tensor: Tensor | None) -> Tensor | None:

@@ -156,8 +156,9 @@ class Trainer(Generic[Model]):
             disable=quiet or not self.processes.leads or None,
         )
         now = saved = time.monotonic()
-        started = (now if begun is None else begun) - self.seconds
-        self.setup_seconds += now - started - self.seconds
+        begun = now if begun is None else begun
+        started = begun - self.seconds
+        self.setup_seconds += now - begun
         self.seconds = now - started
         window, validated = LogWindow(), None
         try:
